@@ -1,0 +1,5 @@
+"""`python -m rov` is `rov`."""
+
+from rov.cli import main
+
+main()

@@ -1,0 +1,27 @@
+"""Where the product's own files are: in the checkout first, else in the installed package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rov.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+class AssetError(UserError):
+    """A file of the product is nowhere to be found."""
+
+
+def checkout() -> Path:
+    """Root of the checkout this code runs from (or the folder above the package where there is none)."""
+    return PACKAGE.parent
+
+
+def find(name: str, beside: Path | None = None) -> Path:
+    """The file `name`, relative to the folder `beside`, else to the checkout, else in the package."""
+    places = [place / name for place in (beside, checkout(), PACKAGE / "assets") if place is not None]
+    for path in places:
+        if path.is_file():
+            return path
+    raise AssetError(f"{name}: not found; looked for {' and '.join(str(path) for path in places)}")

@@ -1,0 +1,53 @@
+"""Shared by the tests: local data, found as the product finds it, and small things made by hand."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from models.data import data_root
+from rov.assets import find
+from rov.config import Config, load
+from rov.footage import Image
+
+# Time limits on single examples only measure how busy a shared machine is.
+settings.register_profile("rov", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("rov")
+
+
+@pytest.fixture(scope="session")
+def rov_data() -> Path:
+    """The folder of local data; skips where it is missing."""
+    root = data_root()
+    if not (root / "PROVENANCE.md").is_file():
+        pytest.skip(f"no local data at {root} (set ROV_DATA)")
+    return root
+
+
+@pytest.fixture(scope="session")
+def config() -> Config:
+    return load(find("rover.toml"))
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A 2 s video, 20 frames of 160×120 at 10 fps: a red disc that crosses blue water."""
+    return make_clip(tmp_path / "clip.avi", frames=20)
+
+
+def make_clip(path: Path, frames: int, size: tuple[int, int] = (160, 120), fps: float = 10.0) -> Path:
+    fourcc = cv2.VideoWriter.fourcc(*("MJPG" if path.suffix == ".avi" else "mp4v"))
+    writer = cv2.VideoWriter(str(path), fourcc, fps, size)
+    for i in range(frames):
+        writer.write(disc(size, i / max(frames - 1, 1)))
+    writer.release()
+    return path
+
+
+def disc(size: tuple[int, int], along: float) -> Image:
+    width, height = size
+    image = np.full((height, width, 3), (120, 90, 20), np.uint8)
+    cv2.circle(image, (int(width * (0.1 + 0.8 * along)), height // 2), height // 6, (30, 30, 200), -1)
+    return image

@@ -1,0 +1,56 @@
+"""Dependencies point one way: models -> sim -> rov. Lazy imports count."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ALLOWED = {"rov": {"rov"}, "sim": {"rov", "sim"}, "models": {"rov", "sim", "models"}}
+TORCH_FREE = ("pilotd", "camerad", "recorderd", "supervisor", "control", "guard", "link", "bus")
+"""The processes without the network, and what they stand on: `pilotd` must be ready in under a second."""
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_dependencies_point_one_way(package: str) -> None:
+    files = list((ROOT / package).rglob("*.py"))
+    assert files
+    for path in files:
+        ours = {name.split(".")[0] for name in imported(path)} & set(ALLOWED)
+        assert ours <= ALLOWED[package], f"{path} imports {ours - ALLOWED[package]}"
+
+
+def test_no_relative_imports() -> None:
+    for package in ALLOWED:
+        for path in (ROOT / package).rglob("*.py"):
+            levels = [n.level for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
+            assert not any(levels), f"{path}: the layer test does not follow relative imports"
+
+
+def test_messages_import_nothing_of_ours() -> None:
+    assert not {name for name in imported(ROOT / "rov/messages.py") if name.startswith(tuple(ALLOWED))}
+
+
+def test_the_control_path_never_reaches_torch() -> None:
+    seen: set[str] = set()
+    waiting = [f"rov.{name}" for name in TORCH_FREE]
+    while waiting:
+        name = waiting.pop()
+        path = ROOT / (name.replace(".", "/") + ".py")
+        if name in seen or not path.exists():
+            continue
+        seen.add(name)
+        names = imported(path)
+        assert not {n for n in names if n.split(".")[0] == "torch"}, f"{path} imports torch"
+        waiting += [n for n in names if n.startswith("rov.")]
+    assert "rov.guard" in seen
