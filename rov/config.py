@@ -1,0 +1,350 @@
+"""The configuration: one schema for `rover.toml`; errors say file, line, key, what was found and what is allowed.
+
+Every key carries how a change takes effect: `live` (within a second, while running) or `restart`. A safety key also
+says which direction is the safer one; while armed it may only move that way.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import ErrorDetails
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from rov.errors import UserError
+
+
+class ConfigError(UserError):
+    """One or more things wrong with a configuration; `problems` has a line for each."""
+
+    def __init__(self, problems: list[str]):
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+def live(**more: Any) -> dict[str, Any]:
+    return {"apply": "live", **more}
+
+
+RESTART: dict[str, Any] = {"apply": "restart"}
+SAFER_LOWER: dict[str, Any] = live(safer="lower")
+"""A safety key: while armed it may only be lowered."""
+
+Gain = Annotated[float, Field(ge=0, le=100, json_schema_extra=live())]
+Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class Camera(Section):
+    """The camera and its optics."""
+
+    source: str = Field("0", min_length=1, json_schema_extra=RESTART)
+    """0, /dev/video0, [loop:]dive.mp4, rtp://:5600, rtsp://…, http://… or pipe:WIDTHxHEIGHT:COMMAND."""
+    width: int = Field(0, ge=0, le=16384, json_schema_extra=RESTART)
+    """Asked of the camera, in pixels; 0 leaves it to the camera."""
+    height: int = Field(0, ge=0, le=16384, json_schema_extra=RESTART)
+    fps: float = Field(0.0, ge=0, le=1000, json_schema_extra=RESTART)
+    fourcc: str = Field("", max_length=4, json_schema_extra=RESTART)
+    """Pixel format asked for; USB cameras give more than 640×480 at full rate only as MJPG."""
+    latency_ms: float = Field(0.0, ge=0, le=2000, json_schema_extra=RESTART)
+    """From the middle of the exposure until the frame arrives."""
+    hfov_deg: float = Field(80.0, gt=10, lt=170, json_schema_extra=RESTART)
+    """Horizontal field of view, in water, in degrees; used until a calibration is set."""
+
+
+class Perception(Section):
+    """The detector."""
+
+    weights: str = Field("models/detector.safetensors", json_schema_extra=RESTART)
+    """Weights file, with its card (.toml) beside it. Looked up beside this file, then in the checkout or package."""
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", json_schema_extra=RESTART)
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", json_schema_extra=RESTART)
+    """auto: float16 on CUDA, bfloat16 on processors with AVX512-BF16 or AMX, else float32."""
+    rate_hz: float = Field(15.0, gt=0, le=120, json_schema_extra=RESTART)
+    """Frames looked at per second while live; the newest each time."""
+    threads: int = Field(1, ge=1, le=64, json_schema_extra=RESTART)
+    """Processor threads of the network; the other cores decode, control and record."""
+    batch: int = Field(8, ge=1, le=256, json_schema_extra=RESTART)
+    """Frames per network call in replay and `rov detect`."""
+    score_min: float = Field(0.5, gt=0, lt=1, json_schema_extra=live())
+    """Detections below this are not published; 0.5 is the balance of misses and false alarms found in validation."""
+
+
+class Tracking(Section):
+    """Identity over time."""
+
+    match_iou: float = Field(0.2, gt=0, lt=1, json_schema_extra=live())
+    """Least overlap of a detection with a track's prediction to be the same object."""
+    confirm_hits: int = Field(2, ge=1, le=20, json_schema_extra=live())
+    """Detections in a row before a track is published."""
+    hidden_s: float = Field(1.0, ge=0, le=10, json_schema_extra=live())
+    """How long a track lives on its prediction alone, in s."""
+
+
+class Steering(Section):
+    """The visual servo."""
+
+    target: Label = Field("buoy_red", json_schema_extra=live())
+    """Class that `follow` follows."""
+    size: float = Field(0.25, gt=0, lt=1, json_schema_extra=live())
+    """Apparent height at which the target is kept, as a fraction of the image height."""
+    yaw_gain: Gain = 1.2
+    """Yaw per rad of bearing."""
+    heave_gain: Gain = 1.0
+    """Heave per rad of elevation."""
+    surge_gain: Gain = 0.6
+    """Surge per unit of log(wanted size / apparent size)."""
+    surge_max: float = Field(0.6, ge=0, le=1, json_schema_extra=SAFER_LOWER)
+    """Fastest approach."""
+    centred_deg: float = Field(15.0, gt=0, le=60, json_schema_extra=live())
+    """Surge fades to nothing as the bearing grows to this: turn first, then go. In degrees."""
+
+
+class Control(Section):
+    """The inner loops: depth, heading, attitude."""
+
+    rate_hz: float = Field(50.0, ge=10, le=200, json_schema_extra=RESTART)
+    """Pace of the pilot's loop."""
+    depth_kp: Gain = 1.5
+    """Heave per m of depth error."""
+    depth_ki: Gain = 0.2
+    """Heave per m s."""
+    depth_kd: Gain = 1.2
+    """Heave per m/s."""
+    heading_kp: Gain = 1.2
+    """Yaw per rad of heading error."""
+    heading_ki: Gain = 0.05
+    heading_kd: Gain = 0.5
+    """Yaw per rad/s."""
+    attitude_kp: Gain = 0.6
+    """Roll and pitch per rad, on frames that can hold them."""
+    attitude_kd: Gain = 0.25
+    """Roll and pitch per rad/s."""
+
+
+class Vehicle(Section):
+    """The vehicle."""
+
+    frame: Literal["bluerov1", "vectored", "vectored_6dof", "vectored_6dof_90deg", "simplerov_3", "simplerov_4"] = (
+        Field("vectored_6dof", json_schema_extra=RESTART)
+    )
+    """ArduSub frame; vectored_6dof is the BlueROV2 Heavy, vectored the standard BlueROV2."""
+    thrusters: str = Field("calibration/t200.toml", json_schema_extra=RESTART)
+    """Thruster curve."""
+    max_depth: float = Field(gt=0, le=6000, json_schema_extra=SAFER_LOWER)
+    """Below this the pilot only ever goes up. In m; required: nobody else knows your housing."""
+    battery_cells: int = Field(4, ge=1, le=20, json_schema_extra=RESTART)
+    """Cells in series; an unknown voltage is taken as a full battery, 4.2 V per cell."""
+
+
+class Guard(Section):
+    """The last step before the wire."""
+
+    gain: float = Field(0.5, gt=0, le=1, json_schema_extra=SAFER_LOWER)
+    """Largest command to any thruster: 0.5 is 1300 to 1700 µs. Full stick is the thrust it reaches both ways."""
+    slew: float = Field(2.0, gt=0, le=20, json_schema_extra=SAFER_LOWER)
+    """Fastest change of an axis, in full scales per second."""
+    setpoint_stale_ms: float = Field(300.0, gt=0, le=1000, json_schema_extra=SAFER_LOWER)
+    """A setpoint whose frame (or stick) is older moves nothing."""
+    frame_age_ms: float = Field(200.0, gt=0, le=1000, json_schema_extra=SAFER_LOWER)
+    """A frame older than this when its inference ends moves nothing."""
+    perception_gone_s: float = Field(1.0, gt=0, le=10, json_schema_extra=SAFER_LOWER)
+    """Without perception for this long, follow and policy end in hold."""
+    state_stale_ms: float = Field(500.0, gt=0, le=2000, json_schema_extra=SAFER_LOWER)
+    """Attitude or depth older than this is unknown."""
+    tilt_deg: float = Field(30.0, gt=5, le=90, json_schema_extra=SAFER_LOWER)
+    """A tilt beyond this for `tilt_s` is neutral and disarm."""
+    tilt_s: float = Field(2.0, gt=0, le=10, json_schema_extra=SAFER_LOWER)
+
+    battery_low_v: float = Field(3.3, ge=2.5, le=4.2, json_schema_extra=live(safer="higher"))
+    """Volt per cell; below this for `battery_low_s`: surface."""
+    battery_warn_v: float = Field(3.5, ge=2.5, le=4.2, json_schema_extra=live(safer="higher"))
+    """Volt per cell; below this: a warning."""
+    battery_low_s: float = Field(5.0, gt=0, le=60, json_schema_extra=SAFER_LOWER)
+    hull_c: float = Field(62.0, gt=0, le=100, json_schema_extra=SAFER_LOWER)
+    """Hotter inside for `hull_s`: alarm."""
+    hull_kpa: float = Field(105.0, gt=50, le=300, json_schema_extra=SAFER_LOWER)
+    """More pressure inside for `hull_s`: alarm."""
+    hull_s: float = Field(2.0, gt=0, le=60, json_schema_extra=SAFER_LOWER)
+
+
+class Link(Section):
+    """The way to the vehicle."""
+
+    port: str = Field("/dev/ttyACM0", min_length=1, json_schema_extra=RESTART)
+    """Serial port of the thruster board (systemd/BOARD.md says what it must do)."""
+    baud: int = Field(115200, ge=9600, le=4_000_000, json_schema_extra=RESTART)
+    surface_pa: float = Field(101_325.0, gt=50_000, lt=120_000, json_schema_extra=live())
+    """Air pressure at the surface, Pa."""
+    density: float = Field(1025.0, ge=950, le=1100, json_schema_extra=live())
+    """Of the water, kg/m³: 1025 sea, 997 fresh."""
+
+
+class Operator(Section):
+    """Whoever commands."""
+
+    lost_s: float = Field(3.0, gt=0, le=30, json_schema_extra=SAFER_LOWER)
+    """Without the operator's heartbeat for this long, `on_lost` happens."""
+    on_lost: Literal["disarm", "hold", "surface"] = Field("disarm", json_schema_extra=live())
+    """disarm: neutral and disarmed. hold and surface fall back to it when they cannot be carried out."""
+
+
+class Bus(Section):
+    """What can be reached from outside."""
+
+    public: str = Field("tcp://127.0.0.1:5555", pattern=r"^(tcp|ipc)://.+", json_schema_extra=RESTART)
+    """Where every message can be heard."""
+    commands: str = Field("tcp://127.0.0.1:5556", pattern=r"^(tcp|ipc)://.+", json_schema_extra=RESTART)
+    """Where operators command. Any address but this machine's own needs keys."""
+
+
+class Recording(Section):
+    """What goes into a dive."""
+
+    folder: str = Field("dives", min_length=1, json_schema_extra=RESTART)
+    """Where dives go; relative to where rov was started."""
+    disk_free: float = Field(0.07, ge=0.01, le=0.5, json_schema_extra=live())
+    """Recording stops when less of the disk than this share is free."""
+    jpeg_quality: int = Field(90, ge=30, le=100, json_schema_extra=live())
+
+
+class Config(Section):
+    """All of `rover.toml`."""
+
+    camera: Camera = Camera()
+    perception: Perception = Perception()
+    tracking: Tracking = Tracking()
+    steering: Steering = Steering()
+    control: Control = Control()
+    vehicle: Vehicle
+    guard: Guard = Guard()
+    link: Link = Link()
+    operator: Operator = Operator()
+    bus: Bus = Bus()
+    recording: Recording = Recording()
+
+    def sha256(self) -> str:
+        """Hash of what was configured, independent of comments and order in the file."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration. Raises ConfigError with everything that is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError([f"{path}: no such file; `rov config show > {path}` writes one to start from"]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: cannot be read as a text file: {error}"]) from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path = Path("rover.toml")) -> Config:
+    """Check the text of a configuration; `path` is for the messages."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{path}: not TOML: {error}"]) from None
+    try:
+        return Config.model_validate(data)
+    except pydantic.ValidationError as error:
+        lines = key_lines(text)
+        raise ConfigError([problem(path, lines, each) for each in error.errors()]) from None
+
+
+def override(config: Config, settings: list[str]) -> Config:
+    """The configuration with `section.key=value` settings applied; a value is TOML, or else text."""
+    data = config.model_dump()
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        where = key.strip().split(".")
+        if not equals or len(where) < 2:
+            raise ConfigError([f"--set {setting}: must look like section.key=value"])
+        table = data
+        for name in where[:-1]:
+            table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise ConfigError([f"--set {setting}: {name} is not a section"])
+        try:
+            table[where[-1]] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            table[where[-1]] = text
+    try:
+        return Config.model_validate(data)
+    except pydantic.ValidationError as error:
+        raise ConfigError([problem(Path("--set"), {}, each) for each in error.errors()]) from None
+
+
+def problem(path: Path, lines: dict[tuple[str, ...], int], error: ErrorDetails) -> str:
+    """One sentence for one thing that is wrong."""
+    where = tuple(str(part) for part in error["loc"])
+    line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), 1)
+    start, key = f"{path}:{line}: " if lines else f"{path}: ", ".".join(where)
+    if error["type"] == "missing":
+        return start + f"{key} is missing; it has no default: {_field(where).description or 'set it'}"
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(where[-1], siblings := _names(where[:-1]), 1, 0.6)
+        hint = f"did you mean {near[0]}?" if near else f"allowed here: {', '.join(siblings)}"
+        return start + f"{key} is not a known key; {hint}"
+    return start + f"{key} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of the file, for editors; each key has `apply`, safety keys also `safer`."""
+    return Config.model_json_schema()
+
+
+def key_lines(text: str) -> dict[tuple[str, ...], int]:
+    """Line number of every table header and `key =` in a TOML text (the parser does not keep them).
+
+    Keys inside inline tables and arrays are found under their parent's line.
+    """
+    lines: dict[tuple[str, ...], int] = {}
+    table: tuple[str, ...] = ()
+    inside = ""  # the closing marks of a multi-line string we are in
+    for number, line in enumerate(text.splitlines(), 1):
+        if inside:
+            inside = "" if inside in line else inside
+            continue
+        if match := re.match(r"\s*\[\[?([^\[\]]+)\]", line):
+            table = _dotted(match[1])
+            lines.setdefault(table, number)
+        elif match := re.match(r"""\s*((?:[\w\-.\s]|"[^"]*"|'[^']*')+?)\s*=(.*)""", line):
+            lines.setdefault(table + _dotted(match[1]), number)
+            inside = next((q for q in ('"""', "'''") if match[2].count(q) == 1), "")
+    return lines
+
+
+def _dotted(key: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in key.split("."))
+
+
+def _section(where: tuple[str, ...]) -> type[BaseModel]:
+    model: type[BaseModel] = Config
+    for name in where:
+        kind = model.model_fields[name].annotation
+        assert isinstance(kind, type) and issubclass(kind, BaseModel)  # only sections have keys
+        model = kind
+    return model
+
+
+def _names(where: tuple[str, ...]) -> list[str]:
+    return list(_section(where).model_fields)
+
+
+def _field(where: tuple[str, ...]) -> pydantic.fields.FieldInfo:
+    return _section(where[:-1]).model_fields[where[-1]]
