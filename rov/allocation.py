@@ -1,0 +1,120 @@
+"""From a wrench to thrusters: the motor factors of the ArduSub frames, and saturation that keeps the direction.
+
+Written once in array-API style: numpy in the pilot, torch in a batched world.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device
+from numpy.typing import NDArray
+
+Array = Any  # numpy or torch: the array API has no common type yet
+Floats = NDArray[np.float64]
+
+FACTORS: dict[str, tuple[tuple[float, ...], ...]] = {
+    "bluerov1": (
+        (0, 0, -1, 0, 1, 0),
+        (0, 0, 1, 0, 1, 0),
+        (-0.5, 0.5, 0, 0.45, 0, 0),
+        (0.5, 0.5, 0, 0.45, 0, 0),
+        (0, -1, 0, 1, 0, 0),
+        (-0.25, 0, 0, 0, 0, 1),
+    ),
+    "vectored": (
+        (0, 0, 1, 0, -1, 1),
+        (0, 0, -1, 0, -1, -1),
+        (0, 0, -1, 0, 1, 1),
+        (0, 0, 1, 0, 1, -1),
+        (1, 0, 0, -1, 0, 0),
+        (-1, 0, 0, -1, 0, 0),
+    ),
+    "vectored_6dof": (
+        (0, 0, 1, 0, -1, 1),
+        (0, 0, -1, 0, -1, -1),
+        (0, 0, -1, 0, 1, 1),
+        (0, 0, 1, 0, 1, -1),
+        (1, -1, 0, -1, 0, 0),
+        (-1, -1, 0, -1, 0, 0),
+        (1, 1, 0, -1, 0, 0),
+        (-1, 1, 0, -1, 0, 0),
+    ),
+    "vectored_6dof_90deg": (
+        (1, 1, 0, 1, 0, 0),
+        (0, 0, 1, 0, 1, 0),
+        (1, -1, 0, 1, 0, 0),
+        (0, 0, 0, 0, 0, 1),
+        (0, 0, 0, 0, 0, 1),
+        (-1, 1, 0, 1, 0, 0),
+        (0, 0, -1, 0, 1, 0),
+        (-1, -1, 0, 1, 0, 0),
+    ),
+    "simplerov_3": (
+        (0, 0, -1, 0, 1, 0),
+        (0, 0, 1, 0, 1, 0),
+        (0, 0, 0, -1, 0, 0),
+    ),
+    "simplerov_4": (  # five motors in spite of its name: SIMPLEROV_4 and _5 share one table
+        (0, 0, -1, 0, 1, 0),
+        (0, 0, 1, 0, 1, 0),
+        (1, 0, 0, -1, 0, 0),
+        (-1, 0, 0, -1, 0, 0),
+        (0, 0, 0, 0, 0, 1),
+    ),
+}
+"""Per motor: roll, pitch, yaw, throttle (up), forward, lateral, as in ArduPilot's AP_Motors6DOF.cpp."""
+
+
+@cache
+def mixer(frame: str) -> Floats:
+    """(n motors, 6): output of each motor per unit of surge, sway, heave, roll, pitch, yaw.
+
+    The one place where ArduSub's order and its throttle, positive up, become ours, positive down."""
+    roll, pitch, yaw, throttle, forward, lateral = np.array(FACTORS[frame], dtype=np.float64).T
+    return np.stack([forward, lateral, -throttle, roll, pitch, yaw], axis=-1)
+
+
+@cache
+def effect(frame: str) -> Floats:
+    """(6, n motors): the wrench that motor outputs stand for; takes `allocate` back where nothing saturates."""
+    return np.asarray(np.linalg.pinv(mixer(frame)), dtype=np.float64)
+
+
+@cache
+def capable(frame: str) -> tuple[bool, ...]:
+    """Which of surge, sway, heave, roll, pitch, yaw the frame can act on."""
+    return tuple(bool(can) for can in np.any(mixer(frame) != 0, axis=0))
+
+
+@cache
+def groups(frame: str) -> tuple[tuple[bool, ...], ...]:
+    """The axes (masks of 6) that share motors, directly or through others: on a BlueROV2 the horizontal ones and the
+    vertical ones."""
+    used = mixer(frame) != 0
+    left = [i for i in range(6) if used[:, i].any()]
+    found = []
+    while left:
+        axes = np.zeros(6, dtype=bool)
+        axes[left[0]] = True
+        for _ in left:  # each pass adds the axes that share a motor with those already in
+            axes = (used[used[:, axes].any(axis=1)]).any(axis=0)
+        left = [i for i in left if not axes[i]]
+        found.append(tuple(axes.tolist()))
+    return tuple(found)
+
+
+def allocate(wrench: Array, frame: str) -> Array:
+    """Wrench (…, 6) in −1..1 -> motors (…, n) in −1..1, motor 1 first.
+
+    A group whose largest motor would exceed 1 is scaled down as a whole, so that its part of the wrench keeps its
+    direction. Groups share no motor, so one need not pay for the other: full ahead takes nothing from depth and
+    attitude (ArduSub's VECTORED_6DOF does the same). Axes that the frame cannot act on are dropped.
+    """
+    xp = array_namespace(wrench)
+    matrix = xp.asarray(mixer(frame).T, dtype=wrench.dtype, device=device(wrench))  # (6, n)
+    masks = (xp.asarray(axes, dtype=wrench.dtype, device=device(wrench)) for axes in groups(frame))
+    parts = [(wrench * mask) @ matrix for mask in masks]  # (…, n) each, zero at the other groups' motors
+    return sum(part / xp.max(xp.abs(part), axis=-1, keepdims=True).clip(min=1.0) for part in parts)

@@ -1,0 +1,121 @@
+"""The last step before the wire: whatever was computed, only finite, limited and permitted values leave.
+
+Owns arming, because what may disarm must not depend on what it guards against. Time is an argument, monotonic ns.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rov import config
+
+Floats = NDArray[np.float64]
+
+STEP_MAX_S = 0.1
+"""The longest step that slew counts: after a gap in time an axis may still only change by `slew` times this."""
+
+
+class GuardResult(NamedTuple):
+    """What may go over the wire, and why it is not what was asked."""
+
+    values: tuple[float, ...]
+    neutral_because: str
+    """Code of what made it neutral; empty when nothing did."""
+    conditions: frozenset[str]
+    """Codes of what is wrong now: `bad_output`, `too_deep`, `tilted`."""
+
+
+class Guard:
+    """Checks, limits and gates outputs −1..1: thrusters, or the axes of an autopilot that has its own."""
+
+    def __init__(self, limits: config.Guard, max_depth: float, down: ArrayLike):
+        """`down` (n,): how much each output pushes down, in any unit; `max_depth` in m."""
+        self.limits = limits
+        self.max_depth = max_depth
+        downward = np.asarray(down, dtype=np.float64)
+        self.down: Floats = downward / np.linalg.norm(downward)
+        self.armed = False
+        self.off_because = "disarmed"
+        self.off_t: int | None = None
+        self.bad_outputs = 0
+        self.last: Floats = np.zeros_like(self.down)
+        self.last_t: int | None = None
+        self.tilted_s = 0.0
+        self.too_deep = False
+
+    def arm(self, t: int) -> str:
+        """Let values through. `t` is when that was asked for; returns why not, or nothing.
+
+        Refused when asked before, or as, the last stop or disarming: an arming already under way undoes neither."""
+        if self.off_t is not None and t <= self.off_t:
+            return f"arming was asked for before the vehicle was {self.off_because}; ask again"
+        if not self.armed:
+            self.armed, self.last, self.tilted_s = True, np.zeros_like(self.down), 0.0
+        return ""
+
+    def disarm(self, t: int, because: str = "disarmed") -> None:
+        """Neutral from now on, also if already disarmed (a stop then still voids the armings under way)."""
+        if self.armed or because == "stopped":
+            self.off_because = because
+        self.armed = False
+        self.off_t = t if self.off_t is None else max(t, self.off_t)
+
+    def step(
+        self, values: ArrayLike, t: int, *, tilt: float | None, depth: float | None, neutral_because: str = ""
+    ) -> GuardResult:
+        """`tilt` from level in rad and `depth` in m, None where unknown; a given `neutral_because` asks for neutral.
+
+        Neutral is immediate; otherwise values are clamped to ±gain, kept from pushing down when too deep, and slewed.
+        """
+        elapsed = 0.0 if self.last_t is None else max(0, t - self.last_t) / 1e9  # time that runs backwards stands still
+        self.last_t = t
+        conditions = set()
+        self._watch_tilt(tilt, elapsed, t)
+        if not self.armed and self.off_because == "tilted":
+            conditions.add("tilted")
+        if depth is not None:
+            self.too_deep = depth > self.max_depth  # an unknown depth keeps the last verdict
+        if self.too_deep:
+            conditions.add("too_deep")
+        wanted = self._checked(values)
+        if wanted is None:
+            conditions.add("bad_output")
+            self.bad_outputs += 1
+        because = neutral_because or ("bad_output" if wanted is None else "")
+        if not self.armed:
+            because = self.off_because
+        if because or wanted is None:
+            self.last = np.zeros_like(self.down)
+        else:
+            change = self.limits.slew * min(elapsed, STEP_MAX_S)
+            self.last = np.clip(self._limited(wanted), self.last - change, self.last + change)
+        return GuardResult(tuple(self.last.tolist()), because, frozenset(conditions))
+
+    def _checked(self, values: ArrayLike) -> Floats | None:
+        """The values, if they are numbers, finite and as many as there are outputs."""
+        try:
+            array = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError):
+            return None
+        return array if array.shape == self.down.shape and np.isfinite(array).all() else None
+
+    def _limited(self, values: Floats) -> Floats:
+        """Values within ±gain and, when too deep, without their downward part (the rest of their direction kept)."""
+        gain = self.limits.gain
+        limited = np.clip(values, -gain, gain)
+        if self.too_deep:
+            limited = limited - max(0.0, float(limited @ self.down)) * self.down
+            limited = limited * (gain / max(gain, float(np.abs(limited).max())))
+        return np.clip(limited, -gain, gain)  # once more, for the last bit of the scaling
+
+    def _watch_tilt(self, tilt: float | None, elapsed: float, t: int) -> None:
+        """Disarm after `tilt_s` beyond `tilt_deg`. A tilt that is unknown neither counts nor clears."""
+        if tilt is None or not self.armed:
+            return
+        self.tilted_s = self.tilted_s + elapsed if tilt > math.radians(self.limits.tilt_deg) else 0.0
+        if self.tilted_s >= self.limits.tilt_s:
+            self.disarm(t, "tilted")

@@ -1,0 +1,342 @@
+"""The pilot: setpoints and the vehicle's state in, thruster commands out, one step per tick.
+
+Composes control, allocation, the thruster curve and the guard; owns the mode and what each mode needs. It has no clock
+and no sockets: the live process steps it on real time, a replay on recorded time, and both get the same answers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rov.allocation import allocate, capable, effect
+from rov.config import Config
+from rov.control import Memory, State, control, differentiate, rest
+from rov.guard import STEP_MAX_S, Guard
+from rov.messages import Event, Mode, Setpoint, ThrusterCommand, VehicleState, Wrench
+from rov.thrusters import Curve
+
+FUTURE_NS = 20_000_000
+"""A stamp may be this far ahead of a tick, which takes its time before it reads its inputs; not further."""
+DEPTH_MAX = 12_000.0
+"""No depth in m beyond this is believed: the deepest sea is 10,935 m."""
+DEPTH_GAP_S = 1.0
+"""Depths further apart than this in s say nothing about the rate."""
+SURFACE_EFFORT = 0.5
+"""Upward effort of `surface`; fades over the last metre, as ArduSub's SURFACE_MAX_THR does."""
+
+SOURCE = {Mode.MANUAL: "operator", Mode.HOLD: "operator", Mode.FOLLOW: "steer", Mode.POLICY: "policy"}
+"""Whose setpoints move the vehicle in a mode."""
+STREAMED = (Mode.FOLLOW, Mode.POLICY)
+"""Modes that live on a stream of setpoints from frames."""
+LOOPED = (Mode.HOLD, Mode.FOLLOW, Mode.POLICY)
+"""Modes that need depth and attitude."""
+
+Level = Literal["info", "warning", "alarm"]
+
+CONDITIONS: dict[str, tuple[Level, str]] = {
+    "setpoint_stale": ("warning", "no fresh setpoint for this mode: it moves nothing"),
+    "setpoint_bad": ("warning", "a setpoint was not finite, or from the future: it moves nothing"),
+    "frame_old": ("warning", "a setpoint came from a frame that was too old when it was made: it moves nothing"),
+    "vehicle_lost": ("alarm", "nothing is heard from the vehicle: neutral"),
+    "attitude_lost": ("warning", "attitude is unknown or old"),
+    "depth_lost": ("warning", "depth is unknown or old"),
+    "bad_output": ("alarm", "the computed output was not finite or of the wrong shape: neutral"),
+    "too_deep": ("warning", "below vehicle.max_depth: only upward"),
+    "tilted": ("alarm", "tilted beyond guard.tilt_deg for guard.tilt_s: neutral and disarmed"),
+}
+"""What can be wrong for a while. Each is one event when it begins, and one (info, code + `_over`) when it ends."""
+
+
+class PilotOutput(NamedTuple):
+    """What one step computed."""
+
+    wrench: Wrench
+    thrusters: ThrusterCommand
+    events: tuple[Event, ...]
+
+
+class Pilot:
+    """Modes, arming and the path from a setpoint to the thrusters. Starts disarmed, in `manual`.
+
+    `vehicle_expected=False` is what a plain video offers: there is no vehicle, so no state can be missing and no loop
+    can run. Every mode is then open loop and stale setpoints are neutral. Only the replay of a plain video has that.
+    """
+
+    def __init__(self, config: Config, curve: Curve, *, vehicle_expected: bool = True):
+        self.config = config
+        self.curve = curve
+        self.vehicle_expected = vehicle_expected
+        self.frame = config.vehicle.frame
+        self.capable = np.array(capable(self.frame), dtype=np.float64)
+        self.guard = Guard(config.guard, config.vehicle.max_depth, effect(self.frame)[2])
+        self.mode = Mode.MANUAL
+        self.refused = ""
+        """Why the last arming or mode was refused; empty when it was not."""
+        self.t: int | None = None
+        self.stopped_t: int | None = None
+        self.setpoints: dict[str, Setpoint] = {}
+        """The newest of each source."""
+        self.vehicle: VehicleState | None = None
+        self.attitude_t: int | None = None
+        self.depth_t: int | None = None
+        self.state = State(np.zeros(3), np.zeros(3), np.zeros(()), np.zeros(()))
+        """The last that was known."""
+        self.memory: Memory = rest(self.state)
+        self.flaws: dict[str, str] = {}
+        """Why the last setpoint of a source was not taken: a code of CONDITIONS."""
+        self.conditions: frozenset[str] = frozenset()
+        self.pending: list[Event] = []
+
+    @property
+    def armed(self) -> bool:
+        return self.guard.armed
+
+    # ---- what may be asked of it -------------------------------------------------------------------------------
+
+    def arm(self, t: int) -> str:
+        """Let the thrusters turn. `t` is when that was asked for; returns why it is refused, or nothing."""
+        reason = self.lacking(self.mode, t) or self._tilt_reason(t)
+        was = self.armed
+        self.refused = reason or self.guard.arm(t)
+        if self.armed and not was:
+            self._event(t, "info", "armed", f"armed in {self.mode.value}")
+        return self.refused
+
+    def disarm(self, t: int) -> None:
+        """Neutral, then no thrust until armed again."""
+        if self.armed:
+            self._event(t, "info", "disarmed", "disarmed")
+        self.guard.disarm(t)
+
+    def stop(self, t: int) -> None:
+        """Disarm at once, end the mode, and void every setpoint, mode change and arming made until now."""
+        self.guard.disarm(t, "stopped")
+        self.stopped_t = t if self.stopped_t is None else max(t, self.stopped_t)
+        self.setpoints.clear()
+        self.flaws.clear()
+        self.mode = Mode.MANUAL
+        self._event(t, "alarm", "stopped", "stopped: neutral until armed again")
+
+    def request_mode(self, mode: Mode, t: int) -> str:
+        """Change the mode. `t` is when that was asked for; returns why it is refused, or nothing."""
+        if self._voided(t):
+            self.refused = f"{mode.value} was asked for before the stop; ask again"
+        else:
+            self.refused = self.lacking(mode, t)
+        if not self.refused and mode is not self.mode:
+            self._change(mode, t, "info", "mode", f"{mode.value}, was {self.mode.value}")
+        return self.refused
+
+    def lacking(self, mode: Mode, t: int) -> str:
+        """A sentence about what a mode lacks, or nothing."""
+        t = t if self.t is None else max(t, self.t)
+        if reason := self._state_lacking(mode, t):
+            return reason
+        if mode in STREAMED and not self._fresh_setpoint(mode, t):
+            return f"{mode.value} needs fresh setpoints from {SOURCE[mode]}; there are none"
+        return ""
+
+    # ---- one tick ----------------------------------------------------------------------------------------------
+
+    def step(self, setpoint: Setpoint | None, vehicle: VehicleState | None, t: int) -> PilotOutput:
+        """Compute the commands at `t`. Inputs are the newest there are, as often as you like; None: nothing new."""
+        if setpoint is not None:
+            self.hear(setpoint, t)
+        if vehicle is not None:
+            self.sense(vehicle)
+        dt = 0.0 if self.t is None else min(max(0, t - self.t) / 1e9, STEP_MAX_S)
+        self.t = t
+        self._fall_back(t)
+
+        attitude, depth = self._attitude_known(t), self._depth_known(t)
+        used = self._fresh_setpoint(self.mode, t)
+        on = self.armed and self.vehicle_expected and self.mode is not Mode.MANUAL
+        loops = np.array([on and depth, on and attitude, on and attitude])
+        wrench, self.memory = control(
+            self._sticks(used), self.state, self.memory, loops, self.config.control, dt, self.config.vehicle.max_depth
+        )
+        wrench = wrench * self.capable + 0.0  # no negative zeros in files
+
+        conditions = self._conditions(used, t)
+        because = "vehicle_lost" if "vehicle_lost" in conditions else ""
+        if "setpoint_stale" in conditions and not loops.any():
+            because = because or "setpoint_stale"
+        volts = None if self.vehicle is None else self.vehicle.battery_v
+        commands = self.curve.command(allocate(wrench, self.frame), volts, self.config.guard.gain)
+        was_armed = self.armed
+        guarded = self.guard.step(
+            commands,
+            t,
+            tilt=self._tilt() if attitude else None,
+            depth=float(self.state.depth) if depth else None,
+            neutral_because=because,
+        )
+        if was_armed and not self.armed:
+            self._event(t, "warning", "disarmed", f"disarmed by the guard: {self.guard.off_because}")
+        self._compare(conditions | guarded.conditions, t)
+        events, self.pending = tuple(self.pending), []
+
+        frame_id, frame_t = (used.frame_id, used.frame_t) if used else (-1, t)
+        surge, sway, heave, roll, pitch, yaw = wrench.tolist()
+        asked = Wrench(
+            t=t,
+            frame_id=frame_id,
+            frame_t=frame_t,
+            mode=self.mode,
+            surge=surge,
+            sway=sway,
+            heave=heave,
+            roll=roll,
+            pitch=pitch,
+            yaw=yaw,
+        )
+        sent = ThrusterCommand(
+            t=t,
+            frame_id=frame_id,
+            frame_t=frame_t,
+            armed=self.armed,
+            mode=self.mode,
+            values=guarded.values,
+            neutral_because=guarded.neutral_because,
+        )
+        return PilotOutput(asked, sent, events)
+
+    def hear(self, setpoint: Setpoint, t: int | None = None) -> None:
+        """Take a setpoint at `t` (else: when it was made), if it may move anything. `step` does this with its own; here
+        it is for a second source in the same tick, and before a mode is asked for that lives on setpoints."""
+        t = setpoint.t if t is None else t
+        last = self.setpoints.get(setpoint.source)
+        if last is not None and (setpoint.frame_t <= last.frame_t or 0 <= setpoint.frame_id == last.frame_id):
+            return  # the same again, or a frame that does not advance
+        if self._voided(setpoint.t):
+            return
+        self.flaws.pop(setpoint.source, None)
+        finite = all(map(math.isfinite, (setpoint.surge, setpoint.sway, setpoint.heave, setpoint.yaw)))
+        if not finite or setpoint.frame_t > min(setpoint.t, t + FUTURE_NS):
+            self.flaws[setpoint.source] = "setpoint_bad"
+        elif setpoint.t - setpoint.frame_t > self.config.guard.frame_age_ms * 1e6:
+            self.flaws[setpoint.source] = "frame_old"
+        else:
+            self.setpoints[setpoint.source] = setpoint
+
+    def sense(self, vehicle: VehicleState) -> None:
+        """Take over what is new and believable in the vehicle's state. `step` does this with its own; here it is for
+        arming or a mode that is asked for before the first step."""
+        self.vehicle = vehicle
+        attitude, rates, depth, rate = self.state
+        angles = (vehicle.roll, vehicle.pitch, vehicle.yaw, *vehicle.rates)
+        if vehicle.attitude_t is not None and all(map(math.isfinite, angles)):
+            self.attitude_t = vehicle.attitude_t
+            attitude, rates = np.array(angles[:3]), np.array(angles[3:])
+        believable = math.isfinite(vehicle.depth) and abs(vehicle.depth) <= DEPTH_MAX
+        if vehicle.depth_t is not None and believable and vehicle.depth_t != self.depth_t:
+            dt = DEPTH_GAP_S if self.depth_t is None else (vehicle.depth_t - self.depth_t) / 1e9
+            new = np.array(vehicle.depth)
+            rate = differentiate(rate, depth, new, dt) if 0 < dt < DEPTH_GAP_S else np.zeros(())
+            self.depth_t, depth = vehicle.depth_t, new
+        self.state = State(attitude, rates, depth, rate)
+
+    def _fall_back(self, t: int) -> None:
+        """End a mode that has lost what it stands on. Going back up is the operator's."""
+        if self.mode in STREAMED:
+            last = self.setpoints.get(SOURCE[self.mode])
+            limit_s = self.config.guard.perception_gone_s
+            if last is None or not _fresh(last.frame_t, t, 1e3 * limit_s):
+                text = f"no usable setpoint for {limit_s:g} s: {self.mode.value} ends in hold, until engaged again"
+                self._change(Mode.HOLD, t, "warning", "perception_gone", text)
+        if self.mode in LOOPED and (reason := self._state_lacking(self.mode, t)):
+            self._change(Mode.MANUAL, t, "alarm", "state_lost", f"{reason}: {self.mode.value} ends in manual")
+
+    def _sticks(self, used: Setpoint | None) -> NDArray[np.float64]:
+        """(4,) surge, sway, heave, yaw in −1..1; zero without a fresh setpoint."""
+        if self.mode is Mode.SURFACE:
+            depth = float(self.state.depth) if self.depth_t is not None else 1.0
+            return np.array([0.0, 0.0, -SURFACE_EFFORT * min(max(depth, 0.0), 1.0), 0.0])
+        if used is None:
+            return np.zeros(4)
+        return np.array([used.surge, used.sway, used.heave, used.yaw]).clip(-1.0, 1.0)
+
+    # ---- what is known, and for how long -----------------------------------------------------------------------
+
+    def _state_lacking(self, mode: Mode, t: int) -> str:
+        """What a mode lacks of the vehicle's state. Manual needs fresh what the vehicle has at all; loops need all."""
+        if not self.vehicle_expected:
+            return ""
+        if not self._vehicle_heard(t):
+            return f"{mode.value} needs the vehicle, and nothing is heard from it"
+        assert self.vehicle is not None
+        for what, known, has in (
+            ("attitude", self._attitude_known(t), self.vehicle.attitude_t is not None),
+            ("depth", self._depth_known(t), self.vehicle.depth_t is not None),
+        ):
+            if not known and (mode in LOOPED or mode is Mode.MANUAL and has):
+                return f"{mode.value} needs the {what}, which is {'old or not believable' if has else 'not there'}"
+        return ""
+
+    def _vehicle_heard(self, t: int) -> bool:
+        return self.vehicle is not None and _fresh(self.vehicle.t, t, self.config.guard.state_stale_ms)
+
+    def _attitude_known(self, t: int) -> bool:
+        return _fresh(self.attitude_t, t, self.config.guard.state_stale_ms)
+
+    def _depth_known(self, t: int) -> bool:
+        return _fresh(self.depth_t, t, self.config.guard.state_stale_ms)
+
+    def _fresh_setpoint(self, mode: Mode, t: int) -> Setpoint | None:
+        """The setpoint that may move the vehicle in a mode now."""
+        last = self.setpoints.get(SOURCE.get(mode, ""))
+        return last if last is not None and _fresh(last.frame_t, t, self.config.guard.setpoint_stale_ms) else None
+
+    def _voided(self, t: int) -> bool:
+        """Was what was made at `t` made before the last stop?"""
+        return self.stopped_t is not None and t <= self.stopped_t
+
+    def _tilt(self) -> float:
+        """Angle in rad between the body's down and the world's: its cosine is cos(roll) cos(pitch)."""
+        roll, pitch = self.state.attitude[:2].tolist()
+        return math.acos(min(max(math.cos(roll) * math.cos(pitch), -1.0), 1.0))
+
+    def _tilt_reason(self, t: int) -> str:
+        limit = self.config.guard.tilt_deg
+        tilt = math.degrees(self._tilt()) if self._attitude_known(t) else 0.0
+        return f"the vehicle is tilted by {tilt:.0f} degrees; arming needs less than {limit:g}" if tilt > limit else ""
+
+    # ---- what it says ------------------------------------------------------------------------------------------
+
+    def _conditions(self, used: Setpoint | None, t: int) -> frozenset[str]:
+        """Codes of what is wrong at `t`, as far as the pilot can see. In `hold` nobody needs to touch the sticks."""
+        found = {self.flaws[source] for source in {SOURCE.get(self.mode, "")} & self.flaws.keys()}
+        if self.armed and used is None and self.mode in (Mode.MANUAL, *STREAMED):
+            found.add("setpoint_stale")
+        if self.vehicle is not None and self.vehicle_expected:
+            if not self._vehicle_heard(t):
+                found.add("vehicle_lost")
+            if self.attitude_t is not None and not self._attitude_known(t):
+                found.add("attitude_lost")
+            if self.depth_t is not None and not self._depth_known(t):
+                found.add("depth_lost")
+        return frozenset(found)
+
+    def _compare(self, conditions: frozenset[str], t: int) -> None:
+        """Say what began and what ended since the last step."""
+        for code in sorted(conditions - self.conditions):
+            self._event(t, CONDITIONS[code][0], code, CONDITIONS[code][1])
+        for code in sorted(self.conditions - conditions):
+            self._event(t, "info", f"{code}_over", f"over: {CONDITIONS[code][1]}")
+        self.conditions = conditions
+
+    def _change(self, mode: Mode, t: int, level: Level, code: str, text: str) -> None:
+        self.mode = mode
+        self._event(t, level, code, text)
+
+    def _event(self, t: int, level: Level, code: str, text: str) -> None:
+        self.pending.append(Event(t=t, level=level, source="pilot", code=code, text=text))
+
+
+def _fresh(stamp: int | None, t: int, limit_ms: float) -> bool:
+    """Is a stamp at most `limit_ms` old at `t`? One from the future is not."""
+    return stamp is not None and -FUTURE_NS <= t - stamp <= limit_ms * 1e6
