@@ -1,0 +1,1 @@
+"""What is learned, and how: data cards, trainers, weights and their cards."""

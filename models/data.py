@@ -1,0 +1,157 @@
+"""Labelled pictures for training. Every set has a card (`models/datasets/*.toml`): where it came from, what it is
+biased towards, which classes it knows. Training refuses a set without one.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rov.assets import checkout
+from rov.errors import UserError
+from rov.footage import read_image
+
+CLASSES = (
+    "buoy_red", "buoy_green", "buoy_yellow", "gate_post", "channel", "bottle", "bag", "metal", "rock",
+    "fish", "jellyfish", "shark", "stingray", "starfish",
+)  # fmt: skip
+"""The label set of the first detector, in the order of its heat maps."""
+
+Split = Literal["train", "val", "test"]
+
+
+class DataError(UserError):
+    """A data set is missing, has no card, or contradicts it."""
+
+
+class Absent(msgspec.Struct, forbid_unknown_fields=True):
+    classes: list[str]
+    why: str
+
+
+class Card(msgspec.Struct, forbid_unknown_fields=True):
+    """A data card; the fields are explained where they stand, in `models/datasets/*.toml`."""
+
+    name: str
+    path: str
+    layout: Literal["voc", "yolo"]
+    groups: Literal["scenes", "prefix", "folder"]
+    source: str
+    commit: str
+    licence: str
+    about: str
+    bias: str
+    classes: dict[str, str]
+    absent: Absent
+    unknown: dict[str, list[str]]
+    split: dict[Split, list[str]]
+    names: list[str] = []
+
+    def known(self, group: str) -> NDArray[np.bool_]:
+        """(classes,) True where a picture of this group says yes or no about the class; elsewhere it says nothing."""
+        labelled = set(self.classes) - set(self.unknown.get(group, []))
+        return np.array([name in labelled or name in self.absent.classes for name in CLASSES])
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled picture."""
+
+    path: Path
+    set_name: str
+    group: str
+    boxes: NDArray[np.float32]
+    """(N, 4) x1 y1 x2 y2 in pixels."""
+    kinds: NDArray[np.int64]
+    """(N,) indices into CLASSES."""
+    known: NDArray[np.bool_]
+
+
+def data_root() -> Path:
+    """Where local data lives: the environment's ROV_DATA, else ../shared/data beside the checkout."""
+    return Path(os.environ.get("ROV_DATA") or checkout() / ".." / "shared" / "data").resolve()
+
+
+def cards() -> dict[str, Path]:
+    return {path.stem: path for path in sorted((checkout() / "models" / "datasets").glob("*.toml"))}
+
+
+def load_card(name: str) -> Card:
+    """The card of a set; no card, no training."""
+    path = cards().get(name)
+    if path is None:
+        raise DataError(f"data set {name!r} has no card in models/datasets; known: {', '.join(cards())}")
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=Card)
+    except msgspec.DecodeError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def load(name: str, split: Split) -> list[Sample]:
+    """All pictures of one split of a set, in the order of their names."""
+    card, root = load_card(name), data_root() / load_card(name).path
+    if not root.is_dir():
+        raise DataError(f"data set {name!r}: {root} is not there; set ROV_DATA to the folder that holds {card.path}")
+    wanted = set(card.split[split])
+    read = _voc if card.layout == "voc" else _yolo
+    return [sample for sample in read(card, root) if sample.group in wanted]
+
+
+def fingerprint(samples: list[Sample]) -> str:
+    """sha256 over names, picture bytes and labels: says exactly what was trained on."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(sample.path.name.encode())
+        digest.update(sample.path.read_bytes())
+        digest.update(sample.boxes.tobytes() + sample.kinds.tobytes() + sample.known.tobytes())
+    return digest.hexdigest()
+
+
+def _sample(card: Card, path: Path, group: str, labels: list[tuple[str, float, float, float, float]]) -> Sample:
+    theirs = {their: CLASSES.index(our) for our, their in card.classes.items()}
+    kept = [
+        (theirs[name], box) for name, *box in labels if name in theirs and box[2] - box[0] > 1 and box[3] - box[1] > 1
+    ]
+    return Sample(
+        path,
+        card.name,
+        group,
+        np.array([box for _, box in kept], np.float32).reshape(-1, 4),
+        np.array([kind for kind, _ in kept], np.int64),
+        card.known(group),
+    )
+
+
+def _voc(card: Card, root: Path) -> Iterator[Sample]:
+    with (root / "SCENES.csv").open(newline="") as file:
+        scenes = {row["image"]: row["scene"] for row in csv.DictReader(file)}
+    for name, scene in sorted(scenes.items()):
+        annotation = root / "Annotations" / f"{Path(name).stem}.xml"
+        labels = []
+        for node in ElementTree.parse(annotation).getroot().iter("object") if annotation.exists() else ():
+            x1, y1, x2, y2 = (float(node.findtext(f"bndbox/{key}", "nan")) for key in ("xmin", "ymin", "xmax", "ymax"))
+            labels.append((node.findtext("name", ""), max(x1, 0.0), max(y1, 0.0), x2, y2))
+        yield _sample(card, root / "Images" / name, scene, labels)
+
+
+def _yolo(card: Card, root: Path) -> Iterator[Sample]:
+    for path in sorted(root.rglob("*.jpg")):
+        group = path.stem.split("_")[0] if card.groups == "prefix" else path.parent.parent.name
+        height, width = read_image(path).shape[:2]
+        labels = []
+        annotation = path.parent.parent / "labels" / f"{path.stem}.txt"
+        for line in annotation.read_text().splitlines() if annotation.exists() else ():
+            kind, cx, cy, w, h = (float(word) for word in line.split()[:5])
+            box = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
+            labels.append((card.names[int(kind)], *box))
+        yield _sample(card, path, group, labels)

@@ -1,0 +1,191 @@
+"""The detector: weights and their card, pictures in, objects out. A batch is the unit; live it has one picture."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from rov.errors import UserError
+from rov.messages import Detection
+from rov.network import DetectorNet, decode, fuse
+
+Image = NDArray[np.uint8]
+"""(H, W, 3) BGR."""
+
+
+class ModelError(UserError):
+    """Weights or their card are missing or do not fit."""
+
+
+class InputSpec(msgspec.Struct, frozen=True):
+    """What the network was trained on: square pictures of `size` pixels, BGR, `(value - mean) / std`."""
+
+    size: int
+    mean: float
+    std: float
+
+
+class ModelCard(msgspec.Struct, frozen=True):
+    """The part of a model's card (`.toml` beside the weights) that is needed to run it; people read the rest."""
+
+    name: str
+    classes: tuple[str, ...]
+    input: InputSpec
+    weights_sha256: str
+    thresholds: dict[str, float] = {}
+    """Raw score per class that a score of 0.5 stands for, chosen on the validation split; 0.5 where it is not given."""
+
+
+class Batch(NamedTuple):
+    """Pictures made fit for the network: (B, S, S, 3), and for each real one its scale and its own (height, width)."""
+
+    pictures: Image
+    scales: tuple[float, ...]
+    shapes: tuple[tuple[int, int], ...]
+
+
+class Detector:
+    """Finds objects in batches of pictures of any size. Results do not depend on which pictures share a batch."""
+
+    def __init__(self, weights: Path, device: str = "auto", precision: str = "auto", batch: int = 1):
+        """Load weights and their card. Raises ModelError with what to do."""
+        self.card = load_card(weights)
+        self.device = torch.device(_device(device))
+        self.dtype = _precision(precision, self.device)
+        self.batch = batch
+        net = DetectorNet(len(self.card.classes))
+        try:
+            net.load_state_dict(load_file(weights))
+        except RuntimeError as error:
+            raise ModelError(f"{weights}: does not fit this network: {str(error).splitlines()[-1].strip()}") from None
+        self.net = fuse(net.eval()).to(self.device, self.dtype)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+        raw = np.array([self.card.thresholds.get(name, 0.5) for name in self.card.classes])
+        self.calibration: NDArray[np.float64] = np.log(0.5) / np.log(raw)
+        """Power that takes each class' raw score to one where 0.5 means the same for all of them."""
+        size = self.card.input.size
+        self.pinned = torch.zeros(batch, size, size, 3, dtype=torch.uint8, pin_memory=True) if self._cuda else None
+        """One staging buffer, reused: pinning memory anew costs more than the copy."""
+
+    @property
+    def _cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    def detect(self, images: Sequence[Image], score_min: float) -> list[tuple[Detection, ...]]:
+        """Objects of each picture, best first, boxes in its own pixels. Any number of pictures."""
+        found: list[tuple[Detection, ...]] = []
+        for start in range(0, len(images), self.batch):
+            batch = self.prepare(images[start : start + self.batch])
+            found += self.objects(batch, self.infer(batch.pictures), score_min)
+        return found
+
+    def prepare(self, images: Sequence[Image]) -> Batch:
+        """Up to `batch` pictures, made fit for the network; needs the detector for its sizes only, so another thread
+        may do it."""
+        size = self.card.input.size
+        pictures = np.zeros((self.batch, size, size, 3), np.uint8)  # a short batch keeps the static shape
+        scales = tuple(letterbox(image, pictures[i]) for i, image in enumerate(images))
+        return Batch(pictures, scales, tuple((image.shape[0], image.shape[1]) for image in images))
+
+    @torch.inference_mode()
+    def infer(self, pictures: Image) -> NDArray[np.float32]:
+        """The network alone: (B, S, S, 3) -> (B, K, 6) score, class, x1 y1 x2 y2 in input pixels, best first."""
+        source = torch.from_numpy(pictures)
+        if self.pinned is not None:
+            source = self.pinned.copy_(source)
+        x = source.to(self.device, non_blocking=True).permute(0, 3, 1, 2)  # (B, 3, S, S), channels last in memory
+        x = x.to(self.dtype).sub_(self.card.input.mean).div_(self.card.input.std)
+        scores, kinds, boxes = decode(*self.net(x))
+        packed = torch.cat((scores[..., None], kinds[..., None].float(), boxes), dim=-1)
+        return np.asarray(packed.cpu().numpy(), np.float32)  # one sync per batch
+
+    def objects(self, batch: Batch, answer: NDArray[np.float32], score_min: float) -> list[tuple[Detection, ...]]:
+        """What the network said, as objects in the pictures' own pixels."""
+        found = []
+        for row, scale, (height, width) in zip(answer, batch.scales, batch.shapes, strict=False):
+            kinds = row[:, 1].astype(int)
+            scores = row[:, 0] ** self.calibration[kinds]
+            limits = np.array([width, height, width, height], np.float32)
+            boxes = np.minimum(np.maximum(row[:, 2:] / scale, 0.0), limits)
+            keep = (scores >= score_min) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+            order = np.argsort(-scores[keep], kind="stable")
+            found.append(
+                tuple(
+                    Detection(self.card.classes[kind], score, (box[0], box[1], box[2], box[3]))
+                    for kind, score, box in zip(
+                        kinds[keep][order].tolist(),
+                        scores[keep][order].tolist(),
+                        boxes[keep][order].tolist(),
+                        strict=True,
+                    )
+                )
+            )
+        return found
+
+
+def letterbox(image: Image, out: Image) -> float:
+    """Scale a picture into the top left of `out` (S, S, 3), grey below or beside it; returns the scale used."""
+    size, (height, width) = out.shape[0], image.shape[:2]
+    scale = float(size / max(height, width))
+    w, h = max(1, round(width * scale)), max(1, round(height * scale))
+    # Averaging over the covered pixels, so that a small buoy in a large picture does not alias away.
+    way = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
+    cv2.resize(image, (w, h), dst=out[:h, :w], interpolation=way)
+    out[h:], out[:h, w:] = 127, 127
+    return scale
+
+
+def load_card(weights: Path) -> ModelCard:
+    """The card beside a weights file, checked against it. Raises ModelError."""
+    if not weights.is_file():
+        raise ModelError(f"{weights}: no such weights file")
+    path = weights.with_suffix(".toml")
+    try:
+        card = msgspec.toml.decode(path.read_bytes(), type=ModelCard)
+    except FileNotFoundError:
+        raise ModelError(f"{weights}: has no card ({path.name} beside it); a model runs only with its card") from None
+    except msgspec.DecodeError as error:
+        raise ModelError(f"{path}: {error}") from None
+    if sha256(weights) != card.weights_sha256:
+        raise ModelError(f"{weights}: is not the file its card describes (sha256 differs); restore the pair")
+    return card
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _device(wanted: str) -> str:
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ModelError("perception.device is cuda, but torch finds no CUDA device; `rov doctor` says more")
+    return wanted
+
+
+def _precision(wanted: str, device: torch.device) -> torch.dtype:
+    if wanted != "auto":
+        dtype: Any = getattr(torch, wanted)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+    if device.type == "cuda":
+        return torch.float16
+    # Without the instructions bfloat16 is emulated and slower than float32.
+    return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
+
+
+def cpu_has_bfloat16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
