@@ -1,0 +1,53 @@
+"""From what was detected in a frame to where to go: tracker, observation, steering, in that order.
+
+`perceptiond` calls this live, `rov replay` on recorded time, the simulator in lockstep; it cannot tell which.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from rov.config import Config
+from rov.messages import Detection, Detections, Frame, Observation, Setpoint, Tracks
+from rov.steering import observe, steer
+from rov.tracker import Tracker
+
+
+class Seen(NamedTuple):
+    """Everything that came from one frame."""
+
+    detections: Detections
+    tracks: Tracks
+    observation: Observation
+    setpoint: Setpoint
+
+
+class Perception:
+    """The stages behind the detector, in their order; `t` is now, in ns. Remembers who is who, and whom we follow."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.tracker = Tracker(config.tracking)
+        self.target = config.steering.target
+        self.following: int | None = None
+
+    def aim(self, label: str) -> None:
+        """Follow this class from now on."""
+        if label and label != self.target:
+            self.target, self.following = label, None
+
+    def detections(self, frame: Frame, found: tuple[Detection, ...], t: int) -> Detections:
+        return Detections(
+            t=t, frame_id=frame.frame_id, frame_t=frame.frame_t, width=frame.width, height=frame.height, items=found
+        )
+
+    def track(self, detections: Detections, t: int) -> Tracks:
+        return self.tracker.step(detections, t)
+
+    def observe(self, tracks: Tracks) -> Observation:
+        observation = observe(tracks, self.target, self.following, self.config.camera.hfov_deg)
+        self.following = observation.track_id if observation.visible else None
+        return observation
+
+    def steer(self, observation: Observation, t: int) -> Setpoint:
+        return steer(observation, self.config.steering, t)
