@@ -1,0 +1,261 @@
+"""A dive: pictures and messages of one run in an MCAP file that Foxglove opens. Write one, read one.
+
+Every topic of `messages.TOPICS` is JSON with its schema, logged at its `t`; pictures are `foxglove.CompressedImage`,
+logged at their capture time; `annotations` repeats the tracks for drawing and is never read back. Times are ns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from foxglove_schemas_protobuf.CompressedImage_pb2 import CompressedImage
+from foxglove_schemas_protobuf.ImageAnnotations_pb2 import ImageAnnotations
+from google.protobuf.message import DecodeError
+from mcap.records import Channel, Schema
+
+from rov import __version__
+from rov.durable import DiveError as DiveError
+from rov.durable import DurableWriter
+from rov.foxglove import descriptors, drawing, json_schema
+from rov.intact import IntactReader
+from rov.messages import SCHEMA_VERSION, TOPICS, AnyCommand, Message, Tracks
+
+CAMERA, ANNOTATIONS = "camera", "annotations"
+METADATA = "rov"
+"""Name of the metadata record that says what made the dive."""
+PICTURES = {"jpeg", "jpg", "png", "webp"}
+
+TYPES: dict[str, Any] = {topic: line.type for topic, line in TOPICS.items()} | {"commands": AnyCommand}
+"""What is decoded per topic; the root class `Command` knows no verb."""
+
+
+class TopicDigest(msgspec.Struct, frozen=True):
+    """How much of a topic there is. Equal hashes: the same times and bytes in the same order."""
+
+    count: int
+    sha256: str
+    first_t: int
+    last_t: int
+
+
+class Tally:
+    """A running TopicDigest."""
+
+    def __init__(self) -> None:
+        self.count, self.first_t, self.last_t = 0, 1 << 64, 0
+        self._hash = hashlib.sha256()
+
+    def add(self, t: int, data: bytes) -> None:
+        self.count += 1
+        self.first_t, self.last_t = min(t, self.first_t), max(t, self.last_t)
+        self._hash.update(struct.pack("<QQ", t, len(data)))
+        self._hash.update(data)
+
+    def digest(self) -> TopicDigest:
+        return TopicDigest(self.count, self._hash.hexdigest(), self.first_t, self.last_t)
+
+
+class Picture(NamedTuple):
+    """One compressed picture with its capture time; `format` as OpenCV decodes it: jpeg, png or webp."""
+
+    t: int
+    data: bytes
+    format: str
+
+
+class Record(NamedTuple):
+    """One line of a dive."""
+
+    topic: str
+    t: int
+    data: Message | Picture
+
+
+class DiveWriter:
+    """Records a dive; for one thread. What was written half a second ago survives `kill -9` and a power cut."""
+
+    def __init__(
+        self,
+        path: Path,
+        metadata: dict[str, str],
+        *,
+        overwrite: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """`metadata` says what made this dive: source, config_sha256, weights_sha256, … `clock` (s) paces the flushes.
+        Raises DiveError when the file exists or cannot be created."""
+        self._file = DurableWriter(path, overwrite=overwrite, clock=clock)
+        self._channels: dict[str, int] = {}
+        self._tallies: defaultdict[str, Tally] = defaultdict(Tally)
+        self._encode = msgspec.json.Encoder().encode
+        versions = {"schema_version": str(SCHEMA_VERSION), "rov_version": __version__}
+        try:
+            self._file.add_metadata(METADATA, versions | metadata)
+        except DiveError:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> DiveWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def topics(self) -> dict[str, TopicDigest]:
+        """What was written so far; the same as `Dive.digests` says afterwards."""
+        return {topic: tally.digest() for topic, tally in sorted(self._tallies.items())}
+
+    def write(self, topic: str, message: Message) -> None:
+        """Record one message, at its `t`. Raises DiveError when the disk refuses."""
+        if not isinstance(message, TOPICS[topic].type):
+            raise TypeError(f"{topic} carries {TOPICS[topic].type.__name__}, not {type(message).__name__}")
+        self._add(topic, message.t, self._encode(message))
+
+    def picture(self, frame_t: int, jpeg: bytes) -> None:
+        """Record one JPEG with its capture time."""
+        image = CompressedImage(frame_id=CAMERA, data=jpeg, format="jpeg")
+        image.timestamp.FromNanoseconds(frame_t)
+        self._add(CAMERA, frame_t, image.SerializeToString(deterministic=True))
+
+    def annotations(self, tracks: Tracks) -> None:
+        """Record the boxes of these tracks, for drawing on the picture taken at their `frame_t`."""
+        self._add(ANNOTATIONS, tracks.t, drawing(tracks).SerializeToString(deterministic=True))
+
+    def tick(self) -> None:
+        """Put on the disk what is half a second old; to be called at that pace while nothing is written."""
+        self._file.tick()
+
+    def close(self) -> None:
+        """Finish the file. Raises DiveError when the disk refuses; what is there can then be recovered."""
+        self._file.close()
+
+    def _add(self, topic: str, t: int, data: bytes) -> None:
+        if topic not in self._channels:
+            schema = topic_schema(topic)
+            encoding = "protobuf" if schema.encoding == "protobuf" else "json"
+            self._channels[topic] = self._file.channel(topic, encoding, schema)
+        tally = self._tallies[topic]
+        self._file.add(self._channels[topic], t, data, t, tally.count)
+        tally.add(t, data)
+
+
+class Dive:
+    """A dive to read, finished or not, damaged or not: what is intact is there, and `problems` says what is not."""
+
+    def __init__(self, path: Path):
+        """Raises DiveError when it is no MCAP file. One that was cut off is read once to know what it holds."""
+        self.path = path
+        self.file = IntactReader(path)
+        self.metadata: dict[str, str] = {}
+        for each in self.file.metadata:
+            if each.name == METADATA:
+                self.metadata |= each.metadata
+        self.dropped: Counter[str] = Counter()
+        """Messages that could not be decoded, by topic and reason; of the last `messages`."""
+        self.skipped: Counter[str] = Counter()
+        """Messages of topics that are not ours; of the last `messages`."""
+
+    def __enter__(self) -> Dive:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.file.close()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Messages per topic, as the file says."""
+        return dict(sorted(self.file.counts.items()))
+
+    @property
+    def first_t(self) -> int:
+        return self.file.start_t
+
+    @property
+    def duration_s(self) -> float:
+        return (self.file.end_t - self.file.start_t) / 1e9
+
+    @property
+    def complete(self) -> bool:
+        """Closed by its writer, and nothing was found damaged so far: each pass over the file may find more."""
+        return self.file.finished and not self.file.damage
+
+    @property
+    def problems(self) -> list[str]:
+        """What is not there, one sentence each."""
+        found = [f"{d.length} bytes at {at} cannot be read: {d.why}" for at, d in sorted(self.file.damage.items())]
+        return found if self.file.finished else [*found, "it was never closed: the recording was cut off"]
+
+    def require(self, topic: str) -> None:
+        """Raises DiveError when there is nothing of this topic."""
+        if not self.file.counts[topic]:
+            have = ", ".join(self.counts) or "nothing"
+            raise DiveError(f"{self.path}: nothing on the topic {topic}; it has {have}")
+
+    def messages(self, topics: Collection[str] | None = None) -> Iterator[Record]:
+        """Everything of these topics (None: all of ours), ordered by time. What cannot be decoded is dropped and
+        counted. Raises DiveError when a newer rov, whose fields mean something else, recorded this."""
+        version = self.metadata.get("schema_version", "0")
+        if version.isdecimal() and int(version) > SCHEMA_VERSION:
+            raise DiveError(f"{self.path}: recorded with messages of version {version}; update rov to read it")
+        self.dropped.clear()
+        self.skipped.clear()
+        decoders = {number: self._decoder(channel) for number, channel in self.file.channels.items()}
+        for channel, message in self.file.messages():
+            if topics is not None and channel.topic not in topics:
+                continue
+            decode = decoders[channel.id]
+            if decode is None:
+                self.skipped[channel.topic] += 1
+                continue
+            try:
+                yield Record(channel.topic, message.log_time, decode(message.log_time, message.data))
+            except (msgspec.DecodeError, DecodeError, UnicodeDecodeError) as error:
+                reason = str(error) if isinstance(error, msgspec.ValidationError) else "malformed"
+                self.dropped[f"{channel.topic}: {reason}"] += 1
+
+    def digests(self) -> dict[str, TopicDigest]:
+        """Count and hash of every topic, ours or not. Reads the whole file: afterwards `complete` is certain."""
+        tallies: defaultdict[str, Tally] = defaultdict(Tally)
+        for channel, message in self.file.messages(ordered=False):
+            tallies[channel.topic].add(message.log_time, message.data)
+        return {topic: tally.digest() for topic, tally in sorted(tallies.items())}
+
+    def _decoder(self, channel: Channel) -> Callable[[int, bytes], Message | Picture] | None:
+        schema = self.file.schemas.get(channel.schema_id)
+        if channel.message_encoding == "protobuf" and schema and schema.name == "foxglove.CompressedImage":
+            return picture_from
+        if channel.message_encoding == "json" and channel.topic in TYPES:
+            decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(TYPES[channel.topic])
+            return lambda _, data: decoder.decode(data)
+        return None
+
+
+def picture_from(t: int, data: bytes) -> Picture:
+    """Raises msgspec.ValidationError or DecodeError when this is no picture we can decode."""
+    image = CompressedImage.FromString(data)
+    kind = image.format.lower()
+    if kind not in PICTURES or not image.data:
+        raise msgspec.ValidationError(f"a picture of format {kind!r}" if image.data else "a picture without data")
+    return Picture(t, image.data, "jpeg" if kind == "jpg" else kind)
+
+
+@cache
+def topic_schema(topic: str) -> Schema:
+    """The schema record of one of our topics; its id is for the file to give."""
+    if topic in (CAMERA, ANNOTATIONS):
+        kind = CompressedImage.DESCRIPTOR if topic == CAMERA else ImageAnnotations.DESCRIPTOR
+        return Schema(0, descriptors(kind.file), "protobuf", kind.full_name)
+    data = msgspec.json.encode(json_schema(TYPES[topic]))
+    return Schema(0, data, "jsonschema", f"rov.{TOPICS[topic].type.__name__}")

@@ -1,0 +1,125 @@
+"""An MCAP file written so that a power cut takes half a second of it at most."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from mcap.records import Attachment, Schema
+from mcap.writer import CompressionType, Writer
+
+from rov.errors import UserError
+
+CHUNK_BYTES = 64 * 1024
+"""A chunk is closed once it holds more than this; a damaged one costs this much, and one picture."""
+FLUSH_S = 0.5
+"""What was written is on the disk after this long, in s."""
+
+
+class DiveError(UserError):
+    """A dive cannot be read or written."""
+
+
+class DurableWriter:
+    """An MCAP file being written, by one thread. While it is open it is locked, so that nobody repairs it meanwhile."""
+
+    def __init__(self, path: Path, *, overwrite: bool = False, clock: Callable[[], float] = time.monotonic):
+        """Raises DiveError when the file exists (unless `overwrite`), is being written, or cannot be."""
+        self.path = path
+        self.clock = clock
+        self.broken = False
+        self._dirty = False
+        self._flushed = clock()
+        self._stream = create(path, overwrite)
+        # ZSTD: 1280x720 JPEG at 15 Hz with all topics took 0.8 % of a core (none: 0.4 %), JSON shrank to a quarter.
+        self._mcap = Writer(self._stream, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
+        self._guarded(self._mcap.start)
+
+    def channel(self, topic: str, encoding: str, schema: Schema | None, metadata: dict[str, str] | None = None) -> int:
+        """Announce a topic; the id of its messages. The schema's own id is not kept."""
+        number = self._mcap.register_schema(schema.name, schema.encoding, schema.data) if schema else 0
+        return self._mcap.register_channel(topic, encoding, number, metadata or {})
+
+    def add(self, channel: int, t: int, data: bytes, publish_t: int, sequence: int) -> None:
+        """Write one message. Raises DiveError when the disk refuses."""
+        self._dirty = True
+        self._guarded(lambda: self._mcap.add_message(channel, t, data, publish_t, sequence))
+        self.tick()
+
+    def add_metadata(self, name: str, data: dict[str, str]) -> None:
+        self._guarded(lambda: self._mcap.add_metadata(name, data))
+        self.flush()
+
+    def add_attachment(self, attachment: Attachment) -> None:
+        a = attachment
+        self._guarded(lambda: self._mcap.add_attachment(a.create_time, a.log_time, a.name, a.media_type, a.data))
+
+    def tick(self) -> None:
+        """Flush when it is time; to be called at least every FLUSH_S while nothing is written."""
+        if self._dirty and self.clock() - self._flushed >= FLUSH_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Close the open chunk and wait until it is on the disk."""
+        self._guarded(self._mcap.flush)
+        self._guarded(lambda: os.fsync(self._stream.fileno()))
+        self._dirty, self._flushed = False, self.clock()
+
+    def close(self) -> None:
+        """Write the index and close. After a failure the file is left unfinished, for `recover`."""
+        if self._stream.closed:
+            return
+        try:
+            if not self.broken:
+                self._guarded(self._mcap.finish)
+                self._guarded(self._stream.flush)
+                self._guarded(lambda: os.fsync(self._stream.fileno()))
+        finally:
+            try:
+                self._stream.close()
+            except OSError:  # the same full disk again: already reported
+                self.broken = True
+
+    def _guarded(self, action: Callable[[], object]) -> None:
+        if self.broken:
+            raise DiveError(f"{self.path}: cannot be written any more, after an earlier failure")
+        try:
+            action()
+        except OSError as error:
+            self.broken = True
+            raise DiveError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+
+def create(path: Path, overwrite: bool) -> BinaryIO:
+    """Open a file for writing, empty and locked. Raises DiveError."""
+    try:
+        number = os.open(path, os.O_RDWR | os.O_CREAT | (0 if overwrite else os.O_EXCL), 0o644)
+        stream = open(number, "wb")
+    except FileExistsError:
+        raise DiveError(f"{path}: exists already; choose another name or remove it first") from None
+    except OSError as error:
+        raise DiveError(f"{path}: cannot be created: {error.strerror}") from None
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        stream.truncate(0)  # not before the lock: it may be somebody's recording
+        sync_folder(path.parent)
+    except BlockingIOError:
+        stream.close()
+        raise DiveError(f"{path}: is being written by another process") from None
+    except OSError as error:
+        stream.close()
+        raise DiveError(f"{path}: cannot be written: {error.strerror}") from None
+    return stream
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names in a folder survive a power cut."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

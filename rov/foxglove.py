@@ -1,0 +1,86 @@
+"""What Foxglove draws and plots: boxes on pictures, and schemas in the form it understands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from foxglove_schemas_protobuf.ImageAnnotations_pb2 import ImageAnnotations
+from foxglove_schemas_protobuf.PointsAnnotation_pb2 import PointsAnnotation
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+from rov.messages import Tracks
+
+SEEN, HIDDEN = (0.2, 1.0, 0.4, 1.0), (1.0, 0.7, 0.1, 0.6)
+"""Colours of a track that was detected in this frame, and of one that lives on its prediction: r, g, b, a."""
+
+
+def drawing(tracks: Tracks) -> ImageAnnotations:
+    """A box and a line of text per track."""
+    result = ImageAnnotations()
+    for track in tracks.items:
+        x1, y1, x2, y2 = track.box
+        red, green, blue, alpha = HIDDEN if track.hidden_s > 0 else SEEN
+        box = result.points.add(type=PointsAnnotation.LINE_LOOP, thickness=2)
+        for x, y in ((x1, y1), (x2, y1), (x2, y2), (x1, y2)):
+            box.points.add(x=x, y=y)
+        text = result.texts.add(text=f"{track.label} {track.track_id} {track.score:.2f}", font_size=14)
+        text.position.x, text.position.y = x1, y1
+        for part, colour in ((box, box.outline_color), (text, text.text_color)):
+            colour.r, colour.g, colour.b, colour.a = red, green, blue, alpha
+            part.timestamp.FromNanoseconds(tracks.frame_t)  # the picture's own: this is how they are matched
+    return result
+
+
+def descriptors(file: FileDescriptor) -> bytes:
+    """A protobuf file and all it imports, imports first, as a serialised FileDescriptorSet."""
+    found: dict[str, FileDescriptor] = {}
+
+    def visit(each: FileDescriptor) -> None:
+        for needed in each.dependencies:
+            visit(needed)
+        found[each.name] = each
+
+    visit(file)
+    result = FileDescriptorSet()
+    for each in found.values():
+        each.CopyToProto(result.file.add())
+    return bytes(result.SerializeToString(deterministic=True))
+
+
+def json_schema(kind: Any) -> dict[str, Any]:
+    """One self-contained object for a message type, or for a union of them."""
+    schema = msgspec.json.schema(kind)
+    return plain(schema, schema.pop("$defs", {}))
+
+
+def plain(schema: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
+    """The part of JSON Schema that Foxglove's parser takes: every field has one type. So no references, no enum
+    without a type, no tuples (all of ours are of one type), no null (such a field may be null all the same)."""
+    if "$ref" in schema:
+        return plain(named[schema["$ref"].rpartition("/")[2]], named)
+    if "anyOf" in schema:
+        options = [plain(each, named) for each in schema["anyOf"] if each != {"type": "null"}]
+        return options[0] if len(options) == 1 else merged(options)
+    result = dict(schema)
+    if "prefixItems" in result:
+        result["items"] = result.pop("prefixItems")[0]
+    if "enum" in result:
+        result["type"] = "string"
+    if "items" in result:
+        result["items"] = plain(result["items"], named)
+    if "properties" in result:
+        result["properties"] = {name: plain(each, named) for name, each in result["properties"].items()}
+    return result
+
+
+def merged(options: list[dict[str, Any]]) -> dict[str, Any]:
+    """One object with the fields of all; required is what all require."""
+    fields: dict[str, Any] = {}
+    for option in options:
+        for name, field in option["properties"].items():
+            known = fields.setdefault(name, dict(field))
+            known.update({"enum": sorted({*known["enum"], *field["enum"]})} if "enum" in field else {})
+    required = sorted(set.intersection(*(set(option["required"]) for option in options)))
+    return {"type": "object", "properties": fields, "required": required}

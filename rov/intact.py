@@ -1,0 +1,354 @@
+"""An MCAP file read as far as it is intact, whatever happened to it.
+
+The library's own readers end at the first damaged byte and pass short reads on as data; this one checks every length
+and checksum, steps over what is broken and remembers it. Times are `log_time`, ns.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import heapq
+import io
+import os
+import re
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, TypeVar
+
+import zstandard
+from mcap.data_stream import ReadDataStream
+from mcap.exceptions import McapError
+from mcap.opcode import Opcode
+from mcap.reader import SeekingReader
+from mcap.records import Attachment, Channel, Chunk, McapRecord, Message, Metadata, Schema
+from mcap.stream_reader import breakup_chunk
+from mcap.writer import MCAP0_MAGIC
+
+from rov.durable import DiveError
+
+T = TypeVar("T")
+RECORD_BYTES_MAX = 256 * 1024 * 1024
+"""A longer record is taken for damage: a flipped bit in a length shall not fill the memory."""
+
+HEAD = struct.Struct("<BQ")  # of every record: opcode, length of what follows
+FOOT = struct.Struct("<QQI")  # summary start, summary offset start, CRC
+TAIL_BYTES = HEAD.size + FOOT.size + len(MCAP0_MAGIC)
+
+# A chunk's opcode, a length below 4 GiB, times, size and CRC, then one of the three compressions.
+CHUNK_HEAD = re.compile(rb"\x06[\s\S]{4}\x00{4}[\s\S]{28}(?:\x00{4}|\x04\x00{3}zstd|\x03\x00{3}lz4)")
+# RuntimeError is lz4's; MemoryError and OverflowError are what a flipped size asks of a decompressor and of a read.
+DAMAGE = (McapError, ValueError, struct.error, zstandard.ZstdError, RuntimeError, MemoryError, OverflowError)
+
+
+class Block(NamedTuple):
+    """A record with messages: a chunk, or one message outside chunks (other tools write such)."""
+
+    offset: int
+    length: int
+    start_t: int
+    end_t: int
+    chunk: bool = True
+
+
+class Raw(NamedTuple):
+    """One message as it lies in the file."""
+
+    channel: Channel
+    message: Message
+
+
+class Damage(NamedTuple):
+    """Bytes that could not be read, and why."""
+
+    length: int
+    why: str
+
+
+class IntactReader:
+    """Everything intact in an MCAP file. Its table of contents is the file's own where it is finished; else the whole
+    file is read once. `damage` has what could not be read, by byte offset; what lies in chunks is only known once read.
+    """
+
+    def __init__(self, path: Path):
+        """Raises DiveError when it is no MCAP file at all."""
+        self.path = path
+        self.channels: dict[int, Channel] = {}
+        self.schemas: dict[int, Schema] = {}
+        self.metadata: list[Metadata] = []
+        self.blocks: list[Block] = []
+        """In the order of the file."""
+        self.counts: Counter[str] = Counter()
+        """Messages per topic."""
+        self.damage: dict[int, Damage] = {}
+        self.finished = False
+        """It has its end; False after a power cut."""
+        self._attachments: list[tuple[int, int]] = []
+        self._file = _open(path)
+        try:
+            self.size = os.fstat(self._file.fileno()).st_size  # it may be growing: this much is read
+            if self._bytes(0, min(len(MCAP0_MAGIC), self.size)) != MCAP0_MAGIC:
+                raise DiveError(f"{path}: not an MCAP file, so no dive")
+            if not self._load_index():
+                self._scan()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+
+    @property
+    def start_t(self) -> int:
+        return min((block.start_t for block in self.blocks), default=0)
+
+    @property
+    def end_t(self) -> int:
+        return max((block.end_t for block in self.blocks), default=0)
+
+    @property
+    def locked(self) -> bool:
+        """A DurableWriter has it open."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+        return False
+
+    def messages(self, *, ordered: bool = True, start_t: int = 0, end_t: int = 1 << 64) -> Iterator[Raw]:
+        """Messages with start_t <= log_time < end_t, by log_time (equal ones as in the file), or in the file's order.
+        Memory holds what overlaps in time, not the file."""
+        blocks = [b for b in self.blocks if b.end_t >= start_t and b.start_t < end_t]
+        inside = range(start_t, end_t)
+        if not ordered:
+            for block in blocks:
+                yield from (raw for raw in self._block(block) if raw.message.log_time in inside)
+            return
+        waiting: list[tuple[int, int, int, Raw]] = []
+        for block in sorted(blocks, key=lambda b: b.start_t):
+            while waiting and waiting[0][0] < block.start_t:
+                yield heapq.heappop(waiting)[3]
+            for n, raw in enumerate(self._block(block)):
+                if raw.message.log_time in inside:
+                    heapq.heappush(waiting, (raw.message.log_time, block.offset, n, raw))
+        while waiting:
+            yield heapq.heappop(waiting)[3]
+
+    def attachments(self) -> Iterator[Attachment]:
+        """The intact ones."""
+        for offset, length in self._attachments:
+            try:
+                yield attachment(self._bytes(offset, length)[HEAD.size :])
+            except DAMAGE as error:
+                self.damage[offset] = Damage(length, str(error))
+
+    # ---- one block ----------------------------------------------------------------------------------------------
+
+    def _block(self, block: Block) -> list[Raw]:
+        try:
+            data = self._bytes(block.offset, block.length)
+            body = data[HEAD.size :]
+            records = chunk_records(body) if block.chunk else [Message.read(stream_of(body), len(body))]
+        except DAMAGE as error:
+            self.damage[block.offset] = Damage(block.length, str(error))
+            return []
+        found = [each for each in records if isinstance(each, Message)]
+        known = [Raw(self.channels[each.channel_id], each) for each in found if each.channel_id in self.channels]
+        if len(known) < len(found):
+            lost = sum(len(each.data) for each in found if each.channel_id not in self.channels)
+            self.damage[block.offset] = Damage(lost, "the description of their topic was lost")
+        return known
+
+    def _bytes(self, offset: int, length: int) -> bytes:
+        if not 0 <= offset <= offset + length <= self.size:
+            raise McapError("cut off")
+        try:
+            self._file.seek(offset)
+            data = self._file.read(length)
+        except OSError as error:
+            raise McapError(f"the disk fails: {error.strerror}") from None
+        if len(data) < length:
+            raise McapError("cut off")
+        return data
+
+    def _head(self, offset: int) -> tuple[int, int]:
+        """Opcode and length of the record at this place."""
+        opcode, length = HEAD.unpack(self._bytes(offset, HEAD.size))
+        return int(opcode), int(length)
+
+    # ---- table of contents --------------------------------------------------------------------------------------
+
+    def _load_index(self) -> bool:
+        """Take the table of contents from the end of a finished file; False where it is absent, partial or damaged."""
+        if self.size < TAIL_BYTES + len(MCAP0_MAGIC):
+            return False
+        tail = self._bytes(self.size - TAIL_BYTES, TAIL_BYTES)
+        start, _, crc = FOOT.unpack_from(tail, HEAD.size)
+        if HEAD.unpack_from(tail) != (Opcode.FOOTER, FOOT.size) or not tail.endswith(MCAP0_MAGIC) or not start:
+            return False
+        try:
+            if crc and crc != zlib.crc32(self._bytes(start, self.size - 12 - start)):  # of all up to itself
+                raise McapError("wrong checksum")
+            self._file.seek(0)
+            summary = SeekingReader(self._file, record_size_limit=RECORD_BYTES_MAX).get_summary()
+        except (*DAMAGE, OSError) as error:
+            self.damage[start] = Damage(0, f"the index at the end: {error}")
+            return False
+        if summary is None or summary.statistics is None:
+            return False
+        total = summary.statistics
+        found = len(summary.chunk_indexes), len(summary.metadata_indexes), len(summary.attachment_indexes)
+        if found != (total.chunk_count, total.metadata_count, total.attachment_count) or not total.chunk_count:
+            return False
+        if not total.channel_message_counts.keys() <= summary.channels.keys():
+            return False
+        self.channels, self.schemas, self.finished = summary.channels, summary.schemas, True
+        for number, count in total.channel_message_counts.items():
+            self.counts[self.channels[number].topic] += count
+        self.blocks = sorted(
+            Block(c.chunk_start_offset, c.chunk_length, c.message_start_time, c.message_end_time)
+            for c in summary.chunk_indexes
+        )
+        self._attachments = [(each.offset, each.length) for each in summary.attachment_indexes]
+        for each in summary.metadata_indexes:
+            try:
+                self.metadata.append(parse(Metadata.read, self._bytes(each.offset, each.length)[HEAD.size :]))
+            except DAMAGE as error:
+                self.damage[each.offset] = Damage(each.length, str(error))
+        return True
+
+    def _scan(self) -> None:
+        """Make the table of contents by reading the file from its start."""
+        offset = len(MCAP0_MAGIC)
+        while offset < self.size and not self.finished:
+            try:
+                offset = self._take(offset)
+            except DAMAGE as error:
+                following = self._after_damage(offset)
+                self.damage[offset] = Damage(following - offset, str(error))
+                offset = following
+
+    def _take(self, offset: int) -> int:
+        """Enter the record at this place; where the next one starts."""
+        opcode, length = self._head(offset)
+        if not plausible(opcode, length):
+            raise McapError("not a record")
+        body = self._bytes(offset + HEAD.size, length)
+        whole = HEAD.size + length
+        if opcode == Opcode.CHUNK:
+            self._enter(offset, whole, chunk_records(body))
+        elif opcode == Opcode.MESSAGE:
+            message = Message.read(stream_of(body), length)
+            if message.channel_id not in self.channels:
+                raise McapError("a message of an unknown topic")
+            self._enter(offset, whole, [message], chunk=False)
+        elif opcode == Opcode.SCHEMA:
+            self._enter(offset, whole, [parse(Schema.read, body)])
+        elif opcode == Opcode.CHANNEL:
+            self._enter(offset, whole, [parse(Channel.read, body)])
+        elif opcode == Opcode.METADATA:
+            self.metadata.append(parse(Metadata.read, body))
+        elif opcode == Opcode.ATTACHMENT:
+            attachment(body)
+            self._attachments.append((offset, whole))
+        elif opcode == Opcode.MESSAGE_INDEX:
+            if length != 6 + int.from_bytes(body[2:6], "little"):
+                raise McapError("its length is wrong")
+        elif opcode == Opcode.FOOTER:
+            self.finished = self._bytes(offset + whole, len(MCAP0_MAGIC)) == MCAP0_MAGIC
+        return offset + whole
+
+    def _enter(self, offset: int, length: int, records: list[McapRecord], *, chunk: bool = True) -> None:
+        times = [each.log_time for each in records if isinstance(each, Message)]
+        if times:
+            self.blocks.append(Block(offset, length, min(times), max(times), chunk))
+        for record in records:
+            if isinstance(record, Schema):
+                self.schemas.setdefault(record.id, record)  # those repeated at the end may be damaged
+            elif isinstance(record, Channel):
+                self.channels.setdefault(record.id, record)
+            elif isinstance(record, Message) and record.channel_id in self.channels:
+                self.counts[self.channels[record.channel_id].topic] += 1
+
+    def _after_damage(self, offset: int) -> int:
+        """Where to read on: the next record where its place is still known, else the next chunk that is intact."""
+        try:
+            end = offset + HEAD.size + self._head(offset)[1]
+            opcode, length = self._head(end)
+            if plausible(opcode, length) and end + HEAD.size + length <= self.size:
+                return end
+        except DAMAGE:
+            pass  # nothing follows there: search
+        position = offset + 1
+        while position < self.size:
+            window = self._bytes(position, min(1 << 20, self.size - position))
+            for match in CHUNK_HEAD.finditer(window):
+                try:
+                    start = position + match.start()
+                    length = self._head(start)[1]
+                    if length <= RECORD_BYTES_MAX:
+                        chunk_records(self._bytes(start + HEAD.size, length))
+                        return start
+                except DAMAGE:
+                    continue
+            position += max(1, len(window) - 64)  # a chunk's head may lie across the border
+        return self.size
+
+
+def _open(path: Path) -> BinaryIO:
+    if path.is_dir():
+        raise DiveError(f"{path}: is a directory; name a dive in it")
+    if path.exists() and not path.is_file():
+        raise DiveError(f"{path}: is not a regular file")
+    try:
+        if path.stat().st_size == 0:
+            raise DiveError(f"{path}: the file is empty")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise DiveError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DiveError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def plausible(opcode: int, length: int) -> bool:
+    """May be the head of a record; from 0x80 on they are private, and skipped."""
+    return (Opcode.HEADER <= opcode <= Opcode.DATA_END or opcode >= 0x80) and length <= RECORD_BYTES_MAX
+
+
+def stream_of(body: bytes) -> ReadDataStream:
+    return ReadDataStream(io.BytesIO(body))
+
+
+def parse(read: Callable[[ReadDataStream], T], body: bytes) -> T:
+    """One record. Raises one of DAMAGE, also where it is shorter than its length says: that length would swallow what
+    comes after it."""
+    stream = stream_of(body)
+    record = read(stream)
+    if stream.count != len(body):
+        raise McapError("its length is wrong")
+    return record
+
+
+def chunk_records(body: bytes) -> list[McapRecord]:
+    """What a chunk holds. Raises one of DAMAGE."""
+    chunk = parse(Chunk.read, body)
+    if chunk.uncompressed_size > RECORD_BYTES_MAX:
+        raise McapError("a chunk of impossible size")
+    if chunk.compression == "zstd":
+        # The decompressor believes the size in the data and asks for that much memory.
+        size = zstandard.get_frame_parameters(chunk.data).content_size
+        if size not in (chunk.uncompressed_size, zstandard.CONTENTSIZE_UNKNOWN):
+            raise McapError("a chunk that contradicts itself")
+    return breakup_chunk(chunk, validate_crc=True)
+
+
+def attachment(body: bytes) -> Attachment:
+    """Raises one of DAMAGE; the library does not look at the checksum."""
+    (crc,) = struct.unpack("<I", body[-4:])
+    if crc and crc != zlib.crc32(body[:-4]):
+        raise McapError("an attachment with a wrong checksum")
+    found: Attachment = parse(Attachment.read, body)
+    return found
