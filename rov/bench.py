@@ -1,0 +1,97 @@
+"""`rov bench`: how fast each part is on this machine, as ratios against bare references measured in the same run."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rov.config import Config
+from rov.detector import Detector
+from rov.footage import Image, Video
+from rov.replay import replay
+from rov.report import percentiles
+from rov.source import open_source
+from rov.thrusters import Curve
+
+
+def bench(
+    video: Path, config: Config, detector: Detector, curve: Curve, frames: int, rounds: int, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Bare decoder, bare network and the whole pipeline in turn, `rounds` times; medians and ratios round by round.
+
+    The bare network has its pictures ready in memory, batch and threads as configured, and the machine to itself;
+    `network_all_cores` is the same with every core, which the pipeline shares with decoding and writing. The pipeline
+    does everything but the overlay.
+    """
+    pictures = []
+    for shot in Video(video).shots():
+        pictures.append(shot.image)
+        if len(pictures) == frames:
+            break
+    frames = len(pictures)
+    batch = detector.prepare(pictures[: detector.batch]).pictures
+    detector.infer(batch)  # warm up
+
+    threads = torch.get_num_threads()
+    rows: dict[str, list[float]] = {"decoder": [], "network": [], "network_all_cores": [], "pipeline": []}
+    stages: dict[str, list[float]] = {}
+    for number in range(1, rounds + 1):
+        tell(f"round {number} of {rounds}")
+        rows["decoder"].append(frames / _seconds(lambda: _decode(video, frames)))
+        rows["network"].append(frames / _seconds(lambda: _infer(detector, batch, frames)))
+        torch.set_num_threads(torch.multiprocessing.cpu_count())
+        rows["network_all_cores"].append(frames / _seconds(lambda: _infer(detector, batch, frames)))
+        torch.set_num_threads(threads)
+        with tempfile.TemporaryDirectory() as out:
+            result = replay(open_source(video), config, detector, curve, Path(out), overlay=False, limit=frames)
+        rows["pipeline"].append(result.processed / result.wall_s)
+        for stage, ms in result.stages_ms.items():
+            stages.setdefault(stage, []).extend(ms)
+    slower = [min(pair) for pair in zip(rows["decoder"], rows["network"], strict=True)]
+    return {
+        "video": video.name,
+        "frames": frames,
+        "rounds": rounds,
+        "device": str(detector.device),
+        "precision": str(detector.dtype).removeprefix("torch."),
+        "batch": detector.batch,
+        "threads": threads,
+        "fps": {name: round(statistics.median(values), 1) for name, values in rows.items()},
+        "fps_all_rounds": {name: [round(value, 1) for value in values] for name, values in rows.items()},
+        "pipeline_over": {
+            "slower_of_network_and_decoder": _ratio(rows["pipeline"], slower),
+            "network": _ratio(rows["pipeline"], rows["network"]),
+            "network_all_cores": _ratio(rows["pipeline"], rows["network_all_cores"]),
+            "decoder": _ratio(rows["pipeline"], rows["decoder"]),
+        },
+        "realtime_factor": round(statistics.median(rows["pipeline"]) / Video(video).fps, 2),
+        "stages_ms": {stage: percentiles(ms) for stage, ms in stages.items()},
+    }
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _decode(video: Path, frames: int) -> None:
+    for shot in Video(video).shots():
+        if shot.frame_id + 1 == frames:
+            return
+
+
+def _infer(detector: Detector, batch: Image, frames: int) -> None:
+    for _ in range(0, frames, detector.batch):
+        detector.infer(batch)
+
+
+def _ratio(ours: list[float], reference: list[float]) -> float:
+    """Median of the ratios round by round: the machine's drift cancels."""
+    return round(statistics.median(a / b for a, b in zip(ours, reference, strict=True)), 3)

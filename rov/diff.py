@@ -1,0 +1,187 @@
+"""What is computed now against what was recorded then, stage by stage.
+
+Each stage gets the input that was *recorded* for it, so one changed stage shows as one differing topic instead of
+upsetting everything behind it. Only the detector has a tolerance to speak of: a recorded picture has been through JPEG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rov.config import Config
+from rov.messages import (
+    Box,
+    Detections,
+    Frame,
+    FromFrame,
+    Message,
+    Observation,
+    Setpoint,
+    ThrusterCommand,
+    Tracks,
+    Wrench,
+    topic_of,
+)
+from rov.perception import Perception
+from rov.rover import Rover
+from rov.source import Source
+from rov.thrusters import Curve
+
+SCORE_TOLERANCE = 0.1
+"""Of a detection's score; one within this of the threshold may come or go."""
+BOX_TOLERANCE = 0.1
+"""Of a detection's box, as a share of its longer side (at least 4 pixels)."""
+NUMBER_TOLERANCE = 1e-6
+"""Everything behind the detector is exact but for rounding."""
+TOLERANCES = {"detections": f"score {SCORE_TOLERANCE}, box {BOX_TOLERANCE:.0%} of its side, 2 % of the frames"}
+FRAMES_TOLERANCE = 0.02
+"""Share of frames whose detections may differ."""
+
+
+@dataclass
+class Difference:
+    """One topic's outcome. `worst` is the largest difference of a number, in its own unit."""
+
+    topic: str
+    compared: int = 0
+    differing: int = 0
+    worst: float = 0.0
+    first: str = ""
+    """Where it first differed, and how."""
+
+    @property
+    def tolerance(self) -> str:
+        return TOLERANCES.get(self.topic, f"{NUMBER_TOLERANCE:g}")
+
+    @property
+    def same(self) -> bool:
+        return self.differing <= (FRAMES_TOLERANCE * self.compared if self.topic == "detections" else 0)
+
+
+class Diff:
+    """Fed with everything a dive holds, in order, and with what the detector finds now."""
+
+    def __init__(self, config: Config, curve: Curve, source: Source):
+        self.score_min = config.perception.score_min
+        self.perception = Perception(config)
+        self.rover = Rover(config, curve, source.has_vehicle, source.ticks, source.start)
+        self.now: dict[tuple[str, int], Message] = {}
+        """What was computed and not yet compared, by topic and by frame id or time."""
+        self.table = {
+            name: Difference(name)
+            for name in ("detections", "tracks", "observation", "setpoint", "wrench", "thrusters")
+        }
+
+    def detected(self, detections: Detections) -> None:
+        """What the detector finds now in a recorded picture."""
+        self._computed(detections)
+
+    def recorded(self, message: object) -> None:
+        """A recorded message: compared with what is computed now, then fed to the stage behind it."""
+        match message:
+            case Detections():
+                self._compare(message)
+                self._computed(self.perception.track(message, message.t))
+            case Tracks():
+                self._compare(message)
+                self._computed(self.perception.observe(message))
+            case Observation():
+                self._compare(message)
+                self._computed(self.perception.steer(message, message.t))
+            case Setpoint():
+                self._compare(message)
+                self.rover.setpoint = message
+            case Wrench():
+                self.now[("recorded wrench", message.t)] = message
+            case ThrusterCommand():
+                for answer in self.rover.hear(message):
+                    if isinstance(answer, Wrench | ThrusterCommand):
+                        self._computed(answer)
+                self._compare(message)
+                if wrench := self.now.pop(("recorded wrench", message.t), None):
+                    self._compare(wrench)
+            case Message() if not isinstance(message, Frame):
+                for _ in self.rover.hear(message):
+                    pass
+
+    def summary(self) -> list[Difference]:
+        """The table; what was computed but never recorded counts as differing."""
+        for (topic, _), message in self.now.items():
+            if topic in self.table and self.table[topic].compared:
+                self._count(topic, message, 0.0, "computed now, not recorded")
+        return list(self.table.values())
+
+    def _computed(self, message: Message) -> None:
+        self.now[_key(message)] = message
+
+    def _compare(self, then: Message) -> None:
+        topic, at = key = _key(then)
+        now = self.now.pop(key, None)
+        if now is None:
+            self._count(topic, then, 0.0, "recorded, not computed now")
+        elif isinstance(now, Detections) and isinstance(then, Detections):
+            self._count(topic, then, *detections_differ(now, then, self.score_min))
+        else:
+            worst, where = numbers_differ(now, then)
+            self._count(topic, then, worst, where)
+
+    def _count(self, topic: str, message: Message, worst: float, why: str) -> None:
+        row = self.table[topic]
+        row.compared += 1
+        row.worst = max(row.worst, worst)
+        if why:
+            row.differing += 1
+            row.first = row.first or f"at {message.t / 1e9:.3f} s: {why}"
+
+
+def _key(message: Message) -> tuple[str, int]:
+    by_frame = isinstance(message, FromFrame) and not isinstance(message, Wrench | ThrusterCommand)
+    return topic_of(message), message.frame_id if by_frame and isinstance(message, FromFrame) else message.t
+
+
+def numbers_differ(now: Message, then: Message) -> tuple[float, str]:
+    """(largest difference of a number, which field is not the same or ""), field by field."""
+    worst, where = 0.0, ""
+    for name, a, b in _leaves("", now, then):
+        if isinstance(a, float | int) and isinstance(b, float | int) and not isinstance(a, bool):
+            worst = max(worst, abs(a - b))
+            same = abs(a - b) <= NUMBER_TOLERANCE
+        else:
+            same = a == b
+        where = where or ("" if same else f"{name} is {a!r}, was {b!r}")
+    return worst, where
+
+
+def _leaves(name: str, a: object, b: object) -> Iterator[tuple[str, object, object]]:
+    fields = getattr(a, "__struct_fields__", None)
+    if fields and type(a) is type(b):
+        for each in fields:
+            yield from _leaves(f"{name}.{each}" if name else each, getattr(a, each), getattr(b, each))
+    elif isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            yield from _leaves(f"{name}[{i}]", x, y)
+    else:
+        yield name, a, b
+
+
+def detections_differ(now: Detections, then: Detections, score_min: float) -> tuple[float, str]:
+    """(largest difference of a matched score, what is not within tolerance or "")."""
+    worst, missing = 0.0, list(now.items)
+    for old in then.items:
+        near = [new for new in missing if new.label == old.label and _box_near(new.box, old.box)]
+        if near:
+            new = min(near, key=lambda each: abs(each.score - old.score))
+            missing.remove(new)
+            worst = max(worst, abs(new.score - old.score))
+        elif old.score > score_min + SCORE_TOLERANCE:
+            return worst, f"{old.label} ({old.score:.2f}) is no longer found"
+    for new in missing:
+        if new.score > score_min + SCORE_TOLERANCE:
+            return worst, f"{new.label} ({new.score:.2f}) was not found then"
+    return worst, f"a score moved by {worst:.2f}" if worst > SCORE_TOLERANCE else ""
+
+
+def _box_near(a: Box, b: Box) -> bool:
+    side = max(b[2] - b[0], b[3] - b[1])
+    return all(abs(x - y) <= max(BOX_TOLERANCE * side, 4.0) for x, y in zip(a, b, strict=True))

@@ -1,0 +1,95 @@
+"""Doing things at the same time, in order: `ahead` works before it is asked, `Behind` works after it was told."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable
+from typing import TypeVar, cast
+
+T = TypeVar("T")
+
+_END = object()
+NICE = 10
+"""Of threads that can wait (Linux gives every thread its own)."""
+
+
+def ahead(source: Iterable[T], depth: int) -> Generator[T, None, None]:
+    """Run `source` in a thread, at most `depth` items ahead of whoever consumes; same items, same order.
+
+    Its exception is raised here, after the items before it. Closing this generator (or leaving its `for` loop early
+    and dropping it) ends the thread.
+    """
+    items: queue.Queue[object] = queue.Queue(depth)
+    stopped = threading.Event()
+    failure: list[BaseException] = []
+
+    def put(item: object) -> None:
+        while not stopped.is_set():
+            try:
+                return items.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        iterator = iter(source)
+        try:
+            while not stopped.is_set():
+                put(next(iterator))
+        except StopIteration:
+            pass
+        except BaseException as error:  # noqa: BLE001  carried over to the consumer, which raises it
+            failure.append(error)
+        finally:
+            if hasattr(iterator, "close"):
+                iterator.close()  # a chain of generators ends from the last to the first
+            put(_END)
+
+    thread = threading.Thread(target=work, name="ahead", daemon=True)
+    thread.start()
+    try:
+        while (item := items.get()) is not _END:
+            yield cast(T, item)
+        if failure:
+            raise failure[0]
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def step_back() -> None:
+    """Let other threads go first from now on: the network's thread is the one that must not wait."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+
+
+class Behind:
+    """A thread that does what it is given, in order. An exception in it is raised at the next `do`, or by `close`."""
+
+    def __init__(self, depth: int):
+        self.jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(depth)
+        self.failure: BaseException | None = None
+        self.thread = threading.Thread(target=self._work, name="behind", daemon=True)
+        self.thread.start()
+
+    def do(self, job: Callable[[], None]) -> None:
+        """Queue a job; waits while `depth` jobs are waiting."""
+        if self.failure:
+            raise self.failure
+        self.jobs.put(job)
+
+    def _work(self) -> None:
+        step_back()
+        while (job := self.jobs.get()) is not None:
+            if self.failure is None:
+                try:
+                    job()
+                except BaseException as error:  # noqa: BLE001  carried over to who gives the jobs
+                    self.failure = error
+
+    def close(self) -> None:
+        """Wait until all is done and end the thread; raises what failed in it."""
+        self.jobs.put(None)
+        self.thread.join()
+        if self.failure:
+            raise self.failure

@@ -1,0 +1,251 @@
+"""A recorded dive or a plain video through every stage, on recorded time: the same in, the same out.
+
+Decoding, the network and writing run in threads around one loop; where no state flows back, frames go in batches.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import cv2
+
+from rov.config import Config
+from rov.detector import Batch, Detector
+from rov.diff import Diff, Difference
+from rov.dive import DiveWriter, Record, TopicDigest
+from rov.errors import UserError
+from rov.footage import Shot
+from rov.messages import Detection, Frame, Message, Setpoint, ThrusterCommand, topic_of
+from rov.overlay import OverlayWriter, draw
+from rov.perception import Perception, Seen
+from rov.pipeline import Behind, ahead, step_back
+from rov.rover import Rover
+from rov.source import Item, Source
+from rov.thrusters import Curve
+
+SWITCH_S = 2e-4
+"""How long a thread may hold the interpreter while another waits, in s: the network's thread needs it for microseconds
+between its layers, and would idle through Python's default of 5 ms."""
+STAGES = ("decode", "detect", "track", "steer", "control", "record")
+
+
+@dataclass
+class Result:
+    """What a replay did and found; `rov.report` writes it out."""
+
+    source: Path
+    config: Config
+    weights_sha256: str
+    frames: int
+    """Frames the source promises or held, whichever is more."""
+    processed: int = 0
+    dropped: int = 0
+    wall_s: float = 0.0
+    recorded_s: float = 0.0
+    interrupted: bool = False
+    has_vehicle: bool = False
+    skipped: list[str] = field(default_factory=list)
+    stages_ms: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
+    """Per frame."""
+    seen: list[tuple[float, Counter[str]]] = field(default_factory=list)
+    """(s, objects per label) of each frame."""
+    setpoints: list[tuple[float, Setpoint]] = field(default_factory=list)
+    thrusters: list[tuple[float, ThrusterCommand]] = field(default_factory=list)
+    topics: dict[str, TopicDigest] = field(default_factory=dict)
+    differences: list[Difference] | None = None
+
+
+def replay(
+    source: Source,
+    config: Config,
+    detector: Detector,
+    curve: Curve,
+    out: Path,
+    *,
+    overlay: bool = True,
+    diff: bool = False,
+    limit: int | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> Result:
+    """Run a source through all stages; writes `out/dive.mcap` and `out/overlay.mp4`.
+
+    `diff` compares with what was recorded; `limit` ends after so many frames. Ctrl-C ends early, with what was done.
+    """
+    result = Result(source.path, config, detector.card.weights_sha256, source.frames, has_vehicle=source.has_vehicle)
+    perception, rover = Perception(config), Rover(config, curve, source.has_vehicle, source.ticks, source.start)
+    comparison = Diff(config, curve, source) if diff else None
+    sys.setswitchinterval(SWITCH_S)
+    began, first_t, last_t = time.perf_counter(), None, 0
+    with Output(out, source, result, overlay) as output:
+        items = timed(source.items, result.stages_ms["decode"])
+        groups = ahead(prepared(grouped(items, detector.batch, limit), detector), 2)
+        stream = ahead(detected(groups, detector, config.perception.score_min, result.stages_ms["detect"]), 8)
+        try:
+            for item, objects in stream:
+                if isinstance(item, Record):
+                    output.say(rover.hear(item.data))
+                    if comparison:
+                        comparison.recorded(item.data)
+                    continue
+                with timer(result.stages_ms["control"]):
+                    output.say(rover.sail(item.t))
+                frame = frame_of(item)
+                with timer(result.stages_ms["track"]):
+                    detections = perception.detections(frame, objects, item.t)
+                    tracks = perception.track(detections, item.t)
+                with timer(result.stages_ms["steer"]):
+                    observation = perception.observe(tracks)
+                    rover.setpoint = setpoint = perception.steer(observation, item.t)
+                if comparison:
+                    comparison.detected(detections)
+                output.picture(item, frame, Seen(detections, tracks, observation, setpoint), rover.command)
+                first_t, last_t = item.t if first_t is None else first_t, item.t
+                progress()
+            output.say(rover.sail(last_t + int(1e9 / source.fps)))
+        except KeyboardInterrupt:
+            result.interrupted = True
+        finally:
+            stream.close()
+    result.wall_s = time.perf_counter() - began
+    result.recorded_s = (last_t - first_t) / 1e9 + 1 / source.fps if first_t is not None else 0.0
+    result.skipped, result.frames = source.skipped, max(source.frames, result.processed)
+    result.dropped = 0 if result.interrupted or limit else result.frames - result.processed
+    result.differences = comparison.summary() if comparison else None
+    return result
+
+
+class Output:
+    """What a replay writes, in a thread of its own: the dive, the overlay, and the numbers of the report."""
+
+    def __init__(self, out: Path, source: Source, result: Result, overlay: bool):
+        if (out / "dive.mcap").resolve() == source.path.resolve():
+            raise UserError(f"{out}: writing there would replace the dive being replayed; choose another --out")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{out}: cannot be made a folder: {error.strerror}") from None
+        self.result, self.quality = result, result.config.recording.jpeg_quality
+        meta = {
+            "source": source.path.name,
+            "config_sha256": result.config.sha256(),
+            "weights_sha256": result.weights_sha256,
+        }
+        self.dive = DiveWriter(out / "dive.mcap", meta, overwrite=True)
+        self.film_path, self.fps = (out / "overlay.mp4" if overlay else None), source.fps
+        self.film: OverlayWriter | None = None
+        self.behind = Behind(depth=16)
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        try:
+            self.behind.close()
+        finally:
+            self.dive.close()
+            if self.film:
+                self.film.close()
+            self.result.topics = self.dive.topics
+
+    def say(self, messages: Iterable[Message]) -> None:
+        """Messages that belong to no picture."""
+        if messages := list(messages):
+            self.behind.do(partial(self._say, messages))
+
+    def picture(self, shot: Shot, frame: Frame, seen: Seen, command: ThrusterCommand | None) -> None:
+        """A picture and everything that came from it; `command` is what the thrusters did at that time."""
+        self.behind.do(partial(self._picture, shot, frame, seen, command))
+
+    def _say(self, messages: list[Message]) -> None:
+        for message in messages:
+            self.dive.write(topic_of(message), message)
+            if isinstance(message, ThrusterCommand):
+                self.result.thrusters.append((message.t / 1e9, message))
+
+    def _picture(self, shot: Shot, frame: Frame, seen: Seen, command: ThrusterCommand | None) -> None:
+        with timer(self.result.stages_ms["record"]):
+            jpeg = shot.jpeg
+            if jpeg is None:
+                jpeg = cv2.imencode(".jpg", shot.image, [cv2.IMWRITE_JPEG_QUALITY, self.quality])[1].tobytes()
+            self.dive.write("frame", frame)
+            self.dive.picture(shot.t, jpeg)
+            self.dive.annotations(seen.tracks)
+            self._say(list(seen))
+        self.result.processed += 1
+        self.result.seen.append((shot.t / 1e9, Counter(item.label for item in seen.detections.items)))
+        self.result.setpoints.append((shot.t / 1e9, seen.setpoint))
+        if self.film_path:
+            if self.film is None:
+                self.film = OverlayWriter(self.film_path, frame.width, frame.height, self.fps)
+            mode = command.mode.value if command else ""
+            self.film.write(draw(shot.image, seen.tracks, seen.setpoint, command, mode, shot.t / 1e9), shot.t)
+
+
+def frame_of(shot: Shot) -> Frame:
+    height, width = shot.image.shape[:2]
+    return Frame(t=shot.t, frame_id=shot.frame_id, frame_t=shot.t, width=width, height=height)
+
+
+def grouped(items: Iterable[Item], pictures: int, limit: int | None) -> Iterator[list[Item]]:
+    """Cut a stream into groups with so many pictures each, the last with fewer."""
+    group: list[Item] = []
+    count = total = 0
+    for item in items:
+        group.append(item)
+        if isinstance(item, Shot):
+            count, total = count + 1, total + 1
+            if count == pictures or total == limit:
+                yield group
+                group, count = [], 0
+            if total == limit:
+                return
+    if group:
+        yield group
+
+
+def prepared(groups: Iterable[list[Item]], detector: Detector) -> Iterator[tuple[list[Item], Batch | None]]:
+    """Each group with its pictures made fit for the network."""
+    step_back()
+    for group in groups:
+        images = [item.image for item in group if isinstance(item, Shot)]
+        yield group, detector.prepare(images) if images else None
+
+
+def detected(
+    groups: Iterable[tuple[list[Item], Batch | None]], detector: Detector, score_min: float, ms: list[float]
+) -> Iterator[tuple[Item, tuple[Detection, ...]]]:
+    """Each item with what was found in it; messages have nothing."""
+    for group, batch in groups:
+        began = time.perf_counter()
+        found = detector.objects(batch, detector.infer(batch.pictures), score_min) if batch else []
+        ms += [(time.perf_counter() - began) * 1e3 / len(found)] * len(found) if found else []
+        answers = iter(found)
+        for item in group:
+            yield item, (next(answers) if isinstance(item, Shot) else ())
+
+
+def timed(items: Iterable[Item], ms: list[float]) -> Iterator[Item]:
+    """The same items; how long each picture took to come goes to `ms`."""
+    iterator = iter(items)
+    while True:
+        began = time.perf_counter()
+        item = next(iterator, None)
+        if item is None:
+            return
+        if isinstance(item, Shot):
+            ms.append((time.perf_counter() - began) * 1e3)
+        yield item
+
+
+@contextmanager
+def timer(ms: list[float]) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    ms.append((time.perf_counter() - began) * 1e3)

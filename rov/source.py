@@ -1,0 +1,100 @@
+"""A recording to replay: a dive or a plain video, as one stream of pictures and messages in recorded order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import cv2
+import numpy as np
+
+from rov.dive import Dive, Picture, Record
+from rov.errors import UserError
+from rov.footage import VIDEOS, Shot, Video, must_be_file
+from rov.messages import Frame, ThrusterCommand
+
+Item: TypeAlias = Shot | Record
+
+
+class Source(NamedTuple):
+    """An opened recording."""
+
+    path: Path
+    frames: int
+    """Pictures it should hold; 0 where it does not say."""
+    fps: float
+    has_vehicle: bool
+    """Whether a vehicle speaks in it. A bare video has none, so no state of it can be stale."""
+    ticks: bool
+    """Whether it says when the pilot acted; else the pilot acts at its own pace on recorded time."""
+    start: ThrusterCommand | None
+    """What the pilot was doing when a dive began."""
+    items: Iterator[Item]
+    skipped: list[str]
+    """Sentences about what could not be read; complete once `items` is exhausted."""
+
+
+def open_source(path: Path) -> Source:
+    """A dive (`.mcap`) or a video. Raises UserError."""
+    must_be_file(path)
+    if path.suffix.lower() == ".mcap":
+        return _dive(path)
+    if path.suffix.lower() in VIDEOS:
+        return _video(path)
+    raise UserError(f"{path}: neither a dive (.mcap) nor a video ({' '.join(sorted(VIDEOS))})")
+
+
+def _video(path: Path) -> Source:
+    video = Video(path)
+    skipped: list[str] = []
+
+    def items() -> Iterator[Item]:
+        read = 0
+        for shot in video.shots():
+            read += 1
+            yield shot
+        if read < video.declared:
+            skipped.append(
+                f"{video.declared - read} of the {video.declared} frames that the file promises are not in it"
+            )
+
+    return Source(path, video.declared, video.fps, False, False, None, items(), skipped)
+
+
+def _dive(path: Path) -> Source:
+    dive = Dive(path)
+    dive.require("camera")
+    first = next(dive.messages(["thrusters"]), None)
+    start = first.data if first and isinstance(first.data, ThrusterCommand) else None
+    skipped: list[str] = []
+
+    def items() -> Iterator[Item]:
+        with dive:
+            yield from _played(dive, skipped)
+        skipped.extend(f"{number} messages dropped: {why}" for why, number in dive.dropped.items())
+        skipped.extend(dive.problems)
+
+    pictures = dive.counts["camera"]
+    fps = min(max(pictures / max(dive.duration_s, 1e-3), 0.1), 1000.0)
+    return Source(path, pictures, fps, "vehicle" in dive.counts, start is not None, start, items(), skipped)
+
+
+def _played(dive: Dive, skipped: list[str]) -> Iterator[Item]:
+    """The dive's pictures decoded, each under the id that its `frame` message gave it; all else as it is."""
+    frame_ids: dict[int, int] = {}
+    count = 0
+    for record in dive.messages():
+        if not isinstance(record.data, Picture):
+            if isinstance(record.data, Frame):
+                frame_ids[record.data.frame_t] = record.data.frame_id
+            yield record
+            continue
+        picture = record.data
+        image = cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_COLOR)
+        if image is None:
+            skipped.append(f"the picture at {record.t / 1e9:.3f} s cannot be decoded")
+            continue
+        jpeg = picture.data if picture.format == "jpeg" else None
+        yield Shot(frame_ids.pop(record.t, count), record.t, np.asarray(image, np.uint8), jpeg)
+        count += 1
