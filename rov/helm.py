@@ -1,0 +1,170 @@
+"""Between the pilot and those around it: what operators ask for, what the vehicle reports, and what must happen by
+itself when the operator, the board or the battery goes. Time is an argument; `pilotd` is the loop around it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from rov.config import Config
+from rov.link import ThrusterLink
+from rov.messages import (
+    AnyCommand,
+    Arm,
+    Disarm,
+    Event,
+    Message,
+    Mode,
+    PilotStatus,
+    SetMode,
+    Setpoint,
+    SetTarget,
+    Sticks,
+    Stop,
+    TakeOver,
+    VehicleState,
+)
+from rov.pilot import Pilot
+
+STATUS_NS = 200_000_000
+"""The pilot's status goes out at 5 Hz."""
+MIN_CELL_V = 0.5
+"""A cell below this is not measured."""
+
+
+class Helm:
+    """The pilot, its link, and the rows of the safety table that neither knows alone."""
+
+    def __init__(self, config: Config, pilot: Pilot, link: ThrusterLink):
+        self.config, self.pilot, self.link = config, pilot, link
+        self.target = config.steering.target
+        self.arming = False
+        self.operator = ""
+        self.no_operator_t: int | None = None
+        self.since: dict[str, int] = {}
+        """Since when a reading has been bad, by code."""
+        self.alarms: set[str] = set()
+        self.stick_id = 0
+        self.status_t = 0
+        self.events: list[Event] = []
+
+    # ---- what operators ask for --------------------------------------------------------------------------------
+
+    def obey(self, command: AnyCommand, sent_t: int, now: int) -> str:
+        """Carry out a command that was sent at `sent_t` on our clock; returns why not, or nothing."""
+        match command:
+            case Stop():
+                self.arming = False
+                self.pilot.stop(now)
+                self.link.disarm(now)
+            case Disarm():
+                self.arming = False
+                self.pilot.disarm(now)
+                self.link.disarm(now)
+            case Arm():
+                reason = self.pilot.lacking(self.pilot.mode, now) or self.link.arm(now)
+                self.arming = not reason
+                return reason
+            case SetMode():
+                return self.pilot.request_mode(command.mode, sent_t)
+            case SetTarget():
+                self.target = command.label
+            case Sticks():
+                self.stick_id += 1
+                axes = {"surge": command.surge, "sway": command.sway, "heave": command.heave, "yaw": command.yaw}
+                sticks = Setpoint(t=sent_t, frame_id=-1, frame_t=sent_t, source="operator", **axes)
+                self.pilot.hear(sticks, now)
+            case TakeOver():
+                self._say(now, "info", "operator", f"the operator is {command.session}")
+        return ""
+
+    # ---- one tick ----------------------------------------------------------------------------------------------
+
+    def act(self, operator: str, now: int) -> Iterator[Message]:
+        """One step: read the link, decide, send; yields what there is to publish."""
+        yield from self.link.poll(now)
+        vehicle = self.link.state
+        if vehicle is not None:
+            self.pilot.sense(vehicle)
+            self._watch(vehicle, now)
+        self._arm(now)
+        self._miss(operator, now)
+        output = self.pilot.step(None, vehicle, now)
+        self.link.send(output.thrusters.values, self.pilot.armed, now)
+        yield output.thrusters
+        yield output.wrench
+        if vehicle is not None:
+            yield vehicle
+        yield from output.events
+        events, self.events = self.events, []
+        yield from events
+        if now - self.status_t >= STATUS_NS:
+            self.status_t = now
+            yield PilotStatus(
+                t=now,
+                armed=self.pilot.armed,
+                mode=self.pilot.mode,
+                operator=operator,
+                target=self.target,
+                refused=self.pilot.refused,
+            )
+
+    def _arm(self, now: int) -> None:
+        """The pilot is armed once the board has been tested; a board that is no longer trusted disarms it."""
+        if self.arming and self.link.live:
+            self.arming = False
+            if reason := self.pilot.arm(now):
+                self.link.disarm(now)
+                self._say(now, "warning", "arming_refused", reason)
+        elif self.arming and not self.link.testing:
+            self.arming = False
+        if self.pilot.armed and not self.link.live:
+            self.pilot.disarm(now)
+            self._say(now, "alarm", "link_lost", "the thruster board is not under control: disarmed")
+
+    def _miss(self, operator: str, now: int) -> None:
+        """The operator's heartbeat was lost, or never seen, while armed."""
+        if operator:
+            self.operator = operator
+            return
+        if not self.pilot.armed:
+            return
+        if self.operator:
+            self._say(now, "alarm", "operator_lost", f"no heartbeat of the operator: {self.config.operator.on_lost}")
+            self.operator = ""
+            mode = {"hold": Mode.HOLD, "surface": Mode.SURFACE}.get(self.config.operator.on_lost)
+            if mode is None or self.pilot.request_mode(mode, now):
+                self.pilot.disarm(now)
+        elif self.pilot.mode not in (Mode.HOLD, Mode.SURFACE):
+            self.pilot.disarm(now)
+
+    def _watch(self, vehicle: VehicleState, now: int) -> None:
+        """Leak, battery, hull."""
+        limits = self.config.guard
+        cell = (vehicle.battery_v or math.inf) / self.config.vehicle.battery_cells
+        cell = cell if cell > MIN_CELL_V else math.inf
+        hot = vehicle.hull_temperature_c is not None and vehicle.hull_temperature_c > limits.hull_c
+        tight = vehicle.hull_pressure_kpa is not None and vehicle.hull_pressure_kpa > limits.hull_kpa
+        self._alarm("leak", vehicle.leak, 0.0, now, "water inside the hull: going up", surface=True)
+        self._alarm("battery_warning", cell < limits.battery_warn_v, 0.0, now, f"battery at {cell:.2f} V per cell")
+        text = f"battery at {cell:.2f} V per cell: going up"
+        self._alarm("battery_low", cell < limits.battery_low_v, limits.battery_low_s, now, text, surface=True)
+        self._alarm("hull_hot", hot, limits.hull_s, now, f"{vehicle.hull_temperature_c} °C inside the hull")
+        self._alarm("hull_pressure", tight, limits.hull_s, now, f"{vehicle.hull_pressure_kpa} kPa inside the hull")
+
+    def _alarm(self, code: str, bad: bool, seconds: float, now: int, text: str, *, surface: bool = False) -> None:
+        """An event once a reading has been bad for so long, and again after it was good; `surface` also goes up."""
+        if not bad:
+            self.since.pop(code, None)
+            self.alarms.discard(code)
+            return
+        if now - self.since.setdefault(code, now) < seconds * 1e9 or code in self.alarms:
+            return
+        self.alarms.add(code)
+        self._say(now, "warning" if code == "battery_warning" else "alarm", code, text)
+        if surface and self.pilot.armed:
+            self.pilot.request_mode(Mode.SURFACE, now)
+
+    def _say(self, now: int, level: str, code: str, text: str) -> None:
+        assert level in ("info", "warning", "alarm")
+        self.events.append(Event(t=now, level=level, source="pilotd", code=code, text=text))  # type: ignore[arg-type]

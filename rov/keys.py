@@ -1,0 +1,114 @@
+"""CURVE keys: who may speak to the vehicle from another machine.
+
+keys/server.key_secret      the vehicle's own; never leaves it
+keys/clients/NAME.key       one file for each client that may connect; delete it and it may not (after a restart)
+keys/NAME/                  what client NAME needs: its own secret and the vehicle's public key. Copy it there.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import zmq
+import zmq.auth
+
+from rov.errors import UserError
+
+DOMAIN = "rov"
+
+
+def make(folder: Path, client: str = "operator") -> Path:
+    """Make keys for a client, and the vehicle's own where there are none yet; returns the client's folder.
+
+    Never overwrites a key. Raises UserError.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", client) or client == "clients":
+        raise UserError(f"{client}: a client's name is letters, digits, - and _")
+    bundle, clients = folder / client, folder / "clients"
+    if bundle.exists() or (clients / f"{client}.key").exists():
+        raise UserError(f"{bundle}: there are keys for {client}; choose another name, or delete them first")
+    try:
+        clients.mkdir(0o700, parents=True, exist_ok=True)
+        if not (folder / "server.key_secret").exists():
+            _make_pair(folder, "server")
+        bundle.mkdir(0o700)
+        _make_pair(bundle, client)
+        shutil.move(bundle / f"{client}.key", clients)
+        shutil.copy(folder / "server.key", bundle)
+    except OSError as error:
+        raise UserError(f"{folder}: keys cannot be written: {error.strerror}") from None
+    return bundle
+
+
+def _make_pair(folder: Path, name: str) -> None:
+    for suffix in ("key", "key_secret"):
+        (folder / f"{name}.{suffix}").touch(0o600)  # before there is anything to read in it
+    zmq.auth.create_certificates(folder, name)
+
+
+class Gate:
+    """Lets only clients in whose keys are listed: a ZAP thread, one per process and context."""
+
+    def __init__(self, folder: Path, *, context: zmq.Context[zmq.Socket[bytes]] | None = None):
+        """Raises UserError when the keys cannot be used."""
+        from zmq.auth.thread import ThreadAuthenticator  # brings asyncio, which only this needs
+
+        self.public, self.secret = _load(folder / "server.key_secret")
+        clients = folder / "clients"
+        if not clients.is_dir():
+            raise UserError(f"{clients}: no such folder; `rov keys` makes it")
+        for path in clients.glob("*.key"):
+            _load(path, secret=False)
+        self.authenticator = ThreadAuthenticator(context or zmq.Context.instance())
+        self.authenticator.start()
+        self.authenticator.configure_curve(domain=DOMAIN, location=clients)
+
+    def guard(self, socket: zmq.Socket[bytes]) -> None:
+        """Before it is bound."""
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self.secret)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, self.public)
+        socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN.encode())
+
+    def close(self) -> None:
+        self.authenticator.stop()
+
+
+class ClientKeys(NamedTuple):
+    """What a client needs to be let in."""
+
+    public: bytes
+    secret: bytes
+    server: bytes
+
+    def apply(self, socket: zmq.Socket[bytes]) -> None:
+        """Before it is connected."""
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self.secret)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, self.public)
+        socket.setsockopt(zmq.CURVE_SERVERKEY, self.server)
+
+
+def load_client(folder: Path) -> ClientKeys:
+    """The keys in a client's folder. Raises UserError."""
+    secrets = list(folder.glob("*.key_secret"))
+    if len(secrets) != 1:
+        raise UserError(f"{folder}: holds {len(secrets)} secret keys; copy the folder here that `rov keys NAME` made")
+    return ClientKeys(*_load(secrets[0]), _load(folder / "server.key", secret=False)[0])
+
+
+def _load(path: Path, *, secret: bool = True) -> tuple[bytes, bytes]:
+    """Public and secret key of a file. Raises UserError."""
+    try:
+        if secret and path.stat().st_mode & 0o077:
+            raise UserError(f"{path}: others may read this secret; run `chmod 600 {path}`")
+        public, private = zmq.auth.load_certificate(path)
+    except OSError:
+        raise UserError(f"{path}: cannot be read; `rov keys` makes it") from None
+    except ValueError:
+        raise UserError(f"{path}: holds no key; `rov keys` makes it") from None
+    if len(public) != 40 or (secret and len(private or b"") != 40):
+        raise UserError(f"{path}: holds no whole key; `rov keys` makes it")
+    return public, private or b""

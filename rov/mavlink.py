@@ -1,0 +1,165 @@
+"""MAVLink 2 on a byte stream: frames found in whatever arrives, messages packed, and the sender's clock.
+
+pymavlink's generated dialect packs and decodes. Its own stream parser is not used: after a false or broken frame it
+throws away as many bytes as that frame claimed to have, good frames among them, it lets unknown messages through
+unchecked, and the environment can switch its checksums off.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from pymavlink.dialects.v20 import common
+
+START = 0xFD
+HEADER = 10
+"""Bytes: start, payload length, two flag bytes, sequence, system, component, message id (3)."""
+CHECKSUM = 2
+MS = 1_000_000  # ns
+QUIET_NS = 500 * MS
+"""After this long without anything newer, what looks older is a sender that has restarted."""
+DRIFT = 1e-3
+"""Rate at which two clocks may drift apart; crystals do better by far, and the board contract asks for them."""
+
+
+class Frame(NamedTuple):
+    """One message that arrived whole, and who sent it."""
+
+    sequence: int
+    """0..255, one more with every frame of its sender."""
+    sender: tuple[int, int]
+    """System and component."""
+    message: Any
+    """pymavlink's; its class is `type(message)`, its fields are attributes."""
+
+
+class Parser:
+    """Bytes in, frames out. Never raises, and keeps at most one unfinished frame (267 bytes).
+
+    Where a frame turns out to be none, the search goes on at its second byte: a good frame is found whatever stands
+    before it. Signed frames, MAVLink 1 and messages outside the dialect are skipped as if they were noise.
+    """
+
+    def __init__(self) -> None:
+        self.codec = common.MAVLink(None)
+        self.buffer = bytearray()
+        self.skipped = 0
+        """Bytes that belonged to no frame."""
+        self.broken = 0
+        """Frames that began well and failed their checksum."""
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that these bytes complete, in order."""
+        self.buffer += data
+        frames = []
+        at = 0
+        while (start := self.buffer.find(START, at)) >= 0:
+            self.skipped += start - at
+            at = start
+            length = self._length(at)
+            if length is not None and len(self.buffer) < at + length:
+                break  # a beginning; the rest has not arrived
+            frame = None if length is None else self._frame(self.buffer[at : at + length])
+            if frame is None or length is None:
+                self.skipped += 1
+                at += 1
+            else:
+                frames.append(frame)
+                at += length
+        else:
+            self.skipped += len(self.buffer) - at
+            at = len(self.buffer)
+        del self.buffer[:at]
+        return frames
+
+    def reset(self) -> None:
+        """Forget an unfinished frame: the stream begins anew."""
+        self.buffer.clear()
+
+    def _length(self, at: int) -> int | None:
+        """Bytes of the frame that begins at `at`, HEADER while that is not yet known, None if none can begin there."""
+        header = self.buffer[at : at + HEADER]
+        if len(header) > 2 and header[2] != 0:  # a flag that changes the format
+            return None
+        if len(header) < HEADER:
+            return HEADER
+        if int.from_bytes(header[7:10], "little") not in common.mavlink_map:
+            return None
+        return HEADER + header[1] + CHECKSUM
+
+    def _frame(self, raw: bytearray) -> Frame | None:
+        """The frame in its bytes, if the checksum and the dialect agree with it."""
+        kind = common.mavlink_map[int.from_bytes(raw[7:10], "little")]
+        checksum = common.x25crc(raw[1:-CHECKSUM] + bytes([kind.crc_extra])).crc
+        if checksum != int.from_bytes(raw[-CHECKSUM:], "little"):
+            self.broken += 1
+            return None
+        try:
+            message = self.codec.decode(raw)
+        except common.MAVError:
+            self.broken += 1
+            return None
+        return Frame(raw[4], (raw[5], raw[6]), message)
+
+
+class Packer:
+    """Messages in, bytes out, numbered."""
+
+    def __init__(self, system: int, component: int):
+        self.codec = common.MAVLink(None, srcSystem=system, srcComponent=component)
+
+    def pack(self, message: Any) -> bytes:
+        """The frame of a pymavlink message. Raises struct.error for values that do not fit its fields."""
+        frame: bytes = message.pack(self.codec)
+        self.codec.seq = (self.codec.seq + 1) % 256
+        return frame
+
+
+class SenderClock:
+    """Measurements in order and on our time, by their `time_boot_ms`. All times are monotonic ns, ours."""
+
+    def __init__(self) -> None:
+        self.now: int | None = None
+        """The newest stamp, ms; counted on where the wire's 32 bits begin anew after 49.7 days."""
+        self.heard_t = 0
+        self.newest: dict[str, int] = {}
+        self.behind: dict[str, int] = {}
+        """The last stamp of each kind that looked old."""
+        self.offset = 0
+        """From the sender's time to ours in ns, by the least delayed message (and what clocks may have drifted)."""
+
+    def measured(self, kind: str, stamp: int, t: int) -> int | None:
+        """When something that arrives at `t` was measured, on our clock; None if newer of its kind is known.
+
+        A stamp counts as late by as much as it is later than the least delayed one: what queued up somewhere does not
+        look fresh. Where stamps stay behind and yet advance for QUIET_NS, the sender has restarted: see `restarted`.
+        """
+        clock = self._counted(stamp)
+        if clock <= self._floor(kind, clock - 1):
+            self.behind[kind] = clock
+            return None
+        self.behind.pop(kind, None)
+        self.newest[kind] = clock
+        lag = t - clock * MS
+        self.offset = lag if self.now is None else min(lag, self.offset + int(DRIFT * (t - self.heard_t)))
+        self.now = clock if self.now is None else max(self.now, clock)
+        self.heard_t = t
+        return clock * MS + self.offset
+
+    def restarted(self, kind: str, stamp: int, t: int) -> bool:
+        """Does this stamp, not yet given to `measured`, show that the sender's time began anew?"""
+        if kind not in self.behind or t - self.heard_t <= QUIET_NS:
+            return False
+        return self.behind[kind] < self._counted(stamp) <= self._floor(kind, 0)
+
+    def _counted(self, stamp: int) -> int:
+        """A stamp of 32 bits as the nearest one to `now` without that limit."""
+        if self.now is None:
+            return stamp
+        return self.now + (stamp - self.now + 2**31) % 2**32 - 2**31
+
+    def _floor(self, kind: str, unknown: int) -> int:
+        """What is not above this is old: for its kind, or because anything else is newer by QUIET_NS."""
+        if self.now is None:
+            return unknown
+        return max(self.newest.get(kind, self.now - QUIET_NS // MS), self.now - QUIET_NS // MS)

@@ -1,0 +1,64 @@
+"""The network's process: the newest frame in, detections, tracks, observation and setpoint out. May stall or crash
+without harm: who listens judges by age."""
+
+from __future__ import annotations
+
+import os
+import time
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads starve the control loop
+
+import numpy as np
+import torch
+
+from rov.assets import find
+from rov.bus import Pub, Sub
+from rov.detector import Detector
+from rov.messages import Event, Frame, Health, PilotStatus
+from rov.perception import Perception
+from rov.process import Meter, start
+from rov.ring import RingReader
+
+
+def main() -> int:
+    process = start()
+    config = process.config
+    wanted = config.perception
+    torch.set_num_threads(wanted.threads)
+    pub = Pub("perceptiond", process.root)
+    frames, pilot = Sub(Frame, process.root, hz=wanted.rate_hz), Sub(PilotStatus, process.root)
+    ring = RingReader(process.ring)
+    detector = Detector(find(wanted.weights), wanted.device, wanted.precision, batch=1)
+    perception = Perception(config)
+    for _ in range(3):  # the first runs choose kernels and take seconds on some machines
+        detector.detect([np.zeros((480, 640, 3), np.uint8)], wanted.score_min)
+    now = time.monotonic_ns()
+    pub.send(Event(t=now, level="info", source="perceptiond", code="warm", text=f"ready on {detector.device}"))
+    last, due, meter = -1, now, Meter(now)
+    while not process.stopped.is_set():
+        if frames.wait(timeout_ms=100) and frames.update(time.monotonic_ns()) and frames.msg is not None:
+            frame = frames.msg
+            image = ring.read(frame) if frame.frame_id != last and time.monotonic_ns() >= due else None
+            if image is not None:
+                last, due = frame.frame_id, max(due + int(1e9 / wanted.rate_hz), time.monotonic_ns() - 5_000_000)
+                if pilot.update(time.monotonic_ns()) and pilot.msg is not None:
+                    perception.aim(pilot.msg.target)
+                found = detector.detect([image], wanted.score_min)[0]
+                now = time.monotonic_ns()
+                detections = perception.detections(frame, found, now)
+                tracks = perception.track(detections, now)
+                observation = perception.observe(tracks)
+                setpoint = perception.steer(observation, time.monotonic_ns())
+                for message in (setpoint, detections, tracks, observation):  # what moves the rover first
+                    pub.send(message)
+                meter.add((setpoint.t - frame.frame_t) / 1e6)
+        now = time.monotonic_ns()
+        if meter.due(now):
+            hz, ms = meter.read(now)
+            pub.send(Health(t=now, process="perceptiond", rate_hz=hz, latency_ms=ms, dropped=ring.missed))
+    pub.close()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

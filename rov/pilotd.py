@@ -1,0 +1,53 @@
+"""The pilot's process, at a fixed pace: link, operator and setpoints in, thruster commands out. Waits for nobody."""
+
+from __future__ import annotations
+
+from rov.allocation import mixer
+from rov.assets import find
+from rov.bus import CommandServer, Pub, Sub
+from rov.helm import Helm
+from rov.link import ThrusterLink
+from rov.messages import Health, Setpoint
+from rov.pilot import Pilot
+from rov.process import Meter, Pace, realtime, start
+from rov.thrusters import load as load_curve
+
+
+def main() -> int:
+    process = start()
+    config = process.config
+    pub = Pub("pilotd", process.root)
+    server = CommandServer(config.bus.commands, heartbeat_timeout_s=config.operator.lost_s)
+    setpoints = Sub(Setpoint, process.root, hz=config.perception.rate_hz)
+    motors = len(mixer(config.vehicle.frame))
+    link = ThrusterLink(
+        config.link.port, config.link.baud, motors, surface_pa=config.link.surface_pa, density=config.link.density
+    )
+    helm = Helm(config, Pilot(config, load_curve(find(config.vehicle.thrusters), config.vehicle.battery_cells)), link)
+    realtime()
+    pace = Pace(config.control.rate_hz)
+    meter = Meter(pace.next_t)
+    now = pace.next_t
+    try:
+        while not process.stopped.is_set():
+            now = pace.wait()
+            if setpoints.update(now) and setpoints.msg is not None:
+                helm.pilot.hear(setpoints.msg, now)
+            for request in server.update(now):
+                server.reply(request, now, helm.obey(request.command, request.t, now))
+            for message in helm.act(server.operators.operator(now), now):
+                pub.send(message)
+            meter.add((now - pace.next_t) / 1e6)
+            if meter.due(now):
+                hz, ms = meter.read(now)
+                pub.send(Health(t=now, process="pilotd", rate_hz=hz, latency_ms=ms, dropped=pub.dropped.total()))
+    finally:
+        helm.pilot.stop(now)
+        link.close(now + 1_000_000)  # neutral and disarmed, on every way out
+        server.close()
+        pub.close()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,89 @@
+"""What every process of the daemon starts with: its arguments, a stop flag, a steady pace, real-time scheduling."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from rov.config import Config, load
+
+MCL_CURRENT_AND_FUTURE = 3
+FIFO_PRIORITY = 20
+
+
+class Process(NamedTuple):
+    """One process: its configuration, the directory of the endpoints and the ring, and whether it shall stop."""
+
+    config: Config
+    root: Path
+    stopped: threading.Event
+
+    @property
+    def ring(self) -> Path:
+        """The frame ring: in memory, whatever the directory of the endpoints is on."""
+        return Path("/dev/shm") / f"rov-{os.getuid()}-{self.root.name}.ring"
+
+
+def start() -> Process:
+    """`python -m rov.camerad rover.toml /run/rov`: SIGINT and SIGTERM ask it to stop."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    return Process(load(Path(sys.argv[1])), Path(sys.argv[2]), stopped)
+
+
+def realtime() -> bool:
+    """Ask for SCHED_FIFO and locked memory, and freeze what is there for the garbage collector. True when granted."""
+    gc.collect()
+    gc.freeze()
+    ctypes.CDLL(None).mlockall(MCL_CURRENT_AND_FUTURE)  # refused without the limit: a page fault then costs a little
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(FIFO_PRIORITY))
+    except OSError:
+        return False
+    return True
+
+
+class Pace:
+    """Ticks at a fixed rate on the monotonic clock; a late tick does not make the next ones early."""
+
+    def __init__(self, hz: float):
+        self.period = int(1e9 / hz)
+        self.next_t = time.monotonic_ns()
+
+    def wait(self) -> int:
+        """Sleep until the next tick; returns the time then, ns."""
+        self.next_t += self.period
+        now = time.monotonic_ns()
+        if now > self.next_t:
+            self.next_t = now  # skipped ticks are skipped
+        else:
+            time.sleep((self.next_t - now) / 1e9)
+        return time.monotonic_ns()
+
+
+class Meter:
+    """Rate and worst latency since the last look."""
+
+    def __init__(self, t: int):
+        self.t, self.count, self.latency_ms = t, 0, 0.0
+
+    def add(self, latency_ms: float) -> None:
+        self.count += 1
+        self.latency_ms = max(self.latency_ms, latency_ms)
+
+    def due(self, t: int) -> bool:
+        return t - self.t >= 1_000_000_000
+
+    def read(self, t: int) -> tuple[float, float]:
+        """(Hz, worst ms), and start anew."""
+        answer = self.count * 1e9 / max(t - self.t, 1), self.latency_ms
+        self.t, self.count, self.latency_ms = t, 0, 0.0
+        return answer

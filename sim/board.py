@@ -1,0 +1,477 @@
+"""A thruster board on a pty, by `systemd/BOARD.md`, with a simple vehicle behind it: `python -m sim.board`.
+
+For trying the daemon without hardware, and for breaking things: what goes wrong on the wire is `Line`, what goes wrong
+on the vehicle are attributes of `Board`; a running one takes both as lines on its standard input (see `obey`). Prints
+the port's path. Time is an argument, ns; only `main` has a clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import random
+import select
+import signal
+import sys
+import time
+import tty
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pymavlink.dialects.v20 import common
+
+from rov import thrusters
+from rov.allocation import FACTORS, mixer
+from rov.assets import find
+from rov.mavlink import Packer, Parser
+from rov.thrusters import Curve
+
+Floats = NDArray[np.float64]
+
+MS = 1_000_000  # ns
+GROUP = 8
+RATES_HZ: dict[str, float] = {
+    "heartbeat": 5.0,
+    "attitude": 50.0,
+    "depth": 50.0,
+    "hull": 2.0,
+    "battery": 2.0,
+    "leak": 2.0,
+    "echo": 10.0,
+}
+"""What is sent how often; heartbeat, leak and echo also at once when they change."""
+ARMING_MAX = 0.01
+"""The board arms only while every command is within this of neutral."""
+DEPTH_NOISE = 0.002
+"""Standard deviation in m: the Bar30's resolution."""
+TICK_S = 0.005
+"""Pace of the firmware on the real clock; what arrives is taken at once."""
+STEP_S = 0.005
+"""Longest step of the vehicle's motion."""
+
+
+class Vessel:
+    """Six axes on their own: thrust, drag, and what rights it. A BlueROV2 Heavy by Wu (2018, Flinders University),
+    without coupling, waves or current; enough to close loops on."""
+
+    MASS = np.array([11.5 + 5.5, 11.5 + 12.7, 11.5 + 14.57, 0.16 + 0.12, 0.16 + 0.12, 0.16 + 0.12])
+    """With added mass, kg and kg m², in the order surge, sway, heave, roll, pitch, yaw."""
+    LINEAR = np.array([4.03, 6.22, 5.18, 0.07, 0.07, 0.07])
+    QUADRATIC = np.array([18.18, 21.66, 36.99, 1.55, 1.55, 1.55])
+    BUOYANCY = 114.8 - 112.8
+    """Net, N, up."""
+    RIGHTING = 112.8 * 0.02
+    """Weight times metacentric height, N m."""
+    ARMS = np.array([math.sqrt(0.5), math.sqrt(0.5), 1.0, 0.218, 0.12, 0.189])
+    """What 1 N of one motor does on each axis: N, and N m. Motors at 45° (von Benzon 2022)."""
+
+    def __init__(self, frame: str, curve: Curve, depth: float):
+        self.mixer = mixer(frame)
+        self.curve = curve
+        self.speed: Floats = np.zeros(6)
+        """Along and about the body's axes, m/s and rad/s."""
+        self.attitude: Floats = np.zeros(3)
+        """Roll, pitch, yaw in rad."""
+        self.depth = depth
+
+    def step(self, outputs: Floats, volts: float | None, dt: float) -> None:
+        """Move on by `dt` s with these motor outputs −1..1."""
+        force = (self.curve.force(outputs, volts) @ self.mixer) * self.ARMS
+        steps = max(1, math.ceil(dt / STEP_S))
+        for _ in range(steps):
+            self._step(force, dt / steps)
+
+    def _step(self, thrust: Floats, dt: float) -> None:
+        roll, pitch, _ = self.attitude
+        up = self.BUOYANCY if self.depth > 0 else 0.0
+        passive = np.array([0.0, 0.0, -up, -self.RIGHTING * math.sin(roll), -self.RIGHTING * math.sin(pitch), 0.0])
+        drag = (self.LINEAR + self.QUADRATIC * np.abs(self.speed)) * self.speed
+        self.speed = self.speed + dt * (thrust + passive - drag) / self.MASS
+        turned = self.attitude + dt * self.speed[3:]
+        self.attitude = (turned + math.pi) % (2 * math.pi) - math.pi
+        down = np.array([-math.sin(pitch), math.cos(pitch) * math.sin(roll), math.cos(pitch) * math.cos(roll)])
+        self.depth += dt * float(down @ self.speed[:3])
+        if self.depth <= 0.0:
+            self.depth, self.speed[2] = 0.0, max(self.speed[2], 0.0)
+
+
+class Applied(NamedTuple):
+    """What the thrusters were given from `t` on, and by which command (µs stamp)."""
+
+    t: int
+    sent_us: int
+    values: tuple[float, ...]
+    armed: bool
+    because: str
+    """`command`, `armed`, `disarmed`, `watchdog` or `restart`."""
+
+
+class Board:
+    """The firmware, by its contract, and the vehicle it sits in."""
+
+    def __init__(self, frame: str = "vectored_6dof", *, depth: float = 1.0, noise: bool = True, seed: int = 0):
+        self.vessel = Vessel(frame, thrusters.load(find("calibration/t200.toml"), cells=4), depth)
+        self.motors = self.vessel.mixer.shape[0]
+        self.groups = -(-self.motors // GROUP)
+        self.random = random.Random(seed)
+        self.noise = noise
+        self.parser = Parser()
+        self.packer = Packer(1, common.MAV_COMP_ID_AUTOPILOT1)
+        self.watchdog_ms = 500.0
+        """500 by contract; else a faulty one."""
+        self.battery_v: float | None = 16.0
+        self.leak = False
+        self.hull_kpa, self.hull_c = 95.0, 30.0
+        self.surface_pa, self.density = 101_325.0, 1025.0
+        self.applied: deque[Applied] = deque(maxlen=100_000)
+        """Everything that was ever given to the thrusters, command by command."""
+        self.t: int | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """What a reset does to the firmware: boots neutral, its time begins anew. The vehicle is where it is."""
+        self.parser.reset()
+        self.packer = Packer(1, common.MAV_COMP_ID_AUTOPILOT1)
+        self.boot_t = self.t
+        self.armed = False
+        self.tripped = False
+        self.commands = np.zeros(self.groups * GROUP)
+        self.stamps: dict[int, int] = {}
+        """The last valid command's, by group; empty while the watchdog is not fed."""
+        self.fed_t: dict[int, int] = {}
+        self.last_us = 0
+        self.due: dict[str, int] = {}
+        self.said: tuple[Any, ...] = ()
+        if self.t is not None:
+            self._record("restart")
+
+    @property
+    def outputs(self) -> Floats:
+        """(motors,) what the thrusters are given now."""
+        return self.commands[: self.motors] if self.armed else np.zeros(self.motors)
+
+    def step(self, t: int, data: bytes = b"") -> list[bytes]:
+        """Live until `t`, when `data` arrives; returns the frames that are sent then."""
+        if self.t is None:
+            self.t = self.boot_t = t
+        self.vessel.step(self.outputs, self.battery_v, (t - self.t) / 1e9)
+        self.t = t
+        self._watch()
+        frames = []
+        for frame in self.parser.feed(data):
+            message = frame.message
+            match message:
+                case common.MAVLink_set_actuator_control_target_message() if self._for_us(message):
+                    frames += [self._echo(group) for group in self._obey(message)]
+                case common.MAVLink_command_long_message() if self._for_us(message):
+                    if message.command == common.MAV_CMD_COMPONENT_ARM_DISARM:
+                        frames += [self._arm(message.param1 == 1.0), self._heartbeat()]
+        return frames + list(self._tell())
+
+    # ---- commands ----------------------------------------------------------------------------------------------
+
+    def _for_us(self, message: Any) -> bool:
+        return (message.target_system, message.target_component) == (1, common.MAV_COMP_ID_AUTOPILOT1)
+
+    def _obey(self, message: Any) -> list[int]:
+        """Apply a command if it is valid and advancing; returns the groups to echo."""
+        group = message.group_mlx
+        fits = group < self.groups and all(math.isfinite(value) and abs(value) <= 1 for value in message.controls)
+        if not fits or message.time_usec <= self.stamps.get(group, -1):
+            return []
+        assert self.t is not None
+        self.stamps[group], self.fed_t[group] = message.time_usec, self.t
+        self.last_us = message.time_usec
+        self.commands[group * GROUP : (group + 1) * GROUP] = message.controls
+        self.tripped = False
+        self._record("command")
+        return [group]
+
+    def _arm(self, wanted: bool) -> bytes:
+        """Arm or disarm; returns the acknowledgement."""
+        ready = len(self.stamps) == self.groups and bool(np.all(np.abs(self.commands) <= ARMING_MAX))
+        accepted = ready or not wanted
+        if accepted and wanted != self.armed:
+            self.armed = wanted
+            self._record("armed" if wanted else "disarmed")
+        result = common.MAV_RESULT_ACCEPTED if accepted else common.MAV_RESULT_TEMPORARILY_REJECTED
+        return self.packer.pack(common.MAVLink_command_ack_message(common.MAV_CMD_COMPONENT_ARM_DISARM, result))
+
+    def _watch(self) -> None:
+        """The watchdog: without a valid, advancing command to every group, neutral and disarmed."""
+        assert self.t is not None
+        if self.fed_t and self.t - min(self.fed_t.values()) >= self.watchdog_ms * MS:
+            self.armed, self.tripped = False, True
+            self.commands = np.zeros_like(self.commands)
+            self.stamps, self.fed_t = {}, {}
+            self._record("watchdog")
+
+    def _record(self, because: str) -> None:
+        assert self.t is not None
+        self.applied.append(Applied(self.t, self.last_us, tuple(self.outputs.tolist()), self.armed, because))
+
+    # ---- telemetry ---------------------------------------------------------------------------------------------
+
+    @property
+    def boot_ms(self) -> int:
+        assert self.t is not None and self.boot_t is not None
+        return ((self.t - self.boot_t) // MS) % 2**32
+
+    def _tell(self) -> Iterator[bytes]:
+        """The frames that are due."""
+        assert self.t is not None
+        now = (self.armed, self.tripped, self.leak)
+        urgent = {"heartbeat", "echo", "leak"} if now != self.said else set()
+        self.said = now
+        for name, hz in RATES_HZ.items():
+            if self.t < self.due.setdefault(name, self.t) and name not in urgent:
+                continue
+            period = int(1e9 / hz)
+            self.due[name] = max(self.due[name] + period, self.t + period // 2)
+            match name:
+                case "heartbeat":
+                    yield self._heartbeat()
+                case "attitude":
+                    yield self._attitude()
+                case "depth":
+                    yield self._depth()
+                case "hull":
+                    pressure, temperature = self.hull_kpa * 10, round(self.hull_c * 100)
+                    yield self.packer.pack(
+                        common.MAVLink_scaled_pressure_message(self.boot_ms, pressure, 0.0, temperature)
+                    )
+                case "battery":
+                    yield self._battery()
+                case "leak":
+                    yield self.packer.pack(common.MAVLink_named_value_int_message(self.boot_ms, b"LEAK", self.leak))
+                case "echo":
+                    yield from (self._echo(group) for group in range(self.groups))
+
+    def _heartbeat(self) -> bytes:
+        mode = common.MAV_MODE_FLAG_MANUAL_INPUT_ENABLED | (common.MAV_MODE_FLAG_SAFETY_ARMED if self.armed else 0)
+        state = common.MAV_STATE_CRITICAL if self.tripped else common.MAV_STATE_STANDBY
+        state = common.MAV_STATE_ACTIVE if self.armed else state
+        return self.packer.pack(
+            common.MAVLink_heartbeat_message(common.MAV_TYPE_SUBMARINE, common.MAV_AUTOPILOT_INVALID, mode, 0, state, 3)
+        )
+
+    def _attitude(self) -> bytes:
+        angles, rates = self.vessel.attitude.tolist(), self.vessel.speed[3:].tolist()
+        return self.packer.pack(common.MAVLink_attitude_message(self.boot_ms, *angles, *rates))
+
+    def _depth(self) -> bytes:
+        depth = self.vessel.depth + (self.random.gauss(0, DEPTH_NOISE) if self.noise else 0.0)
+        pressure = (self.surface_pa + self.density * 9.80665 * depth) / 100
+        return self.packer.pack(common.MAVLink_scaled_pressure2_message(self.boot_ms, pressure, 0.0, 1500))
+
+    def _battery(self) -> bytes:
+        cells = [0xFFFF] * 10
+        if self.battery_v is not None:
+            cells[:4] = [round(self.battery_v * 250)] * 4
+        return self.packer.pack(common.MAVLink_battery_status_message(0, 0, 1, 32767, cells, -1, -1, -1, -1))
+
+    def _echo(self, group: int) -> bytes:
+        outputs = np.zeros(self.groups * GROUP)
+        outputs[: self.motors] = self.outputs
+        part = outputs[group * GROUP : (group + 1) * GROUP].tolist()
+        return self.packer.pack(common.MAVLink_actuator_control_target_message(self.last_us, group, part))
+
+
+@dataclass
+class Line:
+    """What happens to frames on their way to the companion: probabilities per frame, 0..1, and a delay in s."""
+
+    drop: float = 0.0
+    repeat: float = 0.0
+    swap: float = 0.0
+    """Sent after the next one."""
+    corrupt: float = 0.0
+    """One bit flipped."""
+    cut: float = 0.0
+    """Only its first half."""
+    noise: float = 0.0
+    """Up to 40 random bytes before it."""
+    delay: float = 0.0
+    mute: bool = False
+    random: random.Random = field(default_factory=lambda: random.Random(0))
+    held: bytes | None = None
+    queue: deque[tuple[int, bytes]] = field(default_factory=deque)
+
+    def carry(self, frames: list[bytes], t: int) -> bytes:
+        """The bytes that come out of the other end at `t`."""
+        for frame in frames:
+            if self.mute or self._happens(self.drop):
+                continue
+            if self.held is None and self._happens(self.swap):
+                self.held = frame
+                continue
+            due = t + int(self.delay * 1e9)
+            self.queue.append((due, self._spoiled(frame)))
+            if self._happens(self.repeat):
+                self.queue.append((due, frame))
+            if self.held is not None:
+                self.queue.append((due, self.held))
+                self.held = None
+        out = b""
+        while self.queue and self.queue[0][0] <= t:
+            out += self.queue.popleft()[1]
+        return out
+
+    def _spoiled(self, frame: bytes) -> bytes:
+        if self._happens(self.corrupt):
+            bit = self.random.randrange(8 * len(frame))
+            flipped = int.from_bytes(frame, "little") ^ (1 << bit)
+            frame = flipped.to_bytes(len(frame), "little")
+        if self._happens(self.cut):
+            frame = frame[: len(frame) // 2]
+        return (self.random.randbytes(self.random.randrange(41)) if self._happens(self.noise) else b"") + frame
+
+    def _happens(self, probability: float) -> bool:
+        return probability > 0 and self.random.random() < probability
+
+
+class Pty:
+    """The cable. Pulling it out hangs up whoever has it open; in again, it is a new device, under the same link."""
+
+    def __init__(self, link: Path | None = None):
+        self.link = link
+        self.deaf = False
+        """Nothing is read: what the companion writes piles up."""
+        self.ends: tuple[int, int] | None = None
+        self.path = ""
+        self.plug()
+
+    def plug(self) -> None:
+        if self.ends is not None:
+            return
+        # We keep the companion's end open as well, so that the board survives its coming and going.
+        self.ends = os.openpty()
+        tty.setraw(self.ends[1])
+        os.set_blocking(self.ends[0], False)
+        self.path = os.ttyname(self.ends[1])
+        if self.link is not None:
+            new = self.link.with_name(self.link.name + ".new")
+            new.unlink(missing_ok=True)
+            new.symlink_to(self.path)
+            new.replace(self.link)
+
+    def unplug(self) -> None:
+        if self.ends is None:
+            return
+        if self.link is not None:
+            self.link.unlink(missing_ok=True)
+        for end in self.ends:
+            os.close(end)
+        self.ends = None
+
+    def read(self) -> bytes:
+        """What the companion has sent."""
+        if self.ends is None or self.deaf:
+            return b""
+        try:
+            return os.read(self.ends[0], 65536)
+        except BlockingIOError:
+            return b""
+
+    def write(self, data: bytes) -> None:
+        """Send; what nobody reads is lost in the middle of a frame, as on a wire."""
+        if self.ends is not None and data:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self.ends[0], data)
+
+    def wait(self, others: list[int], seconds: float) -> list[int]:
+        """Sleep until there is something to read, here or at `others`; returns which of those are ready."""
+        mine = [] if self.ends is None or self.deaf else [self.ends[0]]
+        ready, _, _ = select.select(mine + others, [], [], seconds)
+        return [fd for fd in ready if fd in others]
+
+
+def obey(text: str, board: Board, line: Line, pty: Pty) -> str:
+    """Carry out one line from standard input; returns what is wrong with it, or nothing.
+
+    `plug`, `unplug`, `restart`, `garbage N` (random bytes, now); `NAME VALUE` for a field of Line (`drop 0.1`,
+    `mute 1`), for `deaf`, `leak`, `battery_v` (or `none`), `watchdog_ms`, `hull_kpa`, `hull_c`, and for `depth`,
+    `roll`, `pitch`, `yaw` of the vehicle (m, degrees).
+    """
+    name, _, rest = text.strip().partition(" ")
+    try:
+        value = None if rest in ("", "none") else float(rest)
+    except ValueError:
+        return f"{rest!r} is not a number"
+    actions = {"plug": pty.plug, "unplug": pty.unplug, "restart": board.restart}
+    if name in actions:
+        actions[name]()
+    elif name == "battery_v":
+        board.battery_v = value
+    elif value is None:
+        return f"{text.strip()!r} is not understood, or lacks its value"
+    elif name == "garbage":
+        pty.write(line.random.randbytes(int(value)))
+    elif name in ("drop", "repeat", "swap", "corrupt", "cut", "noise", "delay"):
+        setattr(line, name, value)
+    elif name == "mute":
+        line.mute = bool(value)
+    elif name == "deaf":
+        pty.deaf = bool(value)
+    elif name == "leak":
+        board.leak = bool(value)
+    elif name in ("watchdog_ms", "hull_kpa", "hull_c"):
+        setattr(board, name, value)
+    elif name == "depth":
+        board.vessel.depth = value
+    elif name in ("roll", "pitch", "yaw"):
+        board.vessel.attitude[("roll", "pitch", "yaw").index(name)] = math.radians(value)
+    else:
+        return f"{name!r} is not known"
+    return ""
+
+
+def serve(board: Board, line: Line, pty: Pty, record: TextIO | None) -> None:
+    """Run on the real clock until interrupted."""
+    stdin = [sys.stdin.fileno()]
+    typed = b""
+    while True:
+        if pty.wait(stdin, TICK_S):
+            got = os.read(stdin[0], 4096)
+            stdin = stdin if got else []  # closed: nobody will say anything any more
+            *lines, typed = (typed + got).split(b"\n")
+            for text in lines:
+                if problem := obey(text.decode(errors="replace"), board, line, pty):
+                    print(problem, file=sys.stderr, flush=True)
+        t = time.monotonic_ns()
+        pty.write(line.carry(board.step(t, pty.read()), t))
+        if record is not None:
+            while board.applied:
+                record.write(json.dumps(board.applied.popleft()._asdict()) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m sim.board", description="A thruster board on a pty.")
+    parser.add_argument("--link", type=Path, help="symbolic link to the port; outlives `unplug` and `plug`")
+    parser.add_argument("--frame", default="vectored_6dof", choices=sorted(FACTORS), help="ArduSub frame")
+    parser.add_argument("--depth", type=float, default=1.0, help="at the start, m")
+    parser.add_argument("--record", type=Path, help="file for what the thrusters were given: one JSON object per line")
+    options = parser.parse_args(arguments)
+
+    board, pty = Board(options.frame, depth=options.depth), Pty(options.link)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    print(options.link or pty.path, flush=True)
+    try:
+        with contextlib.nullcontext() if options.record is None else options.record.open("w", buffering=1) as record:
+            serve(board, Line(), pty, record)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        pty.unplug()
+
+
+if __name__ == "__main__":
+    main()
