@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rov.assets import checkout
 from rov.errors import UserError
-from rov.footage import read_image
+from rov.vision.footage import read_image
 
 CLASSES = (
     "buoy_red", "buoy_green", "buoy_yellow", "gate_post", "channel", "bottle", "bag", "metal", "rock",

@@ -29,9 +29,9 @@ from torch import Tensor
 
 from models import augment, data, metrics
 from rov.assets import checkout
-from rov.detector import Detector, InputSpec, sha256
-from rov.footage import read_image
-from rov.network import STRIDE, DetectorNet
+from rov.vision.detector import Detector, InputSpec, sha256
+from rov.vision.footage import read_image
+from rov.vision.network import STRIDE, DetectorNet
 
 SPREAD = 0.54
 """Width of a label's Gaussian as a share of its box (Liu et al. 2020, table 2)."""

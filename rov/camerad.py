@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from rov.bus import Pub
-from rov.camera import Camera, Settings, parse_source
 from rov.messages import Frame, Health
 from rov.process import Meter, start
 from rov.ring import RingWriter
+from rov.vision.camera import Camera, Settings, parse_source
 
 
 def main() -> int:

@@ -92,9 +92,9 @@ def replay(
     ] = False,
 ) -> None:
     """Run every stage over recordings, on recorded time. Several sources get a folder each below OUT."""
-    from rov.replay import replay as run
-    from rov.report import write
-    from rov.source import open_source
+    from rov.offline.replay import replay as run
+    from rov.offline.report import write
+    from rov.offline.source import open_source
 
     settings = configuration(config, setting)
     if len({source.stem for source in sources}) < len(sources):
@@ -149,7 +149,7 @@ def detect(
     setting: Settings = None,
 ) -> None:
     """Recognise objects in images, folders and videos."""
-    from rov.batch import Stills, detect_all
+    from rov.vision.batch import Stills, detect_all
 
     settings = configuration(config, setting)
     stills = Stills(paths)
@@ -178,7 +178,7 @@ def bench(
     setting: Settings = None,
 ) -> None:
     """Measure the pipeline against the bare network and the bare decoder, in the same run."""
-    from rov.bench import bench as run
+    from rov.offline.bench import bench as run
 
     settings = configuration(config, setting)
     figures = run(
@@ -305,7 +305,7 @@ def dive_info(path: DiveFile, as_json: Annotated[bool, typer.Option("--json", he
     """Say what a dive holds, whether it is whole, and what to do if not."""
     import msgspec
 
-    from rov.recovery import info
+    from rov.dives.recovery import info
 
     found = info(path)
     if as_json:
@@ -336,7 +336,7 @@ def dive_recover(
     force: Force = False,
 ) -> None:
     """Save every intact message of a cut-off or damaged dive; the result is checked before it replaces anything."""
-    from rov.recovery import recover
+    from rov.dives.recovery import recover
 
     report = recover(path, out, overwrite=force)
     kept = sum(topic.count for topic in report.topics.values())
@@ -359,7 +359,7 @@ def dive_cut(
     force: Force = False,
 ) -> None:
     """Copy a stretch of a dive."""
-    from rov.recovery import cut
+    from rov.dives.recovery import cut
 
     topics = cut(path, out, start, end, overwrite=force)
     print(f"{out}: {sum(topic.count for topic in topics.values())} messages")
@@ -374,7 +374,7 @@ def dive_mark(
     off: Annotated[bool, typer.Option("--off", help="Take the mark away.")] = False,
 ) -> None:
     """Mark a dive, so that it is never deleted to make room."""
-    from rov.recovery import mark, unmark
+    from rov.dives.recovery import mark, unmark
 
     if off:
         unmark(path)
@@ -390,7 +390,7 @@ def dive_mark(
 def _detector(config: Config, batch: int | None = None) -> Any:
     import torch
 
-    from rov.detector import Detector
+    from rov.vision.detector import Detector
 
     torch.set_num_threads(config.perception.threads)
     perception = config.perception
@@ -399,7 +399,7 @@ def _detector(config: Config, batch: int | None = None) -> Any:
 
 
 def _curve(config: Config) -> Any:
-    from rov.thrusters import load as load_curve
+    from rov.motion.thrusters import load as load_curve
 
     return load_curve(find(config.vehicle.thrusters), config.vehicle.battery_cells)
 

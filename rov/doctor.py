@@ -120,7 +120,7 @@ def _opencv() -> Finding:
 
 
 def _bfloat16() -> Finding:
-    from rov.detector import cpu_has_bfloat16
+    from rov.vision.detector import cpu_has_bfloat16
 
     if cpu_has_bfloat16():
         return Finding("bfloat16", "ok", "the processor has it: the network runs about twice as fast")

@@ -13,11 +13,11 @@ import torch
 
 from rov.assets import find
 from rov.bus import Pub, Sub
-from rov.detector import Detector
 from rov.messages import Event, Frame, Health, PilotStatus
-from rov.perception import Perception
 from rov.process import Meter, start
 from rov.ring import RingReader
+from rov.vision.detector import Detector
+from rov.vision.perception import Perception
 
 
 def main() -> int:

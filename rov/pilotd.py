@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from rov.allocation import mixer
 from rov.assets import find
 from rov.bus import CommandServer, Pub, Sub
-from rov.helm import Helm
-from rov.link import ThrusterLink
+from rov.link.board import ThrusterLink
 from rov.messages import Health, Setpoint
-from rov.pilot import Pilot
+from rov.motion.allocation import mixer
+from rov.motion.helm import Helm
+from rov.motion.pilot import Pilot
+from rov.motion.thrusters import load as load_curve
 from rov.process import Meter, Pace, realtime, start
-from rov.thrusters import load as load_curve
 
 
 def main() -> int:

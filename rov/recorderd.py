@@ -11,7 +11,7 @@ import cv2
 
 from rov import __version__
 from rov.bus import Pub, Sub, inbox
-from rov.dive import DiveWriter
+from rov.dives.dive import DiveWriter
 from rov.errors import UserError
 from rov.messages import Event, Frame, Health, Tracks
 from rov.process import Meter, start

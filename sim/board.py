@@ -28,11 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pymavlink.dialects.v20 import common
 
-from rov import thrusters
-from rov.allocation import FACTORS, mixer
 from rov.assets import find
-from rov.mavlink import Packer, Parser
-from rov.thrusters import Curve
+from rov.link.mavlink import Packer, Parser
+from rov.motion import thrusters
+from rov.motion.allocation import FACTORS, mixer
+from rov.motion.thrusters import Curve
 
 Floats = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from models.data import data_root
 from rov.assets import find
 from rov.config import Config, load
-from rov.footage import Image
+from rov.vision.footage import Image
 
 # Time limits on single examples only measure how busy a shared machine is.
 settings.register_profile("rov", deadline=None, suppress_health_check=[HealthCheck.too_slow])

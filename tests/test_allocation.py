@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rov.allocation import FACTORS, allocate, capable, effect, groups, mixer
+from rov.motion.allocation import FACTORS, allocate, capable, effect, groups, mixer
 
 frames = st.sampled_from(sorted(FACTORS))
 wrenches = st.lists(st.floats(-1, 1), min_size=6, max_size=6).map(np.array)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from pymavlink.dialects.v20 import common
 
-from rov.mavlink import MS, Frame, Packer, Parser
+from rov.link.mavlink import MS, Frame, Packer, Parser
 from sim.board import Board, Line, Pty, obey
 
 ROOT = Path(__file__).parent.parent

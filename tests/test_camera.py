@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
-from rov import camera as module
-from rov.camera import (
+from rov.errors import UserError
+from rov.vision import camera as module
+from rov.vision.camera import (
     ABANDONED_MAX,
     FROZEN_FRAMES,
     Camera,
@@ -26,8 +27,7 @@ from rov.camera import (
     parse_source,
     sdp,
 )
-from rov.errors import UserError
-from rov.footage import Image, Shot
+from rov.vision.footage import Image, Shot
 from tests.conftest import disc, make_clip
 
 PATIENCE_S = 15.0

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rov.config import Control
-from rov.control import DEAD_BAND, TRIM_MAX, Memory, State, control, differentiate, rest, wrapped
+from rov.motion.control import DEAD_BAND, TRIM_MAX, Memory, State, control, differentiate, rest, wrapped
 
 GAINS = Control()
 DT = 0.02

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from models import metrics
 from models.data import load as load_set
 from rov.assets import find
-from rov.detector import Detector, ModelError, letterbox, sha256
-from rov.footage import Image, read_image
-from rov.network import DetectorNet
+from rov.vision.detector import Detector, ModelError, letterbox, sha256
+from rov.vision.footage import Image, read_image
+from rov.vision.network import DetectorNet
 
 CLASSES = ("disc", "square")
 

@@ -1,7 +1,7 @@
 """What counts as the same."""
 
-from rov.diff import detections_differ, numbers_differ
 from rov.messages import Box, Detection, Detections, Setpoint, Track, Tracks
+from rov.offline.diff import detections_differ, numbers_differ
 
 BOX: Box = (100.0, 100.0, 200.0, 150.0)
 

@@ -22,8 +22,8 @@ from mcap.reader import make_reader
 from mcap.writer import Writer
 
 from rov import messages as m
-from rov.dive import TYPES, Dive, DiveError, DiveWriter, Picture
-from rov.foxglove import json_schema
+from rov.dives.dive import TYPES, Dive, DiveError, DiveWriter, Picture
+from rov.dives.foxglove import json_schema
 
 MS = 1_000_000
 JPEG = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8))[1].tobytes()

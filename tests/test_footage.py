@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rov.errors import UserError
-from rov.footage import Video, images_in, read_image
+from rov.vision.footage import Video, images_in, read_image
 from tests.conftest import make_clip
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rov import config
-from rov.guard import STEP_MAX_S, Guard
+from rov.motion.guard import STEP_MAX_S, Guard
 
 MS = 1_000_000
 LIMITS = config.Guard()

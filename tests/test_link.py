@@ -18,11 +18,11 @@ from pymavlink.dialects.v20 import common
 
 from rov.assets import find
 from rov.config import Config
-from rov.link import Stage, ThrusterLink
-from rov.mavlink import MS, Packer, Parser, SenderClock
+from rov.link.board import Stage, ThrusterLink
+from rov.link.mavlink import MS, Packer, Parser, SenderClock
 from rov.messages import Event, Mode
-from rov.pilot import Pilot
-from rov.thrusters import load
+from rov.motion.pilot import Pilot
+from rov.motion.thrusters import load
 from sim.board import Board, Line, Pty
 
 TICK = 20 * MS
@@ -613,7 +613,7 @@ def test_a_half_written_frame_is_finished_first(wire: Wire, monkeypatch: pytest.
         return taken
 
     wire.link.wire.beat_t = wire.link.wire.asked_t = wire.t
-    monkeypatch.setattr("rov.link.os.write", narrow)
+    monkeypatch.setattr("rov.link.board.os.write", narrow)
     sent = []
     for tick, free in enumerate([55, 30, 0, 10, 15, 70, 40, 55, 15]):
         room[0] = free
@@ -695,9 +695,8 @@ def test_holds_depth_and_heading_through_the_link(rig: Rig, config: Config) -> N
 
 def test_it_is_light() -> None:
     """Neither torch nor pymavlink's utilities nor the simulator come in with the link."""
-    code = (
-        "import sys, rov.link; print([m for m in ('torch', 'numpy', 'pymavlink.mavutil', 'sim') if m in sys.modules])"
-    )
+    code = "import sys, rov.link.board;"
+    code += "print([m for m in ('torch', 'numpy', 'pymavlink.mavutil', 'sim') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]" and done.stderr == ""
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from rov.network import STRIDE, DetectorNet, decode, fuse
+from rov.vision.network import STRIDE, DetectorNet, decode, fuse
 
 
 def test_shapes_for_any_batch() -> None:

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rov import config
-from rov.control import wrapped
 from rov.messages import Mode, Setpoint, VehicleState
-from rov.pilot import CONDITIONS, Pilot
-from rov.thrusters import load
+from rov.motion.control import wrapped
+from rov.motion.pilot import CONDITIONS, Pilot
+from rov.motion.thrusters import load
 
 ROOT = Path(__file__).parent.parent
 CONFIG = config.parse("[vehicle]\nmax_depth = 30.0\n")
@@ -288,7 +288,7 @@ def test_holds_depth_and_heading_in_closed_loop():
 
 
 def test_pilot_needs_no_torch():
-    code = "import sys, rov.pilot; sys.exit('torch' in sys.modules)"
+    code = "import sys, rov.motion.pilot; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30).returncode == 0
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rov.pipeline import Behind, ahead
+from rov.offline.pipeline import Behind, ahead
 
 
 def running(name: str) -> int:

@@ -19,9 +19,9 @@ from mcap.reader import make_reader
 from mcap.writer import Writer
 
 from rov import messages as m
-from rov.dive import Dive, DiveError, DiveWriter
-from rov.durable import DurableWriter
-from rov.recovery import cut, info, mark, mark_file, marked, recover, unmark
+from rov.dives.dive import Dive, DiveError, DiveWriter
+from rov.dives.durable import DurableWriter
+from rov.dives.recovery import cut, info, mark, mark_file, marked, recover, unmark
 
 MS = 1_000_000
 Line = tuple[str, int, bytes]
@@ -29,7 +29,7 @@ Line = tuple[str, int, bytes]
 RECORDER = """
 import random, sys, time
 from pathlib import Path
-from rov.dive import DiveWriter
+from rov.dives.dive import DiveWriter
 from rov.messages import Health
 writer = DiveWriter(Path(sys.argv[1]), {"source": "killed"})
 print("ready", flush=True)

@@ -16,9 +16,9 @@ import pytest
 from mcap.reader import make_reader
 
 from rov.assets import checkout
-from rov.dive import Dive, Picture
+from rov.dives.dive import Dive, Picture
+from rov.dives.recovery import info, recover
 from rov.messages import Frame, ThrusterCommand
-from rov.recovery import info, recover
 from tests.conftest import make_clip
 
 ROV = [sys.executable, "-m", "rov"]
@@ -161,11 +161,11 @@ def test_kill_9_loses_less_than_a_second(tmp_path: Path, seed: int) -> None:
 STAMPED = """
 import sys, time
 from pathlib import Path
-from rov import replay
+from rov.offline import replay
 from rov.assets import find
 from rov.cli import _curve, _detector
 from rov.config import load
-from rov.source import open_source
+from rov.offline.source import open_source
 done = replay.Output._picture
 def stamped(self, shot, *rest):
     done(self, shot, *rest)

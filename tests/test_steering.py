@@ -8,7 +8,7 @@ import torch
 
 from rov.config import Steering
 from rov.messages import Box, Observation, Track, Tracks
-from rov.steering import geometry, observe, servo, steer
+from rov.vision.steering import geometry, observe, servo, steer
 
 GAINS = Steering()
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rov.thrusters import COMMANDS, CREEP_N, CurveError, load
+from rov.motion.thrusters import COMMANDS, CREEP_N, CurveError, load
 
 FILE = Path(__file__).parent.parent / "calibration/t200.toml"
 CURVE = load(FILE, cells=4)

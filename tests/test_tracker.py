@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rov.config import Tracking
 from rov.messages import Box, Detection, Detections, Track
-from rov.tracker import Tracker, iou
+from rov.vision.tracker import Tracker, iou
 
 
 def seen(t_s: float, *items: Detection, frame_id: int = 0) -> Detections:

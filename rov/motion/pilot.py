@@ -12,12 +12,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rov.allocation import allocate, capable, effect
 from rov.config import Config
-from rov.control import Memory, State, control, differentiate, rest
-from rov.guard import STEP_MAX_S, Guard
 from rov.messages import Event, Mode, Setpoint, ThrusterCommand, VehicleState, Wrench
-from rov.thrusters import Curve
+from rov.motion.allocation import allocate, capable, effect
+from rov.motion.control import Memory, State, control, differentiate, rest
+from rov.motion.guard import STEP_MAX_S, Guard
+from rov.motion.thrusters import Curve
 
 FUTURE_NS = 20_000_000
 """A stamp may be this far ahead of a tick, which takes its time before it reads its inputs; not further."""

@@ -19,7 +19,7 @@ import msgspec
 import serial
 from pymavlink.dialects.v20 import common
 
-from rov.mavlink import MS, QUIET_NS, Frame, Packer, Parser, SenderClock
+from rov.link.mavlink import MS, QUIET_NS, Frame, Packer, Parser, SenderClock
 from rov.messages import Event, VehicleState
 
 READ_MAX = 4096

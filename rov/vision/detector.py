@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from rov.errors import UserError
 from rov.messages import Detection
-from rov.network import DetectorNet, decode, fuse
+from rov.vision.network import DetectorNet, decode, fuse
 
 Image = NDArray[np.uint8]
 """(H, W, 3) BGR."""

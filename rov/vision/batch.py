@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import cv2
 
-from rov.detector import Detector
 from rov.errors import UserError
-from rov.footage import IMAGES, VIDEOS, Image, Video, images_in, read_image
 from rov.messages import Detection, Track, Tracks
-from rov.overlay import draw
-from rov.pipeline import ahead
+from rov.offline.pipeline import ahead
+from rov.vision.detector import Detector
+from rov.vision.footage import IMAGES, VIDEOS, Image, Video, images_in, read_image
+from rov.vision.overlay import draw
 
 
 class Still(NamedTuple):

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 
 from rov.config import Config
-from rov.link import ThrusterLink
+from rov.link.board import ThrusterLink
 from rov.messages import (
     AnyCommand,
     Arm,
@@ -24,7 +24,7 @@ from rov.messages import (
     TakeOver,
     VehicleState,
 )
-from rov.pilot import Pilot
+from rov.motion.pilot import Pilot
 
 STATUS_NS = 200_000_000
 """The pilot's status goes out at 5 Hz."""

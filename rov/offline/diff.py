@@ -23,10 +23,10 @@ from rov.messages import (
     Wrench,
     topic_of,
 )
-from rov.perception import Perception
-from rov.rover import Rover
-from rov.source import Source
-from rov.thrusters import Curve
+from rov.motion.thrusters import Curve
+from rov.offline.rover import Rover
+from rov.offline.source import Source
+from rov.vision.perception import Perception
 
 SCORE_TOLERANCE = 0.1
 """Of a detection's score; one within this of the threshold may come or go."""

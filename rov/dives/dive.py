@@ -22,10 +22,10 @@ from google.protobuf.message import DecodeError
 from mcap.records import Channel, Schema
 
 from rov import __version__
-from rov.durable import DiveError as DiveError
-from rov.durable import DurableWriter
-from rov.foxglove import descriptors, drawing, json_schema
-from rov.intact import IntactReader
+from rov.dives.durable import DiveError as DiveError
+from rov.dives.durable import DurableWriter
+from rov.dives.foxglove import descriptors, drawing, json_schema
+from rov.dives.intact import IntactReader
 from rov.messages import SCHEMA_VERSION, TOPICS, AnyCommand, Message, Tracks
 
 CAMERA, ANNOTATIONS = "camera", "annotations"

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from rov.config import Config
-from rov.detector import Detector
-from rov.footage import Image, Video
-from rov.replay import replay
-from rov.report import percentiles
-from rov.source import open_source
-from rov.thrusters import Curve
+from rov.motion.thrusters import Curve
+from rov.offline.replay import replay
+from rov.offline.report import percentiles
+from rov.offline.source import open_source
+from rov.vision.detector import Detector
+from rov.vision.footage import Image, Video
 
 
 def bench(

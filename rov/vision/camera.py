@@ -36,8 +36,8 @@ import cv2
 import numpy as np
 
 from rov.errors import UserError
-from rov.footage import VIDEOS, Image, Shot, Video, must_be_file
 from rov.messages import Event
+from rov.vision.footage import VIDEOS, Image, Shot, Video, must_be_file
 
 BACK_OFF_S = (0.5, 5.0)
 """Pause before the first and before every later attempt to open again; it doubles from one to the other."""

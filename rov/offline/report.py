@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rov import __version__
-from rov.replay import Result
+from rov.offline.replay import Result
 
 MAX_POINTS = 4000
 """Points of one curve; more cannot be seen and only make the page heavy."""

@@ -9,10 +9,10 @@ from typing import NamedTuple, TypeAlias
 import cv2
 import numpy as np
 
-from rov.dive import Dive, Picture, Record
+from rov.dives.dive import Dive, Picture, Record
 from rov.errors import UserError
-from rov.footage import VIDEOS, Shot, Video, must_be_file
 from rov.messages import Frame, ThrusterCommand
+from rov.vision.footage import VIDEOS, Shot, Video, must_be_file
 
 Item: TypeAlias = Shot | Record
 

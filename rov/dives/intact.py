@@ -27,7 +27,7 @@ from mcap.records import Attachment, Channel, Chunk, McapRecord, Message, Metada
 from mcap.stream_reader import breakup_chunk
 from mcap.writer import MCAP0_MAGIC
 
-from rov.durable import DiveError
+from rov.dives.durable import DiveError
 
 T = TypeVar("T")
 RECORD_BYTES_MAX = 256 * 1024 * 1024

@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 from mcap.reader import NonSeekingReader, SeekingReader
 
-from rov.dive import Dive, DiveError, Tally, TopicDigest
-from rov.durable import DurableWriter, sync_folder
-from rov.intact import DAMAGE, IntactReader
+from rov.dives.dive import Dive, DiveError, Tally, TopicDigest
+from rov.dives.durable import DurableWriter, sync_folder
+from rov.dives.intact import DAMAGE, IntactReader
 
 
 class RecoveryReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,8 +11,8 @@ import av
 import cv2
 import numpy as np
 
-from rov.footage import Image
 from rov.messages import Box, Setpoint, ThrusterCommand, Tracks
+from rov.vision.footage import Image
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 INK, DIM, DARK, ALARM = (255, 255, 255), (150, 150, 150), (30, 24, 18), (90, 90, 255)

@@ -17,18 +17,18 @@ from pathlib import Path
 import cv2
 
 from rov.config import Config
-from rov.detector import Batch, Detector
-from rov.diff import Diff, Difference
-from rov.dive import DiveWriter, Record, TopicDigest
+from rov.dives.dive import DiveWriter, Record, TopicDigest
 from rov.errors import UserError
-from rov.footage import Shot
 from rov.messages import Detection, Frame, Message, Setpoint, ThrusterCommand, topic_of
-from rov.overlay import OverlayWriter, draw
-from rov.perception import Perception, Seen
-from rov.pipeline import Behind, ahead, step_back
-from rov.rover import Rover
-from rov.source import Item, Source
-from rov.thrusters import Curve
+from rov.motion.thrusters import Curve
+from rov.offline.diff import Diff, Difference
+from rov.offline.pipeline import Behind, ahead, step_back
+from rov.offline.rover import Rover
+from rov.offline.source import Item, Source
+from rov.vision.detector import Batch, Detector
+from rov.vision.footage import Shot
+from rov.vision.overlay import OverlayWriter, draw
+from rov.vision.perception import Perception, Seen
 
 SWITCH_S = 2e-4
 """How long a thread may hold the interpreter while another waits, in s: the network's thread needs it for microseconds
@@ -38,7 +38,7 @@ STAGES = ("decode", "detect", "track", "steer", "control", "record")
 
 @dataclass
 class Result:
-    """What a replay did and found; `rov.report` writes it out."""
+    """What a replay did and found; `rov.offline.report` writes it out."""
 
     source: Path
     config: Config

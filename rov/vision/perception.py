@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from rov.config import Config
 from rov.messages import Detection, Detections, Frame, Observation, Setpoint, Tracks
-from rov.steering import observe, steer
-from rov.tracker import Tracker
+from rov.vision.steering import observe, steer
+from rov.vision.tracker import Tracker
 
 
 class Seen(NamedTuple):

@@ -17,8 +17,8 @@ from rov.messages import (
     ThrusterCommand,
     VehicleState,
 )
-from rov.pilot import Pilot
-from rov.thrusters import Curve
+from rov.motion.pilot import Pilot
+from rov.motion.thrusters import Curve
 
 
 class Rover:

@@ -1,0 +1,1 @@
+"""Recorded dives: MCAP files that survive a power cut, and their care."""

@@ -1,0 +1,1 @@
+"""The way to the vehicle: MAVLink 2."""

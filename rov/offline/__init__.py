@@ -1,0 +1,1 @@
+"""Every stage on recorded time: replay, comparison, report, bench."""

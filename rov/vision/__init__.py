@@ -1,0 +1,1 @@
+"""From pictures to a wish for motion: cameras and files, detector, tracker, steering."""
