@@ -1,5 +1,5 @@
 """`python -m rov` is `rov`."""
 
-from rov.cli import main
+from rov.cli.app import main
 
 main()

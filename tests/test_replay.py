@@ -163,7 +163,7 @@ import sys, time
 from pathlib import Path
 from rov.offline import replay
 from rov.assets import find
-from rov.cli import _curve, _detector
+from rov.cli.common import curve, detector
 from rov.config import load
 from rov.offline.source import open_source
 done = replay.Output._picture
@@ -172,7 +172,7 @@ def stamped(self, shot, *rest):
     print(time.monotonic(), shot.frame_id, flush=True)
 replay.Output._picture = stamped
 config, (clip, out) = load(find("rover.toml")), map(Path, sys.argv[1:])
-replay.replay(open_source(clip), config, _detector(config), _curve(config), out, overlay=False)
+replay.replay(open_source(clip), config, detector(config), curve(config), out, overlay=False)
 """
 
 

@@ -1,0 +1,50 @@
+"""The command line: each command is a few lines around a module. What a user can put right is one sentence, exit 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from rov import __version__
+from rov.cli import dives, live, recordings, settings
+from rov.errors import UserError
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its complaints about broken files; ours say more
+os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Perception and autopilot daemon of an underwater rover.",
+)
+app.add_typer(recordings.app)
+app.add_typer(live.app)
+app.add_typer(settings.app, name="config")
+app.add_typer(dives.app, name="dive")
+
+
+def main() -> NoReturn:
+    """Run a command; exit code 2 for what the user can put right, 130 for Ctrl-C."""
+    try:
+        app()
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `rov … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(0)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit

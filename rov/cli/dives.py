@@ -1,0 +1,98 @@
+"""Commands on recorded dives: look into them, mend, cut and mark them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(no_args_is_help=True, help="Look into recorded dives, mend, cut and mark them.")
+
+DiveFile = Annotated[Path, typer.Argument(help="A dive (.mcap).")]
+OutFile = Annotated[Path, typer.Option(help="The dive to write.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")]
+
+
+@app.command("info", epilog="Example: `rov dive info dive.mcap`")
+def dive_info(path: DiveFile, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Say what a dive holds, whether it is whole, and what to do if not."""
+    import msgspec
+
+    from rov.dives.recovery import info
+
+    found = info(path)
+    if as_json:
+        print(msgspec.json.encode(found).decode())
+        return
+    table = Table(
+        "topic", "messages", "Hz", "sha256", title=f"{path.name}: {found.duration_s:.1f} s, {found.size_bytes} B"
+    )
+    for name, topic in found.topics.items():
+        table.add_row(name, str(topic.count), f"{topic.rate_hz:.2f}", topic.sha256[:16])
+    Console().print(table)
+    for key, value in found.metadata.items():
+        print(f"{key}: {value}")
+    if found.mark:
+        print(f"marked {found.mark.marked:%Y-%m-%d}: {found.mark.note or '(no note)'}")
+    for problem in found.problems:
+        print(f"problem: {problem}")
+    if found.advice:
+        print(found.advice)
+
+
+@app.command("recover", epilog="Examples: `rov dive recover dive.mcap`, `rov dive recover dive.mcap --out whole.mcap`")
+def dive_recover(
+    path: DiveFile,
+    out: Annotated[Path | None, typer.Option(help="Where to; without it the dive itself is mended.")] = None,
+    force: Force = False,
+) -> None:
+    """Save every intact message of a cut-off or damaged dive; the result is checked before it replaces anything."""
+    from rov.dives.recovery import recover
+
+    report = recover(path, out, overwrite=force)
+    kept = sum(topic.count for topic in report.topics.values())
+    did = (
+        f"kept {kept} messages in {report.path}, lost {report.lost_bytes} bytes"
+        if report.changed
+        else "was whole already"
+    )
+    print(f"{path}: {did}")
+    for problem in report.problems:
+        print(f"problem: {problem}")
+
+
+@app.command("cut", epilog="Example: `rov dive cut dive.mcap --start 12.5 --end 40 --out part.mcap`")
+def dive_cut(
+    path: DiveFile,
+    start: Annotated[float, typer.Option(min=0, help="Seconds from the start.")],
+    end: Annotated[float, typer.Option(min=0, help="Seconds from the start.")],
+    out: OutFile,
+    force: Force = False,
+) -> None:
+    """Copy a stretch of a dive."""
+    from rov.dives.recovery import cut
+
+    topics = cut(path, out, start, end, overwrite=force)
+    print(f"{out}: {sum(topic.count for topic in topics.values())} messages")
+
+
+@app.command(
+    "mark", epilog="Examples: `rov dive mark dive.mcap --note 'the big grouper'`, `rov dive mark dive.mcap --off`"
+)
+def dive_mark(
+    path: DiveFile,
+    note: Annotated[str, typer.Option(help="Why.")] = "",
+    off: Annotated[bool, typer.Option("--off", help="Take the mark away.")] = False,
+) -> None:
+    """Mark a dive, so that it is never deleted to make room."""
+    from rov.dives.recovery import mark, unmark
+
+    if off:
+        unmark(path)
+        print(f"{path}: no longer marked")
+    else:
+        mark(path, note)
+        print(f"{path}: marked; it is kept until the mark is taken away")

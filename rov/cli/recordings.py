@@ -1,0 +1,170 @@
+"""Commands on recordings and on this machine: replay, detect, bench, doctor."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rov.cli import common
+from rov.cli.common import ConfigFile, Settings, configuration, console
+from rov.errors import UserError
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Examples: `rov replay dive.mcap --out out/`, `rov replay *.mp4 --out out/ --no-overlay`,"
+    " `rov replay dive.mcap --out out/ --diff`, `rov replay pool.mp4 --out out/ --set steering.target=gate_post`"
+)
+def replay(
+    sources: Annotated[list[Path], typer.Argument(help="Dives (.mcap) and videos.")],
+    out: Annotated[Path, typer.Option(help="Folder for dive.mcap, report.json, report.html and overlay.mp4.")],
+    config: ConfigFile = None,
+    setting: Settings = None,
+    overlay: Annotated[bool, typer.Option(help="Draw overlay.mp4, too.")] = True,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Compare with what a dive recorded; exit 1 on a difference.")
+    ] = False,
+) -> None:
+    """Run every stage over recordings, on recorded time. Several sources get a folder each below OUT."""
+    from rov.offline.replay import replay as run
+    from rov.offline.report import write
+    from rov.offline.source import open_source
+
+    settings = configuration(config, setting)
+    if len({source.stem for source in sources}) < len(sources):
+        raise UserError("two sources have the same name; replay them one by one into folders of their own")
+    opened = [open_source(source) for source in sources]
+    for source in opened:
+        if diff and source.path.suffix != ".mcap":
+            raise UserError(f"{source.path}: a video holds nothing to compare with; --diff wants a dive (.mcap)")
+    detector, curve = common.detector(settings), common.curve(settings)
+    different = False
+    for source in opened:
+        folder = out if len(opened) == 1 else out / source.path.stem
+        with common.progress() as bar:
+            task = bar.add_task(source.path.name, total=source.frames or None)
+            result = run(
+                source,
+                settings,
+                detector,
+                curve,
+                folder,
+                overlay=overlay,
+                diff=diff,
+                progress=partial(bar.advance, task),
+            )
+        report = write(result, folder)
+        for sentence in report["skipped"]:
+            print(f"note: {source.path}: {sentence}", file=sys.stderr)
+        found = ", ".join(f"{n} {label}" for label, n in report["detections"].items()) or "no objects"
+        print(
+            f"{source.path.name}: {report['processed']} of {report['frames']} frames in {report['wall_s']:.1f} s"
+            f" ({report['fps']:.0f} frames/s, {report['realtime_factor']:.1f} × real time); {found};"
+            f" see {folder}/report.html"
+        )
+        if result.differences is not None:
+            different |= _print_differences(result.differences)
+        if result.interrupted:
+            print(f"interrupted; {folder} holds what was done so far", file=sys.stderr)
+            raise typer.Exit(130)
+    if different:
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Examples: `rov detect reef.jpg --out dets.json`, `rov detect photos/ dive.mp4 --batch 8 --out d.json`"
+)
+def detect(
+    paths: Annotated[list[Path], typer.Argument(help="Images, folders of them, videos.")],
+    out: Annotated[Path, typer.Option(help="COCO JSON to write.")],
+    batch: Annotated[int | None, typer.Option(min=1, max=256, help="Pictures per network call.")] = None,
+    preview: Annotated[Path | None, typer.Option(help="Folder for pictures with the boxes drawn.")] = None,
+    config: ConfigFile = None,
+    setting: Settings = None,
+) -> None:
+    """Recognise objects in images, folders and videos."""
+    from rov.vision.batch import Stills, detect_all
+
+    settings = configuration(config, setting)
+    stills = Stills(paths)
+    detector = common.detector(settings, batch)
+    with common.progress() as bar:
+        task = bar.add_task("detecting", total=stills.total or None)
+        answer = detect_all(stills, detector, settings.perception.score_min, preview, lambda: bar.advance(task))
+    for sentence in answer["skipped"]:
+        print(f"note: skipped: {sentence}", file=sys.stderr)
+    if not answer["images"]:
+        raise UserError("none of the pictures could be read")
+    try:
+        out.write_text(json.dumps(answer) + "\n")
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}") from None
+    print(f"{len(answer['annotations'])} objects in {len(answer['images'])} pictures: {out}")
+
+
+@app.command(epilog="Examples: `rov bench dive.mp4`, `rov bench dive.mp4 --rounds 5 --json bench.json`")
+def bench(
+    video: Annotated[Path, typer.Argument(help="The video to run on.")],
+    frames: Annotated[int, typer.Option(min=8, help="Frames per round.")] = 300,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 3,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
+    config: ConfigFile = None,
+    setting: Settings = None,
+) -> None:
+    """Measure the pipeline against the bare network and the bare decoder, in the same run."""
+    from rov.offline.bench import bench as run
+
+    settings = configuration(config, setting)
+    figures = run(
+        video,
+        settings,
+        common.detector(settings),
+        common.curve(settings),
+        frames,
+        rounds,
+        lambda text: console.print(text),
+    )
+    speed = Table(
+        "part", "fps", "pipeline's fps over it", title=f"{video.name}, {figures['frames']} frames, median of {rounds}"
+    )
+    for name, fps in figures["fps"].items():
+        speed.add_row(name, f"{fps}", f"{figures['pipeline_over'].get(name, '')}")
+    stages = Table("stage", "p50 ms", "p95 ms", "p99 ms")
+    for name, ms in figures["stages_ms"].items():
+        stages.add_row(name, *(f"{value}" for value in ms.values()))
+    Console().print(speed, stages, f"pipeline {figures['realtime_factor']} × real time, on {figures['device']}")
+    if out:
+        out.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+@app.command(epilog="Example: `rov doctor`")
+def doctor(config: ConfigFile = None, setting: Settings = None) -> None:
+    """Say what this machine has and lacks, and what to do. Exit 1 when replay could not run."""
+    from rov.doctor import examine
+
+    table = Table("", "what", "found", "what to do")
+    marks = {"ok": "[green]✓[/]", "slow": "[yellow]~[/]", "missing": "[red]✗[/]"}
+    broken = False
+    for finding in examine(configuration(config, setting)):
+        table.add_row(marks[finding.state], finding.what, finding.found, finding.do)
+        broken |= finding.state == "missing" and finding.needed
+    Console().print(table)
+    if broken:
+        raise typer.Exit(1)
+
+
+def _print_differences(differences: list[Any]) -> bool:
+    table = Table("topic", "compared", "differing", "worst", "tolerance", "", title="against what was recorded")
+    for row in differences:
+        verdict = "[green]same[/]" if row.same else f"[red]differs[/] {row.first}"
+        table.add_row(row.topic, str(row.compared), str(row.differing), f"{row.worst:.3g}", row.tolerance, verdict)
+    Console().print(table)
+    return not all(row.same for row in differences)
