@@ -6,6 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ def bench(
 ) -> dict[str, Any]:
     """Bare decoder, bare network and the whole pipeline in turn, `rounds` times; medians and ratios round by round.
 
-    The bare network has its pictures ready in memory, batch and threads as configured, and the machine to itself;
-    `network_all_cores` is the same with every core, which the pipeline shares with decoding and writing. The pipeline
-    does everything but the overlay.
+    The bare network has its pictures ready in memory, batch and threads as configured, and the machine to itself, one
+    batch at a time; `network_all_cores` has as many under way as there are cores, as the pipeline, which shares these
+    cores with decoding and writing. The pipeline does everything but the overlay.
     """
     pictures = []
     for shot in Video(video).shots():
@@ -38,16 +39,13 @@ def bench(
     batch = detector.prepare(pictures[: detector.batch]).pictures
     detector.infer(batch)  # warm up
 
-    threads = torch.get_num_threads()
     rows: dict[str, list[float]] = {"decoder": [], "network": [], "network_all_cores": [], "pipeline": []}
     stages: dict[str, list[float]] = {}
     for number in range(1, rounds + 1):
         tell(f"round {number} of {rounds}")
         rows["decoder"].append(frames / _seconds(lambda: _decode(video, frames)))
-        rows["network"].append(frames / _seconds(lambda: _infer(detector, batch, frames)))
-        torch.set_num_threads(torch.multiprocessing.cpu_count())
-        rows["network_all_cores"].append(frames / _seconds(lambda: _infer(detector, batch, frames)))
-        torch.set_num_threads(threads)
+        rows["network"].append(frames / _seconds(lambda: _infer(detector, batch, frames, 1)))
+        rows["network_all_cores"].append(frames / _seconds(lambda: _infer(detector, batch, frames, detector.workers)))
         with tempfile.TemporaryDirectory() as out:
             result = replay(open_source(video), config, detector, curve, Path(out), overlay=False, limit=frames)
         rows["pipeline"].append(result.processed / result.wall_s)
@@ -61,7 +59,8 @@ def bench(
         "device": str(detector.device),
         "precision": str(detector.dtype).removeprefix("torch."),
         "batch": detector.batch,
-        "threads": threads,
+        "threads": torch.get_num_threads(),
+        "workers": detector.workers,
         "fps": {name: round(statistics.median(values), 1) for name, values in rows.items()},
         "fps_all_rounds": {name: [round(value, 1) for value in values] for name, values in rows.items()},
         "pipeline_over": {
@@ -87,9 +86,10 @@ def _decode(video: Path, frames: int) -> None:
             return
 
 
-def _infer(detector: Detector, batch: Image, frames: int) -> None:
-    for _ in range(0, frames, detector.batch):
-        detector.infer(batch)
+def _infer(detector: Detector, batch: Image, frames: int, workers: int) -> None:
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(detector.infer, [batch] * -(-frames // detector.batch)):
+            pass
 
 
 def _ratio(ours: list[float], reference: list[float]) -> float:

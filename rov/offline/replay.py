@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -86,7 +88,8 @@ def replay(
     with Output(out, source, result, overlay) as output:
         items = timed(source.items, result.stages_ms["decode"])
         groups = ahead(prepared(grouped(items, detector.batch, limit), detector), 2)
-        stream = ahead(detected(groups, detector, config.perception.score_min, result.stages_ms["detect"]), 8)
+        found = detected(groups, detector, config.perception.score_min, result.stages_ms["detect"], detector.workers)
+        stream = ahead(found, 8)
         try:
             for item, objects in stream:
                 if isinstance(item, Record):
@@ -219,16 +222,33 @@ def prepared(groups: Iterable[list[Item]], detector: Detector) -> Iterator[tuple
 
 
 def detected(
-    groups: Iterable[tuple[list[Item], Batch | None]], detector: Detector, score_min: float, ms: list[float]
+    groups: Iterable[tuple[list[Item], Batch | None]],
+    detector: Detector,
+    score_min: float,
+    ms: list[float],
+    workers: int,
 ) -> Iterator[tuple[Item, tuple[Detection, ...]]]:
-    """Each item with what was found in it; messages have nothing."""
-    for group, batch in groups:
+    """Each item with what was found in it, in order; messages have nothing. `workers` groups are under way at once."""
+
+    def look(batch: Batch | None) -> tuple[list[tuple[Detection, ...]], float]:
         began = time.perf_counter()
         found = detector.objects(batch, detector.infer(batch.pictures), score_min) if batch else []
-        ms += [(time.perf_counter() - began) * 1e3 / len(found)] * len(found) if found else []
-        answers = iter(found)
-        for item in group:
-            yield item, (next(answers) if isinstance(item, Shot) else ())
+        return found, (time.perf_counter() - began) * 1e3
+
+    waiting: deque[tuple[list[Item], Future[tuple[list[tuple[Detection, ...]], float]]]] = deque()
+    with ThreadPoolExecutor(workers, "network") as pool:
+        iterator = iter(groups)
+        while True:
+            for group, batch in islice(iterator, workers + 1 - len(waiting)):
+                waiting.append((group, pool.submit(look, batch)))
+            if not waiting:
+                return
+            group, future = waiting.popleft()
+            found, took = future.result()
+            ms += [took / len(found)] * len(found) if found else []
+            answers = iter(found)
+            for item in group:
+                yield item, (next(answers) if isinstance(item, Shot) else ())
 
 
 def timed(items: Iterable[Item], ms: list[float]) -> Iterator[Item]:

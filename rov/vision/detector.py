@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,6 +81,12 @@ class Detector:
     def _cuda(self) -> bool:
         return self.device.type == "cuda"
 
+    @property
+    def workers(self) -> int:
+        """How many batches are best under way at once where there are many: on processors one per core, each with a
+        thread of its own, which beats sharing one batch among the cores; on a GPU one."""
+        return 1 if self._cuda else max(1, len(os.sched_getaffinity(0)) // torch.get_num_threads())
+
     def detect(self, images: Sequence[Image], score_min: float) -> list[tuple[Detection, ...]]:
         """Objects of each picture, best first, boxes in its own pixels. Any number of pictures."""
         found: list[tuple[Detection, ...]] = []
@@ -103,7 +110,7 @@ class Detector:
         if self.pinned is not None:
             source = self.pinned.copy_(source)
         x = source.to(self.device, non_blocking=True).permute(0, 3, 1, 2)  # (B, 3, S, S), channels last in memory
-        x = x.to(self.dtype).sub_(self.card.input.mean).div_(self.card.input.std)
+        x = (x * (1 / self.card.input.std)).sub_(self.card.input.mean / self.card.input.std).to(self.dtype)
         scores, kinds, boxes = decode(*self.net(x))
         packed = torch.cat((scores[..., None], kinds[..., None].float(), boxes), dim=-1)
         return np.asarray(packed.cpu().numpy(), np.float32)  # one sync per batch
