@@ -29,7 +29,7 @@ from torch import Tensor
 
 from models import augment, data, metrics
 from rov.assets import checkout
-from rov.vision.detector import Detector, InputSpec, sha256
+from rov.vision.detector import Detector, InputSpec, cpu_has_bfloat16, sha256
 from rov.vision.footage import read_image
 from rov.vision.network import STRIDE, DetectorNet
 
@@ -47,8 +47,8 @@ class Recipe:
     sets: tuple[str, ...] = ("transdec", "tub", "aquarium")
     draws: tuple[int, ...] = (800, 450, 350)
     """Pictures per epoch from each set, drawn anew every epoch."""
-    size: int = 384
-    """Side of the network's input, pixels."""
+    size: int = 352
+    """Side of the network's input, pixels. 384 costs a fifth more time and gained nothing in validation."""
     epochs: int = 50
     batch: int = 16
     rate: float = 2e-3
@@ -192,6 +192,7 @@ def train(recipe: Recipe, out: Path, device: torch.device, start: Path | None) -
         multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.average),  # type: ignore[no-untyped-call]
         use_buffers=True,
     )
+    fast = device.type == "cuda" or cpu_has_bfloat16()  # elsewhere bfloat16 is emulated
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
     epoch, step, spec = 0, 0, InputSpec(recipe.size, 127.5, 64.0)
     checkpoint = out / "checkpoint.pt"
@@ -220,7 +221,7 @@ def train(recipe: Recipe, out: Path, device: torch.device, start: Path | None) -
                 for group in optimiser.param_groups:
                     group["lr"] = learning_rate(recipe, step)
                 x = ((image.to(device).float() - spec.mean) / spec.std).permute(0, 3, 1, 2)  # (B, 3, S, S)
-                with torch.autocast(device.type, torch.bfloat16):
+                with torch.autocast(device.type, torch.bfloat16, enabled=fast):
                     heat, distances = net(x)
                 focal, box = losses(heat.float(), distances.float(), *(w.to(device) for w in want))
                 optimiser.zero_grad(set_to_none=True)
