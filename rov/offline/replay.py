@@ -236,7 +236,8 @@ def detected(
         return found, (time.perf_counter() - began) * 1e3
 
     waiting: deque[tuple[list[Item], Future[tuple[list[tuple[Detection, ...]], float]]]] = deque()
-    with ThreadPoolExecutor(workers, "network") as pool:
+    pool = ThreadPoolExecutor(workers, "network")
+    try:
         iterator = iter(groups)
         while True:
             for group, batch in islice(iterator, workers + 1 - len(waiting)):
@@ -249,6 +250,8 @@ def detected(
             answers = iter(found)
             for item in group:
                 yield item, (next(answers) if isinstance(item, Shot) else ())
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def timed(items: Iterable[Item], ms: list[float]) -> Iterator[Item]:
