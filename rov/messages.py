@@ -198,6 +198,25 @@ class Health(Message, frozen=True, kw_only=True):
     dropped: int = 0
 
 
+class Setting(msgspec.Struct, frozen=True):
+    """One key of the configuration, as `guard.gain`, and its value as JSON (which is how TOML writes it, too)."""
+
+    key: str
+    value: str
+
+
+class Edit(Message, frozen=True, kw_only=True):
+    """What the saved configuration says now, checked: every live key."""
+
+    settings: tuple[Setting, ...]
+
+
+class Tuning(Message, frozen=True, kw_only=True):
+    """What holds from `t` on: every live key. What comes from frames follows a moment later (`rov.tuning`)."""
+
+    settings: tuple[Setting, ...]
+
+
 # ---- what an operator may say ----------------------------------------------------------------------------------
 
 
@@ -232,7 +251,8 @@ class SetMode(Command, frozen=True, kw_only=True, tag="mode"):
 
 
 class SetTarget(Command, frozen=True, kw_only=True, tag="target"):
-    """What `follow` follows: a class name, and how high in the image it shall be (fraction of the height)."""
+    """What `follow` follows: a class name, and how high in the image it shall be (fraction of the height; None: as
+    high as before)."""
 
     label: str
     size: float | None = None
@@ -286,6 +306,8 @@ TOPICS: dict[str, Topic] = {
     "wrench": Topic(Wrench, "pilotd", "state", 50.0),
     "thrusters": Topic(ThrusterCommand, "pilotd", "state", 50.0),
     "pilot": Topic(PilotStatus, "pilotd", "state", 5.0),
+    "edit": Topic(Edit, "supervisor", "state", 1.0),
+    "tuning": Topic(Tuning, "pilotd", "state", 1.0),
     "health": Topic(Health, "all", "state", 1.0),
     "events": Topic(Event, "all", "event", 0.0),
     "commands": Topic(Command, "operator", "event", 0.0),

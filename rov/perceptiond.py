@@ -13,9 +13,10 @@ import torch
 
 from rov.assets import find
 from rov.bus import Pub, Sub
-from rov.messages import Event, Frame, Health, PilotStatus
+from rov.messages import Event, Frame, Health, Tuning
 from rov.process import Meter, start
 from rov.ring import RingReader
+from rov.tuning import Schedule
 from rov.vision.detector import Detector
 from rov.vision.perception import Perception
 
@@ -26,10 +27,10 @@ def main() -> int:
     wanted = config.perception
     torch.set_num_threads(wanted.threads)
     pub = Pub("perceptiond", process.root)
-    frames, pilot = Sub(Frame, process.root, hz=wanted.rate_hz), Sub(PilotStatus, process.root)
+    frames, tunings = Sub(Frame, process.root, hz=wanted.rate_hz), Sub(Tuning, process.root)
     ring = RingReader(process.ring)
     detector = Detector(find(wanted.weights), wanted.device, wanted.precision, batch=1)
-    perception = Perception(config)
+    perception, schedule = Perception(config), Schedule(config)
     for _ in range(3):  # the first runs choose kernels and take seconds on some machines
         detector.detect([np.zeros((480, 640, 3), np.uint8)], wanted.score_min)
     now = time.monotonic_ns()
@@ -41,9 +42,10 @@ def main() -> int:
             image = ring.read(frame) if frame.frame_id != last and time.monotonic_ns() >= due else None
             if image is not None:
                 last, due = frame.frame_id, max(due + int(1e9 / wanted.rate_hz), time.monotonic_ns() - 5_000_000)
-                if pilot.update(time.monotonic_ns()) and pilot.msg is not None:
-                    perception.aim(pilot.msg.target)
-                found = detector.detect([image], wanted.score_min)[0]
+                if tunings.update(time.monotonic_ns()) and tunings.msg is not None:
+                    schedule.hear(tunings.msg.settings, tunings.msg.t)
+                perception.tune(schedule.at(frame.frame_t))
+                found = detector.detect([image], perception.config.perception.score_min)[0]
                 now = time.monotonic_ns()
                 detections = perception.detections(frame, found, now)
                 tracks = perception.track(detections, now)

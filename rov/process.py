@@ -36,6 +36,7 @@ def start() -> Process:
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor's to answer
     return Process(load(Path(sys.argv[1])), Path(sys.argv[2]), stopped)
 
 

@@ -20,7 +20,9 @@ from typing import NamedTuple
 
 from rov.bus import Pub, PublicPub, Sub, inbox
 from rov.config import Config
-from rov.messages import Detections, Event, Frame, PilotStatus
+from rov.keys import gate_of
+from rov.messages import Detections, Event, Frame, PilotStatus, Tuning
+from rov.saved import Saved
 
 STARTS_MAX, STARTS_S = 5, 60.0
 """A process that dies more often than this stays down: something is wrong that starting again does not mend."""
@@ -64,12 +66,17 @@ class Running:
 def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
     """Run until a signal or until a vital process stays down; returns the exit code."""
     root = Path(tempfile.mkdtemp(prefix="rov-", dir=os.environ.get("RUNTIME_DIRECTORY")))
-    stopped = threading.Event()
+    stopped, asked = threading.Event(), threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    public, mail, pub = PublicPub(config.bus.public), inbox("public", root), Pub("supervisor", root)
+    at_terminal = os.isatty(0)
+    # SIGHUP asks to read the configuration again, unless it says that the terminal we were started from is gone.
+    signal.signal(signal.SIGHUP, lambda *_: (stopped if at_terminal and not os.isatty(0) else asked).set())
+    gate = gate_of(config.bus.keys)
+    public, mail, pub = PublicPub(config.bus.public, gate), inbox("public", root), Pub("supervisor", root)
+    saved, tunings = Saved(config_path, config, root), Sub(Tuning, root)
     pilot, frames, found = Sub(PilotStatus, root), Sub(Frame, root), Sub(Detections, root)
-    children = [Running(child, [str(config_path), str(root)]) for child in CHILDREN]
+    children = [Running(child, [str(saved.running_path), str(root)]) for child in CHILDREN]
     failed = False
 
     def say(level: str, code: str, text: str) -> None:
@@ -88,6 +95,14 @@ def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
             if isinstance(entry.message, Event) and entry.message.source != "supervisor":
                 tell(f"{entry.message.level}: {entry.message.text}")
         now = time.monotonic_ns()
+        if tunings.update(now) and tunings.msg is not None:
+            saved.hold(tunings.msg.settings)
+        again = asked.is_set()
+        asked.clear()
+        for message in saved.update(now, asked=again):
+            pub.send(message)
+            if isinstance(message, Event):
+                tell(f"{message.level}: {message.text}")
         for each in children:
             if each.process is None or each.given_up or each.process.poll() is None:
                 continue
@@ -119,6 +134,8 @@ def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
     for entry in mail.read(10_000):
         public.forward(entry.topic, entry.payload)
     public.close()
+    if gate:
+        gate.close()
     mail.close()
     pub.close()
     for path in root.iterdir():

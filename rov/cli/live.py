@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rov.cli.common import ConfigFile, configuration, console
-from rov.config import load
+from rov.checks import load_checked
 from rov.errors import UserError
 
 app = typer.Typer()
@@ -19,7 +19,7 @@ def run(path: Annotated[Path, typer.Argument(help="The configuration.")] = Path(
     """Run the daemon: camera, perception, pilot and recorder. Ctrl-C stops it, neutral and disarmed."""
     from rov.supervisor import run as supervise
 
-    raise typer.Exit(supervise(path, load(path), lambda text: console.print(text, highlight=False)))
+    raise typer.Exit(supervise(path, load_checked(path), lambda text: console.print(text, highlight=False)))
 
 
 @app.command(epilog="Examples: `rov listen`, `rov listen events pilot`")

@@ -6,12 +6,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from rov import tuning
 from rov.config import Config
 from rov.link.board import ThrusterLink
 from rov.messages import (
     AnyCommand,
     Arm,
     Disarm,
+    Edit,
     Event,
     Message,
     Mode,
@@ -22,12 +24,15 @@ from rov.messages import (
     Sticks,
     Stop,
     TakeOver,
+    Tuning,
     VehicleState,
 )
 from rov.motion.pilot import Pilot
 
 STATUS_NS = 200_000_000
 """The pilot's status goes out at 5 Hz."""
+TUNING_NS = 1_000_000_000
+"""What holds is said anew at 1 Hz, for processes that have just started, and for dives."""
 MIN_CELL_V = 0.5
 """A cell below this is not measured."""
 
@@ -35,9 +40,14 @@ MIN_CELL_V = 0.5
 class Helm:
     """The pilot, its link, and the rows of the safety table that neither knows alone."""
 
-    def __init__(self, config: Config, pilot: Pilot, link: ThrusterLink):
-        self.config, self.pilot, self.link = config, pilot, link
-        self.target = config.steering.target
+    def __init__(self, config: Config, pilot: Pilot, link: ThrusterLink, classes: tuple[str, ...] = ()):
+        """`classes` are those that the detector knows; without any, every target is taken."""
+        self.config, self.pilot, self.link, self.classes = config, pilot, link, classes
+        self.saved = tuning.values(config)
+        """What the file said last. Only what changes in it is applied, or it would undo what an operator has set."""
+        self.held: tuning.Values = {}
+        """What may be applied only while disarmed."""
+        self.tuning_t: int | None = None
         self.arming = False
         self.operator = ""
         self.no_operator_t: int | None = None
@@ -68,7 +78,7 @@ class Helm:
             case SetMode():
                 return self.pilot.request_mode(command.mode, sent_t)
             case SetTarget():
-                self.target = command.label
+                return self._aim(command.label, command.size, now)
             case Sticks():
                 self.stick_id += 1
                 axes = {"surge": command.surge, "sway": command.sway, "heave": command.heave, "yaw": command.yaw}
@@ -78,10 +88,58 @@ class Helm:
                 self._say(now, "info", "operator", f"the operator is {command.session}")
         return ""
 
+    def _aim(self, label: str, size: float | None, now: int) -> str:
+        """Follow another class; returns why not, or nothing."""
+        if self.classes and label not in self.classes:
+            return f"{label} is no class that the detector knows; there are {', '.join(self.classes)}"
+        if size is not None and not 0 < size < 1:
+            return f"size {size:g} is not between 0 and 1: it is a fraction of the picture's height"
+        steering = self.config.steering
+        wanted: tuning.Values = {"steering.target": label, "steering.size": steering.size if size is None else size}
+        self._apply(tuning.differences(tuning.values(self.config), wanted), now)
+        return ""
+
+    # ---- what is tuned -----------------------------------------------------------------------------------------
+
+    def tune(self, edit: Edit, now: int) -> None:
+        """Take over what was changed in the saved configuration. While armed, safety keys only tighten: what would
+        loosen one is held until the vehicle is disarmed, or the file says otherwise."""
+        news = tuning.received(edit.settings)
+        changed = tuning.differences(self.saved, news)
+        self.saved = news
+        for key in changed:
+            self.held.pop(key, None)
+        current = tuning.values(self.config)
+        if self.pilot.armed:
+            self.held |= {key: new for key, new in changed.items() if tuning.looser(key, current[key], new)}
+            for key in changed.keys() & self.held.keys():
+                text = f"{key} stays {current[key]} while armed; {changed[key]} is less safe, and holds once disarmed"
+                self._say(now, "warning", "tuning_held", text)
+        self._apply({key: new for key, new in changed.items() if key not in self.held}, now)
+
+    def _apply(self, changes: tuning.Values, now: int) -> None:
+        """Let these values hold from now on, everywhere."""
+        current = tuning.values(self.config)
+        changes = tuning.differences(current, changes)
+        if not changes:
+            return
+        self.config = tuning.tuned(self.config, changes)
+        self.pilot.tune(self.config, now)
+        self.link.surface_pa, self.link.density = self.config.link.surface_pa, self.config.link.density
+        self.tuning_t = None
+        for key, new in changes.items():
+            self._say(now, "info", "tuned", f"{key} is {new}, was {current[key]}")
+
     # ---- one tick ----------------------------------------------------------------------------------------------
 
     def act(self, operator: str, now: int) -> Iterator[Message]:
         """One step: read the link, decide, send; yields what there is to publish."""
+        if self.held and not self.pilot.armed:
+            held, self.held = self.held, {}
+            self._apply(held, now)
+        if self.tuning_t is None or now - self.tuning_t >= TUNING_NS:
+            self.tuning_t = now
+            yield Tuning(t=now, settings=tuning.settings(self.config))  # before what it changes
         yield from self.link.poll(now)
         vehicle = self.link.state
         if vehicle is not None:
@@ -91,10 +149,10 @@ class Helm:
         self._miss(operator, now)
         output = self.pilot.step(None, vehicle, now)
         self.link.send(output.thrusters.values, self.pilot.armed, now)
+        if vehicle is not None:
+            yield vehicle  # what it acted on, before what it did: a replay hears them in this order
         yield output.thrusters
         yield output.wrench
-        if vehicle is not None:
-            yield vehicle
         yield from output.events
         events, self.events = self.events, []
         yield from events
@@ -105,7 +163,7 @@ class Helm:
                 armed=self.pilot.armed,
                 mode=self.pilot.mode,
                 operator=operator,
-                target=self.target,
+                target=self.config.steering.target,
                 refused=self.pilot.refused,
             )
 

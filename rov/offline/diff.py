@@ -20,12 +20,14 @@ from rov.messages import (
     Setpoint,
     ThrusterCommand,
     Tracks,
+    Tuning,
     Wrench,
     topic_of,
 )
 from rov.motion.thrusters import Curve
 from rov.offline.rover import Rover
 from rov.offline.source import Source
+from rov.tuning import Schedule
 from rov.vision.perception import Perception
 
 SCORE_TOLERANCE = 0.1
@@ -63,7 +65,7 @@ class Diff:
     """Fed with everything a dive holds, in order, and with what the detector finds now."""
 
     def __init__(self, config: Config, curve: Curve, source: Source):
-        self.score_min = config.perception.score_min
+        self.schedule = Schedule(config, recorded=True)
         self.perception = Perception(config)
         self.rover = Rover(config, curve, source.has_vehicle, source.ticks, source.start)
         self.now: dict[tuple[str, int], Message] = {}
@@ -79,7 +81,12 @@ class Diff:
 
     def recorded(self, message: object) -> None:
         """A recorded message: compared with what is computed now, then fed to the stage behind it."""
+        if isinstance(message, Detections | Tracks | Observation):
+            self.perception.tune(self.schedule.at(message.frame_t))
         match message:
+            case Tuning():
+                self.schedule.hear(message.settings, message.t)
+                self._hear(message)
             case Detections():
                 self._compare(message)
                 self._computed(self.perception.track(message, message.t))
@@ -102,8 +109,11 @@ class Diff:
                 if wrench := self.now.pop(("recorded wrench", message.t), None):
                     self._compare(wrench)
             case Message() if not isinstance(message, Frame):
-                for _ in self.rover.hear(message):
-                    pass
+                self._hear(message)
+
+    def _hear(self, message: Message) -> None:
+        for _ in self.rover.hear(message):
+            pass
 
     def summary(self) -> list[Difference]:
         """The table; what was computed but never recorded counts as differing."""
@@ -121,7 +131,7 @@ class Diff:
         if now is None:
             self._count(topic, then, 0.0, "recorded, not computed now")
         elif isinstance(now, Detections) and isinstance(then, Detections):
-            self._count(topic, then, *detections_differ(now, then, self.score_min))
+            self._count(topic, then, *detections_differ(now, then, self.perception.config.perception.score_min))
         else:
             worst, where = numbers_differ(now, then)
             self._count(topic, then, worst, where)

@@ -21,12 +21,13 @@ import cv2
 from rov.config import Config
 from rov.dives.dive import DiveWriter, Record, TopicDigest
 from rov.errors import UserError
-from rov.messages import Detection, Frame, Message, Setpoint, ThrusterCommand, topic_of
+from rov.messages import Detection, Frame, Message, Setpoint, ThrusterCommand, Tuning, topic_of
 from rov.motion.thrusters import Curve
 from rov.offline.diff import Diff, Difference
 from rov.offline.pipeline import Behind, ahead, step_back
 from rov.offline.rover import Rover
 from rov.offline.source import Item, Source
+from rov.tuning import Schedule
 from rov.vision.detector import Batch, Detector
 from rov.vision.footage import Shot
 from rov.vision.overlay import OverlayWriter, draw
@@ -83,23 +84,27 @@ def replay(
     result = Result(source.path, config, detector.card.weights_sha256, source.frames, has_vehicle=source.has_vehicle)
     perception, rover = Perception(config), Rover(config, curve, source.has_vehicle, source.ticks, source.start)
     comparison = Diff(config, curve, source) if diff else None
+    schedule = Schedule(config, recorded=True)
     sys.setswitchinterval(SWITCH_S)
     began, first_t, last_t = time.perf_counter(), None, 0
     with Output(out, source, result, overlay) as output:
         items = timed(source.items, result.stages_ms["decode"])
         groups = ahead(prepared(grouped(items, detector.batch, limit), detector), 2)
-        found = detected(groups, detector, config.perception.score_min, result.stages_ms["detect"], detector.workers)
+        found = detected(groups, detector, config, result.stages_ms["detect"], detector.workers)
         stream = ahead(found, 8)
         try:
             for item, objects in stream:
                 if isinstance(item, Record):
                     output.say(rover.hear(item.data))
+                    if isinstance(item.data, Tuning):
+                        schedule.hear(item.data.settings, item.data.t)
                     if comparison:
                         comparison.recorded(item.data)
                     continue
                 with timer(result.stages_ms["control"]):
                     output.say(rover.sail(item.t))
                 frame = frame_of(item)
+                perception.tune(schedule.at(item.t))
                 with timer(result.stages_ms["track"]):
                     detections = perception.detections(frame, objects, item.t)
                     tracks = perception.track(detections, item.t)
@@ -224,15 +229,17 @@ def prepared(groups: Iterable[list[Item]], detector: Detector) -> Iterator[tuple
 def detected(
     groups: Iterable[tuple[list[Item], Batch | None]],
     detector: Detector,
-    score_min: float,
+    config: Config,
     ms: list[float],
     workers: int,
 ) -> Iterator[tuple[Item, tuple[Detection, ...]]]:
     """Each item with what was found in it, in order; messages have nothing. `workers` groups are under way at once."""
 
-    def look(batch: Batch | None) -> tuple[list[tuple[Detection, ...]], float]:
+    schedule = Schedule(config, recorded=True)
+
+    def look(batch: Batch | None, limits: list[float]) -> tuple[list[tuple[Detection, ...]], float]:
         began = time.perf_counter()
-        found = detector.objects(batch, detector.infer(batch.pictures), score_min) if batch else []
+        found = detector.objects(batch, detector.infer(batch.pictures), limits) if batch else []
         return found, (time.perf_counter() - began) * 1e3
 
     waiting: deque[tuple[list[Item], Future[tuple[list[tuple[Detection, ...]], float]]]] = deque()
@@ -241,7 +248,7 @@ def detected(
         iterator = iter(groups)
         while True:
             for group, batch in islice(iterator, workers + 1 - len(waiting)):
-                waiting.append((group, pool.submit(look, batch)))
+                waiting.append((group, pool.submit(look, batch, thresholds(group, schedule))))
             if not waiting:
                 return
             group, future = waiting.popleft()
@@ -252,6 +259,17 @@ def detected(
                 yield item, (next(answers) if isinstance(item, Shot) else ())
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def thresholds(group: list[Item], schedule: Schedule) -> list[float]:
+    """`score_min` for each picture of a group, as it was tuned on the way."""
+    found = []
+    for item in group:
+        if isinstance(item, Shot):
+            found.append(schedule.at(item.t).perception.score_min)
+        elif isinstance(item.data, Tuning):
+            schedule.hear(item.data.settings, item.data.t)
+    return found
 
 
 def timed(items: Iterable[Item], ms: list[float]) -> Iterator[Item]:

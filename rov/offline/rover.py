@@ -15,10 +15,12 @@ from rov.messages import (
     Setpoint,
     Stop,
     ThrusterCommand,
+    Tuning,
     VehicleState,
 )
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import Curve
+from rov.tuning import Schedule, tuned
 
 
 class Rover:
@@ -28,6 +30,7 @@ class Rover:
         """`ticks`: the recording says when the pilot acted. `start`: what it was doing when the recording began;
         without that it is armed and follows."""
         self.pilot = Pilot(config, curve, vehicle_expected=has_vehicle)
+        self.tunings = Schedule(config, recorded=True)
         self.period = int(1e9 / config.control.rate_hz)
         self.ticks = ticks
         self.start = start
@@ -44,6 +47,10 @@ class Rover:
                 yield message
             case Command():
                 self.obey(message)
+                yield message
+            case Tuning():
+                if changed := self.tunings.hear(message.settings, message.t):
+                    self.pilot.tune(tuned(self.pilot.config, changed), message.t)
                 yield message
             case ThrusterCommand() if self.ticks:
                 yield from self.act(message.t)

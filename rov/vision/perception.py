@@ -28,13 +28,13 @@ class Perception:
     def __init__(self, config: Config):
         self.config = config
         self.tracker = Tracker(config.tracking)
-        self.target = config.steering.target
         self.following: int | None = None
 
-    def aim(self, label: str) -> None:
-        """Follow this class from now on."""
-        if label and label != self.target:
-            self.target, self.following = label, None
+    def tune(self, config: Config) -> None:
+        """Go on with other live values, from the next frame on."""
+        if config.steering.target != self.config.steering.target:
+            self.following = None
+        self.config, self.tracker.config = config, config.tracking
 
     def detections(self, frame: Frame, found: tuple[Detection, ...], t: int) -> Detections:
         return Detections(
@@ -45,7 +45,7 @@ class Perception:
         return self.tracker.step(detections, t)
 
     def observe(self, tracks: Tracks) -> Observation:
-        observation = observe(tracks, self.target, self.following, self.config.camera.hfov_deg)
+        observation = observe(tracks, self.config.steering.target, self.following, self.config.camera.hfov_deg)
         self.following = observation.track_id if observation.visible else None
         return observation
 
