@@ -37,7 +37,8 @@ class Saved:
         self.running = config
         """What the processes hold: live keys as tuned, all others as at the start."""
         self.seen = self.read = _look(path)
-        self.looked_t = self.said_t = 0
+        self.looked_t = 0
+        self.said_t: int | None = None
         self._keep()
 
     def update(self, now: int, *, asked: bool = False) -> Iterator[Message]:
@@ -45,9 +46,9 @@ class Saved:
         if asked or now - self.looked_t >= LOOK_NS:
             self.looked_t, before, self.seen = now, self.seen, _look(self.path)
             if asked or (self.seen == before != self.read):
-                self.read, self.said_t = self.seen, 0
+                self.read, self.said_t = self.seen, None
                 yield from self._read(now)
-        if now - self.said_t >= REPEAT_NS:
+        if self.said_t is None or now - self.said_t >= REPEAT_NS:
             self.said_t = now
             yield Edit(t=now, settings=tuning.settings(self.config))
 
