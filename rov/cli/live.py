@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from rov.cli.common import ConfigFile, configuration, console
 from rov.checks import load_checked
+from rov.cli.common import ConfigFile, configuration, console
 from rov.errors import UserError
 
 app = typer.Typer()

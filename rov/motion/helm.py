@@ -49,6 +49,8 @@ class Helm:
         """What may be applied only while disarmed."""
         self.tuning_t: int | None = None
         self.arming = False
+        self.asked_t = 0
+        """When the arming under way was asked for."""
         self.operator = ""
         self.no_operator_t: int | None = None
         self.since: dict[str, int] = {}
@@ -72,8 +74,8 @@ class Helm:
                 self.pilot.disarm(now)
                 self.link.disarm(now)
             case Arm():
-                reason = self.pilot.lacking(self.pilot.mode, now) or self.link.arm(now)
-                self.arming = not reason
+                reason = self.pilot.voided(sent_t) or self.pilot.lacking(self.pilot.mode, now) or self.link.arm(now)
+                self.arming, self.asked_t = not reason, sent_t
                 return reason
             case SetMode():
                 return self.pilot.request_mode(command.mode, sent_t)
@@ -171,7 +173,7 @@ class Helm:
         """The pilot is armed once the board has been tested; a board that is no longer trusted disarms it."""
         if self.arming and self.link.live:
             self.arming = False
-            if reason := self.pilot.arm(now):
+            if reason := self.pilot.arm(self.asked_t):
                 self.link.disarm(now)
                 self._say(now, "warning", "arming_refused", reason)
         elif self.arming and not self.link.testing:

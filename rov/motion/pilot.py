@@ -140,13 +140,16 @@ class Pilot:
 
     def request_mode(self, mode: Mode, t: int) -> str:
         """Change the mode. `t` is when that was asked for; returns why it is refused, or nothing."""
-        if self._voided(t):
-            self.refused = f"{mode.value} was asked for before the stop; ask again"
-        else:
-            self.refused = self.lacking(mode, t)
+        self.refused = self.voided(t) or self.lacking(mode, t)
         if not self.refused and mode is not self.mode:
             self._change(mode, t, "info", "mode", f"{mode.value}, was {self.mode.value}")
         return self.refused
+
+    def voided(self, t: int) -> str:
+        """Why nothing that was made or asked for at `t` counts any more, or nothing."""
+        return (
+            "it was asked for before the stop; ask again" if self.stopped_t is not None and t <= self.stopped_t else ""
+        )
 
     def lacking(self, mode: Mode, t: int) -> str:
         """A sentence about what a mode lacks, or nothing."""
@@ -230,7 +233,7 @@ class Pilot:
         last = self.setpoints.get(setpoint.source)
         if last is not None and (setpoint.frame_t <= last.frame_t or 0 <= setpoint.frame_id == last.frame_id):
             return  # the same again, or a frame that does not advance
-        if self._voided(setpoint.t):
+        if self.voided(setpoint.t):
             return
         self.flaws.pop(setpoint.source, None)
         finite = all(map(math.isfinite, (setpoint.surge, setpoint.sway, setpoint.heave, setpoint.yaw)))
@@ -325,10 +328,6 @@ class Pilot:
         """The setpoint that may move the vehicle in a mode now."""
         last = self.setpoints.get(SOURCE.get(mode, ""))
         return last if last is not None and _fresh(last.frame_t, t, self.config.guard.setpoint_stale_ms) else None
-
-    def _voided(self, t: int) -> bool:
-        """Was what was made at `t` made before the last stop?"""
-        return self.stopped_t is not None and t <= self.stopped_t
 
     def _tilt(self) -> float:
         """Angle in rad between the body's down and the world's: its cosine is cos(roll) cos(pitch)."""
