@@ -268,7 +268,9 @@ class Sticks(Command, frozen=True, kw_only=True, tag="sticks"):
 
 
 class TakeOver(Command, frozen=True, kw_only=True, tag="take_over"):
-    """This session becomes the operator's."""
+    """This session becomes the operator's. `displace`: also where another operator is there."""
+
+    displace: bool = False
 
 
 AnyCommand = Heartbeat | Arm | Disarm | Stop | SetMode | SetTarget | Sticks | TakeOver

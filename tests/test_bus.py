@@ -352,7 +352,8 @@ def test_one_operator_at_a_time() -> None:
     assert "operator is ann" in bob.tell(Arm, 3 * S)
     assert "operator is ann" in bob.tell(Heartbeat, 3 * S)
     assert core.heard_t == 2 * S  # his heartbeat did not count for her
-    assert bob.tell(TakeOver, 3 * S) == "" and core.operator(3 * S) == "bob"
+    assert "the operator is ann, and is there" in bob.tell(TakeOver, 3 * S) and core.operator(3 * S) == "ann"
+    assert bob.tell(TakeOver, 3 * S, displace=True) == "" and core.operator(3 * S) == "bob"
     assert "operator is bob" in ann.tell(Disarm, 3 * S)
     assert bob.tell(SetMode, 3 * S, mode=Mode.HOLD) == ""
 
