@@ -26,7 +26,6 @@ from rich.text import Text
 
 from rov.bus import CommandClient, Malformed, is_local, listen
 from rov.errors import UserError
-from rov.heard import Heard
 from rov.messages import (
     Arm,
     Command,
@@ -43,6 +42,7 @@ from rov.messages import (
     VehicleState,
 )
 from rov.operator import ANSWER_MS, Place, session
+from rov.rates import Rates
 from rov.sticks import AXES, STILL, Gamepad, Hand, Keyboard
 
 PERIOD_S = 0.05
@@ -151,7 +151,7 @@ def drive(there: Place, *, displace: bool, gamepad: Path) -> int:
 
 
 def _loop(ours: Session, keys: int, gamepad: Gamepad, signals: list[int]) -> None:
-    keyboard, heard = Keyboard(), Heard(same_clock=is_local(ours.there.public))
+    keyboard, heard = Keyboard(), Rates(same_clock=is_local(ours.there.public))
     reader = listen(ours.there.public, (), ours.there.keys)
     beat_t = page_t = 0
     with Live(console=Console(), auto_refresh=False, screen=True) as live:
@@ -227,7 +227,7 @@ def _typed(keys: int, seconds: float) -> str | None:
 # ---- the page --------------------------------------------------------------------------------------------------
 
 
-def page(ours: Session, heard: Heard, axes: tuple[float, ...], now: int) -> Group:
+def page(ours: Session, heard: Rates, axes: tuple[float, ...], now: int) -> Group:
     """What the operator sees. A value that is stale is struck through, one that was never heard is a dash."""
     rows = {row.topic: row for row in heard.rows(now)}
     state, pilot = rows.get("vehicle"), rows.get("pilot")

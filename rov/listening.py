@@ -12,9 +12,9 @@ from rich.table import Table
 
 from rov.bus import Reader, is_local, listen
 from rov.errors import UserError
-from rov.heard import Heard
 from rov.messages import TOPICS
 from rov.operator import Place
+from rov.rates import Rates
 
 TABLE_S = 0.25
 LINES_S = 1.0
@@ -27,7 +27,7 @@ def follow(there: Place, topics: Sequence[str], *, rates: bool) -> None:
         if topic not in TOPICS:
             raise UserError(f"{topic}: no such topic; there are {', '.join(TOPICS)}")
     reader = listen(there.public, topics, there.keys)
-    heard = Heard(same_clock=is_local(there.public))
+    heard = Rates(same_clock=is_local(there.public))
     try:
         if rates:
             _rates(reader, heard)
@@ -42,7 +42,7 @@ def follow(there: Place, topics: Sequence[str], *, rates: bool) -> None:
         reader.close()
 
 
-def _rates(reader: Reader, heard: Heard) -> None:
+def _rates(reader: Reader, heard: Rates) -> None:
     """The table, until interrupted."""
     console = Console()
     if not console.is_terminal:
@@ -59,7 +59,7 @@ def _rates(reader: Reader, heard: Heard) -> None:
             live.update(table, refresh=True)
 
 
-def lines(heard: Heard) -> list[tuple[str, str, str, str, str, bool]]:
+def lines(heard: Rates) -> list[tuple[str, str, str, str, str, bool]]:
     """Topic, rate, expected rate, age, silence, and whether it is stale."""
     return [
         (
@@ -74,7 +74,7 @@ def lines(heard: Heard) -> list[tuple[str, str, str, str, str, bool]]:
     ]
 
 
-def _collect(reader: Reader, heard: Heard, seconds: float) -> None:
+def _collect(reader: Reader, heard: Rates, seconds: float) -> None:
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         reader.wait(int(left * 1000) + 1)

@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rov.bus import CommandServer, PublicPub, Request
-from rov.heard import Heard
 from rov.messages import (
     Arm,
     Event,
@@ -33,6 +32,7 @@ from rov.messages import (
     TakeOver,
     VehicleState,
 )
+from rov.rates import Rates
 from rov.sticks import EVENT, HELD_NS, REOPEN_NS, Gamepad, Keyboard
 
 MS = 1_000_000
@@ -148,7 +148,7 @@ def test_random_bytes_from_a_gamepad(tmp_path: Path) -> None:
 def test_rates_ages_and_silence() -> None:
     from rov.bus import Entry
 
-    heard, far = Heard(same_clock=True), Heard(same_clock=False)
+    heard, far = Rates(same_clock=True), Rates(same_clock=False)
     status = PilotStatus(t=0, armed=False, mode=Mode.MANUAL)
     for i in range(30):
         entry = Entry("pilot", PilotStatus(t=i * 100 * MS, armed=False, mode=Mode.MANUAL), b"")

@@ -32,7 +32,7 @@ class Row(NamedTuple):
     last: Message
 
 
-class Heard:
+class Rates:
     """Fed with what comes, asked for what is."""
 
     def __init__(self, *, same_clock: bool):
