@@ -173,7 +173,7 @@ class Helm:
         """The pilot is armed once the board has been tested; a board that is no longer trusted disarms it."""
         if self.arming and self.link.live:
             self.arming = False
-            if reason := self.pilot.arm(self.asked_t):
+            if reason := self.pilot.voided(self.asked_t) or self.pilot.arm(now):
                 self.link.disarm(now)
                 self._say(now, "warning", "arming_refused", reason)
         elif self.arming and not self.link.testing:
