@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from rov import tuning
+from rov.assets import find
 from rov.config import Config, load, override, parse
+from rov.dives.dive import Record
 from rov.messages import (
     Arm,
     Disarm,
@@ -22,11 +24,17 @@ from rov.messages import (
     SetMode,
     SetTarget,
     TakeOver,
+    Tuning,
     Wrench,
 )
 from rov.motion.pilot import GLIDE_NS
+from rov.motion.thrusters import load as load_curve
+from rov.offline.replay import thresholds
+from rov.offline.rover import Rover
+from rov.offline.source import Item
 from rov.saved import LOOK_NS, Saved
 from rov.tuning import Schedule
+from rov.vision.footage import Shot
 from tests.world import CONFIG, GRAVITY, S, World
 
 FAR = ("buoy_red", 0.9, (100.0, 100.0, 160.0, 180.0))
@@ -424,3 +432,17 @@ def test_it_costs_a_control_loop_little() -> None:
         world.helm.tune(edit, world.t)
         list(world.helm.act("ann", world.t))
     assert (time.process_time() - begin) / len(edits) < 0.005
+
+
+def test_a_replay_changes_when_the_dive_did() -> None:
+    """The pilot at the tick, the threshold at the frame, and the new dive holds the change, too."""
+    rover = Rover(CONFIG, load_curve(find("calibration/t200.toml"), 4), True, True, None)
+    then = Tuning(t=0, settings=tuning.settings(CONFIG))
+    new = tuning.tuned(CONFIG, {"control.depth_kp": 4.0, "perception.score_min": 0.7})
+    change = Tuning(t=5 * S, settings=tuning.settings(new))
+    assert list(rover.hear(then)) == [then] and rover.pilot.config == CONFIG
+    assert list(rover.hear(change)) == [change] and rover.pilot.config == new
+    shots: list[Item] = [Shot(i, t, np.zeros((1, 1, 3), np.uint8), None) for i, t in enumerate((4 * S, 5 * S, 6 * S))]
+    said: list[Item] = [Record("tuning", each.t, each) for each in (then, change)]
+    group = [said[0], shots[0], said[1], shots[1], shots[2]]
+    assert thresholds(group, Schedule(CONFIG, recorded=True)) == [0.5, 0.5, 0.7]
