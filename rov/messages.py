@@ -175,6 +175,21 @@ class PilotStatus(Message, frozen=True, kw_only=True):
     """Why the last arming, mode or engagement was refused."""
 
 
+class Heard(Message, frozen=True, kw_only=True):
+    """Something a process took in, before all that it says at the same `t` or later. A message is not acted on when it
+    is made: without this no recording would replay exactly."""
+
+    by: Literal["pilotd", "perceptiond"]
+    what: Literal["start", "setpoint", "arm", "disarm", "stop", "mode", "target"]
+    """`start`: the process began, and remembers nothing of what was before."""
+    asked_t: int = 0
+    """When that was asked for."""
+    mode: Mode | None = None
+    label: str = ""
+    """The class to follow."""
+    setpoint: Setpoint | None = None
+
+
 # ---- the service itself ----------------------------------------------------------------------------------------
 
 
@@ -287,6 +302,7 @@ TOPICS: dict[str, Topic] = {
     "thrusters": Topic(ThrusterCommand, "pilotd", "state", 50.0),
     "pilot": Topic(PilotStatus, "pilotd", "state", 5.0),
     "health": Topic(Health, "all", "state", 1.0),
+    "heard": Topic(Heard, "all", "event", 0.0),
     "events": Topic(Event, "all", "event", 0.0),
     "commands": Topic(Command, "operator", "event", 0.0),
 }

@@ -13,7 +13,7 @@ import torch
 
 from rov.assets import find
 from rov.bus import Pub, Sub
-from rov.messages import Event, Frame, Health, PilotStatus
+from rov.messages import Event, Frame, Health, Heard, PilotStatus
 from rov.process import Meter, start
 from rov.ring import RingReader
 from rov.vision.detector import Detector
@@ -34,6 +34,7 @@ def main() -> int:
         detector.detect([np.zeros((480, 640, 3), np.uint8)], wanted.score_min)
     now = time.monotonic_ns()
     pub.send(Event(t=now, level="info", source="perceptiond", code="warm", text=f"ready on {detector.device}"))
+    pub.send(Heard(t=now, by="perceptiond", what="start"))
     last, due, meter = -1, now, Meter(now)
     while not process.stopped.is_set():
         if frames.wait(timeout_ms=100) and frames.update(time.monotonic_ns()) and frames.msg is not None:
@@ -41,15 +42,16 @@ def main() -> int:
             image = ring.read(frame) if frame.frame_id != last and time.monotonic_ns() >= due else None
             if image is not None:
                 last, due = frame.frame_id, max(due + int(1e9 / wanted.rate_hz), time.monotonic_ns() - 5_000_000)
-                if pilot.update(time.monotonic_ns()) and pilot.msg is not None:
-                    perception.aim(pilot.msg.target)
+                if pilot.update(now := time.monotonic_ns()) and pilot.msg is not None:
+                    if perception.aim(pilot.msg.target):
+                        pub.send(Heard(t=now, by="perceptiond", what="target", label=pilot.msg.target))
                 found = detector.detect([image], wanted.score_min)[0]
                 now = time.monotonic_ns()
                 detections = perception.detections(frame, found, now)
                 tracks = perception.track(detections, now)
                 observation = perception.observe(tracks)
-                setpoint = perception.steer(observation, time.monotonic_ns())
-                for message in (setpoint, detections, tracks, observation):  # what moves the rover first
+                setpoint = perception.steer(observation, now)
+                for message in (detections, tracks, observation, setpoint):  # in the order a replay needs
                     pub.send(message)
                 meter.add((setpoint.t - frame.frame_t) / 1e6)
         now = time.monotonic_ns()

@@ -31,10 +31,12 @@ class Perception:
         self.target = config.steering.target
         self.following: int | None = None
 
-    def aim(self, label: str) -> None:
-        """Follow this class from now on."""
-        if label and label != self.target:
-            self.target, self.following = label, None
+    def aim(self, label: str) -> bool:
+        """Follow this class from now on; True when that is another one."""
+        if not label or label == self.target:
+            return False
+        self.target, self.following = label, None
+        return True
 
     def detections(self, frame: Frame, found: tuple[Detection, ...], t: int) -> Detections:
         return Detections(
