@@ -4,6 +4,7 @@ without harm: who listens judges by age."""
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads starve the control loop
@@ -14,14 +15,14 @@ import torch
 from rov.assets import find
 from rov.bus import Pub, Sub
 from rov.messages import Event, Frame, Health, Heard, PilotStatus
-from rov.process import Meter, start
+from rov.process import Meter, enter, start
 from rov.ring import RingReader
 from rov.vision.detector import Detector
 from rov.vision.perception import Perception
 
 
 def main() -> int:
-    process = start()
+    process = start(orphaned=signal.SIGKILL, expendable=800)  # it may hang where no other signal is heard
     config = process.config
     wanted = config.perception
     torch.set_num_threads(wanted.threads)
@@ -35,6 +36,7 @@ def main() -> int:
     now = time.monotonic_ns()
     pub.send(Event(t=now, level="info", source="perceptiond", code="warm", text=f"ready on {detector.device}"))
     pub.send(Heard(t=now, by="perceptiond", what="start"))
+    broken = False
     last, due, meter = -1, now, Meter(now)
     while not process.stopped.is_set():
         if frames.wait(timeout_ms=100) and frames.update(time.monotonic_ns()) and frames.msg is not None:
@@ -45,7 +47,13 @@ def main() -> int:
                 if pilot.update(now := time.monotonic_ns()) and pilot.msg is not None:
                     if perception.aim(pilot.msg.target):
                         pub.send(Heard(t=now, by="perceptiond", what="target", label=pilot.msg.target))
+                bad = detector.bad
                 found = detector.detect([image], wanted.score_min)[0]
+                if broken != (detector.bad > bad):
+                    broken = not broken
+                    pub.send(_verdict(broken))
+                if broken:
+                    continue  # that frame moves nothing
                 now = time.monotonic_ns()
                 detections = perception.detections(frame, found, now)
                 tracks = perception.track(detections, now)
@@ -62,5 +70,13 @@ def main() -> int:
     return 0
 
 
+def _verdict(broken: bool) -> Event:
+    now = time.monotonic_ns()
+    if broken:
+        text = "the network gives what is not a number: its frames move nothing"
+        return Event(t=now, level="alarm", source="perceptiond", code="bad_network", text=text)
+    return Event(t=now, level="info", source="perceptiond", code="bad_network_over", text="the network gives numbers")
+
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    enter(main)

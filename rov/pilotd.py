@@ -12,7 +12,7 @@ from rov.motion.allocation import mixer
 from rov.motion.helm import Helm
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import load as load_curve
-from rov.process import Meter, Pace, realtime, start
+from rov.process import Meter, Pace, enter, realtime, start
 
 
 def main() -> int:
@@ -53,4 +53,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    enter(main)

@@ -32,9 +32,12 @@ from rov.messages import SCHEMA_VERSION, TOPICS, AnyCommand, Message, Tracks
 CAMERA, ANNOTATIONS, VIDEO = "camera", "annotations", "video"
 METADATA = "rov"
 """Name of the metadata record that says what made the dive."""
-PICTURES = {"jpeg", "jpg", "png", "webp", "h264"}
 
-PICTURE_SCHEMAS = {"foxglove.CompressedImage", "foxglove.CompressedVideo"}
+PICTURES: dict[str, tuple[Any, set[str]]] = {
+    "foxglove.CompressedImage": (CompressedImage, {"jpeg", "jpg", "png", "webp"}),
+    "foxglove.CompressedVideo": (CompressedVideo, {"h264"}),
+}
+"""By schema: the message, and the formats in it that are read."""
 
 TYPES: dict[str, Any] = {topic: line.type for topic, line in TOPICS.items()} | {"commands": AnyCommand}
 """What is decoded per topic; the root class `Command` knows no verb."""
@@ -126,7 +129,9 @@ class DiveWriter:
             raise TypeError(f"{topic} carries {TOPICS[topic].type.__name__}, not {type(message).__name__}")
         self._add(topic, message.t, self._encode(message))
 
-    def picture(self, frame_t: int, data: bytes, frame_id: int | None = None, form: Literal["jpeg", "h264"] = "jpeg") -> None:
+    def picture(
+        self, frame_t: int, data: bytes, frame_id: int | None = None, form: Literal["jpeg", "h264"] = "jpeg"
+    ) -> None:
         """Record one picture with its capture time; `h264`: Annex B, one picture, without B-frames. Without
         `frame_id` they are counted."""
         kind = CompressedImage if form == "jpeg" else CompressedVideo
@@ -245,19 +250,19 @@ class Dive:
 
     def _decoder(self, channel: Channel) -> Callable[[int, bytes], Message | Picture] | None:
         schema = self.file.schemas.get(channel.schema_id)
-        if channel.message_encoding == "protobuf" and schema and schema.name in PICTURE_SCHEMAS:
-            return partial(picture_from, CompressedImage if schema.name.endswith("Image") else CompressedVideo)
+        if channel.message_encoding == "protobuf" and schema and schema.name in PICTURES:
+            return partial(picture_from, *PICTURES[schema.name])
         if channel.message_encoding == "json" and channel.topic in TYPES:
             decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(TYPES[channel.topic])
             return lambda _, data: decoder.decode(data)
         return None
 
 
-def picture_from(kind: type[CompressedImage | CompressedVideo], t: int, data: bytes) -> Picture:
+def picture_from(kind: Any, forms: set[str], t: int, data: bytes) -> Picture:
     """Raises msgspec.ValidationError or DecodeError when this is no picture we can decode."""
     image = kind.FromString(data)
     form = image.format.lower()
-    if form not in PICTURES or not image.data:
+    if form not in forms or not image.data:
         raise msgspec.ValidationError(f"a picture of format {form!r}" if image.data else "a picture without data")
     return Picture(t, image.data, "jpeg" if form == "jpg" else form)
 

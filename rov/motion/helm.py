@@ -175,7 +175,7 @@ class Helm:
         """A streamed mode ends in hold when its stream is too slow to steer by."""
         mode = self.pilot.mode
         if mode in STREAMED and now - self.engaged_t >= RATE_NS and (hz := self._rate(mode, now)) < self._rate_min:
-            text = f"{hz:.1f} frames looked at per second over 3 s, {self._rate_min:g} are needed: {mode.value} ends in hold"
+            text = f"{hz:.1f} frames looked at per second over 3 s, not {self._rate_min:g}: {mode.value} ends in hold"
             self._say(now, "warning", "perception_slow", text)
             if self._tell(now, "mode", mode=Mode.HOLD):
                 self._tell(now, "mode", mode=Mode.MANUAL)
