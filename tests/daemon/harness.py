@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,8 +33,8 @@ from rov.messages import (
     PilotStatus,
     Reply,
     SetMode,
-    SetTarget,
     Setpoint,
+    SetTarget,
     Sticks,
     Stop,
     TakeOver,
@@ -45,7 +45,7 @@ from rov.messages import (
 MS = 1_000_000
 GRACE = 100 * MS
 """What a deadline may be missed by on a machine that does other things, too."""
-PATIENCE_S = 30.0
+PATIENCE_S = 15.0
 RATE_HZ = 5.0
 """Of perception: the network's share of a busy machine stays small."""
 M = TypeVar("M", bound=Message)
@@ -179,7 +179,9 @@ class Daemon:
     def quiet(self, since: int, until: int | None = None) -> None:
         """No thruster was given anything in this time, by the board's own record."""
         until = until or time.monotonic_ns()
-        moved = [a for a in self.board_record() if since <= a["t"] <= until and any(abs(v) > 0.0011 for v in a["values"])]
+        moved = [
+            a for a in self.board_record() if since <= a["t"] <= until and any(abs(v) > 0.0011 for v in a["values"])
+        ]
         assert not moved, moved[:3]
 
     def board_record(self) -> list[dict[str, Any]]:
@@ -341,6 +343,11 @@ def wait_for(
     return answer
 
 
+def turns(applied: dict[str, Any]) -> bool:
+    """Is that more than the whisper of the arming test?"""
+    return any(abs(value) > 0.0011 for value in applied["values"])
+
+
 def children(parent: int, module: str) -> list[int]:
     """Processes of that parent that run that module."""
     found = []
@@ -356,5 +363,3 @@ def children(parent: int, module: str) -> list[int]:
 
 def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(checkout()), "OMP_NUM_THREADS": "1"}
-
-
