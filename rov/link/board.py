@@ -37,6 +37,8 @@ UNANSWERED_NS = 300 * MS
 takes 20 kB, 7 s of commands, before it blocks."""
 NOISE_NS, NOISE_FRAMES = 1000 * MS, 5
 """A line on which more frames than this are damaged, lost or out of order in that time is said to be noisy: of 180."""
+SHORTEST = 12
+"""Bytes of a frame without content."""
 BATTERY_NS = 5000 * MS
 """An older voltage is unknown."""
 
@@ -115,8 +117,8 @@ class Counters:
 
     @property
     def spoiled(self) -> int:
-        """Frames that the line damaged, lost, repeated or delayed."""
-        return self.broken + self.lost + self.repeated + self.old
+        """Frames that the line damaged, lost, repeated or delayed; garbage counts as the frames it has room for."""
+        return self.broken + self.lost + self.repeated + self.old + self.skipped // SHORTEST
 
 
 class Port:
