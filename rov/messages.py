@@ -71,6 +71,8 @@ class Detections(FromFrame, frozen=True, kw_only=True):
     width: int
     height: int
     items: tuple[Detection, ...] = ()
+    network_ms: float = 0.0
+    """How long the network took; 0 where that was not measured."""
 
 
 class Track(msgspec.Struct, frozen=True):

@@ -48,6 +48,7 @@ def main() -> int:
                     if perception.aim(pilot.msg.target):
                         pub.send(Heard(t=now, by="perceptiond", what="target", label=pilot.msg.target))
                 bad = detector.bad
+                looked = time.monotonic_ns()
                 found = detector.detect([image], wanted.score_min)[0]
                 if broken != (detector.bad > bad):
                     broken = not broken
@@ -55,7 +56,7 @@ def main() -> int:
                 if broken:
                     continue  # that frame moves nothing
                 now = time.monotonic_ns()
-                detections = perception.detections(frame, found, now)
+                detections = perception.detections(frame, found, now, (now - looked) / 1e6)
                 tracks = perception.track(detections, now)
                 observation = perception.observe(tracks)
                 setpoint = perception.steer(observation, now)

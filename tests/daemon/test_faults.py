@@ -329,12 +329,10 @@ def test_the_line_is_bad(daemon: Daemon, fault: str) -> None:
     pid, name = daemon.pid("pilotd"), fault.split()[0]
     t = daemon.do(fault)
     daemon.do("garbage 2000")
-    if name == "noise":
-        time.sleep(1.0)
-    else:
-        daemon.event("link_noisy", t)
+    daemon.event("link_noisy", t)
     stopped(daemon)
     daemon.do(f"{name} 0")
+    daemon.event("link_noisy_over", t)
     assert daemon.pid("pilotd") == pid
     for command in daemon.said(ThrusterCommand, t):
         assert np.isfinite(command.values).all() and np.abs(command.values).max() <= daemon.config.guard.gain

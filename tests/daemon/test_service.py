@@ -153,7 +153,7 @@ def test_a_life(tmp_path: Path, manager: Manager) -> None:
         t = time.monotonic_ns()
         daemon.process.kill()
         daemon.process.wait()
-        wait_for(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids), "end of the children", 3.0)
+        wait_for(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids), "end of the children")
         daemon.neutral_by(t + 2 * TICK + GRACE)
         assert len(left) == 1 and left[0].exists()
         daemon.start(env)
@@ -199,7 +199,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_the_disk_fills_and_the_camera_changes(tmp_path: Path, small_disk: Path) -> None:
     port = 5600 + os.getpid() % 20_000 * 2
-    recording = {"folder": str(small_disk), "disk_free": 0.05, "codec": "h264", "part_minutes": 0.08}
+    recording = {"folder": str(small_disk), "disk_free": 0.05, "codec": "h264", "part_minutes": 0.2}
     daemon = Daemon(tmp_path / "run", recording=recording, camera={"source": f"rtp://127.0.0.1:{port}"})
     done = threading.Event()
     sender = threading.Thread(target=send_rtp, args=(port, (160, 120), done))
@@ -213,10 +213,9 @@ def test_the_disk_fills_and_the_camera_changes(tmp_path: Path, small_disk: Path)
         (small_disk / "filler").write_bytes(b"\0" * int(usage.free - 0.02 * usage.total))
         daemon.event("disk_filling", t)
         daemon.event("disk_full", t)
-        with (small_disk / "filler").open("ab") as filler, pytest.raises(OSError):
-            while True:
-                filler.write(b"\0" * 10_000)
-                filler.flush()
+        with (small_disk / "filler").open("ab", buffering=0) as filler, pytest.raises(OSError):
+            while filler.write(b"\0" * 10_000):
+                pass
         time.sleep(1.0)
         commands = daemon.said(ThrusterCommand, t)
         assert all(command.armed for command in commands)
@@ -234,7 +233,7 @@ def test_the_disk_fills_and_the_camera_changes(tmp_path: Path, small_disk: Path)
         time.sleep(2.0)
         assert daemon.stop() == 0
         dives = sorted(small_disk.glob("*.mcap"))
-        assert len(dives) >= 3, "a part every 5 s, and one after the disk was full"
+        assert len(dives) >= 2, "one until the disk was full, one after"
         for dive in dives:
             with Dive(dive) as recorded:
                 recorded.digests()
