@@ -36,14 +36,15 @@ def main() -> int:
     now = time.monotonic_ns()
     pub.send(Event(t=now, level="info", source="perceptiond", code="warm", text=f"ready on {detector.device}"))
     pub.send(Heard(t=now, by="perceptiond", what="start"))
-    broken = False
+    broken, period = False, int(1e9 / wanted.rate_hz)
     last, due, meter = -1, now, Meter(now)
     while not process.stopped.is_set():
         if frames.wait(timeout_ms=100) and frames.update(time.monotonic_ns()) and frames.msg is not None:
             frame = frames.msg
             image = ring.read(frame) if frame.frame_id != last and time.monotonic_ns() >= due else None
             if image is not None:
-                last, due = frame.frame_id, max(due + int(1e9 / wanted.rate_hz), time.monotonic_ns() - 5_000_000)
+                # One frame may be made up for: or a camera at just this rate would lose each that comes a little early.
+                last, due = frame.frame_id, max(due + period, time.monotonic_ns() - period)
                 if pilot.update(now := time.monotonic_ns()) and pilot.msg is not None:
                     if perception.aim(pilot.msg.target):
                         pub.send(Heard(t=now, by="perceptiond", what="target", label=pilot.msg.target))
