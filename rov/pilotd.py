@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from rov.assets import find
 from rov.bus import CommandServer, Pub, Sub
 from rov.checks import classes_of
@@ -12,7 +14,7 @@ from rov.motion.allocation import mixer
 from rov.motion.helm import Helm
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import load as load_curve
-from rov.process import Meter, Pace, realtime, start
+from rov.process import Meter, Pace, enter, realtime, start
 
 
 def main() -> int:
@@ -29,6 +31,7 @@ def main() -> int:
     pilot = Pilot(config, load_curve(find(config.vehicle.thrusters), config.vehicle.battery_cells))
     helm = Helm(config, pilot, link, classes_of(find(config.perception.weights)))
     realtime()
+    helm.begin(time.monotonic_ns())
     pace = Pace(config.control.rate_hz)
     meter = Meter(pace.next_t)
     now = pace.next_t
@@ -36,7 +39,7 @@ def main() -> int:
         while not process.stopped.is_set():
             now = pace.wait()
             if setpoints.update(now) and setpoints.msg is not None:
-                helm.pilot.hear(setpoints.msg, now)
+                helm.hear(setpoints.msg, now)
             if edits.update(now) and edits.msg is not None:
                 helm.tune(edits.msg, now)
                 server.operators.timeout_ns = int(helm.config.operator.lost_s * 1e9)
@@ -59,4 +62,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    enter(main)

@@ -160,7 +160,7 @@ class Sea(RuleBasedStateMachine):
     def setpoint(self, axes: tuple[float, ...], source: Any, age: int) -> None:
         surge, sway, heave, yaw = axes
         frame_t = self.world.t - age
-        self.world.helm.pilot.hear(
+        self.world.helm.hear(
             Setpoint(
                 t=self.world.t,
                 frame_id=self.seq["bob"],
@@ -247,9 +247,10 @@ def test_stop_in_every_mode_is_neutral_in_the_same_tick(mode: Mode) -> None:
     world = armed()
     if mode in (Mode.FOLLOW, Mode.POLICY):
         source: Any = {Mode.FOLLOW: "steer", Mode.POLICY: "policy"}[mode]
-        world.helm.pilot.hear(
-            Setpoint(t=world.t, frame_id=1, frame_t=world.t - 50 * MS, source=source, surge=1.0), world.t
-        )
+        for i in range(40):
+            world.run(0.06, (1, 0, 0, 0))
+            frame_t = world.t - 50 * MS
+            world.helm.hear(Setpoint(t=world.t, frame_id=i, frame_t=frame_t, source=source, surge=1.0), world.t)
     assert world.tell(SetMode, mode=mode) == ""
     world.run(0.04)
     late = [

@@ -31,7 +31,7 @@ from rov.motion.pilot import GLIDE_NS
 from rov.motion.thrusters import load as load_curve
 from rov.offline.replay import thresholds
 from rov.offline.rover import Rover
-from rov.offline.source import Item
+from rov.offline.source import Item, Source
 from rov.saved import LOOK_NS, Saved
 from rov.tuning import Schedule
 from rov.vision.footage import Shot
@@ -56,6 +56,9 @@ def everything(world: World) -> None:
     link.pascal += 2000
     link.more = {"yaw": 0.2, "roll": 0.1, "pitch": 0.1, "rates": (0.1, 0.1, 0.1)}
     world.run(0.3)  # the inner loops
+    for _ in range(38):  # a stream that is steady enough to follow
+        world.see(NEAR)
+        world.run(0.06)
     for i in range(8):  # follow, with a swinging and shrinking target, and one that is gone for a while
         shift = 4.0 * i
         sure = ("buoy_red", 0.9, (330.0 + shift, 150.0, 390.0 + shift, 240.0 + shift))
@@ -92,7 +95,7 @@ def everything(world: World) -> None:
     world.run(1.5, (0, 0, 0, 0))  # lost_s, on_lost
 
 
-ELSEWHERE = {"recording.disk_free", "recording.jpeg_quality"}
+ELSEWHERE = {key for key in tuning.values(CONFIG) if key.startswith("recording.")}
 """Keys of `recorderd`, which has no stage to step here."""
 OTHER = {
     "steering.target": "buoy_green",
@@ -191,7 +194,7 @@ def test_while_armed_a_safety_key_only_tightens(key: str) -> None:
 def test_the_events_say_what_it_was_and_what_it_is() -> None:
     world = sailing()
     world.tune(tuning.tuned(CONFIG, {"guard.gain": 0.8, "steering.target": "buoy_green"}))
-    said = [event.text for event in world.helm.events]
+    said = [each.text for each in world.helm.said if isinstance(each, Event)]
     assert said == [
         "guard.gain stays 0.5 while armed; 0.8 is less safe, and holds once disarmed",
         "steering.target is buoy_green, was buoy_red",
@@ -436,7 +439,8 @@ def test_it_costs_a_control_loop_little() -> None:
 
 def test_a_replay_changes_when_the_dive_did() -> None:
     """The pilot at the tick, the threshold at the frame, and the new dive holds the change, too."""
-    rover = Rover(CONFIG, load_curve(find("calibration/t200.toml"), 4), True, True, None)
+    source = Source(Path(), 0, 15.0, True, True, False, None, iter(()), [])
+    rover = Rover(CONFIG, load_curve(find("calibration/t200.toml"), 4), source)
     then = Tuning(t=0, settings=tuning.settings(CONFIG))
     new = tuning.tuned(CONFIG, {"control.depth_kp": 4.0, "perception.score_min": 0.7})
     change = Tuning(t=5 * S, settings=tuning.settings(new))

@@ -107,7 +107,7 @@ class World:
         observation = self.perception.observe(tracks)
         setpoint = self.perception.steer(observation, self.t)
         self.trace += [items, tracks.items, observation, setpoint]
-        self.helm.pilot.hear(setpoint, self.t)
+        self.helm.hear(setpoint, self.t)
         return setpoint
 
     def run(self, seconds: float, sticks: tuple[float, ...] | None = None) -> None:

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 
 from rov.dives.dive import Dive, Picture, Record
+from rov.dives.film import Decoder
 from rov.errors import UserError
 from rov.messages import Frame, ThrusterCommand
-from rov.vision.footage import VIDEOS, Shot, Video, must_be_file
+from rov.vision.footage import VIDEOS, Image, Shot, Video, must_be_file
 
 Item: TypeAlias = Shot | Record
 
@@ -28,6 +29,8 @@ class Source(NamedTuple):
     """Whether a vehicle speaks in it. A bare video has none, so no state of it can be stale."""
     ticks: bool
     """Whether it says when the pilot acted; else the pilot acts at its own pace on recorded time."""
+    heard: bool
+    """Whether it says what the processes took in and when; else they take in whatever there is as soon as it is."""
     start: ThrusterCommand | None
     """What the pilot was doing when a dive began."""
     items: Iterator[Item]
@@ -59,7 +62,7 @@ def _video(path: Path) -> Source:
                 f"{video.declared - read} of the {video.declared} frames that the file promises are not in it"
             )
 
-    return Source(path, video.declared, video.fps, False, False, None, items(), skipped)
+    return Source(path, video.declared, video.fps, False, False, False, None, items(), skipped)
 
 
 def _dive(path: Path) -> Source:
@@ -77,13 +80,15 @@ def _dive(path: Path) -> Source:
 
     pictures = dive.counts["camera"]
     fps = min(max(pictures / max(dive.duration_s, 1e-3), 0.1), 1000.0)
-    return Source(path, pictures, fps, "vehicle" in dive.counts, start is not None, start, items(), skipped)
+    has = dive.counts
+    return Source(path, pictures, fps, "vehicle" in has, start is not None, "heard" in has, start, items(), skipped)
 
 
 def _played(dive: Dive, skipped: list[str]) -> Iterator[Item]:
     """The dive's pictures decoded, each under the id that its `frame` message gave it; all else as it is."""
     frame_ids: dict[int, int] = {}
     count = 0
+    film = Decoder()
     for record in dive.messages():
         if not isinstance(record.data, Picture):
             if isinstance(record.data, Frame):
@@ -91,10 +96,16 @@ def _played(dive: Dive, skipped: list[str]) -> Iterator[Item]:
             yield record
             continue
         picture = record.data
-        image = cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_COLOR)
+        image = film.picture(picture.data) if picture.format == "h264" else decoded(picture.data)
         if image is None:
             skipped.append(f"the picture at {record.t / 1e9:.3f} s cannot be decoded")
             continue
         jpeg = picture.data if picture.format == "jpeg" else None
-        yield Shot(frame_ids.pop(record.t, count), record.t, np.asarray(image, np.uint8), jpeg)
+        yield Shot(frame_ids.pop(record.t, record.number or count), record.t, image, jpeg)
         count += 1
+
+
+def decoded(data: bytes) -> Image | None:
+    """A picture that stands alone."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return None if image is None else np.asarray(image, np.uint8)

@@ -36,9 +36,15 @@ class Perception:
             self.following = None
         self.config, self.tracker.config = config, config.tracking
 
-    def detections(self, frame: Frame, found: tuple[Detection, ...], t: int) -> Detections:
+    def detections(self, frame: Frame, found: tuple[Detection, ...], t: int, network_ms: float = 0.0) -> Detections:
         return Detections(
-            t=t, frame_id=frame.frame_id, frame_t=frame.frame_t, width=frame.width, height=frame.height, items=found
+            t=t,
+            frame_id=frame.frame_id,
+            frame_t=frame.frame_t,
+            width=frame.width,
+            height=frame.height,
+            items=found,
+            network_ms=network_ms,
         )
 
     def track(self, detections: Detections, t: int) -> Tracks:
