@@ -648,7 +648,7 @@ def test_keys_open_the_door_and_nothing_else_does(tmp_path: Path, open_) -> None
     try:
         for folder in (bundle, tmp_path / "keys" / "second"):
             client = open_(CommandClient(address, keys.load_client(folder)))
-            assert ask(client, server, TakeOver(t=now(), session=folder.name, seq=1)).accepted
+            assert ask(client, server, TakeOver(t=now(), session=folder.name, seq=1, displace=True)).accepted
             reader = open_(listen(heard_at, ["events"], keys.load_client(folder)))
             until(lambda: (public.send(event(1)), reader.wait(10))[1])  # noqa: B023
         wrong_server = keys.load_client(bundle)._replace(server=keys.load_client(stranger).public)
