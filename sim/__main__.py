@@ -31,9 +31,14 @@ def wrench(
     out: Annotated[Path, typer.Option(help="CSV to write: t,x,y,z,qw,qx,qy,qz,u,v,w,p,q,r.")],
 ) -> None:
     """Move a vehicle open loop under given forces: no thrusters, no surface, no seabed, only its equations."""
+    from functools import partial
+
+    from rov.cli.common import progress
     from sim.wrench import run
 
-    print(f"{out}: {run(params, table, out)} rows")
+    with progress() as bar:
+        rows = run(params, table, out, lambda total: partial(bar.advance, bar.add_task("moving", total=total)))
+    print(f"{out}: {rows} rows")
 
 
 def main() -> NoReturn:
