@@ -54,14 +54,32 @@ def tables(curve: Curve, dtype: torch.dtype, device: torch.device | str) -> Tabl
 
 def thrust(tables: Tables, commands: Tensor, volts: Tensor) -> tuple[Tensor, Tensor]:
     """Commands (n, N) −1..1 at volts (N,) -> thrust in N and current in A, (n, N) each. Beyond the tables their end."""
+    (a, b, c, d, e, f, g, h), x, y, _ = _cells(tables, commands, volts)
+    return a + b * x + (c + d * x) * y, e + f * x + (g + h * x) * y
+
+
+def draw(tables: Tables, commands: Tensor, charge: Tensor, guess: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `thrust`, from a battery with `charge` C (N,) drawn: thrust (n, N) N, current (N,) A and voltage (N,) V.
+
+    Voltage and current depend on each other: one Newton step from the voltage `guess` (N,), exact while the tables are
+    straight in between. Only so is a sudden full thrust the same whatever the step of time."""
+    (_, _, _, _, e, f, g, h), x, y, width = _cells(tables, commands, guess)
+    amperes = (e + f * x + (g + h * x) * y).sum(0)
+    steeper = (g + h * x).sum(0) / width
+    volts = guess + (voltage(charge, amperes + HOTEL_W / guess) - guess) / (1 + RESISTANCE * steeper)
+    force, each = thrust(tables, commands, volts)
+    return force, each.sum(0) + HOTEL_W / volts, volts
+
+
+def _cells(tables: Tables, commands: Tensor, volts: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor, Tensor]:
+    """The 8 coefficients where these commands and volts are, x, y, and the width of the cell in V."""
     steps = len(COMMANDS) - 1
     row = torch.searchsorted(tables.voltages[1:-1], volts, right=True)
-    y = ((volts - tables.voltages[row]) / tables.widths[row]).clamp(0.0, 1.0)
+    width = tables.widths[row]
+    y = ((volts - tables.voltages[row]) / width).clamp(0.0, 1.0)
     place = (commands.clamp(-1.0, 1.0) + 1.0) * (steps / 2)
     column = place.detach().long().clamp(max=steps - 1)
-    x = place - column
-    a, b, c, d, e, f, g, h = tables.cells[column + row * steps].unbind(-1)
-    return a + b * x + (c + d * x) * y, e + f * x + (g + h * x) * y
+    return tables.cells[column + row * steps].unbind(-1), place - column, y, width
 
 
 def voltage(charge: Tensor, current: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ constant in the world, the rigid body may be written in relative velocity too (p
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor
 from rov.assets import find
 from rov.motion import thrusters
 from sim.parameters import Body, Parameters, body, load
-from sim.propulsion import CELLS, HOTEL_W, Tables, tables, thrust, voltage
+from sim.propulsion import CELLS, Tables, draw, tables, voltage
 
 DT = 0.02
 """The control interval in s: commands are held over it. One Runge–Kutta step of it is exact to far below a millimetre."""
@@ -156,9 +157,7 @@ def step(
     Use `dt` up to DT; longer times are several steps."""
     gust = _gusts(state.gust, water, dt, noise)
     current = water.current + gust.T if water.gust else water.current
-    volts = state.volts
-    wanted, amperes = thrust(model.curve, commands.T, volts)
-    amperes = amperes.sum(0) + HOTEL_W / volts
+    wanted, amperes, volts = draw(model.curve, commands.T, state.charge, state.volts)
     turn = rotation(state.attitude.T)
     before, wanted = state.thrust.T, wanted * model.scale
     if water.surface:  # what is out of the water does not push
@@ -205,7 +204,7 @@ def slope(packed: Tensor, wrench: Tensor, model: Model, water: Water, current: T
     """d(packed)/dt under a wrench (6, N) of the thrusters: see the top of this file."""
     body = model.body
     speed, rates = packed[3:9], packed[6:9]
-    both = _turning(packed.dtype, packed.device) @ (packed[9:13, None] * packed[None, 6:13]).reshape(28, -1)
+    both = _turning(packed.dtype, packed.device)[0] @ (packed[9:13, None] * packed[None, 6:13]).reshape(28, -1)
     turn = both[:9].reshape(3, 3, -1)
     over_ground = (turn * packed[None, 3:6]).sum(1) + current
 
@@ -233,7 +232,7 @@ def slope(packed: Tensor, wrench: Tensor, model: Model, water: Water, current: T
 def rotation(attitude: Tensor) -> Tensor:
     """Quaternions (4, N) -> matrices (3, 3, N) from body to world."""
     products = (attitude[:, None] * attitude[None]).reshape(16, -1)
-    return (_turning(attitude.dtype, attitude.device)[:9, _QUATERNION] @ products).reshape(3, 3, -1)
+    return (_turning(attitude.dtype, attitude.device)[1] @ products).reshape(3, 3, -1)
 
 
 def times(matrix: Tensor, vector: Tensor) -> Tensor:
@@ -272,36 +271,33 @@ def _pull(tether: Tether, depth: Tensor, over_ground: Tensor, current: Tensor, d
     return torch.cat([force, torch.zeros_like(over_ground[2:])])
 
 
-_QUATERNION = [i * 7 + 3 + j for i in range(4) for j in range(4)]
-"""Columns of `_turning` that are products of the quaternion with itself."""
-_TURNING: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+@cache
+def _turning(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(13, 28): rotation matrix (9) and q̇ (4) from the products of q w x y z with p q r w x y z, row by row; and
+    (9, 16): the rotation matrix alone, from the products of the quaternion with itself."""
+    w, x, y, z = range(4)
+    table = torch.zeros(13, 4, 7, dtype=torch.float64)
 
+    def put(row: int, *terms: tuple[float, int, int]) -> None:
+        for sign, i, j in terms:
+            table[row, i, j] += sign
 
-def _turning(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(13, 28): rotation matrix (9) and q̇ (4) from the products of q w x y z with p q r w x y z, row by row."""
-    if (dtype, device) not in _TURNING:
-        w, x, y, z = range(4)
-        table = torch.zeros(13, 4, 7, dtype=torch.float64)
-
-        def put(row: int, *terms: tuple[float, int, int]) -> None:
-            for sign, i, j in terms:
-                table[row, i, j] += sign
-
-        # The rotation matrix with squares on its diagonal: also right, times |q|², between Runge–Kutta's stages.
-        put(0, (1, w, w + 3), (1, x, x + 3), (-1, y, y + 3), (-1, z, z + 3))
-        put(1, (2, x, y + 3), (-2, w, z + 3))
-        put(2, (2, x, z + 3), (2, w, y + 3))
-        put(3, (2, x, y + 3), (2, w, z + 3))
-        put(4, (1, w, w + 3), (-1, x, x + 3), (1, y, y + 3), (-1, z, z + 3))
-        put(5, (2, y, z + 3), (-2, w, x + 3))
-        put(6, (2, x, z + 3), (-2, w, y + 3))
-        put(7, (2, y, z + 3), (2, w, x + 3))
-        put(8, (1, w, w + 3), (-1, x, x + 3), (-1, y, y + 3), (1, z, z + 3))
-        # q̇ = ½ q ⊗ (0, ω), Fossen eq. 2.86.
-        p, q, r = range(3)
-        put(9, (-0.5, x, p), (-0.5, y, q), (-0.5, z, r))
-        put(10, (0.5, w, p), (0.5, y, r), (-0.5, z, q))
-        put(11, (0.5, w, q), (0.5, z, p), (-0.5, x, r))
-        put(12, (0.5, w, r), (0.5, x, q), (-0.5, y, p))
-        _TURNING[dtype, device] = table.reshape(13, 28).to(device, dtype)
-    return _TURNING[dtype, device]
+    # The rotation matrix with squares on its diagonal: also right, times |q|², between Runge–Kutta's stages.
+    put(0, (1, w, w + 3), (1, x, x + 3), (-1, y, y + 3), (-1, z, z + 3))
+    put(1, (2, x, y + 3), (-2, w, z + 3))
+    put(2, (2, x, z + 3), (2, w, y + 3))
+    put(3, (2, x, y + 3), (2, w, z + 3))
+    put(4, (1, w, w + 3), (-1, x, x + 3), (1, y, y + 3), (-1, z, z + 3))
+    put(5, (2, y, z + 3), (-2, w, x + 3))
+    put(6, (2, x, z + 3), (-2, w, y + 3))
+    put(7, (2, y, z + 3), (2, w, x + 3))
+    put(8, (1, w, w + 3), (-1, x, x + 3), (-1, y, y + 3), (1, z, z + 3))
+    # q̇ = ½ q ⊗ (0, ω), Fossen eq. 2.86.
+    p, q, r = range(3)
+    put(9, (-0.5, x, p), (-0.5, y, q), (-0.5, z, r))
+    put(10, (0.5, w, p), (0.5, y, r), (-0.5, z, q))
+    put(11, (0.5, w, q), (0.5, z, p), (-0.5, x, r))
+    put(12, (0.5, w, r), (0.5, x, q), (-0.5, y, p))
+    with torch.inference_mode(False):  # it outlives whoever needs it first, and gradients may need it next
+        both = table.reshape(13, 28).to(device, dtype, copy=True)
+        return both, table[:9, :, 3:].reshape(9, 16).to(device, dtype, copy=True)
