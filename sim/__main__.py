@@ -41,6 +41,49 @@ def wrench(
     print(f"{out}: {rows} rows")
 
 
+@app.command(epilog="Examples: `python -m sim excite --out dive.mcap --dvl`, then `python -m sim fit dive.mcap --start wu`")
+def excite(
+    out: Annotated[Path, typer.Option(help="The dive to write.")],
+    vehicle: Annotated[str, typer.Option(help="heavy, wu, standard or a file.")] = "heavy",
+    seed: Annotated[int, typer.Option(help="The same seed, the same dive.")] = 0,
+    seconds: Annotated[float, typer.Option(min=10, help="Length of the dive.")] = 120.0,
+    dvl: Annotated[bool, typer.Option("--dvl", help="With a Doppler log: velocities are recorded.")] = False,
+) -> None:
+    """Record a simulated dive without pictures that shakes a vehicle on every axis."""
+    from sim.excite import excite as run
+    from sim.parameters import load
+
+    run(load(vehicle), out, seed=seed, seconds=seconds, dvl=dvl)
+    print(f"{out}: {seconds:g} s")
+
+
+@app.command(epilog="Examples: `python -m sim fit dive.mcap --out vehicle.toml`, `python -m sim fit a.mcap b.mcap --start wu`")
+def fit(
+    dives: Annotated[list[Path], typer.Argument(help="Dives (.mcap) with vehicle states and thruster commands.")],
+    out: Annotated[Path, typer.Option(help="The vehicle to write; its plot is put beside it.")] = Path("vehicle.toml"),
+    start: Annotated[str, typer.Option(help="Where to start, and what stays unseen: heavy, wu, standard, a file.")] = "heavy",
+) -> None:
+    """Find a vehicle's damping, added mass, thrust and buoyancy in recorded dives, by gradients through the simulator."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from rov.cli.common import console
+    from sim import fit as fitting
+    from sim.parameters import load
+
+    first = load(start)
+    with console.status("reading") as status:
+        result = fitting.fit(dives, first, lambda step, cost: status.update(f"iteration {step + 1}: cost {cost:.0f}"))
+    fitting.write(result, out)
+    table = Table("number", "start", "fitted", "± %", "known", title=f"{result.windows} windows")
+    for name, old, new in fitting.compared(first, result.parameters):
+        table.add_row(name, f"{old:.4g}", f"{new:.4g}", f"{100 * result.spread[name]:.1f}", result.verdict(name))
+    Console().print(table)
+    for kind, error in result.after.items():
+        print(f"{kind}: RMS error of {fitting.WINDOW_S:g} s predictions {result.before[kind]:.4g} -> {error:.4g}")
+    print(f"{out} and {out.with_suffix('.png')} written")
+
+
 def main() -> NoReturn:
     """Run a command; exit code 2 for what the user can put right, 130 for Ctrl-C."""
     try:
