@@ -41,20 +41,21 @@ def wrench(
     print(f"{out}: {rows} rows")
 
 
-@app.command(epilog="Examples: `python -m sim excite --out dive.mcap --dvl`, then `python -m sim fit dive.mcap --start wu`")
+@app.command(epilog="Example: `python -m sim excite a.mcap b.mcap --dvl`, then `python -m sim fit a.mcap b.mcap --start wu`")
 def excite(
-    out: Annotated[Path, typer.Option(help="The dive to write.")],
+    dives: Annotated[list[Path], typer.Argument(help="Dives to write (.mcap), each from its own chance.")],
     vehicle: Annotated[str, typer.Option(help="heavy, wu, standard or a file.")] = "heavy",
-    seed: Annotated[int, typer.Option(help="The same seed, the same dive.")] = 0,
-    seconds: Annotated[float, typer.Option(min=10, help="Length of the dive.")] = 120.0,
+    seed: Annotated[int, typer.Option(help="The same seed, the same dives.")] = 0,
+    seconds: Annotated[float, typer.Option(min=10, help="Length of each.")] = 60.0,
     dvl: Annotated[bool, typer.Option("--dvl", help="With a Doppler log: velocities are recorded.")] = False,
 ) -> None:
-    """Record a simulated dive without pictures that shakes a vehicle on every axis."""
+    """Record simulated dives without pictures that shake a vehicle on every axis."""
     from sim.excite import excite as run
     from sim.parameters import load
+    from sim.sensors import Suite
 
-    run(load(vehicle), out, seed=seed, seconds=seconds, dvl=dvl)
-    print(f"{out}: {seconds:g} s")
+    run(load(vehicle), dives, seed=seed, seconds=seconds, suite=Suite()._replace(dvl=dvl))
+    print(f"{', '.join(map(str, dives))}: {seconds:g} s each")
 
 
 @app.command(epilog="Examples: `python -m sim fit dive.mcap --out vehicle.toml`, `python -m sim fit a.mcap b.mcap --start wu`")
@@ -73,7 +74,7 @@ def fit(
 
     first = load(start)
     with console.status("reading") as status:
-        result = fitting.fit(dives, first, lambda step, cost: status.update(f"iteration {step + 1}: cost {cost:.0f}"))
+        result = fitting.fit(dives, first, lambda s, cost: status.update(f"predicting {s:g} s: cost {cost:.0f}"))
     fitting.write(result, out)
     table = Table("number", "start", "fitted", "± %", "known", title=f"{result.windows} windows")
     for name, old, new in fitting.compared(first, result.parameters):
@@ -82,6 +83,27 @@ def fit(
     for kind, error in result.after.items():
         print(f"{kind}: RMS error of {fitting.WINDOW_S:g} s predictions {result.before[kind]:.4g} -> {error:.4g}")
     print(f"{out} and {out.with_suffix('.png')} written")
+
+
+@app.command(epilog="Examples: `python -m sim bench`, `python -m sim bench --device cuda --n 262144`")
+def bench(
+    n: Annotated[list[int] | None, typer.Option(help="Vehicles at once; may be repeated. Without it 1, 1024, 65536.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of a round; the median of three counts.")] = 2.0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Measure how many 20 ms intervals of a vehicle, its thrusters, battery and instruments are simulated in a second."""
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from sim.bench import bench as run
+
+    title = f"env-steps/s, float32, {torch.get_num_threads()} threads, {device}"
+    table = Table("vehicles", "given commands", "with our inner loops", title=title)
+    for size in n or (1, 1024, 65536):
+        speed = run(size, seconds, device)
+        table.add_row(str(size), f"{speed.vehicles:,.0f}", f"{speed.with_loops:,.0f}")
+    Console().print(table)
 
 
 def main() -> NoReturn:

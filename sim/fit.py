@@ -31,6 +31,8 @@ from sim.vehicle import DT, Model, advance, model, rotation, still
 Floats = NDArray[np.float64]
 
 WINDOW_S = 3.0
+HORIZONS_S = (0.5, 1.5, WINDOW_S)
+"""Predictions of half a second are fitted first: from a poor start the long ones have many wrong answers."""
 WINDOWS_MAX = 80
 """Evenly chosen from a longer dive."""
 COMPARE_EVERY = 5
@@ -41,14 +43,18 @@ GAP_S = 0.25
 """A window with a longer hole in it is not used."""
 SHALLOW_M = 0.3
 """Nor is one nearer to the surface, where the hull comes out."""
-ERRORS = {"attitude": 0.01, "rates": 0.02, "depth": 0.01, "velocity": 0.03}
+STEEP_RAD = 1.2
+"""Nor one with a steeper pitch: roll and yaw are not known there."""
+ERRORS = {"attitude": 0.02, "rates": 0.02, "depth": 0.01, "velocity": 0.03}
 """What a prediction may be off by, sensors and model together, in rad, rad/s, m, m/s: the weights. A judgement."""
 START_ERROR = {"with DVL": (0.03, 0.03, 0.03), "without": (0.5, 0.5, 0.1)}
 """Standard deviation of u, v, w at a window's start, m/s; without a DVL w comes from the depth, u and v from nowhere."""
 PRIOR, BUOYANCY_PRIOR = 0.5, 0.01
 """Standard deviation of θ: the start's numbers are right within a factor of about 1.6, its buoyancy within 1 %."""
-STEPS_MAX, ENOUGH = 25, 1e-4
-"""Iterations; it is done when none improves the cost by more than this share."""
+OUTLIER = 5.0
+"""Errors of so many standard deviations begin to count less (Cauchy): a tug at the tether, a touch of the ground."""
+STEPS_MAX, ENOUGH = 15, 1e-3
+"""Iterations for each horizon; it is done when one improves the cost by less than this share."""
 KNOWN, ROUGH = 0.05, 0.2
 """A number is `well` known below this standard deviation of θ, `roughly` below that; else the dive does not show it."""
 
@@ -112,41 +118,32 @@ class Problem(NamedTuple):
     """(P,) standard deviation of each θ."""
     loose: Tensor
     """(3,) standard deviation of u, v, w at each start."""
+    steps: int = round(WINDOW_S / DT)
+    """How far the windows are predicted."""
+
+
+def pose(paths: list[Path], start: Parameters) -> Problem:
+    """The problem that these dives pose. Raises FitError."""
+    vehicle = model(start, torch.float64)
+    windows = join([window for path in paths for window in cut(path, vehicle)])
+    prior = torch.full((len(NAMES),), PRIOR, dtype=torch.float64)
+    prior[-1] = BUOYANCY_PRIOR
+    loose = windows.velocity.new_tensor(START_ERROR["with DVL" if windows.dvl else "without"])
+    return Problem(vehicle, torch.tensor(start.added_mass, dtype=torch.float64)[:, None], windows, prior, loose)
 
 
 @torch.no_grad()
-def fit(paths: list[Path], start: Parameters, tell: Callable[[int, float], object] = lambda *_: None) -> Result:
-    """Fit a vehicle to dives; `tell` hears of each iteration and the cost. Raises FitError."""
-    vehicle = model(start, torch.float64)
-    windows = join([window for path in paths for window in cut(path, vehicle)])
-    count, size = windows.forces.shape[1], len(NAMES)
-    prior = torch.full((size,), PRIOR, dtype=torch.float64)
-    prior[-1] = BUOYANCY_PRIOR
-    loose = windows.velocity.new_tensor(START_ERROR["with DVL" if windows.dvl else "without"])
-    problem = Problem(vehicle, torch.tensor(start.added_mass, dtype=torch.float64)[:, None], windows, prior, loose)
-
+def fit(paths: list[Path], start: Parameters, tell: Callable[[float, float], object] = lambda *_: None) -> Result:
+    """Fit a vehicle to dives; `tell` hears of each iteration's horizon (s) and cost. Raises FitError."""
+    problem = pose(paths, start)
+    size, windows = len(NAMES), problem.windows
+    count = windows.forces.shape[1]
     theta, speed = torch.zeros(size, dtype=torch.float64), torch.zeros(3, count, dtype=torch.float64)
-    residual = before = predict(problem, theta, speed)
-    now, damping = cost(problem, residual, theta, speed), 1e-3
-    for iteration in range(STEPS_MAX):
-        tell(iteration, now)
-        matrix, pull = normal(problem, theta, speed)
-        then = math.inf
-        while not then < now and damping < 1e6:
-            move = torch.linalg.solve(matrix + damping * torch.diag(matrix.diag()), -pull)
-            next_theta = theta + move[:size].clamp(-0.5, 0.5)
-            next_speed = speed + move[size:].reshape(count, 3).T
-            tried = predict(problem, next_theta, next_speed)
-            then = cost(problem, tried, next_theta, next_speed)
-            damping = max(damping / 5, 1e-9) if then < now else damping * 8
-        if not then < now:
-            break
-        theta, speed, residual = next_theta, next_speed, tried
-        gained, now = (now - then) / now, then
-        if gained < ENOUGH:
-            break
-    matrix, _ = normal(problem, theta, speed)
-    spread = torch.linalg.inv(matrix).diag()[:size].clamp(min=0).sqrt()
+    before = predict(problem, theta, speed)
+    for horizon in HORIZONS_S:
+        theta, speed = descend(problem._replace(steps=round(horizon / DT)), theta, speed, tell)
+    residual = predict(problem, theta, speed)
+    spread = spreads(problem, theta, speed)
     return Result(
         numbers(start, theta),
         dict(zip(NAMES, spread.tolist(), strict=True)),
@@ -155,6 +152,31 @@ def fit(paths: list[Path], start: Parameters, tell: Callable[[int, float], objec
         count,
         traces(before, residual, windows),
     )
+
+
+def descend(
+    problem: Problem, theta: Tensor, speed: Tensor, tell: Callable[[float, float], object]
+) -> tuple[Tensor, Tensor]:
+    """Levenberg–Marquardt from θ and the starting velocities."""
+    size, damping = len(theta), 1e-3
+    now = cost(problem, predict(problem, theta, speed), theta, speed)
+    for _ in range(STEPS_MAX):
+        tell(problem.steps * DT, now)
+        matrix, pull = normal(problem, theta, speed)
+        then = math.inf
+        while not then < now and damping < 1e6:
+            move = torch.linalg.solve(matrix + damping * torch.diag(matrix.diag()), -pull)
+            next_theta = theta + move[:size].clamp(-0.5, 0.5)
+            next_speed = speed + move[size:].reshape(-1, 3).T
+            then = cost(problem, predict(problem, next_theta, next_speed), next_theta, next_speed)
+            damping = max(damping / 5, 1e-9) if then < now else damping * 8
+        if not then < now:
+            break
+        theta, speed = next_theta, next_speed
+        gained, now = (now - then) / now, then
+        if gained < ENOUGH:
+            break
+    return theta, speed
 
 
 # ---- the dive --------------------------------------------------------------------------------------------------
@@ -204,7 +226,8 @@ def cut(path: Path, vehicle: Model) -> list[Windows]:
     steps = round(WINDOW_S / DT)
     holes = np.diff([each.t for each in heard], append=heard[-1].t) / 1e9 > GAP_S
     bad = np.interp(grid, [each.t for each in heard], holes.astype(float)) > 0
-    bad |= (depth < SHALLOW_M) | (np.searchsorted(t, grid - GAP_S * 1e9) > held)
+    pitch = _at(grid, attitude_t, angles)[:, 1]
+    bad |= (depth < SHALLOW_M) | (np.abs(pitch) > STEEP_RAD) | (np.searchsorted(t, grid - GAP_S * 1e9) > held)
     found = []
     for at in range(WARM_UP, len(grid) - steps, steps):
         if not bad[at : at + steps + 1].any():
@@ -275,7 +298,7 @@ def predict(problem: Problem, theta: Tensor, speed: Tensor) -> Tensor:
     place = torch.stack([zero, zero, windows.depth[:, 0]])
     packed = torch.cat([place, start, windows.rates[:, :, 0], windows.attitude[:, :, 0]])
     found = []
-    for number, wanted in enumerate(forces[WARM_UP:], 1):
+    for number, wanted in enumerate(forces[WARM_UP : WARM_UP + problem.steps], 1):
         middle = wanted + half * (lagged - wanted)
         after = wanted + half * (middle - wanted)
         wrenches = [vehicle.effect @ each for each in (lagged, middle, after)]
@@ -328,6 +351,8 @@ def normal(problem: Problem, theta: Tensor, speed: Tensor) -> tuple[Tensor, Tens
     """The normal equations' matrix, the Fisher information with the prior's, and half the gradient of the cost; in the
     order of θ, then each window's u, v, w."""
     residual, slopes = jacobian(problem, theta, speed)
+    weight = (1 + (residual / OUTLIER).square()).rsqrt()
+    residual, slopes = residual * weight, slopes * weight
     size, count = len(NAMES), residual.shape[1]
     shared, own = slopes[:size], slopes[size:]
     total = size + 3 * count
@@ -342,10 +367,16 @@ def normal(problem: Problem, theta: Tensor, speed: Tensor) -> tuple[Tensor, Tens
     return matrix, pull
 
 
+def spreads(problem: Problem, theta: Tensor, speed: Tensor) -> Tensor:
+    """(P,) standard deviation of each θ, the starting velocities not known either: by the inverse of the curvature."""
+    matrix, _ = normal(problem, theta, speed)
+    return torch.linalg.inv(matrix).diag()[: len(theta)].clamp(min=0).sqrt()
+
+
 def cost(problem: Problem, residual: Tensor, theta: Tensor, speed: Tensor) -> float:
     """What is made least: the squared errors, and those against the priors."""
     prior = (theta / problem.prior).square().sum() + (speed / problem.loose[:, None]).square().sum()
-    return float(residual.square().sum() + prior)
+    return float(OUTLIER**2 * (residual / OUTLIER).square().log1p().sum() + prior)
 
 
 # ---- what comes of it ------------------------------------------------------------------------------------------

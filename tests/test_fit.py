@@ -1,0 +1,114 @@
+"""`sim fit` finds a vehicle again, says what it cannot know, and refuses dives that show nothing."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from rov.dives.dive import Dive, DiveWriter
+from rov.messages import Mode, ThrusterCommand, VehicleState
+from sim import parameters
+from sim.excite import excite
+from sim.fit import NAMES, FitError, compared, fit, pose, predict, spreads, write
+from sim.parameters import Parameters
+from sim.sensors import Suite
+
+# torch's forward differentiation scripts its own helpers when it is first used.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+ROOT = Path(__file__).parent.parent
+WU = parameters.load("wu")
+NOISY = Suite()._replace(dvl=True, gyro_bias=0.0, accel_bias=0.0, tilt_bias=0.0, hard_iron=0.0, dvl_scale=0.0)
+"""Noise, rates, delays and grain of the instruments, but no bias: that is not what is to be found here."""
+
+
+@pytest.fixture(scope="module")
+def dives(tmp_path_factory) -> list[Path]:
+    """Five dives of 15 s."""
+    folder = tmp_path_factory.mktemp("dives")
+    paths = [folder / f"{i}.mcap" for i in range(5)]
+    excite(WU, paths, seed=3, seconds=15.2, suite=NOISY)
+    return paths
+
+
+def perturbed(truth: Parameters, seed: int) -> Parameters:
+    """Every damping and added mass, thrust and delay 40 % too large or too small."""
+    chance = random.Random(seed)
+
+    def lists(values) -> tuple[float, ...]:
+        return tuple(value * chance.choice([0.6, 1.4]) for value in values)
+
+    return msgspec.structs.replace(
+        truth,
+        added_mass=lists(truth.added_mass),
+        linear_damping=lists(truth.linear_damping),
+        quadratic_damping=lists(truth.quadratic_damping),
+        thrust_scale=0.6,
+        thrust_delay_s=0.029 * 1.4,
+    )
+
+
+def test_forty_percent_off_it_comes_back_to_within_five(dives: list[Path], tmp_path: Path) -> None:
+    result = fit(dives, perturbed(WU, 0))
+    for name, truth, found in compared(WU, result.parameters):
+        assert found == pytest.approx(truth, rel=0.05), f"{name} ± {result.spread[name]}"
+    assert all(result.after[kind] < 0.1 * result.before[kind] for kind in result.before)
+    assert result.verdict("thrust_scale") == result.verdict("quadratic_damping surge") == "well"
+    write(result, tmp_path / "vehicle.toml")
+    again = parameters.load(tmp_path / "vehicle.toml")
+    assert again == result.parameters
+    assert (tmp_path / "vehicle.png").stat().st_size > 20_000
+    assert "thrust_scale: " in (tmp_path / "vehicle.toml").read_text()
+
+
+@torch.no_grad()
+def test_without_a_dvl_it_says_that_surge_and_sway_are_hardly_seen(dives: list[Path]) -> None:
+    problem = pose(dives, WU)
+    theta, speed = torch.zeros(len(NAMES)).double(), torch.zeros(3, problem.windows.forces.shape[1]).double()
+    assert float(predict(problem, theta, speed).abs().mean()) < 1.0, "the truth predicts what was measured"
+    seen = dict(zip(NAMES, spreads(problem, theta, speed).tolist(), strict=True))
+    blind = problem._replace(
+        windows=problem.windows._replace(dvl=False), loose=torch.tensor([0.5, 0.5, 0.1], dtype=torch.float64)
+    )
+    unseen = dict(zip(NAMES, spreads(blind, theta, speed).tolist(), strict=True))
+    for axis in ("surge", "sway"):
+        for what in ("quadratic_damping", "linear_damping"):
+            assert unseen[f"{what} {axis}"] > 2.5 * seen[f"{what} {axis}"]
+    assert unseen["quadratic_damping yaw"] < 0.05 and unseen["quadratic_damping heave"] < 0.05
+
+
+def test_the_dives_say_what_the_vehicle_did(dives: list[Path]) -> None:
+    with Dive(dives[0]) as dive:
+        states = [each.data for each in dive.messages({"vehicle"})]
+    assert len(states) == 760
+    depths = [state.depth for state in states if isinstance(state, VehicleState)]
+    assert 5.0 < min(depths) < 9.9 and max(depths) > 10.1
+    assert all(isinstance(state, VehicleState) and state.velocity_t is not None for state in states)
+
+
+def test_dives_that_show_nothing_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "idle.mcap"
+
+    def dive(armed: bool, motors: int, vehicle: bool = True) -> Path:
+        with DiveWriter(path, {}, overwrite=True) as writer:
+            for t in range(0, 2_000_000_000, 20_000_000):
+                if vehicle:
+                    writer.write("vehicle", VehicleState(t=t, attitude_t=t, depth_t=t, depth=5.0))
+                values = (0.1,) * motors
+                command = ThrusterCommand(t=t, frame_id=-1, frame_t=t, armed=armed, mode=Mode.HOLD, values=values)
+                writer.write("thrusters", command)
+        return path
+
+    for options, complaint in (
+        ((False, 8), "never armed"),
+        ((True, 6), "commands for 8 motors"),
+        ((True, 8), "fewer than three windows"),
+    ):
+        with pytest.raises(FitError, match=complaint):
+            fit([dive(*options)], WU)
+    run = [sys.executable, "-m", "sim", "fit", str(dive(True, 8, vehicle=False)), "--out", str(tmp_path / "v.toml")]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "nothing on the topic vehicle" in done.stderr
