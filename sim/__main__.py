@@ -41,7 +41,9 @@ def wrench(
     print(f"{out}: {rows} rows")
 
 
-@app.command(epilog="Example: `python -m sim excite a.mcap b.mcap --dvl`, then `python -m sim fit a.mcap b.mcap --start wu`")
+@app.command(
+    epilog="Example: `python -m sim excite a.mcap b.mcap --dvl`, then `python -m sim fit a.mcap b.mcap --start wu`"
+)
 def excite(
     dives: Annotated[list[Path], typer.Argument(help="Dives to write (.mcap), each from its own chance.")],
     vehicle: Annotated[str, typer.Option(help="heavy, wu, standard or a file.")] = "heavy",
@@ -58,13 +60,17 @@ def excite(
     print(f"{', '.join(map(str, dives))}: {seconds:g} s each")
 
 
-@app.command(epilog="Examples: `python -m sim fit dive.mcap --out vehicle.toml`, `python -m sim fit a.mcap b.mcap --start wu`")
+@app.command(
+    epilog="Examples: `python -m sim fit dive.mcap --out vehicle.toml`, `python -m sim fit a.mcap b.mcap --start wu`"
+)
 def fit(
     dives: Annotated[list[Path], typer.Argument(help="Dives (.mcap) with vehicle states and thruster commands.")],
     out: Annotated[Path, typer.Option(help="The vehicle to write; its plot is put beside it.")] = Path("vehicle.toml"),
-    start: Annotated[str, typer.Option(help="Where to start, and what stays unseen: heavy, wu, standard, a file.")] = "heavy",
+    start: Annotated[
+        str, typer.Option(help="Where to start, and what stays unseen: heavy, wu, standard, a file.")
+    ] = "heavy",
 ) -> None:
-    """Find a vehicle's damping, added mass, thrust and buoyancy in recorded dives, by gradients through the simulator."""
+    """Find a vehicle's damping, added mass, thrust and buoyancy in dives, by gradients through the simulator."""
     from rich.console import Console
     from rich.table import Table
 
@@ -87,11 +93,13 @@ def fit(
 
 @app.command(epilog="Examples: `python -m sim bench`, `python -m sim bench --device cuda --n 262144`")
 def bench(
-    n: Annotated[list[int] | None, typer.Option(help="Vehicles at once; may be repeated. Without it 1, 1024, 65536.")] = None,
+    n: Annotated[
+        list[int] | None, typer.Option(help="Vehicles at once; may be repeated. Without it 1, 1024, 65536.")
+    ] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of a round; the median of three counts.")] = 2.0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
-    """Measure how many 20 ms intervals of a vehicle, its thrusters, battery and instruments are simulated in a second."""
+    """Measure how many 20 ms intervals of a vehicle and its instruments are simulated in a second."""
     import torch
     from rich.console import Console
     from rich.table import Table

@@ -27,7 +27,13 @@ _SUITE = Suite()
 
 @torch.inference_mode()
 def excite(
-    vehicle: Parameters, paths: list[Path], *, seed: int = 0, seconds: float = 60.0, suite: Suite = _SUITE
+    vehicle: Parameters,
+    paths: list[Path],
+    *,
+    seed: int = 0,
+    seconds: float = 60.0,
+    suite: Suite = _SUITE,
+    levels: tuple[float, ...] = LEVELS,
 ) -> None:
     """Write dives with `vehicle` and `thrusters` at 50 Hz: pseudo-random steps, each axis on its own, still water.
 
@@ -39,7 +45,6 @@ def excite(
     water = still(moving)._replace(seabed=torch.tensor([2 * DEPTH_M], dtype=double))
     state = rest(moving, n, DEPTH_M)
     memory = switch_on(suite, state, water, random)
-    levels = torch.tensor(LEVELS, dtype=double)
     efforts, until = torch.zeros(n, 6, dtype=double), torch.zeros(n, 6, dtype=double)
     about = {"source": f"simulated: {vehicle.source}", "seed": str(seed)}
     with ExitStack() as stack:
@@ -48,7 +53,7 @@ def excite(
             readings, memory = sense(suite, state, water, memory, random)
             level, hold = torch.rand(2, n, 6, generator=random, dtype=double)
             over = tick * DT >= until
-            efforts = torch.where(over, levels * (2 * level - 1), efforts)
+            efforts = torch.where(over, efforts.new_tensor(levels) * (2 * level - 1), efforts)
             until = torch.where(over, tick * DT + HOLDS_S[0] + hold * (HOLDS_S[1] - HOLDS_S[0]), until)
             down = rotation(state.attitude.T)[2]
             wanted = efforts.clone()
@@ -61,9 +66,7 @@ def excite(
                 dive.write("vehicle", said(readings, row, t))
                 dive.write(
                     "thrusters",
-                    ThrusterCommand(
-                        t=t, frame_id=-1, frame_t=t, armed=True, mode=Mode.MANUAL, values=tuple(values)
-                    ),
+                    ThrusterCommand(t=t, frame_id=-1, frame_t=t, armed=True, mode=Mode.MANUAL, values=tuple(values)),
                 )
             state = step(moving, state, commands, water)
 

@@ -1,9 +1,10 @@
 """System identification: the vehicle's numbers from recorded dives, by gradients through the simulator.
 
 Multiple shooting: the dive is cut into windows of a few seconds, each starts from what was measured, and all are
-simulated at once. Damping, added mass, thrust scale and delay, and the buoyancy are changed by Levenberg–Marquardt until
-the windows end up where the vehicle did. Every number is the start's times e^θ, with a prior on θ, so that what the dive
-does not show stays where it was; the curvature says how well the rest is known. The water is taken to be still.
+simulated at once. Damping, added mass, thrust scale and delay, and the buoyancy are changed by Levenberg–Marquardt
+until the windows end up where the vehicle did. Every number is the start's times e^θ, with a prior on θ, so that what
+the dive does not show stays where it was; the curvature says how well the rest is known. The water is taken to be
+still. A number that is 0 at the start stays 0.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch.autograd import forward_ad
 from rov.dives.dive import Dive
 from rov.errors import UserError
 from rov.messages import ThrusterCommand, VehicleState
-from sim.parameters import Parameters, load
+from sim.parameters import Parameters
 from sim.propulsion import thrust
 from sim.sensors import quaternion
 from sim.vehicle import DT, Model, advance, model, rotation, still
@@ -48,7 +49,7 @@ STEEP_RAD = 1.2
 ERRORS = {"attitude": 0.02, "rates": 0.02, "depth": 0.01, "velocity": 0.03}
 """What a prediction may be off by, sensors and model together, in rad, rad/s, m, m/s: the weights. A judgement."""
 START_ERROR = {"with DVL": (0.03, 0.03, 0.03), "without": (0.5, 0.5, 0.1)}
-"""Standard deviation of u, v, w at a window's start, m/s; without a DVL w comes from the depth, u and v from nowhere."""
+"""Standard deviation of u, v, w at a window's start, m/s; without a DVL w comes from the depth, u and v do not."""
 PRIOR, BUOYANCY_PRIOR = 0.5, 0.01
 """Standard deviation of θ: the start's numbers are right within a factor of about 1.6, its buoyancy within 1 %."""
 OUTLIER = 5.0
@@ -125,7 +126,9 @@ class Problem(NamedTuple):
 def pose(paths: list[Path], start: Parameters) -> Problem:
     """The problem that these dives pose. Raises FitError."""
     vehicle = model(start, torch.float64)
-    windows = join([window for path in paths for window in cut(path, vehicle)])
+    found = [window for path in paths for window in cut(path, vehicle)]
+    chosen = np.linspace(0, len(found) - 1, min(len(found), WINDOWS_MAX)).round().astype(int)
+    windows = join([found[i] for i in chosen])
     prior = torch.full((len(NAMES),), PRIOR, dtype=torch.float64)
     prior[-1] = BUOYANCY_PRIOR
     loose = windows.velocity.new_tensor(START_ERROR["with DVL" if windows.dvl else "without"])
@@ -220,7 +223,9 @@ def cut(path: Path, vehicle: Model) -> list[Windows]:
         velocity = torch.tensor(_at(grid, at, np.array([each.velocity for each in tracked]))).T
     else:
         velocity = torch.tensor(np.stack([0 * heave, 0 * heave, heave]))
-    curve = thrust(vehicle.curve, torch.tensor(commands).T, torch.tensor(_at(grid, [e.t for e in heard], volts[:, None]))[:, 0])
+    curve = thrust(
+        vehicle.curve, torch.tensor(commands).T, torch.tensor(_at(grid, [e.t for e in heard], volts[:, None]))[:, 0]
+    )
     forces = curve[0]
 
     steps = round(WINDOW_S / DT)
@@ -229,12 +234,12 @@ def cut(path: Path, vehicle: Model) -> list[Windows]:
     pitch = _at(grid, attitude_t, angles)[:, 1]
     bad |= (depth < SHALLOW_M) | (np.abs(pitch) > STEEP_RAD) | (np.searchsorted(t, grid - GAP_S * 1e9) > held)
     found = []
-    for at in range(WARM_UP, len(grid) - steps, steps):
-        if not bad[at : at + steps + 1].any():
-            inside = slice(at, at + steps + 1)
+    for begin in range(WARM_UP, len(grid) - steps, steps):
+        if not bad[begin : begin + steps + 1].any():
+            inside = slice(begin, begin + steps + 1)
             found.append(
                 Windows(
-                    forces[:, None, at - WARM_UP : at + steps],
+                    forces[:, None, begin - WARM_UP : begin + steps],
                     attitude[:, None, inside],
                     rates[:, None, inside],
                     torch.tensor(depth)[None, inside],
@@ -248,10 +253,15 @@ def cut(path: Path, vehicle: Model) -> list[Windows]:
 
 
 def join(found: list[Windows]) -> Windows:
-    """One batch, evenly chosen where there are too many; a velocity only where every one has it."""
-    chosen = [found[i] for i in np.linspace(0, len(found) - 1, min(len(found), WINDOWS_MAX)).round().astype(int)]
-    parts = [torch.cat(each, dim=-2) for each in zip(*(w[:-1] for w in chosen), strict=True)]
-    return Windows(*parts, dvl=all(each.dvl for each in chosen))
+    """One batch of windows; with a velocity only where every one has it."""
+    return Windows(
+        torch.cat([each.forces for each in found], dim=1),
+        torch.cat([each.attitude for each in found], dim=1),
+        torch.cat([each.rates for each in found], dim=1),
+        torch.cat([each.depth for each in found]),
+        torch.cat([each.velocity for each in found], dim=1),
+        all(each.dvl for each in found),
+    )
 
 
 def _at(grid: NDArray[np.int64], t: list[int], values: Floats) -> Floats:
@@ -333,15 +343,15 @@ def jacobian(problem: Problem, theta: Tensor, speed: Tensor) -> tuple[Tensor, Te
     Exact, by forward differentiation: the batch is repeated once for each number, and each copy carries its tangent."""
     count, size = problem.windows.forces.shape[1], len(NAMES)
     copies = size + 3
-    repeated = Windows(*(torch.cat([each] * copies, dim=-2) for each in problem.windows[:-1]), problem.windows.dvl)
+    repeated = join([problem.windows] * copies)
     unit = torch.eye(copies, dtype=theta.dtype).repeat_interleave(count, dim=1)  # (P + 3, copies · W)
     with forward_ad.dual_level():
         out = predict(
             problem._replace(windows=repeated),
-            forward_ad.make_dual(theta[:, None].expand(-1, copies * count).contiguous(), unit[:size].contiguous()),
-            forward_ad.make_dual(speed.repeat(1, copies), unit[size:].contiguous()),
+            forward_ad.make_dual(theta[:, None].expand(-1, copies * count).contiguous(), unit[:size].contiguous()),  # type: ignore[no-untyped-call]
+            forward_ad.make_dual(speed.repeat(1, copies), unit[size:].contiguous()),  # type: ignore[no-untyped-call]
         )
-        primal, tangent = forward_ad.unpack_dual(out)
+        primal, tangent = forward_ad.unpack_dual(out)  # type: ignore[no-untyped-call]
     assert tangent is not None
     shaped = tangent.reshape(-1, copies, count, tangent.shape[-1]).permute(1, 0, 3, 2).reshape(copies, -1, count)
     return primal[:, :count].permute(0, 2, 1).reshape(-1, count), shaped
@@ -362,7 +372,7 @@ def normal(problem: Problem, theta: Tensor, speed: Tensor) -> tuple[Tensor, Tens
     across = torch.einsum("pmw,imw->pwi", shared, own).reshape(size, -1)
     matrix[:size, size:], matrix[size:, :size] = across, across.T
     blocks = torch.einsum("imw,jmw->wij", own, own) + torch.diag(problem.loose**-2)
-    matrix[size:, size:] = torch.block_diag(*blocks)
+    matrix[size:, size:] = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
     pull[size:] = (torch.einsum("imw,mw->wi", own, residual) + (speed / problem.loose[:, None] ** 2).T).reshape(-1)
     return matrix, pull
 
@@ -370,7 +380,8 @@ def normal(problem: Problem, theta: Tensor, speed: Tensor) -> tuple[Tensor, Tens
 def spreads(problem: Problem, theta: Tensor, speed: Tensor) -> Tensor:
     """(P,) standard deviation of each θ, the starting velocities not known either: by the inverse of the curvature."""
     matrix, _ = normal(problem, theta, speed)
-    return torch.linalg.inv(matrix).diag()[: len(theta)].clamp(min=0).sqrt()
+    variance: Tensor = torch.linalg.inv(matrix).diag()
+    return variance[: len(theta)].clamp(min=0).sqrt()
 
 
 def cost(problem: Problem, residual: Tensor, theta: Tensor, speed: Tensor) -> float:
@@ -387,7 +398,9 @@ def numbers(start: Parameters, theta: Tensor) -> Parameters:
     grown = theta.exp().tolist()
 
     def lists(name: str, at: int) -> tuple[float, ...]:
-        return tuple(float(f"{old * new:.5g}") for old, new in zip(getattr(start, name), grown[at : at + 6], strict=True))
+        return tuple(
+            float(f"{old * new:.5g}") for old, new in zip(getattr(start, name), grown[at : at + 6], strict=True)
+        )
 
     return msgspec.structs.replace(
         start,
@@ -413,7 +426,7 @@ def compared(start: Parameters, fitted: Parameters) -> list[tuple[str, float, fl
 
 def errors(residual: Tensor, windows: Windows) -> dict[str, float]:
     """RMS by kind, in its unit."""
-    parts = dict(zip(ERRORS, residual.split([3, 3, 1, 3] if windows.dvl else [3, 3, 1]), strict=False))
+    parts = dict(zip(ERRORS, torch.split(residual, [3, 3, 1, 3] if windows.dvl else [3, 3, 1]), strict=False))
     return {kind: float(part.square().mean().sqrt()) * ERRORS[kind] for kind, part in parts.items()}
 
 
@@ -434,7 +447,9 @@ def traces(before: Tensor, after: Tensor, windows: Windows) -> dict[str, tuple[F
 
 def write(result: Result, path: Path) -> None:
     """`vehicle.toml`, with what is known of each number above it, and the plot beside it. Raises FitError."""
-    head = [f"# Fitted to {result.windows} windows of {WINDOW_S:g} s. RMS error of their predictions, before and after:"]
+    head = [
+        f"# Fitted to {result.windows} windows of {WINDOW_S:g} s. RMS error of their predictions, before and after:"
+    ]
     head += [f"#   {kind}: {result.before[kind]:.4g} -> {result.after[kind]:.4g}" for kind in result.after]
     head.append("# How well each number is known, one standard deviation:")
     head += [f"#   {name}: {100 * spread:.1f} %, {result.verdict(name)}" for name, spread in result.spread.items()]

@@ -121,8 +121,8 @@ def ours(pilot: Ours, sticks: Tensor, readings: Readings, memory: OursMemory) ->
 
 
 class ArduSub(NamedTuple):
-    """ALT_HOLD of ArduSub at its defaults, at our 50 Hz instead of its 400: no jerk and acceleration limits, no EKF (the
-    depth rate is differentiated, the acceleration is the accelerometers'), no thrust linearisation.
+    """ALT_HOLD of ArduSub at its defaults, at our 50 Hz instead of its 400: no jerk and acceleration limits, no EKF
+    (the depth rate is differentiated, the acceleration is the accelerometers'), no thrust linearisation.
 
     Attitude gains: AC_AttitudeControl_Sub.h. Those said to be from memory were not found in a stored source."""
 
@@ -194,7 +194,9 @@ def ardusub(
 
     turning = yaw.abs() > DEAD_BAND * autopilot.gain
     heading = torch.where(turning, readings.attitude[:, 2], memory.heading)
-    angles = torch.stack([-readings.attitude[:, 0], -readings.attitude[:, 1], wrapped(heading - readings.attitude[:, 2])])
+    angles = torch.stack(
+        [-readings.attitude[:, 0], -readings.attitude[:, 1], wrapped(heading - readings.attitude[:, 2])]
+    )
     rates = autopilot.angle_p * angles.T
     rates = torch.cat([rates[:, :2], torch.where(turning, autopilot.yaw_rate * yaw, rates[:, 2])[:, None]], dim=1)
     off = rates - readings.rates

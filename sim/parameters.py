@@ -27,7 +27,7 @@ class ParameterError(UserError):
 
 
 class Hull(msgspec.Struct, frozen=True, kw_only=True):
-    """A rigid body in water. Lists of six are in the order surge, sway, heave, roll, pitch, yaw, at the body's origin."""
+    """A rigid body in water. Lists of six are surge, sway, heave, roll, pitch, yaw, at the body's origin."""
 
     mass: float
     """kg."""

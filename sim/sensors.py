@@ -159,9 +159,7 @@ def sense(
     heading = angles[:, 2]
     iron = memory.iron[:, 1] * heading.cos() - memory.iron[:, 0] * heading.sin()
     error = torch.cat([memory.tilt_bias, iron[:, None]], dim=1) + suite.angle_noise * noise[:, 0:3]
-    depth = _next(
-        memory.depth, tick, suite.depth_every, suite.depth_late, lambda: _depth(suite, state, noise[:, 9])
-    )
+    depth = _next(memory.depth, tick, suite.depth_every, suite.depth_late, lambda: _depth(suite, state, noise[:, 9]))
     dvl, altimeter = memory.dvl, memory.altimeter
     if dvl is not None:
         dvl = _next(

@@ -117,7 +117,9 @@ def test_energy_never_grows_without_thrust_and_is_kept_without_damping(name: str
         now = energy(vehicle, hull, state)
         assert bool((now <= last + 1e-9).all())
         last = now
-    free = vehicle._replace(body=vehicle.body._replace(linear=vehicle.body.linear * 0, quadratic=vehicle.body.linear * 0))
+    free = vehicle._replace(
+        body=vehicle.body._replace(linear=vehicle.body.linear * 0, quadratic=vehicle.body.linear * 0)
+    )
     end = push(free, start, none, 10.0, DT / 4)
     assert torch.allclose(energy(free, hull, end), energy(free, hull, start), atol=1e-4)
 

@@ -136,7 +136,12 @@ def test_20_seconds_agree_with_fossen_to_ten_micrometres(seed: int, dt: float, c
 
 
 def test_free_in_a_current_it_drifts_with_the_water(tmp_path: Path):
-    level = {"weight_n": 114.8, "state0": [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0], "r_g": [0, 0, 0.02], "r_b": [0, 0, 0]}
+    level = {
+        "weight_n": 114.8,
+        "state0": [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        "r_g": [0, 0, 0.02],
+        "r_b": [0, 0, 0],
+    }
     trial = read_trial(trial_file(tmp_path, **level))
     end = simulate(trial, [0.0, 20.0, 21.0], [[0.0] * 6] * 3)
     moved = (end[2, :3] - end[1, :3]).tolist()
@@ -205,6 +210,7 @@ def test_bad_forces_are_said(text: str, complaint: str, tmp_path: Path):
 
 def test_one_row_and_errors_of_the_command(tmp_path: Path):
     inputs = force_file(tmp_path / "in.csv", [0.0], [[0.0] * 6])
+
     def mute(_: int) -> Any:
         return lambda: None
 
