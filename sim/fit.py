@@ -127,6 +127,9 @@ def pose(paths: list[Path], start: Parameters) -> Problem:
     """The problem that these dives pose. Raises FitError."""
     vehicle = model(start, torch.float64)
     found = [window for path in paths for window in cut(path, vehicle)]
+    if len(found) < 3:
+        which = f"{WINDOW_S:g} s without holes, below {SHALLOW_M} m and not too steep"
+        raise FitError(f"{', '.join(map(str, paths))}: fewer than three windows of {which}; record a longer dive")
     chosen = np.linspace(0, len(found) - 1, min(len(found), WINDOWS_MAX)).round().astype(int)
     windows = join([found[i] for i in chosen])
     prior = torch.full((len(NAMES),), PRIOR, dtype=torch.float64)
@@ -247,8 +250,6 @@ def cut(path: Path, vehicle: Model) -> list[Windows]:
                     dvl,
                 )
             )
-    if len(found) < 3:
-        raise FitError(f"{path}: fewer than three windows of {WINDOW_S:g} s without holes and below {SHALLOW_M} m")
     return found
 
 
