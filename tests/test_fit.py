@@ -89,7 +89,8 @@ def test_the_dives_say_what_the_vehicle_did(dives: list[Path]) -> None:
         with Dive(path) as dive:
             states = [each.data for each in dive.messages({"vehicle"})]
         assert len(states) == 760
-        assert all(isinstance(state, VehicleState) and state.velocity_t is not None for state in states)
+        seen = [isinstance(state, VehicleState) and state.velocity_t is not None for state in states]
+        assert sum(seen) > 500, "the DVL sees the bottom while the vehicle is not on its side"
         depths += [state.depth for state in states if isinstance(state, VehicleState)]
     assert 3.0 < min(depths) < 9.9 and 10.1 < max(depths) < 20.0
 
