@@ -137,6 +137,9 @@ class VehicleState(Message, frozen=True, kw_only=True):
     """Body rates p, q, r in rad/s."""
     depth_t: int | None = None
     depth: float = 0.0
+    velocity_t: int | None = None
+    velocity: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Over ground along surge, sway, heave in m/s, from a DVL."""
     battery_v: float | None = None
     leak: bool = False
     hull_temperature_c: float | None = None
