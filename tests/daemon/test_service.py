@@ -100,7 +100,9 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 def test_a_life(tmp_path: Path, manager: Manager) -> None:
     """Ready, fed and told of; a dive with everything in it that replays exactly; then its supervisor is killed."""
-    daemon = Daemon(tmp_path / "run", start=False, camera={"source": f"loop:{make_dive_video(tmp_path / 'clip.avi')}"})
+    daemon = Daemon(
+        tmp_path / "run", start=False, size=192, camera={"source": f"loop:{make_dive_video(tmp_path / 'clip.avi')}"}
+    )
     runtime = tmp_path / "r"
     runtime.mkdir()
     env = {"NOTIFY_SOCKET": str(manager.path), "RUNTIME_DIRECTORY": str(runtime)}
