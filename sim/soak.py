@@ -7,6 +7,7 @@ Armed in `follow` all the time, while the recorder writes; measured from outside
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -59,12 +60,12 @@ class Soak:
             str(port),
             "--record",
             str(self.applied),
-            "--depth",
-            "5",
         ]
         self.board = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=checkout())
         assert self.board.stdout is not None
         self.board.stdout.readline()
+        with contextlib.suppress(PermissionError):  # a real board has a processor to itself
+            os.sched_setscheduler(self.board.pid, os.SCHED_FIFO, os.sched_param(10))
         public, commands = (f"tcp://127.0.0.1:{_free_port()}" for _ in range(2))
         config = {
             "camera": {"source": f"loop:{video.absolute()}"},
@@ -176,6 +177,7 @@ def soak(video: Path, seconds: float, rate_hz: float) -> dict[str, Any]:
             "detections_hz": round(len(during[Detections]) / took, 2),
             "board_hz": round(len(gaps) / took, 2),
             "board_jitter_ms": _percentiles(np.abs(gaps - 20.0)),
+            "tick_jitter_ms": _percentiles(np.abs(np.diff([c.t for c in during[ThrusterCommand]]) / 1e6 - 20.0)),
             "capture_to_setpoint_less_network_ms": _percentiles(np.array(thought)),
             "network_ms": _percentiles(np.array(list(network.values()))),
             "setpoint_to_board_ms": _percentiles(np.array(carried)),

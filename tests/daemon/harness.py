@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +21,7 @@ import cv2
 import numpy as np
 import tomli_w
 
-from rov.assets import checkout
+from rov.assets import checkout, find
 from rov.bus import CommandClient, Entry, listen
 from rov.config import load
 from rov.messages import (
@@ -71,7 +73,8 @@ def make_video(path: Path, size: tuple[int, int] = (160, 120), frames: int = 40,
 class Daemon:
     """`rov run` and what is around it."""
 
-    def __init__(self, folder: Path, *, start: bool = True, **sections: dict[str, Any]):
+    def __init__(self, folder: Path, *, start: bool = True, size: int = 96, **sections: dict[str, Any]):
+        """`size`: of the network's input, in pixels. A small one sees little, and leaves a busy machine to the rest."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.dives = folder / "dives"
@@ -83,9 +86,14 @@ class Daemon:
         self.board.stdout.readline()
         if "camera" not in sections:
             sections["camera"] = {"source": f"loop:{make_video(folder / 'clip.avi')}"}
+        self.weights = folder / "detector.safetensors"
+        shutil.copy(find("models/detector.safetensors"), self.weights)
+        card = find("models/detector.toml").read_text()
+        self.card = self.weights.with_suffix(".toml")
+        self.card.write_text(re.sub(r"(?m)^size = \d+", f"size = {size}", card))
         config: dict[str, dict[str, Any]] = {
             "vehicle": {"max_depth": 20.0},
-            "perception": {"rate_hz": RATE_HZ, "device": "cpu"},
+            "perception": {"rate_hz": RATE_HZ, "device": "cpu", "weights": str(self.weights)},
             "link": {"port": str(port)},
             "bus": {"public": f"tcp://127.0.0.1:{free_port()}", "commands": f"tcp://127.0.0.1:{free_port()}"},
             "recording": {"folder": str(self.dives), "keep_gb": 0.0, "keep_share": 0.0, "disk_free": 0.01},

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import pytest
 import zmq
 from safetensors.torch import load_file, save_file
 
-from rov.assets import checkout, find
+from rov.assets import checkout
 from rov.bus import encode
 from rov.dives.dive import Dive
 from rov.messages import (
@@ -49,13 +48,10 @@ S = 1000 * MS
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     folder = tmp_path_factory.mktemp("daemon")
     (folder / "camera").write_text("live")
-    for name in ("detector.safetensors", "detector.toml"):
-        shutil.copy(find(f"models/{name}"), folder / name)
     script = Path(__file__).with_name("camera.py")
     daemon = Daemon(
         folder,
         camera={"source": f"pipe:160x120:{sys.executable} {script} {folder / 'camera'} 160 120 12"},
-        perception={"weights": str(folder / "detector.safetensors"), "rate_hz": 5.0, "device": "cpu"},
     )
     try:
         daemon.ready()
@@ -260,7 +256,7 @@ def test_the_camera_fails(daemon: Daemon, fault: str) -> None:
 
 def test_the_network_gives_nan(daemon: Daemon) -> None:
     daemon.armed(Mode.FOLLOW)
-    weights, card = daemon.folder / "detector.safetensors", daemon.folder / "detector.toml"
+    weights, card = daemon.weights, daemon.card
     good = weights.read_bytes(), card.read_text()
     tensors = load_file(weights)
     name = next(name for name in tensors if name.endswith("head.1.bias"))

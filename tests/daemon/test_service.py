@@ -100,7 +100,9 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 def test_a_life(tmp_path: Path, manager: Manager) -> None:
     """Ready, fed and told of; a dive with everything in it that replays exactly; then its supervisor is killed."""
-    daemon = Daemon(tmp_path / "run", start=False, camera={"source": f"loop:{make_dive_video(tmp_path / 'clip.avi')}"})
+    daemon = Daemon(
+        tmp_path / "run", start=False, size=192, camera={"source": f"loop:{make_dive_video(tmp_path / 'clip.avi')}"}
+    )
     runtime = tmp_path / "r"
     runtime.mkdir()
     env = {"NOTIFY_SOCKET": str(manager.path), "RUNTIME_DIRECTORY": str(runtime)}
@@ -208,6 +210,7 @@ def test_the_disk_fills_and_the_camera_changes(tmp_path: Path, small_disk: Path)
         daemon.ready()
         daemon.wait(Detections, lambda seen: (seen.width, seen.height) == (160, 120))
         daemon.armed(surge=0.5)
+        time.sleep(2.0)
         t = time.monotonic_ns()
         usage = shutil.disk_usage(small_disk)
         (small_disk / "filler").write_bytes(b"\0" * int(usage.free - 0.02 * usage.total))
