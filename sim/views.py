@@ -15,6 +15,8 @@ NOTHING = 0.1
 """Share of the pictures that look anywhere."""
 NEAREST, FARTHEST = 0.6, 7.0
 """Range of distances to what is looked at, m; less where the water is thick."""
+LONG = 3.0
+"""What reaches further than this is looked at piece by piece, m."""
 CLEARANCE = 0.35
 """Least distance to bottom, walls and surface, m."""
 
@@ -61,7 +63,7 @@ def view(place: Place, random: np.random.Generator) -> View:
 
 def _aim(place: Place, random: np.random.Generator, t: float) -> tuple[np.ndarray, float]:
     things = [(i, thing) for i, thing in enumerate(place.scene.things) if thing.label]
-    far = min(FARTHEST, 1.6 / float(place.scene.water.blurred.min()))
+    far = min(FARTHEST, 1.1 / float(place.scene.water.blurred.min()))
     distance = math.exp(random.uniform(math.log(NEAREST), math.log(max(far, 2 * NEAREST))))
     if not things or random.random() < NOTHING:
         spot = np.array(place.start) + random.normal(0, 2, 3) * np.array((1, 1, 0.2))
@@ -71,9 +73,12 @@ def _aim(place: Place, random: np.random.Generator, t: float) -> tuple[np.ndarra
     i = [i for i, thing in things if thing.label == kind]
     chosen = i[int(random.integers(len(i)))]
     every, _ = scene.stack([place.scene], torch.device("cpu"))
-    at, _ = scene.places(every, torch.tensor([t]))
-    size = max(max(abs(x) + max(p.half) for x in p.at) for p in place.scene.things[chosen].parts)
-    return at[0, chosen].double().numpy(), distance * max(1.0, min(size, 1.5) * 1.2)
+    at, turn = scene.places(every, torch.tensor([t]))
+    parts = place.scene.things[chosen].parts
+    part = np.array(parts[int(random.integers(len(parts)))].at)
+    spread = max(max(abs(x) for x in p.at) for p in parts)
+    near = 1.0 if spread > LONG else max(1.0, 2 * spread)
+    return at[0, chosen].double().numpy() + turn[0, chosen].double().numpy() @ part, distance * near
 
 
 def quaternion(roll: float, pitch: float, yaw: float) -> tuple[float, float, float, float]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from rov.assets import checkout
 from rov.errors import UserError
-from sim.scene.ground import FAR
+from sim.scene.ground import FAR, depth
 from sim.scene.lens import Lens
 from sim.scene.scene import Ground, Light, Scene, Sensor
 from sim.scene.shapes import Thing
@@ -269,9 +269,12 @@ def realise(world: World, seed: int) -> Place:
     tint = np.array((1 + 0.6 * w["warm"], 1.0, 1 - 0.7 * w["warm"]))
     walls = g["walls"] or (-FAR, FAR, -FAR, FAR)
     lens = {name: camera.pop(name) for name in ("hfov_deg", "distortion", "jpeg")}
+    bottom = Ground(
+        g["kind"], g["depth"], g["colour"], g["other"], max(0.0, g["relief"]), g["walls"], g["wall"], g["waves"], seed
+    )
     scene = Scene(
-        tuple(thing for key, table in enumerate(world.things) for thing in _things(table, stream(100, key), g["depth"])),
-        Ground(g["kind"], g["depth"], g["colour"], g["other"], max(0.0, g["relief"]), g["walls"], g["wall"], g["waves"], seed),
+        tuple(thing for key, table in enumerate(world.things) for thing in _things(table, stream(100, key), bottom)),
+        bottom,
         Light(
             light["sun"], math.radians(light["elevation_deg"]), math.radians(light["azimuth_deg"]), light["day"],
             light["caustics"], light["lamps"],
@@ -302,9 +305,10 @@ def _draw(value: Any, random: Random) -> Any:
     return value.draw(random) if isinstance(value, Spread) else value
 
 
-def _things(table: ThingTable, random: Random, bottom: float) -> list[Thing]:
+def _things(table: ThingTable, random: Random, ground: Ground) -> list[Thing]:
     made: list[Thing] = []
     for _ in range(round(_draw(table.count, random))):
         north, east, above, scale = (_draw(each, random) for each in (table.north, table.east, table.above, table.scale))
+        bottom = depth(ground, north, east)
         made += CATALOGUE[table.kind](random, (north, east, bottom - above), bottom, scale)
     return made

@@ -139,7 +139,7 @@ def meet(table: Table, ray: Tensor, part: Tensor, direction: Tensor, bumpy: bool
         s = -qb / qa
         x, y, z = ox + s * lx, oy + s * ly, oz + s * lz
         size = torch.rsqrt(x * x + y * y + z * z + 1e-9)
-        u, v = 0.23 * x * size + 0.17 * z * size, 0.23 * y * size - 0.11 * z * size
+        u, v = (0.11 * x + 0.08 * z) * size, (0.11 * y - 0.06 * z) * size
         dent = bump * (textures.sample(tile, u, v)[0] - 0.1).clamp(0, 1)
         qc = qc + 1 - (1 - dent) ** 2
     disc = qb * qb - qa * qc

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sim.scene import textures
@@ -71,11 +72,7 @@ def stack(grounds: list[Ground], device: torch.device) -> Grounds:
     reliefs, swells, shifts = [], [], []
     for each in grounds:
         random = np.random.Generator(np.random.PCG64([each.seed, 7]))
-        length = np.exp(random.uniform(np.log(1.2), np.log(12.0), WAVES))
-        angle = random.uniform(0, 2 * np.pi, WAVES)
-        amplitude = length / np.sqrt((length**2).sum() / 2) * each.relief
-        k = 2 * np.pi / length
-        reliefs.append((amplitude, k * np.cos(angle), k * np.sin(angle), random.uniform(0, 6.28, WAVES)))
+        reliefs.append(_relief(each))
         length = np.exp(random.uniform(np.log(0.25), np.log(2.5), WAVES))
         angle, k = random.normal(0, 1.0, WAVES), 2 * np.pi / length
         slope = np.full(WAVES, each.waves * np.sqrt(2 / WAVES))
@@ -104,6 +101,22 @@ def stack(grounds: list[Ground], device: torch.device) -> Grounds:
         flat=all(each.relief == 0 for each in grounds),
         walled=any(each.walls is not None for each in grounds),
     )
+
+
+def _relief(ground: Ground) -> NDArray[np.float64]:
+    """(4, WAVES): amplitude, north and east wave numbers, phase."""
+    random = np.random.Generator(np.random.PCG64([ground.seed, 8]))
+    length = np.exp(random.uniform(np.log(1.2), np.log(12.0), WAVES))
+    angle = random.uniform(0, 2 * np.pi, WAVES)
+    amplitude = length / np.sqrt((length**2).sum() / 2) * ground.relief
+    k = 2 * np.pi / length
+    return np.stack((amplitude, k * np.cos(angle), k * np.sin(angle), random.uniform(0, 6.28, WAVES)))
+
+
+def depth(ground: Ground, north: float, east: float) -> float:
+    """Of the bottom at one place, m: what stands on it stands there."""
+    a, kx, ky, phase = _relief(ground)
+    return ground.bottom - float((a * np.sin(kx * north + ky * east + phase)).sum())
 
 
 def rows(ground: Grounds, pick: Callable[[Tensor], Tensor]) -> Grounds:
@@ -233,8 +246,8 @@ def _paint(ground: Grounds, x: Tensor, y: Tensor, z: Tensor, wall: Tensor, norma
         bend = 9.0 * (wide[0] - 0.5)
         bright = bright + 0.13 * fade * torch.sin(x * 17.0 + y * 6.0 + 2.5 * bend) * (wide[1] * 2).clamp(0, 1)
     else:  # scraps and holes
-        scrap = ((fine[0] - 0.74) * 14).clamp(0, 1) - ((0.27 - fine[0]) * 10).clamp(0, 1)
-        bright = bright + 0.45 * scrap
+        scrap = ((fine[0] - 0.76) * 10).clamp(0, 1) - ((0.22 - fine[0]) * 7).clamp(0, 1)
+        bright = bright + 0.35 * scrap
     floor = other + (colour - other) * mix[:, None]
     return torch.where(wall[:, None], side * (0.6 + 0.8 * mix[:, None]), floor) * bright.clamp(0.15, 2.0)[:, None]
 

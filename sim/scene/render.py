@@ -23,6 +23,11 @@ CAUSTIC_M = 1.7
 """Size of the caustics' tile."""
 LAMP_WIDE = 0.6
 """Half-width of the lamps' light, rad."""
+GLARE = 0.4
+"""Share of a coaxial lamp's backscatter that is left with the lamps beside the camera, times the integral of
+exp(−2 c s) / (s² + 0.08) over the first metres (judgement, by night pictures)."""
+PATCHY = 0.16
+"""Unevenness of the veil: clouds of turbidity and of light from above."""
 SNOW = 160
 """Particles around each camera."""
 SNOW_BOX = 3.0
@@ -153,7 +158,8 @@ class Renderer:
         local, normal = cast.surface(table, front, flat)
         count = parts.thing.shape[1]
         paint = parts.paint.expand(n, count, parts.paint.shape[2]).reshape(n * count, -1)[front.part].unbind(1)
-        albedo, gloss, opaque = self._painted(paint, local, front.range)
+        half = parts.half.expand(n, count, 3).reshape(n * count, 3)[front.part]
+        albedo, gloss, opaque = self._painted(paint, local, half, front.range)
         ahead = flat[:, front.ray]
         point = (origin.t()[:, row] + front.range * ahead).unbind(0)
         lit = self._lit(own, albedo, normal.unbind(0), point, front.range, t[row], self.lobe[pixel])
@@ -171,7 +177,7 @@ class Renderer:
         segmentation = torch.zeros(n * m, dtype=torch.int32, device=self.device)
         segmentation[front.ray] = (owner[front.part] + 1).int()
 
-        picture = self._water(air, torch.stack(light, 1), path, direction[:, 2], origin[:, 2])
+        picture = self._water(air, torch.stack(light, 1), path, direction, origin[:, 2])
         picture = self._snow(air, picture, seen, origin, world, t, self._row(self.snow, rows))
         sensors = sensor.Sensors(*(self._row(each, rows).expand(n) for each in self.sensors))
         if turning is not None:
@@ -231,13 +237,17 @@ class Renderer:
             out.append(albedo[c] * (self._ambient(air, c, z) * down + lamp))
         return out
 
-    def _painted(self, paint: Sequence[Tensor], local: Colour, distance: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+    def _painted(
+        self, paint: Sequence[Tensor], local: Colour, half: Tensor, distance: Tensor
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
         """Reflectances, gloss and opacity at places in the parts' own frames."""
         x, y, z = local
-        ax, ay, az, shift, mottle, rough, scale, stripes, gloss, opaque, size = paint[6:]
-        u, v = (x + 0.7 * z) * scale * 0.5 + 0.31 * az, (y - 0.6 * z) * scale * 0.5 + 0.17
+        ax, ay, az, shift, mottle, rough, scale, stripes, gloss, opaque = paint[6:]
+        girth = half.median(dim=1).values
+        wide, across, long = (each * size / girth * scale * 0.5 for each, size in zip(local, half.unbind(1), strict=True))
+        u, v = wide + 0.7 * long + 0.31 * az, across - 0.6 * long + 0.17
         broad, fine = textures.sample(self.noise, u, v)
-        fade = 1 / (1 + (0.3 * distance) ** 2 / (1 + 40 * size))
+        fade = 1 / (1 + (0.3 * distance) ** 2 / (1 + 40 * girth))
         along = x * ax + y * ay + z * az
         mix = torch.where(stripes > 0, 0.5 + 2 * torch.sin(stripes * along), along + shift) + mottle * (broad - 0.5) * 2
         mix = mix.clamp(0, 1)
@@ -273,7 +283,7 @@ class Renderer:
         left = torch.zeros(n * m, device=self.device)
         if not self.shadows:
             return left.view(n, m) + 1
-        level = bottom.bottom[:, None]
+        level = bottom.bottom[:, None] - ground.height(bottom, at[..., 0], at[..., 1])
         high = (level - at[..., 2]).clamp(min=0)
         lean = (high * air.sun[:, None] / air.elevation.tan()[:, None])[..., None]
         away = torch.stack((air.azimuth.cos(), air.azimuth.sin()), -1)[:, None]
@@ -296,7 +306,7 @@ class Renderer:
         shade = dark.reshape(-1)[owner] * inside * inside * (3 - 2 * inside) * back.floor.flatten()[ray]
         return left.index_add_(0, ray, torch.log1p(-shade.clamp(max=0.95))).exp().view(n, m)
 
-    def _water(self, air: Air, light: Tensor, path: Tensor, dz: Tensor, z: Tensor) -> Tensor:
+    def _water(self, air: Air, light: Tensor, path: Tensor, direction: Tensor, z: Tensor) -> Tensor:
         """(N, 3, H, W): what arrives of the `light` (N, 3, M) after `path` (N, M), and the veil before it.
 
         Akkaynak and Treibitz: J exp(−beam r) + B (1 − exp(−veiling r)), with the light that was scattered by less than
@@ -307,6 +317,9 @@ class Renderer:
         wide = sensor.spread(light.view(n, 3, lens.height, lens.width)).view(n, 3, m)
         out = []
         lamp = air.lamps[:, None] * self.lobe
+        dx, dy, dz = direction.unbind(1)
+        clouds = textures.sample(self.noise, 0.11 * (dx + 0.4 * dz), 0.11 * (dy - 0.3 * dz) + 0.5)[0]
+        uneven = 1 + PATCHY * 2 * (clouds - 0.5)
         for c in range(3):
             beam, blurred, veiling, diffuse = (
                 each[:, c, None] for each in (air.beam, air.blurred, air.veiling, air.diffuse)
@@ -317,8 +330,8 @@ class Renderer:
             surface = self._ambient(air, c, z)[:, None] * air.veil[:, c, None]
             veil = surface * veiling / rate * (1 - torch.exp(-rate * path))
             # Lamps: the near water is lit most; a fit to the integral of exp(−2 c s) / (s² + 0.08).
-            glare = 0.35 * lamp * air.veil[:, c, None] * veiling * (1 - torch.exp(-path / 0.7)) * 4.4
-            out.append(light[:, c] * direct + wide[:, c] * (kept - direct) + veil + glare)
+            glare = GLARE * lamp * air.veil[:, c, None] * veiling * (1 - torch.exp(-path / 0.7))
+            out.append(light[:, c] * direct + wide[:, c] * (kept - direct) + (veil + glare) * uneven)
         return torch.stack(out, 1).view(n, 3, lens.height, lens.width)
 
     def _snow(
@@ -350,7 +363,7 @@ class Renderer:
         amount = amount * inside * (range_[..., None, None] < seen.flatten()[index])
         splat = torch.zeros(n * h * w, device=self.device).index_add_(0, index.flatten(), amount.flatten())
         colour = [
-            self._ambient(air, c, origin[:, 2]) * 0.55 + air.lamps * 0.6 * torch.exp(-air.blurred[:, c]) for c in range(3)
+            self._ambient(air, c, origin[:, 2]) * 1.3 + air.lamps * 1.0 * torch.exp(-air.blurred[:, c]) for c in range(3)
         ]
         return picture + splat.view(n, 1, h, w) * torch.stack(colour, -1)[:, :, None, None]
 

@@ -108,16 +108,13 @@ class Parts(NamedTuple):
     form: Tensor
     """(S, P, 6): a, b, low, high, box, bump."""
     paint: Tensor
-    """(S, P, 17): see `_paint`."""
+    """(S, P, 16): see `_paint`."""
 
 
 def _paint(part: Part) -> list[float]:
     p = part.paint
     stripes = (2 * math.pi * p.stripes) if p.stripes else 0.0
-    sharp = max(max(part.half), 1e-6)
-    return [
-        *p.one, *(p.two or p.one), *p.along, p.shift, p.mottle, p.rough, p.scale, stripes, p.gloss, p.opaque, sharp,
-    ]  # fmt: skip
+    return [*p.one, *(p.two or p.one), *p.along, p.shift, p.mottle, p.rough, p.scale, stripes, p.gloss, p.opaque]
 
 
 def stack(scenes: list[Scene], device: torch.device) -> tuple[Things, Parts]:
@@ -151,7 +148,7 @@ def stack(scenes: list[Scene], device: torch.device) -> tuple[Things, Parts]:
             tensor([[p.axis for _, p in row] for row in parts], [0.0, 0.0, 1.0]),
             tensor([[[p.swing, 2 * math.pi * p.hertz, p.phase] for _, p in row] for row in parts], zero),
             tensor([[[p.a, p.b, p.low, p.high, float(p.box), p.bump] for _, p in row] for row in parts], [0.0] * 6),
-            tensor([[_paint(p) for _, p in row] for row in parts], [0.0] * 17),
+            tensor([[_paint(p) for _, p in row] for row in parts], [0.0] * 16),
         ),
     )
 
