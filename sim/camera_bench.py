@@ -40,7 +40,9 @@ def camera_bench(world: str, device: str, seconds: float, step: Callable[[], Non
             position[:, 0] += torch.linspace(0, 2, number)
             attitude = torch.stack((torch.cos(heading / 2), *torch.zeros(2, number), torch.sin(heading / 2)), 1)
 
-            def shoot(t: float, renderer: Renderer = renderer, pose: tuple[torch.Tensor, ...] = (position, attitude)) -> None:
+            def shoot(
+                t: float, renderer: Renderer = renderer, pose: tuple[torch.Tensor, ...] = (position, attitude)
+            ) -> None:
                 renderer.render(pose[0], pose[1], t)
                 if device != "cpu":
                     torch.cuda.synchronize()

@@ -35,14 +35,14 @@ class Task(NamedTuple):
 
     world: World
     seed: int
-    index: int
+    number: int
     width: int
     height: int
     out: Path
 
     @property
     def stem(self) -> str:
-        return f"{self.world.name}_{self.index:05d}"
+        return f"{self.world.name}_{self.number:05d}"
 
 
 class Picture(NamedTuple):
@@ -55,7 +55,7 @@ class Picture(NamedTuple):
 
 def picture(task: Task) -> Picture:
     """Realise the world, choose a view, render, label."""
-    sequence = np.random.SeedSequence([task.seed, zlib.crc32(task.world.name.encode()), task.index])
+    sequence = np.random.SeedSequence([task.seed, zlib.crc32(task.world.name.encode()), task.number])
     seed = int(sequence.generate_state(1)[0])
     place = realise(task.world, seed)
     at = view(place, np.random.Generator(np.random.PCG64([seed, 200])))
@@ -95,7 +95,7 @@ def dataset(
 ) -> dict[str, Any]:
     """Make `images` pictures of each world in `out`; calls `step` for each that is there. Returns the COCO dictionary."""
     opened = [load(name) for name in worlds]
-    recipe = {
+    recipe: dict[str, Any] = {
         "seed": seed, "size": list(size), "version": __version__,
         "worlds": {w.name: hashlib.sha256(msgspec.json.encode(w)).hexdigest() for w in opened},
     }  # fmt: skip

@@ -35,10 +35,11 @@ def sheet(worlds: list[str], columns: int, seed: int, out: Path, step: Callable[
                 colour = COLOURS[sum(label.name.encode()) % len(COLOURS)]
                 x1, y1, x2, y2 = (round(each / 2) for each in label.box)
                 cv2.rectangle(tile, (x1, y1), (x2, y2), colour, 1, cv2.LINE_AA)
-                cv2.putText(tile, label.name, (x1, max(8, y1 - 2)), cv2.FONT_HERSHEY_SIMPLEX, 0.3, colour, 1, cv2.LINE_AA)
+                cv2.putText(
+                    tile, label.name, (x1, max(8, y1 - 2)), cv2.FONT_HERSHEY_SIMPLEX, 0.3, colour, 1, cv2.LINE_AA
+                )
             tiles.append(tile)
             step()
         rows.append(np.hstack(tiles))
     if not cv2.imwrite(str(out), np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 82]):
         raise UserError(f"{out}: cannot be written as a picture; name a .jpg in a folder that exists")
-

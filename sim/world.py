@@ -60,7 +60,8 @@ class Spread(Table, frozen=True):
         if self.uniform:
             return float(random.uniform(*self.uniform))
         if self.log_uniform:
-            return math.exp(random.uniform(*(math.log(each) for each in self.log_uniform)))
+            low, high = self.log_uniform
+            return math.exp(random.uniform(math.log(low), math.log(high)))
         if self.normal:
             return float(random.normal(*self.normal))
         assert self.choice
@@ -308,7 +309,9 @@ def _draw(value: Any, random: Random) -> Any:
 def _things(table: ThingTable, random: Random, ground: Ground) -> list[Thing]:
     made: list[Thing] = []
     for _ in range(round(_draw(table.count, random))):
-        north, east, above, scale = (_draw(each, random) for each in (table.north, table.east, table.above, table.scale))
+        north, east, above, scale = (
+            _draw(each, random) for each in (table.north, table.east, table.above, table.scale)
+        )
         bottom = depth(ground, north, east)
         made += CATALOGUE[table.kind](random, (north, east, bottom - above), bottom, scale)
     return made

@@ -93,7 +93,9 @@ def corners(centre: Tensor, turn: Tensor, half: Tensor, low: Tensor, high: Tenso
     """(N, P, 8, 3) corners of the parts' boxes."""
     x, y, z = (turn * half[..., None, :]).unbind(-1)
     low_z, high_z = low[..., None] * z, high[..., None] * z
-    return torch.stack([centre + sx * x + sy * y + sz for sx in (-1, 1) for sy in (-1, 1) for sz in (low_z, high_z)], -2)
+    return torch.stack(
+        [centre + sx * x + sy * y + sz for sx in (-1, 1) for sy in (-1, 1) for sz in (low_z, high_z)], -2
+    )
 
 
 class Table(NamedTuple):
@@ -183,9 +185,7 @@ def surface(table: Table, hits: Hits, direction: Tensor) -> tuple[tuple[Tensor, 
     m = [each[hits.part] for each in table.matrix]
     d = [direction[i][hits.ray] for i in range(3)]
     o = [each[hits.part] for each in table.origin]
-    x, y, z = (
-        o[i] + hits.range * (m[3 * i] * d[0] + m[3 * i + 1] * d[1] + m[3 * i + 2] * d[2]) for i in range(3)
-    )
+    x, y, z = (o[i] + hits.range * (m[3 * i] * d[0] + m[3 * i + 1] * d[1] + m[3 * i + 2] * d[2]) for i in range(3))
     a, b, low, high, box, _ = (each[hits.part] for each in table.form)
     gx, gy, gz = x, y, a * z + 0.5 * b
     capped = ((z - high).abs() < 1e-3) & (high < 1 - 1e-6) | ((z - low).abs() < 1e-3) & (a < 0.5)

@@ -76,9 +76,7 @@ def stack(grounds: list[Ground], device: torch.device) -> Grounds:
         length = np.exp(random.uniform(np.log(0.25), np.log(2.5), WAVES))
         angle, k = random.normal(0, 1.0, WAVES), 2 * np.pi / length
         slope = np.full(WAVES, each.waves * np.sqrt(2 / WAVES))
-        swells.append(
-            (slope, k * np.cos(angle), k * np.sin(angle), random.uniform(0, 6.28, WAVES), np.sqrt(9.81 * k))
-        )
+        swells.append((slope, k * np.cos(angle), k * np.sin(angle), random.uniform(0, 6.28, WAVES), np.sqrt(9.81 * k)))
         shifts.append(random.uniform(0, 1, 2))
     relief, swell = np.array(reliefs), np.array(swells)
     walls = [each.walls or (-FAR, FAR, -FAR, FAR) for each in grounds]
@@ -121,7 +119,7 @@ def depth(ground: Ground, north: float, east: float) -> float:
 
 def rows(ground: Grounds, pick: Callable[[Tensor], Tensor]) -> Grounds:
     """The same with `pick` applied to every tensor."""
-    return ground._replace(**{k: pick(v) for k, v in ground._asdict().items() if isinstance(v, Tensor)})
+    return Grounds(*(pick(each) if isinstance(each, Tensor) else each for each in ground))
 
 
 def height(ground: Grounds, x: Tensor, y: Tensor) -> Tensor:
@@ -150,7 +148,7 @@ def look(ground: Grounds, origin: Tensor, direction: Tensor, t: Tensor) -> Seen:
     sx, sy = _slope(ground, px, py, t)
     fade = 1 / (1 + start * 0.15)
     sx, sy = sx * fade, sy * fade
-    incidence = ((dz.abs() + sx * dx + sy * dy)).clamp(0.02, 1.0)
+    incidence = (dz.abs() + sx * dx + sy * dy).clamp(0.02, 1.0)
     through = ((incidence - SNELL) / 0.05 + 0.5).clamp(0, 1) * up
     mx = torch.where(up, dx - 2 * incidence * sx, dx)
     my = torch.where(up, dy - 2 * incidence * sy, dy)

@@ -75,6 +75,8 @@ class Lens(NamedTuple):
     def rays(self) -> Floats:
         """(3, height, width) unit directions in camera axes."""
         column, row = np.meshgrid(np.arange(self.width), np.arange(self.height))
-        x, y = self.undistort((column - self.cx) / self.fx, (row - self.cy) / self.fy)
+        x, y = self.undistort(
+            np.asarray((column - self.cx) / self.fx, np.float64), np.asarray((row - self.cy) / self.fy, np.float64)
+        )
         rays = np.stack((x, y, np.ones_like(x)))
         return np.asarray(rays / np.linalg.norm(rays, axis=0))

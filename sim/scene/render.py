@@ -147,7 +147,9 @@ class Renderer:
         front = cast.nearest(hits, back.range.flatten())
 
         whole = air.at((slice(None), None))
-        light = self._lit(whole, back.albedo.unbind(1), back.normal.unbind(1), back.point.unbind(1), back.path, t[:, None], self.lobe)
+        light = self._lit(
+            whole, back.albedo.unbind(1), back.normal.unbind(1), back.point.unbind(1), back.path, t[:, None], self.lobe
+        )
         shade = self._shadows(bottom, things, at, back, origin, world, air)
         light = [torch.where(back.path < FAR, each, 0.0) * shade for each in light]
         window = back.sky * air.day[:, None]
@@ -244,7 +246,9 @@ class Renderer:
         x, y, z = local
         ax, ay, az, shift, mottle, rough, scale, stripes, gloss, opaque = paint[6:]
         girth = half.median(dim=1).values
-        wide, across, long = (each * size / girth * scale * 0.5 for each, size in zip(local, half.unbind(1), strict=True))
+        wide, across, long = (
+            each * size / girth * scale * 0.5 for each, size in zip(local, half.unbind(1), strict=True)
+        )
         u, v = wide + 0.7 * long + 0.31 * az, across - 0.6 * long + 0.17
         broad, fine = textures.sample(self.noise, u, v)
         fade = 1 / (1 + (0.3 * distance) ** 2 / (1 + 40 * girth))
@@ -349,7 +353,9 @@ class Renderer:
         px, py = lens.fx * x / ahead + lens.cx, lens.fy * y / ahead + lens.cy
         range_ = eye.norm(dim=-1)
         scale = lens.fx / 500
-        sigma = (scale * (0.35 + 0.35 * self.flakes[:, 3] / range_ + 0.5 * self.flakes[:, 4] ** 3 / range_)).clamp(0.35, 3.0)
+        sigma = (scale * (0.35 + 0.35 * self.flakes[:, 3] / range_ + 0.5 * self.flakes[:, 4] ** 3 / range_)).clamp(
+            0.35, 3.0
+        )
         number = torch.arange(SNOW, device=self.device) < density.expand(n)[:, None] * SNOW_BOX**3
         bright = (0.25 + 0.75 * self.flakes[:, 5] ** 3) * (0.45 * scale / sigma).clamp(max=1) ** 2
         bright = bright * number * (z > 0.12) * torch.exp(-0.5 * range_)
@@ -358,12 +364,14 @@ class Renderer:
         far = ((cx - px[..., None, None]) ** 2 + (cy - py[..., None, None]) ** 2) / (2 * sigma[..., None, None] ** 2)
         amount = bright[..., None, None] * torch.exp(-far)
         inside = (cx >= 0) & (cx < w) & (cy >= 0) & (cy < h)
-        cx, cy = torch.broadcast_tensors(cx.clamp(0, w - 1), cy.clamp(0, h - 1))
-        index = (cy * w + cx).long() + (torch.arange(n, device=self.device) * (h * w))[:, None, None, None]
+        index = (cy.clamp(0, h - 1) * w + cx.clamp(0, w - 1)).long() + (torch.arange(n, device=self.device) * (h * w))[
+            :, None, None, None
+        ]
         amount = amount * inside * (range_[..., None, None] < seen.flatten()[index])
         splat = torch.zeros(n * h * w, device=self.device).index_add_(0, index.flatten(), amount.flatten())
         colour = [
-            self._ambient(air, c, origin[:, 2]) * 1.3 + air.lamps * 1.0 * torch.exp(-air.blurred[:, c]) for c in range(3)
+            self._ambient(air, c, origin[:, 2]) * 1.3 + air.lamps * 1.0 * torch.exp(-air.blurred[:, c])
+            for c in range(3)
         ]
         return picture + splat.view(n, 1, h, w) * torch.stack(colour, -1)[:, :, None, None]
 

@@ -164,7 +164,10 @@ def places(things: Things, t: Tensor) -> tuple[Tensor, Tensor]:
     ahead = torch.where(orbit > 0, angle + math.pi / 2 * speed.sign(), torch.zeros_like(angle))
     c, s, zero = ahead.cos()[..., None], ahead.sin()[..., None], torch.zeros_like(ahead)[..., None]
     rows = things.turn.expand(ahead.shape[0], -1, -1, -1)
-    turn = torch.stack((c * rows[..., 0, :] - s * rows[..., 1, :], s * rows[..., 0, :] + c * rows[..., 1, :], rows[..., 2, :] + zero), -2)
+    turn = torch.stack(
+        (c * rows[..., 0, :] - s * rows[..., 1, :], s * rows[..., 0, :] + c * rows[..., 1, :], rows[..., 2, :] + zero),
+        -2,
+    )
     return at, turn
 
 

@@ -54,8 +54,8 @@ def caustics() -> Tensor:
     reach = 0.028 / np.hypot(dx, dy).std()
     cell = [np.floor((u + reach * d) % 1.0 * SIDE).astype(np.int64) % SIDE for u, d in ((y, dy), (x, dx))]
     light = np.bincount(cell[0].ravel() * SIDE + cell[1].ravel(), minlength=SIDE * SIDE).reshape(SIDE, SIDE)
-    light = sum(np.roll(light, shift, (0, 1)) for shift in ((0, 0), (0, 1), (1, 0), (1, 1))) / 4.0
-    return _tile(np.minimum(light / light.mean(), 5.0))
+    smooth = np.mean([np.roll(light, shift, (0, 1)) for shift in ((0, 0), (0, 1), (1, 0), (1, 1))], axis=0)
+    return _tile(np.minimum(smooth / smooth.mean(), 5.0))
 
 
 @lru_cache

@@ -57,7 +57,9 @@ def gate(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]
     """Two posts hanging from a beam on floats, 3 m apart, orange or yellow."""
     x, y, z = at
     yaw = random.normal(0, 0.15)
-    paint = Paint(_shade(random, ((0.75, 0.25, 0.03), (0.7, 0.55, 0.06))[random.integers(2)], 0.15), rough=0.3, gloss=0.2)
+    paint = Paint(
+        _shade(random, ((0.75, 0.25, 0.03), (0.7, 0.55, 0.06))[random.integers(2)], 0.15), rough=0.3, gloss=0.2
+    )
     wide, high, thick = 1.5 * scale, 1.2 * scale, 0.05
     side = np.array((-math.sin(yaw), math.cos(yaw), 0.0)) * wide
     made = []
@@ -106,7 +108,13 @@ def marker(random: Random, at: Vector, bottom: float, scale: float) -> list[Thin
     ]
 
 
-ROCKS: tuple[Vector, ...] = ((0.32, 0.26, 0.2), (0.2, 0.17, 0.14), (0.42, 0.4, 0.36), (0.35, 0.22, 0.18), (0.16, 0.17, 0.13))
+ROCKS: tuple[Vector, ...] = (
+    (0.32, 0.26, 0.2),
+    (0.2, 0.17, 0.14),
+    (0.42, 0.4, 0.36),
+    (0.35, 0.22, 0.18),
+    (0.16, 0.17, 0.13),
+)
 
 
 def rock(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]:
@@ -138,7 +146,13 @@ def boulders(random: Random, at: Vector, bottom: float, scale: float) -> list[Th
 
 
 def coral(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]:
-    colours: tuple[Vector, ...] = ((0.45, 0.2, 0.25), (0.5, 0.35, 0.12), (0.25, 0.3, 0.12), (0.5, 0.42, 0.35), (0.3, 0.15, 0.35))
+    colours: tuple[Vector, ...] = (
+        (0.45, 0.2, 0.25),
+        (0.5, 0.35, 0.12),
+        (0.25, 0.3, 0.12),
+        (0.5, 0.42, 0.35),
+        (0.3, 0.15, 0.35),
+    )
     colour = _shade(random, colours[random.integers(5)])
     paint = Paint(colour, (0.55, 0.5, 0.42), (0, 0, 0.4), -0.2, mottle=0.5, rough=0.7, scale=0.4)
     r, parts = 0.3 * scale, []
@@ -162,19 +176,34 @@ def weed(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]
         h = scale * float(random.uniform(0.2, 0.7))
         blades.append(
             rod(
-                (float(x), float(y), 0.05), (float(x + lean[0] * h), float(y + lean[1] * h), -h), 0.018 * scale,
-                Paint(colour, rough=0.5), 0.25, hinge=(float(x), float(y), 0.05), axis=(0.7, 0.7, 0.0),
-                swing=0.15, hertz=0.25, phase=float(random.uniform(0, 6)),
+                (float(x), float(y), 0.05),
+                (float(x + lean[0] * h), float(y + lean[1] * h), -h),
+                0.018 * scale,
+                Paint(colour, rough=0.5),
+                0.25,
+                hinge=(float(x), float(y), 0.05),
+                axis=(0.7, 0.7, 0.0),
+                swing=0.15,
+                hertz=0.25,
+                phase=float(random.uniform(0, 6)),
             )
-        )  # fmt: skip
+        )
     return [Thing("", tuple(blades), (at[0], at[1], bottom), size=0.12 * scale)]
 
 
 def bottle(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]:
     glass: tuple[Vector, ...] = ((0.5, 0.56, 0.56), (0.1, 0.25, 0.08), (0.45, 0.5, 0.6))
-    body = Paint(_shade(random, glass[random.integers(3)], 0.15), rough=0.35, scale=0.4, gloss=0.8, opaque=float(random.uniform(0.4, 0.8)))
+    body = Paint(
+        _shade(random, glass[random.integers(3)], 0.15),
+        rough=0.35,
+        scale=0.4,
+        gloss=0.8,
+        opaque=float(random.uniform(0.4, 0.8)),
+    )
     labels: tuple[Vector, ...] = ((0.08, 0.07, 0.25), (0.5, 0.06, 0.05), (0.1, 0.3, 0.55), (0.7, 0.7, 0.66))
-    label = Paint(_shade(random, labels[random.integers(4)]), (0.75, 0.75, 0.75), (0, 0.5, 0.3), mottle=0.7, rough=0.1, scale=0.8)
+    label = Paint(
+        _shade(random, labels[random.integers(4)]), (0.75, 0.75, 0.75), (0, 0.5, 0.3), mottle=0.7, rough=0.1, scale=0.8
+    )
     r = 0.034 * scale
     parts = (
         rod((-3.4 * r, 0, 0), (1.4 * r, 0, 0), r, body),
@@ -188,7 +217,9 @@ def bottle(random: Random, at: Vector, bottom: float, scale: float) -> list[Thin
 def can(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]:
     r = 0.033 * scale
     colours: tuple[Vector, ...] = ((0.5, 0.05, 0.05), STEEL, (0.1, 0.2, 0.45), (0.3, 0.2, 0.12))
-    side = Paint(_shade(random, colours[random.integers(4)]), STEEL, (0.3, 0.3, 0), mottle=1.2, rough=0.4, scale=0.6, gloss=0.7)
+    side = Paint(
+        _shade(random, colours[random.integers(4)]), STEEL, (0.3, 0.3, 0), mottle=1.2, rough=0.4, scale=0.6, gloss=0.7
+    )
     lid = Paint(STEEL, rough=0.4, gloss=1.0)
     parts = (
         rod((-1.7 * r, 0, 0), (1.5 * r, 0, 0), r, side),
@@ -202,14 +233,18 @@ def bag(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]:
     colours: tuple[Vector, ...] = ((0.7, 0.7, 0.68), (0.05, 0.05, 0.06), (0.2, 0.35, 0.55), (0.6, 0.5, 0.42))
     colour = _shade(random, colours[random.choice(4, p=(0.45, 0.25, 0.15, 0.15))], 0.15)
     lit = (min(colour[0] * 1.5, 0.9), min(colour[1] * 1.5, 0.9), min(colour[2] * 1.5, 0.9))
-    paint = Paint(colour, lit, (0, 0, 0.0), mottle=1.4, rough=0.5, scale=0.18, gloss=0.5, opaque=float(random.uniform(0.75, 1)))
+    paint = Paint(
+        colour, lit, (0, 0, 0.0), mottle=1.4, rough=0.5, scale=0.18, gloss=0.5, opaque=float(random.uniform(0.75, 1))
+    )
     r = 0.17 * scale
     parts = [ball((r, 0.75 * r, 0.55 * r), paint=paint, bump=0.5, turn=_turn(random, 0.4))]
     for _ in range(2):
         lobe = random.uniform(0.35, 0.7, 3) * r
         at_lobe = random.normal(0, 0.5 * r, 3) * np.array((1, 1, 0.3))
         parts.append(ball(tuple(lobe), tuple(at_lobe), paint, bump=0.5, turn=_turn(random, 0.6)))  # type: ignore[arg-type]
-    handle = fin((0.6 * r, 0, -0.2 * r), (1.5 * r, 0.2 * r, -0.6 * r), 0.5 * r, (0, 0.3, 1), paint, swing=0.3, hertz=0.2)
+    handle = fin(
+        (0.6 * r, 0, -0.2 * r), (1.5 * r, 0.2 * r, -0.6 * r), 0.5 * r, (0, 0.3, 1), paint, swing=0.3, hertz=0.2
+    )
     afloat = random.random() < 0.35
     z = bottom - (float(random.uniform(0.5, 1.5)) if afloat else 0.35 * r)
     moves = {"bob": 0.1, "orbit": 0.2, "speed": 0.1} if afloat else {}
@@ -232,7 +267,13 @@ def starfish(random: Random, at: Vector, bottom: float, scale: float) -> list[Th
 
 def _fish_parts(random: Random, r: float, phase: float) -> tuple[Part, ...]:
     """A fish of length 2 r."""
-    backs: tuple[Vector, ...] = ((0.12, 0.16, 0.2), (0.25, 0.2, 0.1), (0.5, 0.4, 0.08), (0.15, 0.2, 0.35), (0.3, 0.12, 0.06))
+    backs: tuple[Vector, ...] = (
+        (0.12, 0.16, 0.2),
+        (0.25, 0.2, 0.1),
+        (0.5, 0.4, 0.08),
+        (0.15, 0.2, 0.35),
+        (0.3, 0.12, 0.06),
+    )
     back = _shade(random, backs[random.integers(len(backs))])
     belly = _shade(random, (0.6, 0.6, 0.58), 0.12)
     if random.random() < 0.35:
@@ -245,16 +286,50 @@ def _fish_parts(random: Random, r: float, phase: float) -> tuple[Part, ...]:
     wag = {"axis": (0.0, 0.0, 1.0), "hertz": hertz}
     return (
         ball((0.72 * r, thick * r, deep * r), (0.18 * r, 0, 0), skin),
-        rod((-0.2 * r, 0, 0), (-0.72 * r, 0, 0), 0.6 * deep * r, skin, 0.3, hinge=(-0.1 * r, 0, 0), swing=0.12, phase=phase, **wag),
-        fin((-0.68 * r, 0, 0), (-1.05 * r, 0, -0.22 * r), 0.26 * r, (0, 1, 0), fins, hinge=(-0.5 * r, 0, 0), swing=0.35, phase=phase - 0.8, **wag),
-        fin((-0.68 * r, 0, 0), (-1.05 * r, 0, 0.22 * r), 0.26 * r, (0, 1, 0), fins, hinge=(-0.5 * r, 0, 0), swing=0.35, phase=phase - 0.8, **wag),
+        rod(
+            (-0.2 * r, 0, 0),
+            (-0.72 * r, 0, 0),
+            0.6 * deep * r,
+            skin,
+            0.3,
+            hinge=(-0.1 * r, 0, 0),
+            swing=0.12,
+            phase=phase,
+            **wag,
+        ),
+        fin(
+            (-0.68 * r, 0, 0),
+            (-1.05 * r, 0, -0.22 * r),
+            0.26 * r,
+            (0, 1, 0),
+            fins,
+            hinge=(-0.5 * r, 0, 0),
+            swing=0.35,
+            phase=phase - 0.8,
+            **wag,
+        ),
+        fin(
+            (-0.68 * r, 0, 0),
+            (-1.05 * r, 0, 0.22 * r),
+            0.26 * r,
+            (0, 1, 0),
+            fins,
+            hinge=(-0.5 * r, 0, 0),
+            swing=0.35,
+            phase=phase - 0.8,
+            **wag,
+        ),
         fin((0.15 * r, 0, -0.6 * deep * r), (-0.2 * r, 0, -1.3 * deep * r), 0.45 * r, (0, 1, 0), fins),
         fin((0.1 * r, 0, 0.6 * deep * r), (-0.15 * r, 0, 1.15 * deep * r), 0.25 * r, (0, 1, 0), fins),
         *(
-            ball((0.05 * r, 0.03 * r, 0.05 * r), (0.66 * r, side * thick * 0.72 * r, -0.12 * deep * r), Paint(BLACK, gloss=0.8))
+            ball(
+                (0.05 * r, 0.03 * r, 0.05 * r),
+                (0.66 * r, side * thick * 0.72 * r, -0.12 * deep * r),
+                Paint(BLACK, gloss=0.8),
+            )
             for side in (-1, 1)
         ),
-    )  # fmt: skip
+    )
 
 
 def fish(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]:
@@ -262,9 +337,7 @@ def fish(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]
     parts = _fish_parts(random, 0.12 * scale * float(random.uniform(0.7, 1.4)), float(random.uniform(0, 6)))
     orbit = float(random.uniform(0.8, 3.0))
     speed = float(random.choice((-1, 1)) * random.uniform(0.15, 0.5)) / orbit
-    return [
-        Thing("fish", parts, at, orbit=orbit, speed=speed, phase=float(random.uniform(0, 6.28)), bob=0.1, size=0.0)
-    ]
+    return [Thing("fish", parts, at, orbit=orbit, speed=speed, phase=float(random.uniform(0, 6.28)), bob=0.1, size=0.0)]
 
 
 def school(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]:
@@ -284,22 +357,55 @@ def jellyfish(random: Random, at: Vector, bottom: float, scale: float) -> list[T
     r = 0.14 * scale * float(random.uniform(0.6, 1.3))
     colours: tuple[Vector, ...] = ((0.6, 0.62, 0.65), (0.6, 0.35, 0.12), (0.55, 0.35, 0.45))
     colour = _shade(random, colours[random.integers(3)], 0.15)
-    clear = Paint(colour, (0.8, 0.8, 0.8), (0, 0, -0.6), 0.2, mottle=0.5, rough=0.4, scale=0.6, gloss=0.2, opaque=float(random.uniform(0.35, 0.65)))
+    clear = Paint(
+        colour,
+        (0.8, 0.8, 0.8),
+        (0, 0, -0.6),
+        0.2,
+        mottle=0.5,
+        rough=0.4,
+        scale=0.6,
+        gloss=0.2,
+        opaque=float(random.uniform(0.35, 0.65)),
+    )
     arms = Paint(colour, rough=0.6, scale=1.5, opaque=0.55)
     beat, phase = float(random.uniform(0.3, 0.7)), float(random.uniform(0, 6))
-    parts = [ball((r, r, 0.85 * r), paint=clear, high=0.15), ball((0.45 * r, 0.45 * r, 0.3 * r), (0, 0, -0.2 * r), arms)]
+    parts = [
+        ball((r, r, 0.85 * r), paint=clear, high=0.15),
+        ball((0.45 * r, 0.45 * r, 0.3 * r), (0, 0, -0.2 * r), arms),
+    ]
     for i in range(7):
         angle = 2 * math.pi * i / 7
         x, y = 0.6 * r * math.cos(angle), 0.6 * r * math.sin(angle)
         long = r * float(random.uniform(1.2, 2.6))
         parts.append(
-            rod((x, y, 0), (0.7 * x, 0.7 * y, long), 0.05 * r, arms, 0.3, hinge=(x, y, 0.0),
-                axis=(-math.sin(angle), math.cos(angle), 0.0), swing=0.25, hertz=beat, phase=phase + i)
-        )  # fmt: skip
+            rod(
+                (x, y, 0),
+                (0.7 * x, 0.7 * y, long),
+                0.05 * r,
+                arms,
+                0.3,
+                hinge=(x, y, 0.0),
+                axis=(-math.sin(angle), math.cos(angle), 0.0),
+                swing=0.25,
+                hertz=beat,
+                phase=phase + i,
+            )
+        )
     return [
-        Thing("jellyfish", tuple(parts), at, rotation(*random.normal(0, 0.3, 2)), orbit=0.4, speed=0.05, phase=phase,
-              bob=0.25, bob_hertz=beat / 4, size=0.0)
-    ]  # fmt: skip
+        Thing(
+            "jellyfish",
+            tuple(parts),
+            at,
+            rotation(*random.normal(0, 0.3, 2)),
+            orbit=0.4,
+            speed=0.05,
+            phase=phase,
+            bob=0.25,
+            bob_hertz=beat / 4,
+            size=0.0,
+        )
+    ]
 
 
 def shark(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]:
@@ -310,11 +416,34 @@ def shark(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing
     parts = (
         ball((0.62 * r, 0.13 * r, 0.15 * r), (0.3 * r, 0, 0), skin),
         rod((0.1 * r, 0, 0), (-0.85 * r, 0, -0.03 * r), 0.135 * r, skin, 0.2, hinge=(0.1 * r, 0, 0), swing=0.12, **wag),
-        fin((-0.8 * r, 0, 0), (-1.15 * r, 0, -0.3 * r), 0.16 * r, (0, 1, 0), dark, hinge=(0.1 * r, 0, 0), swing=0.18, **wag),
-        fin((-0.8 * r, 0, 0), (-0.98 * r, 0, 0.16 * r), 0.12 * r, (0, 1, 0), dark, hinge=(0.1 * r, 0, 0), swing=0.18, **wag),
+        fin(
+            (-0.8 * r, 0, 0),
+            (-1.15 * r, 0, -0.3 * r),
+            0.16 * r,
+            (0, 1, 0),
+            dark,
+            hinge=(0.1 * r, 0, 0),
+            swing=0.18,
+            **wag,
+        ),
+        fin(
+            (-0.8 * r, 0, 0),
+            (-0.98 * r, 0, 0.16 * r),
+            0.12 * r,
+            (0, 1, 0),
+            dark,
+            hinge=(0.1 * r, 0, 0),
+            swing=0.18,
+            **wag,
+        ),
         fin((0.12 * r, 0, -0.32 * r), (0.2 * r, 0, -0.08 * r), 0.26 * r, (0, 1, 0), dark),
-        *(fin((0.2 * r, side * 0.42 * r, 0.12 * r), (0.36 * r, side * 0.08 * r, 0.05 * r), 0.22 * r, (0, 0.2, 1), dark) for side in (-1, 1)),
-    )  # fmt: skip
+        *(
+            fin(
+                (0.2 * r, side * 0.42 * r, 0.12 * r), (0.36 * r, side * 0.08 * r, 0.05 * r), 0.22 * r, (0, 0.2, 1), dark
+            )
+            for side in (-1, 1)
+        ),
+    )
     orbit = float(random.uniform(2.0, 4.0))
     speed = float(random.choice((-1, 1)) * random.uniform(0.3, 0.6)) / orbit
     return [Thing("shark", parts, at, orbit=orbit, speed=speed, phase=phase, bob=0.1, bob_hertz=0.05, size=0.4)]
@@ -329,14 +458,24 @@ def stingray(random: Random, at: Vector, bottom: float, scale: float) -> list[Th
         flap = {"hinge": (0.0, 0.0, 0.0), "axis": (float(side), 0.0, 0.0), "swing": 0.3, "hertz": 0.5, "phase": phase}
         wing = rod((0, side * 0.15 * r, 0), (-0.12 * r, side * 1.05 * r, -0.05 * r), 0.55 * r, skin, 0.08, **flap)
         parts.append(_flat(wing, 0.12))
-    parts.append(rod((-0.5 * r, 0, 0), (-1.7 * r, 0, 0), 0.035 * r, skin, 0.2, hinge=(-0.5 * r, 0, 0), swing=0.2, hertz=0.3))
+    parts.append(
+        rod((-0.5 * r, 0, 0), (-1.7 * r, 0, 0), 0.035 * r, skin, 0.2, hinge=(-0.5 * r, 0, 0), swing=0.2, hertz=0.3)
+    )
     resting = random.random() < 0.5
     z = bottom - 0.08 * r if resting else min(at[2], bottom - 0.3)
     orbit = 0.0 if resting else float(random.uniform(1.0, 2.5))
     return [
-        Thing("stingray", tuple(parts), (at[0], at[1], z), _turn(random) if resting else np.eye(3), orbit=orbit,
-              speed=0.0 if resting else 0.25 / orbit, phase=phase, size=0.8 * r)
-    ]  # fmt: skip
+        Thing(
+            "stingray",
+            tuple(parts),
+            (at[0], at[1], z),
+            _turn(random) if resting else np.eye(3),
+            orbit=orbit,
+            speed=0.0 if resting else 0.25 / orbit,
+            phase=phase,
+            size=0.8 * r,
+        )
+    ]
 
 
 def _flat(part: Part, share: float) -> Part:
@@ -377,9 +516,27 @@ def diver(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing
         beat = phase + (math.pi if side > 0 else 0.0)
         parts += [
             rod((-0.28, side * 0.1, 0), (-0.72, side * 0.13, 0.03), 0.095, suit, 0.72, swing=0.3, phase=beat, **at_hip),
-            rod((-0.7, side * 0.13, 0.03), (-1.12, side * 0.13, 0), 0.066, suit, 0.7, swing=0.36, phase=beat - 0.3, **at_hip),
-            fin((-1.08, side * 0.13, 0), (-1.68, side * 0.15, 0), 0.22, (0, 0, 1), blade, swing=0.42, phase=beat - 0.6, **at_hip),
-        ]  # fmt: skip
+            rod(
+                (-0.7, side * 0.13, 0.03),
+                (-1.12, side * 0.13, 0),
+                0.066,
+                suit,
+                0.7,
+                swing=0.36,
+                phase=beat - 0.3,
+                **at_hip,
+            ),
+            fin(
+                (-1.08, side * 0.13, 0),
+                (-1.68, side * 0.15, 0),
+                0.22,
+                (0, 0, 1),
+                blade,
+                swing=0.42,
+                phase=beat - 0.6,
+                **at_hip,
+            ),
+        ]
     if random.random() < 0.5:
         orbit = float(random.uniform(2.0, 5.0))
         moves = {"orbit": orbit, "speed": float(random.choice((-1, 1))) * 0.4 / orbit, "phase": phase}
@@ -392,7 +549,15 @@ def diver(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing
 def pipeline(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]:
     """30 m of coated pipe, half buried here and there, with joints."""
     r = 0.2 * scale
-    coat = Paint(_shade(random, (0.2, 0.17, 0.12), 0.3), _shade(random, (0.1, 0.14, 0.07), 0.3), (0, -0.5, 0), -0.2, mottle=1.5, rough=0.8, scale=1.2)
+    coat = Paint(
+        _shade(random, (0.2, 0.17, 0.12), 0.3),
+        _shade(random, (0.1, 0.14, 0.07), 0.3),
+        (0, -0.5, 0),
+        -0.2,
+        mottle=1.5,
+        rough=0.8,
+        scale=1.2,
+    )
     joint = Paint((0.32, 0.3, 0.27), rough=0.7, scale=0.5)
     parts: list[Part] = []
     for x in np.arange(-15.0, 15.0, 1.5):
@@ -411,13 +576,43 @@ def pile(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]
 
 CATALOGUE: dict[str, Maker] = {
     **{f"buoy_{colour}": _buoy(colour) for colour in BUOYS},
-    "gate": gate, "channel": channel, "marker": marker, "rock": rock, "boulders": boulders, "coral": coral, "weed": weed,
-    "bottle": bottle, "can": can, "bag": bag, "starfish": starfish, "fish": fish, "school": school,
-    "jellyfish": jellyfish, "shark": shark, "stingray": stingray, "diver": diver, "pipeline": pipeline, "pile": pile,
-}  # fmt: skip
+    "gate": gate,
+    "channel": channel,
+    "marker": marker,
+    "rock": rock,
+    "boulders": boulders,
+    "coral": coral,
+    "weed": weed,
+    "bottle": bottle,
+    "can": can,
+    "bag": bag,
+    "starfish": starfish,
+    "fish": fish,
+    "school": school,
+    "jellyfish": jellyfish,
+    "shark": shark,
+    "stingray": stingray,
+    "diver": diver,
+    "pipeline": pipeline,
+    "pile": pile,
+}
 """What a world's `[[things]]` may name."""
 LABELS = (
-    "buoy_red", "buoy_green", "buoy_yellow", "gate_post", "channel", "bottle", "bag", "metal", "rock",
-    "fish", "jellyfish", "shark", "stingray", "starfish", "diver", "pipeline",
-)  # fmt: skip
+    "buoy_red",
+    "buoy_green",
+    "buoy_yellow",
+    "gate_post",
+    "channel",
+    "bottle",
+    "bag",
+    "metal",
+    "rock",
+    "fish",
+    "jellyfish",
+    "shark",
+    "stingray",
+    "starfish",
+    "diver",
+    "pipeline",
+)
 """Classes of the labels; the first fourteen are the detector's."""

@@ -31,7 +31,7 @@ WIDE = 0.08
 
 @dataclass(frozen=True)
 class Water:
-    """Coefficients (3,) in 1/m, and the veil: radiance of endless water under the surface's light, of a white target's."""
+    """Coefficients (3,) in 1/m, and the veil: radiance of endless water, of a white target's under the same light."""
 
     beam: Floats
     scatter: Floats
