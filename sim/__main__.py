@@ -9,7 +9,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from rov.cli.common import ConfigFile, Settings
 from rov.errors import UserError
+from sim import pictures
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="A simulated sea for the rover: vehicle, sensors, pictures.",
 )
+app.add_typer(pictures.app)
 
 
 @app.callback()
@@ -112,6 +115,53 @@ def bench(
         speed = run(size, seconds, device)
         table.add_row(str(size), f"{speed.vehicles:,.0f}", f"{speed.with_loops:,.0f}")
     Console().print(table)
+
+
+@app.command(
+    epilog="Examples: `python -m sim dive pool --out out/`, `python -m sim dive reef --seed 3 --seconds 20 --out out/`"
+)
+def dive(
+    world: Annotated[str, typer.Argument(help="A world of sim/worlds, or a file.")],
+    out: Annotated[Path, typer.Option(help="Folder for dive.mcap, report.json, report.html and overlay.mp4.")],
+    seed: Annotated[int, typer.Option(help="The same seed, the same dive.")] = 0,
+    seconds: Annotated[float, typer.Option(min=1, help="At most; a course may be over before.")] = 60.0,
+    size: Annotated[str, typer.Option(help="Of the pictures, WIDTHxHEIGHT.")] = "320x240",
+    overlay: Annotated[bool, typer.Option(help="Draw overlay.mp4, too.")] = True,
+    config: ConfigFile = None,
+    setting: Settings = None,
+) -> None:
+    """Sail a world's course with the daemon's own stages, in lockstep: as fast as it goes, the same every time."""
+    from rov.cli.common import configuration, curve, detector, progress
+    from rov.offline.report import write
+    from sim.dive import dive as run
+    from sim.world import WorldError, load, realise
+
+    width, _, height = size.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and 16 <= int(width) <= 4096 and 16 <= int(height) <= 4096):
+        raise WorldError(f"--size {size}: is WIDTHxHEIGHT in pixels, 16 to 4096 each")
+    settings = configuration(config, setting)
+    place = realise(load(world), seed)
+    with progress() as bar:
+        task = bar.add_task(world, total=round(seconds * settings.perception.rate_hz))
+        result = run(
+            place,
+            settings,
+            detector(settings, 1),
+            curve(settings),
+            out,
+            seconds=seconds,
+            size=(int(width), int(height)),
+            overlay=overlay,
+            progress=lambda text: bar.update(task, advance=1, description=text),
+        )
+    report = write(result, out)
+    found = ", ".join(f"{n} {label}" for label, n in report["detections"].items()) or "no objects"
+    print(
+        f"{world}, seed {seed}: {result.recorded_s:.1f} s of diving in {report['wall_s']:.1f} s"
+        f" ({report['realtime_factor']:.1f} × real time), {report['frames']} frames; {found}; see {out}/report.html"
+    )
+    if result.interrupted:
+        raise typer.Exit(130)
 
 
 def main() -> NoReturn:

@@ -1,0 +1,102 @@
+"""The operator of a simulated dive: sails a world's course step by step, by the commands that a person would give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from rov.messages import (
+    AnyCommand,
+    Arm,
+    Heartbeat,
+    Mode,
+    Observation,
+    PilotStatus,
+    SetMode,
+    SetTarget,
+    Sticks,
+    TakeOver,
+)
+from sim.world import Step
+
+SESSION = "course"
+AGAIN_NS = 500_000_000
+"""What was refused is asked for again after this."""
+STICKS_NS = 50_000_000
+HEARTBEAT_NS = 500_000_000
+SEEK_YAW = 0.3
+"""Stick while a target is looked for."""
+THERE_RAD, THERE_SIZE, THERE_NS = 0.12, 0.15, 1_000_000_000
+"""A target is reached when it stays this near to the middle, and its size this near to the wanted one, for so long."""
+
+
+class Course:
+    """Call `says` every tick with what the vehicle says; it is over when `over`."""
+
+    def __init__(self, steps: Sequence[Step]):
+        self.steps = list(steps)
+        self.number = -1
+        self.since = 0
+        self.there_t: int | None = None
+        self.seq = 0
+        self.due: dict[str, int] = {}
+
+    @property
+    def over(self) -> bool:
+        return self.number >= len(self.steps)
+
+    def says(self, t: int, pilot: PilotStatus, seen: Observation | None) -> Iterator[AnyCommand]:
+        """The commands of this tick, at `t` ns."""
+        if self.number < 0:
+            yield TakeOver(t=t, session=SESSION, seq=self._next())
+            self._begin(0, t)
+        if self._due("heartbeat", t, HEARTBEAT_NS):
+            yield Heartbeat(t=t, session=SESSION, seq=self._next())
+        if self.over:
+            return
+        step = self.steps[self.number]
+        if not pilot.armed:
+            if self._due("arm", t, AGAIN_NS):
+                yield Arm(t=t, session=SESSION, seq=self._next())
+            return
+        visible = seen is not None and seen.visible and seen.label == step.target
+        wanted = Mode.HOLD if step.mode == "follow" and not visible else Mode(step.mode)
+        if step.mode == "follow" and pilot.target != step.target and self._due("target", t, AGAIN_NS):
+            yield SetTarget(t=t, session=SESSION, seq=self._next(), label=step.target, size=step.size)
+        if pilot.mode is not wanted and not (pilot.mode is Mode.FOLLOW and wanted is Mode.HOLD):
+            if self._due("mode", t, AGAIN_NS):
+                yield SetMode(t=t, session=SESSION, seq=self._next(), mode=wanted)
+        if pilot.mode in (Mode.HOLD, Mode.MANUAL) and self._due("sticks", t, STICKS_NS):
+            yaw = SEEK_YAW * step.turn if step.mode == "follow" else step.yaw
+            seeking = step.mode != "follow" or not visible
+            yield Sticks(
+                t=t,
+                session=SESSION,
+                seq=self._next(),
+                surge=step.surge,
+                sway=step.sway,
+                heave=step.heave,
+                yaw=yaw * seeking,
+            )
+        if t - self.since > step.seconds * 1e9 or (visible and self._there(seen, step, t)):
+            self._begin(self.number + 1, t)
+
+    def _there(self, seen: Observation | None, step: Step, t: int) -> bool:
+        assert seen is not None
+        near = math.hypot(seen.bearing, seen.elevation) < THERE_RAD and abs(seen.size / step.size - 1) < THERE_SIZE
+        self.there_t = (self.there_t or t) if near else None
+        return self.there_t is not None and t - self.there_t >= THERE_NS
+
+    def _begin(self, number: int, t: int) -> None:
+        self.number, self.since, self.there_t = number, t, None
+        self.due = {name: due for name, due in self.due.items() if name == "heartbeat"}
+
+    def _due(self, name: str, t: int, period: int) -> bool:
+        if t < self.due.get(name, t):
+            return False
+        self.due[name] = t + period
+        return True
+
+    def _next(self) -> int:
+        self.seq += 1
+        return self.seq

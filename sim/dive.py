@@ -1,0 +1,154 @@
+"""A simulated dive in lockstep: the daemon's own stages and the water take turns, as fast as they can, and the same
+seed gives the same dive. `python -m sim dive`."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rov.config import Config
+from rov.messages import Event, Frame, Mode, PilotStatus, ThrusterCommand, Tuning, VehicleState
+from rov.motion.helm import Helm
+from rov.motion.pilot import Pilot
+from rov.motion.thrusters import Curve
+from rov.offline.replay import Output, Result, timer
+from rov.offline.source import Source
+from rov.tuning import Schedule
+from rov.vision.detector import Detector
+from rov.vision.footage import Shot
+from rov.vision.perception import Perception, Seen
+from sim.course import SESSION, Course
+from sim.scene.render import Renderer
+from sim.ship import Ship
+from sim.vehicle import DT
+from sim.world import Place
+
+TICK_NS = round(DT * 1e9)
+START_NS = 1_000_000_000
+"""Of the dive's clock: nothing in it happens at 0, which some readers take for unknown."""
+LATENCY_NS = 55_000_000
+"""From the picture to the setpoint: the network takes that long on a small computer."""
+
+
+class Direct:
+    """The ship as the pilot's link, without a wire: the same questions and answers, at once."""
+
+    def __init__(self, ship: Ship):
+        self.ship = ship
+        self.live = False
+        self.testing = False
+        self.mode = Mode.MANUAL
+        self.surface_pa = self.density = 0.0  # its depth does not come from a pressure
+        self.state: VehicleState | None = None
+        self.values: Sequence[float] = (0.0,) * ship.motors
+
+    def poll(self, t: int) -> tuple[Event, ...]:
+        self.state = self.ship.said(t, self.live)
+        return ()
+
+    def arm(self, t: int) -> str:
+        self.live = True
+        return ""
+
+    def disarm(self, t: int) -> None:
+        self.live, self.values = False, (0.0,) * self.ship.motors
+
+    def send(self, values: Sequence[float], armed: bool, t: int) -> None:
+        self.values = values if self.live and armed else (0.0,) * self.ship.motors
+
+    def close(self, t: int) -> None:
+        self.disarm(t)
+
+
+def dive(
+    place: Place,
+    config: Config,
+    detector: Detector,
+    curve: Curve,
+    out: Path,
+    *,
+    seconds: float,
+    size: tuple[int, int],
+    overlay: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Result:
+    """Sail the place's course for at most so many seconds; writes `out/dive.mcap` and `out/overlay.mp4`. `size` is the
+    pictures' width and height, their rate that of perception. Ctrl-C ends early, with what was done."""
+    ship = Ship(place)
+    camera = Renderer([place.scene], place.lens(*size))
+    link, perception, schedule, course = Direct(ship), Perception(config), Schedule(config), Course(place.course)
+    helm = Helm(config, Pilot(config, curve), link, detector.card.classes)
+    source = Source(Path(place.name), 0, config.perception.rate_hz, True, True, True, None, iter(()), [])
+    result = Result(source.path, config, detector.card.weights_sha256, 0, has_vehicle=True)
+    status = PilotStatus(t=START_NS, armed=False, mode=helm.pilot.mode)
+    waiting: deque[Seen] = deque()
+    observation, command, next_t, frames = None, None, START_NS, 0
+    began = time.perf_counter()
+    with Output(out, source, result, overlay) as output:
+        helm.begin(START_NS)
+        try:
+            for tick in range(round(seconds / DT)):
+                t = START_NS + tick * TICK_NS
+                if t >= next_t:
+                    next_t += round(1e9 / config.perception.rate_hz)
+                    with timer(result.stages_ms["decode"]):
+                        shot = picture(camera, ship, frames, t)
+                    perception.tune(schedule.at(t))
+                    seen = look(shot, detector, perception, result)
+                    output.picture(shot, frame_of(shot), seen, command)
+                    waiting.append(seen)
+                    frames += 1
+                    progress(f"{place.name}: {helm.pilot.mode.value}")
+                while waiting and waiting[0].setpoint.t <= t:
+                    seen = waiting.popleft()
+                    observation = seen.observation
+                    helm.hear(seen.setpoint, t)
+                with timer(result.stages_ms["control"]):
+                    for order in course.says(t, status, observation):
+                        output.say([order])
+                        helm.obey(order, t, t)
+                    said = list(helm.act(SESSION, t))
+                output.say(said)
+                status = next((each for each in said if isinstance(each, PilotStatus)), status)
+                command = next((each for each in said if isinstance(each, ThrusterCommand)), command)
+                for each in said:
+                    if isinstance(each, Tuning):
+                        schedule.hear(each.settings, each.t)
+                ship.advance(link.values)
+                if course.over:
+                    break
+        except KeyboardInterrupt:
+            result.interrupted = True
+    result.wall_s = time.perf_counter() - began
+    result.frames, result.recorded_s = frames, (t - START_NS) / 1e9
+    return result
+
+
+def picture(camera: Renderer, ship: Ship, frame_id: int, t: int) -> Shot:
+    """What the ship's camera sees now."""
+    position, attitude, rates = ship.pose()
+    image = camera.render(position, attitude, t / 1e9, rates).image[0].cpu().numpy()
+    return Shot(frame_id, t, np.ascontiguousarray(image))
+
+
+def look(shot: Shot, detector: Detector, perception: Perception, result: Result) -> Seen:
+    """All of perception on one picture, made LATENCY_NS after it."""
+    t = shot.t + LATENCY_NS
+    with timer(result.stages_ms["detect"]):
+        found = detector.detect([shot.image], perception.config.perception.score_min)[0]
+    with timer(result.stages_ms["track"]):
+        detections = perception.detections(frame_of(shot), found, t)
+        tracks = perception.track(detections, t)
+    with timer(result.stages_ms["steer"]):
+        observation = perception.observe(tracks)
+        setpoint = perception.steer(observation, t)
+    return Seen(detections, tracks, observation, setpoint)
+
+
+def frame_of(shot: Shot) -> Frame:
+    height, width = shot.image.shape[:2]
+    return Frame(t=shot.t, frame_id=shot.frame_id, frame_t=shot.t, width=width, height=height)

@@ -1,0 +1,263 @@
+"""What is behind everything: the bottom with its relief, a basin's walls, and the surface seen from below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sim.scene import textures
+from sim.scene.scene import Ground
+
+WAVES = 5
+"""Sines of the relief, and of the surface."""
+MARCH = 6
+"""Steps towards the relief; each goes as far as the steepest slope allows."""
+FAR = 1e4
+"""Range of what is not there, m."""
+SNELL = 0.661
+"""Cosine, from the vertical, of the edge of the window: sqrt(1 − 1/1.333²)."""
+SKY = (1.25, 1.35, 1.45)
+"""Radiance of the sky through the window, of a white target's under it."""
+
+
+class Grounds(NamedTuple):
+    """Grounds of one kind, as (S, …) tensors."""
+
+    kind: str
+    bottom: Tensor
+    colour: Tensor
+    other: Tensor
+    wall: Tensor
+    walls: Tensor
+    relief: Tensor
+    """(S, 4, WAVES): amplitude, north and east wave numbers, phase."""
+    steepest: Tensor
+    height: Tensor
+    """Largest of the relief, m."""
+    swell: Tensor
+    """(S, 5, WAVES): slope, north and east wave numbers, phase, rad/s."""
+    shift: Tensor
+    """(S, 2) of the textures."""
+    flat: bool
+    walled: bool
+
+
+class Seen(NamedTuple):
+    """(N, M) unless said otherwise."""
+
+    range: Tensor
+    """To the first thing met, the surface included; FAR where there is only water."""
+    path: Tensor
+    """Of the light: for what is mirrored in the surface, on to the bottom."""
+    albedo: Tensor
+    """(N, 3, M)"""
+    normal: Tensor
+    """(N, 3, M)"""
+    point: Tensor
+    """(N, 3, M), in the world."""
+    sky: Tensor
+    """Light that comes through the surface."""
+    floor: Tensor
+    """True where the bottom is seen directly."""
+
+
+def stack(grounds: list[Ground], device: torch.device) -> Grounds:
+    kinds = {each.kind for each in grounds}
+    assert len(kinds) == 1, "the rows of one renderer share one kind of bottom"
+    reliefs, swells, shifts = [], [], []
+    for each in grounds:
+        random = np.random.Generator(np.random.PCG64([each.seed, 7]))
+        reliefs.append(_relief(each))
+        length = np.exp(random.uniform(np.log(0.25), np.log(2.5), WAVES))
+        angle, k = random.normal(0, 1.0, WAVES), 2 * np.pi / length
+        slope = np.full(WAVES, each.waves * np.sqrt(2 / WAVES))
+        swells.append((slope, k * np.cos(angle), k * np.sin(angle), random.uniform(0, 6.28, WAVES), np.sqrt(9.81 * k)))
+        shifts.append(random.uniform(0, 1, 2))
+    relief, swell = np.array(reliefs), np.array(swells)
+    walls = [each.walls or (-FAR, FAR, -FAR, FAR) for each in grounds]
+
+    def tensor(values: object) -> Tensor:
+        return torch.tensor(np.array(values), dtype=torch.float32, device=device)
+
+    return Grounds(
+        kinds.pop(),
+        tensor([each.bottom for each in grounds]),
+        tensor([each.colour for each in grounds]),
+        tensor([each.other for each in grounds]),
+        tensor([each.wall for each in grounds]),
+        tensor(walls),
+        tensor(relief),
+        tensor((np.abs(relief[:, 0]) * np.hypot(relief[:, 1], relief[:, 2])).sum(1)),
+        tensor(np.abs(relief[:, 0]).sum(1)),
+        tensor(swell),
+        tensor(shifts),
+        flat=all(each.relief == 0 for each in grounds),
+        walled=any(each.walls is not None for each in grounds),
+    )
+
+
+def _relief(ground: Ground) -> NDArray[np.float64]:
+    """(4, WAVES): amplitude, north and east wave numbers, phase."""
+    random = np.random.Generator(np.random.PCG64([ground.seed, 8]))
+    length = np.exp(random.uniform(np.log(1.2), np.log(12.0), WAVES))
+    angle = random.uniform(0, 2 * np.pi, WAVES)
+    amplitude = length / np.sqrt((length**2).sum() / 2) * ground.relief
+    k = 2 * np.pi / length
+    return np.stack((amplitude, k * np.cos(angle), k * np.sin(angle), random.uniform(0, 6.28, WAVES)))
+
+
+def depth(ground: Ground, north: float, east: float) -> float:
+    """Of the bottom at one place, m: what stands on it stands there."""
+    a, kx, ky, phase = _relief(ground)
+    return ground.bottom - float((a * np.sin(kx * north + ky * east + phase)).sum())
+
+
+def rows(ground: Grounds, pick: Callable[[Tensor], Tensor]) -> Grounds:
+    """The same with `pick` applied to every tensor."""
+    return Grounds(*(pick(each) if isinstance(each, Tensor) else each for each in ground))
+
+
+def height(ground: Grounds, x: Tensor, y: Tensor) -> Tensor:
+    """Of the relief above the bottom's mean at (N, M) places."""
+    total = torch.zeros_like(x)
+    for i in range(WAVES):
+        a, kx, ky, phase = ground.relief[:, :, i, None].unbind(1)
+        total = total + a * torch.sin(kx * x + ky * y + phase)
+    return total
+
+
+def look(ground: Grounds, origin: Tensor, direction: Tensor, t: Tensor) -> Seen:
+    """Cast (N, 3, M) rays from (N, 3) at time t (N,) s."""
+    dx, dy, dz = direction.unbind(1)
+    ox, oy, oz = (origin[:, i, None].expand_as(dx) for i in range(3))
+    up = dz < -1e-3
+    to_surface = torch.where(up, -oz / torch.where(up, dz, -1.0), FAR)
+    if ground.walled:
+        to_wall, _, _ = _walls(ground, ox, oy, dx, dy)
+        up = up & (to_surface < to_wall)
+        to_surface = torch.where(up, to_surface, FAR)
+
+    # A ray that meets the surface goes on as the one mirrored there; what gets through the window is the sky.
+    start = torch.where(up, to_surface, 0.0)
+    px, py = ox + start * dx, oy + start * dy
+    sx, sy = _slope(ground, px, py, t)
+    fade = 1 / (1 + start * 0.15)
+    sx, sy = sx * fade, sy * fade
+    incidence = (dz.abs() + sx * dx + sy * dy).clamp(0.02, 1.0)
+    through = ((incidence - SNELL) / 0.05 + 0.5).clamp(0, 1) * up
+    mx = torch.where(up, dx - 2 * incidence * sx, dx)
+    my = torch.where(up, dy - 2 * incidence * sy, dy)
+    mz = torch.where(up, (-dz + 0.0 * sx).clamp(min=0.02), dz)
+    mirror = torch.rsqrt(mx * mx + my * my + mz * mz)
+    mx, my, mz = mx * mirror, my * mirror, mz * mirror
+    pz = torch.where(up, torch.zeros_like(oz), oz)
+
+    bottom = ground.bottom[:, None]
+    down = mz > 1e-3
+    safe = torch.where(down, mz, 1.0)
+    if ground.flat:
+        reach = torch.where(down, (bottom - pz) / safe, FAR)
+    else:
+        reach = (bottom - ground.height[:, None] - pz).clamp(min=0) / safe
+        rate = safe + ground.steepest[:, None] * 0.7 * (1 - safe * safe).clamp(min=0).sqrt()
+        for _ in range(MARCH):
+            gap = bottom - height(ground, px + reach * mx, py + reach * my) - (pz + reach * mz)
+            reach = reach + gap / rate
+        reach = torch.where(down, reach.clamp(min=0), FAR)
+    reach = reach.clamp(max=FAR)
+    wall = torch.zeros_like(down)
+    normal_x = normal_y = torch.zeros_like(mx)
+    if ground.walled:
+        to_wall, normal_x, normal_y = _walls(ground, px, py, mx, my)
+        wall = to_wall < reach
+        reach = torch.where(wall, to_wall, reach)
+    x, y, z = px + reach * mx, py + reach * my, pz + reach * mz
+    nothing = reach >= FAR
+    path = torch.where(nothing, FAR, start + reach)
+    albedo = _paint(ground, x, y, z, wall, normal_x, path)
+    normal = torch.stack((normal_x * wall, normal_y * wall, torch.where(wall, 0.0, -1.0)), 1)
+    if not ground.flat:
+        nx, ny = torch.zeros_like(x), torch.zeros_like(x)
+        for i in range(WAVES):
+            a, kx, ky, phase = ground.relief[:, :, i, None].unbind(1)
+            wave = a * torch.cos(kx * x + ky * y + phase)
+            nx, ny = nx - kx * wave, ny - ky * wave
+        normal[:, 0] = torch.where(wall, normal[:, 0], nx)
+        normal[:, 1] = torch.where(wall, normal[:, 1], ny)
+        normal = normal / normal.norm(dim=1, keepdim=True)
+    seen = torch.where(up, to_surface, path)
+    return Seen(seen, path, albedo, normal, torch.stack((x, y, z), 1), through, ~(up | wall | nothing))
+
+
+def _slope(ground: Grounds, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    sx, sy = torch.zeros_like(x), torch.zeros_like(x)
+    for i in range(WAVES):
+        slope, kx, ky, phase, beat = ground.swell[:, :, i, None].unbind(1)
+        wave = slope * torch.cos(kx * x + ky * y + phase - beat * t[:, None])
+        k = torch.hypot(kx, ky)
+        sx, sy = sx + wave * (kx / k), sy + wave * (ky / k)
+    return sx, sy
+
+
+def _walls(ground: Grounds, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Range to the basin's wall from inside it, and the wall's normal."""
+    north0, north1, east0, east1 = (each[:, None] for each in ground.walls.unbind(1))
+    safe_x = torch.where(dx.abs() < 1e-6, 1e-6, dx)
+    safe_y = torch.where(dy.abs() < 1e-6, 1e-6, dy)
+    to_x = (torch.where(safe_x > 0, north1, north0) - x) / safe_x
+    to_y = (torch.where(safe_y > 0, east1, east0) - y) / safe_y
+    ahead = to_x < to_y
+    return (
+        torch.minimum(to_x, to_y).clamp(0, FAR),
+        torch.where(ahead, -safe_x.sign(), 0.0),
+        torch.where(ahead, 0.0, -safe_y.sign()),
+    )
+
+
+def _paint(ground: Grounds, x: Tensor, y: Tensor, z: Tensor, wall: Tensor, normal_x: Tensor, path: Tensor) -> Tensor:
+    """(N, 3, M) reflectances."""
+    tile = textures.noise().to(x.device)
+    # A wall is painted by the run along it and the depth.
+    along = torch.where(normal_x != 0, y, x)
+    u, v = torch.where(wall, along, x), torch.where(wall, z + 0.37 * along, y)
+    sx, sy = ground.shift[:, :1], ground.shift[:, 1:]
+    wide = textures.sample(tile, u * 0.11 + sx, v * 0.11 + sy)
+    fine = textures.sample(tile, u * 0.83 + sy, v * 0.83 + sx)
+    fade = 1 / (1 + (0.25 * path) ** 2)
+    colour, other, side = ground.colour[:, :, None], ground.other[:, :, None], ground.wall[:, :, None]
+    if ground.kind == "tiles":
+        bright = 1 + 0.25 * (wide[0] - 0.5) + 0.1 * (fine[1] - 0.5) * fade
+        mark = _marks(x, y, path)
+        floor = colour + (other - colour) * mark[:, None]
+        band = ((0.32 - z) * 12).clamp(0, 1) * (z > 0.05)
+        side = side * (1 - 0.75 * band[:, None])
+        return torch.where(wall[:, None], side, floor) * bright[:, None]
+    rough = 0.35 * (fine[0] - 0.5) + 0.45 * (fine[1] - 0.5) * fade
+    mix = ((wide[0] - 0.5) * 2.2 + rough + 0.5).clamp(0, 1)
+    bright = 1 + 0.5 * (wide[1] - 0.5) * fade + (1.1 if ground.kind == "mud" else 0.8) * rough
+    if ground.kind == "sand":
+        bend = 9.0 * (wide[0] - 0.5)
+        bright = bright + 0.13 * fade * torch.sin(x * 17.0 + y * 6.0 + 2.5 * bend) * (wide[1] * 2).clamp(0, 1)
+    else:  # scraps and holes
+        scrap = ((fine[0] - 0.76) * 10).clamp(0, 1) - ((0.22 - fine[0]) * 7).clamp(0, 1)
+        bright = bright + 0.35 * scrap
+    floor = other + (colour - other) * mix[:, None]
+    return torch.where(wall[:, None], side * (0.6 + 0.8 * mix[:, None]), floor) * bright.clamp(0.15, 2.0)[:, None]
+
+
+def _marks(x: Tensor, y: Tensor, path: Tensor) -> Tensor:
+    """0..1: black lines along the lanes, 2.5 m apart and 0.25 m wide, dashed every other one, with their small tiles."""
+    soft = 0.01 + 0.004 * path
+    lane = y / 2.5
+    across = (lane - lane.round()).abs() * 2.5
+    dashed = torch.remainder(lane.round(), 2) > 0.5
+    dash = ((x - x.round() * 1.0).abs() < 0.3) | ~dashed
+    line = ((0.125 - across) / soft + 0.5).clamp(0, 1) * dash
+    grid = torch.maximum((torch.remainder(x * 20, 1) - 0.5).abs(), (torch.remainder(y * 20, 1) - 0.5).abs())
+    grout = ((grid - 0.42) * 12).clamp(0, 1) * (1 - path * 0.25).clamp(0, 1)
+    return line * (1 - 0.5 * grout)

@@ -1,0 +1,76 @@
+"""Labels as a person would draw them: around what is visible of a thing, if enough of it is, large and clear enough."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sim.scene.render import Renderer, Shots
+from sim.scene.things import LABELS
+
+
+class Rules(NamedTuple):
+    """What is labelled; stated in the data card."""
+
+    visible: float = 0.25
+    """Least share of the thing's pixels in the picture that nothing stands before."""
+    long: int = 8
+    """Least longer side of the box, px."""
+    short: int = 3
+    """Least shorter side, px."""
+    clear: float = 4.0
+    """Least difference from its surroundings in levels of 255: of the mean, in some channel, or of the spread."""
+    light: float = 0.02
+    """Least share of its light that the water lets through, in the clearest channel."""
+
+
+class Label(NamedTuple):
+    thing: int
+    name: str
+    box: tuple[int, int, int, int]
+    """x1 y1 x2 y2 in pixels; the last ones outside."""
+    pixels: int
+    visible: float
+    contrast: float
+
+
+def labels(renderer: Renderer, shots: Shots, rules: Rules | None = None) -> list[list[Label]]:
+    """Of each row of `shots`, rendered with `alone=True`."""
+    rules = rules or Rules()
+    images, segments = shots.image.cpu().numpy(), shots.segmentation.cpu().numpy()
+    depths, alone = shots.depth.cpu().numpy(), shots.alone.cpu().numpy()
+    ahead = renderer.rays[2].cpu().numpy().reshape(depths.shape[1:])
+    found = []
+    for row, (image, segment) in enumerate(zip(images, segments, strict=True)):
+        scene = 0 if len(renderer.scenes) == 1 else row
+        kinds = renderer.things.label[scene].cpu().numpy()
+        lets_through = float(renderer.air.blurred[scene].min())
+        here = []
+        for one in np.unique(segment[segment > 0]):
+            thing = int(one) - 1
+            mask = segment == one
+            pixels, kind = int(mask.sum()), int(kinds[thing])
+            ys, xs = np.nonzero(mask)
+            box = (int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1)
+            sides = sorted((box[2] - box[0], box[3] - box[1]))
+            visible = pixels / max(1, int(alone[row, thing]))
+            if kind < 0 or visible < rules.visible or sides[0] < rules.short or sides[1] < rules.long:
+                continue
+            distance = float(np.median(depths[row][mask] / ahead[mask]))
+            contrast = _contrast(image, mask, box)
+            if contrast >= rules.clear and np.exp(-lets_through * distance) >= rules.light:
+                here.append(Label(thing, LABELS[kind], box, pixels, visible, contrast))
+        found.append(here)
+    return found
+
+
+def _contrast(image: np.ndarray, mask: np.ndarray, box: tuple[int, int, int, int]) -> float:
+    """How far the masked pixels stand out from those around them, in levels."""
+    edge = max(3, (box[2] - box[0] + box[3] - box[1]) // 12)
+    y1, x1 = max(0, box[1] - edge), max(0, box[0] - edge)
+    part, inside = image[y1 : box[3] + edge, x1 : box[2] + edge], mask[y1 : box[3] + edge, x1 : box[2] + edge]
+    own, around = part[inside].astype(np.float64), part[~inside].astype(np.float64)
+    if not len(around):
+        return float("inf")
+    return float(max(np.abs(own.mean(0) - around.mean(0)).max(), np.abs(own.std(0) - around.std(0)).max()))

@@ -1,0 +1,88 @@
+"""One vehicle in one place, moved command by command: what lockstep dives and the live simulator steer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rov.messages import VehicleState
+from sim import sensors, vehicle
+from sim.vehicle import DT, State, Water
+from sim.world import Place
+
+CLEARANCE_M = 0.25
+"""From the middle of the vehicle to a wall: half its length."""
+
+
+class Ship:
+    """The vehicle `name` of `sim/vehicles` in a place. Everything follows from the place, its seed and the commands."""
+
+    def __init__(self, place: Place, name: str = "heavy"):
+        self.model = vehicle.model(name, torch.float64)
+        self.random = torch.Generator().manual_seed(place.seed)
+        north, east, down = place.start
+        start = vehicle.rest(self.model, 1)
+        half = place.heading / 2
+        self.state = start._replace(
+            position=torch.tensor([[north, east, down]], dtype=torch.float64),
+            attitude=torch.tensor([[math.cos(half), 0.0, 0.0, math.sin(half)]], dtype=torch.float64),
+        )
+        self.water = Water(
+            current=torch.tensor(place.current, dtype=torch.float64)[:, None],
+            gust=place.gust,
+            gust_s=place.gust_s,
+            density=place.density,
+            seabed=torch.tensor([place.bottom], dtype=torch.float64),
+        )
+        low_n, high_n, low_e, high_e = place.walls
+        self.low = torch.tensor([low_n + CLEARANCE_M, low_e + CLEARANCE_M, -math.inf], dtype=torch.float64)
+        self.high = torch.tensor([high_n - CLEARANCE_M, high_e - CLEARANCE_M, math.inf], dtype=torch.float64)
+        self.suite = sensors.Suite()
+        self.memory = sensors.switch_on(self.suite, self.state, self.water, self.random)
+        self.readings, self.memory = sensors.sense(self.suite, self.state, self.water, self.memory, self.random)
+
+    @property
+    def motors(self) -> int:
+        return self.model.effect.shape[1]
+
+    @torch.inference_mode()
+    def advance(self, commands: Sequence[float]) -> None:
+        """Hold these commands −1..1 for one interval of DT, then read the instruments."""
+        values = torch.tensor([list(commands)], dtype=torch.float64)
+        noise = torch.randn(1, 3, generator=self.random, dtype=torch.float64)
+        moved = vehicle.step(self.model, self.state, values, self.water, DT, noise)
+        self.state = self._inside(moved)
+        self.readings, self.memory = sensors.sense(self.suite, self.state, self.water, self.memory, self.random)
+
+    def said(self, t: int, armed: bool) -> VehicleState:
+        """What the vehicle says of itself at `t` ns."""
+        readings = self.readings
+        roll, pitch, yaw = readings.attitude[0].tolist()
+        p, q, r = readings.rates[0].tolist()
+        return VehicleState(
+            t=t,
+            armed=armed,
+            attitude_t=t,
+            roll=roll,
+            pitch=pitch,
+            yaw=yaw,
+            rates=(p, q, r),
+            depth_t=t - round(readings.depth_age * 1e9),
+            depth=float(readings.depth[0]),
+            battery_v=float(readings.volts[0]),
+            leak=bool(readings.leak[0]),
+        )
+
+    def pose(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Position (1, 3) NED m, attitude (1, 4) w x y z, rates (1, 3) rad/s: for the camera."""
+        return self.state.position, self.state.attitude, self.state.rates
+
+    def _inside(self, state: State) -> State:
+        """A basin's walls stop what runs into them."""
+        inside = torch.minimum(torch.maximum(state.position, self.low), self.high)
+        if torch.equal(inside, state.position):
+            return state
+        return state._replace(position=inside, velocity=torch.zeros_like(state.velocity))

@@ -1,0 +1,343 @@
+"""Worlds: `sim/worlds/*.toml`, a schema that knows every key, and the one scene that a world and a seed come to.
+
+A number may be written as a distribution, from which each seed draws: `{uniform = [a, b]}`, `{log_uniform = [a, b]}`,
+`{normal = [mean, deviation]}` or `{choice = [a, b, …]}`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from rov.assets import checkout
+from rov.errors import UserError
+from sim.scene.ground import FAR, depth
+from sim.scene.lens import Lens
+from sim.scene.scene import Ground, Light, Scene, Sensor
+from sim.scene.shapes import Thing
+from sim.scene.things import CATALOGUE
+from sim.scene.water import IOP, water
+
+Random = np.random.Generator
+Vector = tuple[float, float, float]
+
+
+class WorldError(UserError):
+    """A world that cannot be read, or asks for what there is not."""
+
+
+class Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What every table of the file is: unknown keys are errors."""
+
+
+class Spread(Table, frozen=True):
+    """A distribution; exactly one of its forms."""
+
+    uniform: tuple[float, float] | None = None
+    log_uniform: tuple[float, float] | None = None
+    normal: tuple[float, float] | None = None
+    choice: list[float] | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in self.__struct_fields__ if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of uniform, log_uniform, normal, choice")
+        if self.log_uniform and not 0 < self.log_uniform[0] <= self.log_uniform[1]:
+            raise ValueError("log_uniform wants 0 < from <= to")
+        if self.uniform and self.uniform[0] > self.uniform[1]:
+            raise ValueError("uniform wants from <= to")
+        if self.normal and self.normal[1] < 0:
+            raise ValueError("normal wants a deviation >= 0")
+        if self.choice is not None and not self.choice:
+            raise ValueError("choice wants at least one")
+
+    def draw(self, random: Random) -> float:
+        if self.uniform:
+            return float(random.uniform(*self.uniform))
+        if self.log_uniform:
+            low, high = self.log_uniform
+            return math.exp(random.uniform(math.log(low), math.log(high)))
+        if self.normal:
+            return float(random.normal(*self.normal))
+        assert self.choice
+        return self.choice[int(random.integers(len(self.choice)))]
+
+
+Number = float | Spread
+
+
+class Colours(Table, frozen=True):
+    choice: list[Vector]
+
+
+class WaterTable(Table, frozen=True):
+    """`type`: a Jerlov type of sim/scene/water.py, or several to choose from."""
+
+    type: str | list[str] = "IB"
+    turbidity: Number = 1.0
+    """Times the type's scattering."""
+    veil: Number = 0.3
+    """Brightness of endless water in green, of a white target's under the same light."""
+    warm: Number = 0.0
+    """Shift of the veil to yellow (dissolved matter), 0..1."""
+    snow: Number = 0.0
+    """Visible particles per m³."""
+    density: Number = 1025.0
+    """kg/m³."""
+
+    def __post_init__(self) -> None:
+        for each in [self.type] if isinstance(self.type, str) else self.type:
+            if each not in IOP:
+                raise ValueError(f"type {each!r} is not known; use one of {', '.join(IOP)}")
+
+
+class CurrentTable(Table, frozen=True):
+    """Movement of the water: a steady part, and gusts as a first-order random walk around it."""
+
+    speed: Number = 0.0
+    """m/s."""
+    towards_deg: Number = 0.0
+    """Where it flows, degrees from north."""
+    gust: Number = 0.0
+    """Standard deviation of the gusts, m/s."""
+    gust_s: Number = 10.0
+    """Time constant of the gusts, s."""
+
+
+class StartTable(Table, frozen=True):
+    """Where the vehicle begins."""
+
+    north: Number = 0.0
+    east: Number = 0.0
+    depth: Number = 1.0
+    heading_deg: Number = 0.0
+
+
+class LightTable(Table, frozen=True):
+    day: Number = 1.0
+    sun: Number = 0.5
+    elevation_deg: Number = 60.0
+    """Of the sun's rays in the water."""
+    azimuth_deg: Number = Spread(uniform=(0.0, 360.0))
+    caustics: Number = 0.6
+    lamps: Number = 0.0
+
+
+class GroundTable(Table, frozen=True):
+    kind: Literal["tiles", "sand", "mud"] = "sand"
+    depth: Number = 5.0
+    """Of the bottom, m."""
+    relief: Number = 0.0
+    """Standard deviation of its height, m."""
+    colour: Vector = (0.45, 0.4, 0.3)
+    other: Vector = (0.3, 0.26, 0.18)
+    walls: tuple[float, float, float, float] | None = None
+    """A basin's: north from, to, east from, to, m."""
+    wall: Vector = (0.35, 0.45, 0.5)
+    waves: Number = 0.08
+    """Slope of the surface, rad."""
+
+
+class CameraTable(Table, frozen=True):
+    """The camera; what is drawn is drawn once per seed."""
+
+    hfov_deg: Number = 80.0
+    distortion: tuple[float, float, float, float, float] = (-0.12, 0.02, 0.0, 0.0, 0.0)
+    """k1 k2 p1 p2 k3 of ROS plumb_bob."""
+    brightness: Number = 0.45
+    gain_max: Number = 8.0
+    white: Number = 0.3
+    saturation: Number = 1.15
+    contrast: Number = 0.2
+    noise: Number = 1.5
+    soft: Number = 0.7
+    vignette: Number = 0.15
+    shutter: Number = 0.01
+    jpeg: Number = 85.0
+    """Quality of the pictures of a data set."""
+
+
+class ThingTable(Table, frozen=True):
+    """So many of a kind, each at a place drawn for itself."""
+
+    kind: str
+    count: Number = 1.0
+    north: Number = 0.0
+    east: Number = 0.0
+    above: Number = 0.0
+    """Height over the bottom, m; what lies, stands or grows on the bottom needs none."""
+    scale: Number = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in CATALOGUE:
+            raise ValueError(f"kind {self.kind!r} is not known; use one of {', '.join(CATALOGUE)}")
+
+
+class Step(Table, frozen=True):
+    """One leg of a course. `follow` looks for its target by turning, and ends early where it is reached."""
+
+    mode: Literal["hold", "follow", "surface"]
+    seconds: float = 20.0
+    """At most."""
+    target: str = ""
+    """Class to follow."""
+    size: float = 0.25
+    """Apparent height at which the target is reached, share of the image height."""
+    turn: float = 1.0
+    """Which way to look for it: 1 clockwise, −1 the other way."""
+    surge: float = 0.0
+    """Sticks of `hold`, −1..1."""
+    sway: float = 0.0
+    heave: float = 0.0
+    yaw: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.mode == "follow" and not self.target:
+            raise ValueError("follow needs a target")
+
+
+class World(Table, frozen=True):
+    """A whole file."""
+
+    about: str
+    water: WaterTable = WaterTable()
+    current: CurrentTable = CurrentTable()
+    start: StartTable = StartTable()
+    light: LightTable = LightTable()
+    ground: GroundTable = GroundTable()
+    camera: CameraTable = CameraTable()
+    things: list[ThingTable] = []
+    course: list[Step] = []
+    name: str = ""
+    """Of the file; not written in it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One concrete world: what the vehicle feels, and what its camera sees."""
+
+    name: str
+    seed: int
+    density: float
+    """kg/m³."""
+    current: Vector
+    """NED, m/s."""
+    gust: float
+    """m/s, standard deviation."""
+    gust_s: float
+    bottom: float
+    """Depth, m."""
+    walls: tuple[float, float, float, float]
+    """North from, to, east from, to, m; far away in open water."""
+    start: Vector
+    """NED, m."""
+    heading: float
+    """rad."""
+    scene: Scene
+    hfov_deg: float
+    distortion: tuple[float, float, float, float, float]
+    jpeg: int
+    course: tuple[Step, ...] = ()
+
+    def lens(self, width: int, height: int) -> Lens:
+        return Lens.wide(width, height, self.hfov_deg, self.distortion)
+
+
+def folder() -> Path:
+    return checkout() / "sim" / "worlds"
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in folder().glob("*.toml"))
+
+
+def load(name: str) -> World:
+    """A world of `sim/worlds` by its name, or any by its path. Raises WorldError."""
+    path = Path(name) if name.endswith(".toml") else folder() / f"{name}.toml"
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        known = "" if name.endswith(".toml") else f"; there are {', '.join(names())}, or give a path to a .toml"
+        raise WorldError(f"{path}: cannot be read: {error.strerror}{known}") from None
+    return parse(text, path)
+
+
+def parse(text: bytes, path: Path) -> World:
+    """The world in a text; errors name file and key."""
+    try:
+        world = msgspec.toml.decode(text, type=World, strict=False)
+    except msgspec.DecodeError as error:
+        raise WorldError(f"{path}: {error}".replace("`$.", "`").replace("Object contains unknown", "unknown")) from None
+    return msgspec.structs.replace(world, name=path.stem)
+
+
+def realise(world: World, seed: int) -> Place:
+    """The one world that the seed stands for: the same on every machine (PCG64, one stream per table and thing)."""
+
+    def stream(*key: int) -> Random:
+        return np.random.Generator(np.random.PCG64([seed, *key]))
+
+    def drawn(table: Table, key: int) -> dict[str, Any]:
+        random = stream(key)
+        return {name: _draw(getattr(table, name), random) for name in table.__struct_fields__}
+
+    w, c, start, light, g, camera = (
+        drawn(table, key)
+        for key, table in enumerate((world.water, world.current, world.start, world.light, world.ground, world.camera))
+    )
+    kind = w["type"] if isinstance(w["type"], str) else w["type"][int(stream(10).integers(len(w["type"])))]
+    flow = math.radians(c["towards_deg"])
+    tint = np.array((1 + 0.6 * w["warm"], 1.0, 1 - 0.7 * w["warm"]))
+    walls = g["walls"] or (-FAR, FAR, -FAR, FAR)
+    lens = {name: camera.pop(name) for name in ("hfov_deg", "distortion", "jpeg")}
+    bottom = Ground(
+        g["kind"], g["depth"], g["colour"], g["other"], max(0.0, g["relief"]), g["walls"], g["wall"], g["waves"], seed
+    )
+    scene = Scene(
+        tuple(thing for key, table in enumerate(world.things) for thing in _things(table, stream(100, key), bottom)),
+        bottom,
+        Light(
+            light["sun"], math.radians(light["elevation_deg"]), math.radians(light["azimuth_deg"]), light["day"],
+            light["caustics"], light["lamps"],
+        ),
+        water(kind, w["turbidity"], w["veil"], tint, snow=w["snow"]),
+        Sensor(**camera),
+        seed,
+    )  # fmt: skip
+    return Place(
+        world.name,
+        seed,
+        w["density"],
+        (c["speed"] * math.cos(flow), c["speed"] * math.sin(flow), 0.0),
+        c["gust"],
+        c["gust_s"],
+        g["depth"],
+        walls,
+        (start["north"], start["east"], start["depth"]),
+        math.radians(start["heading_deg"]),
+        scene,
+        lens["hfov_deg"],
+        lens["distortion"],
+        round(lens["jpeg"]),
+        tuple(world.course),
+    )
+
+
+def _draw(value: Any, random: Random) -> Any:
+    return value.draw(random) if isinstance(value, Spread) else value
+
+
+def _things(table: ThingTable, random: Random, ground: Ground) -> list[Thing]:
+    made: list[Thing] = []
+    for _ in range(round(_draw(table.count, random))):
+        north, east, above, scale = (
+            _draw(each, random) for each in (table.north, table.east, table.above, table.scale)
+        )
+        bottom = depth(ground, north, east)
+        made += CATALOGUE[table.kind](random, (north, east, bottom - above), bottom, scale)
+    return made
