@@ -1,7 +1,8 @@
 """A dive: pictures and messages of one run in an MCAP file that Foxglove opens. Write one, read one.
 
-Every topic of `messages.TOPICS` is JSON with its schema, logged at its `t`; pictures are `foxglove.CompressedImage`,
-logged at their capture time; `annotations` repeats the tracks for drawing and is never read back. Times are ns.
+Every topic of `messages.TOPICS` is JSON with its schema, logged at its `t`; pictures are `foxglove.CompressedImage` or,
+one packet each, `foxglove.CompressedVideo`, logged at their capture time; `annotations` repeats the tracks for drawing
+and is never read back. Times are ns.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from foxglove_schemas_protobuf.CompressedImage_pb2 import CompressedImage
+from foxglove_schemas_protobuf.CompressedVideo_pb2 import CompressedVideo
 from foxglove_schemas_protobuf.ImageAnnotations_pb2 import ImageAnnotations
 from google.protobuf.message import DecodeError
 from mcap.records import Channel, Schema
@@ -32,6 +34,7 @@ CAMERA, ANNOTATIONS = "camera", "annotations"
 METADATA = "rov"
 """Name of the metadata record that says what made the dive."""
 PICTURES = {"jpeg", "jpg", "png", "webp"}
+VIDEOS = {"h264", "h265"}
 
 TYPES: dict[str, Any] = {topic: line.type for topic, line in TOPICS.items()} | {"commands": AnyCommand}
 """What is decoded per topic; the root class `Command` knows no verb."""
@@ -64,7 +67,8 @@ class Tally:
 
 
 class Picture(NamedTuple):
-    """One compressed picture with its capture time; `format` as OpenCV decodes it: jpeg, png or webp."""
+    """One compressed picture with its capture time; `format` is jpeg, png or webp, whole in itself, or h264 or h265: a
+    packet of a stream, for `rov.dives.video`."""
 
     t: int
     data: bytes
@@ -126,6 +130,13 @@ class DiveWriter:
         image.timestamp.FromNanoseconds(frame_t)
         self._add(CAMERA, frame_t, image.SerializeToString(deterministic=True))
 
+    def video(self, frame_t: int, packet: bytes, format: str) -> None:  # noqa: A002  the message's own name for it
+        """Record one H.264 or HEVC packet (`format` h264 or h265, Annex B) with the capture time of its picture. A dive
+        holds packets or JPEGs, not both."""
+        image = CompressedVideo(frame_id=CAMERA, data=packet, format=format)
+        image.timestamp.FromNanoseconds(frame_t)
+        self._add(CAMERA, frame_t, image.SerializeToString(deterministic=True), "video")
+
     def annotations(self, tracks: Tracks) -> None:
         """Record the boxes of these tracks, for drawing on the picture taken at their `frame_t`."""
         self._add(ANNOTATIONS, tracks.t, drawing(tracks).SerializeToString(deterministic=True))
@@ -138,9 +149,9 @@ class DiveWriter:
         """Finish the file. Raises DiveError when the disk refuses; what is there can then be recovered."""
         self._file.close()
 
-    def _add(self, topic: str, t: int, data: bytes) -> None:
+    def _add(self, topic: str, t: int, data: bytes, kind: str = "") -> None:
         if topic not in self._channels:
-            schema = topic_schema(topic)
+            schema = topic_schema(topic, kind)
             encoding = "protobuf" if schema.encoding == "protobuf" else "json"
             self._channels[topic] = self._file.channel(topic, encoding, schema)
         tally = self._tallies[topic]
@@ -236,6 +247,8 @@ class Dive:
         schema = self.file.schemas.get(channel.schema_id)
         if channel.message_encoding == "protobuf" and schema and schema.name == "foxglove.CompressedImage":
             return picture_from
+        if channel.message_encoding == "protobuf" and schema and schema.name == "foxglove.CompressedVideo":
+            return packet_from
         if channel.message_encoding == "json" and channel.topic in TYPES:
             decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(TYPES[channel.topic])
             return lambda _, data: decoder.decode(data)
@@ -251,11 +264,20 @@ def picture_from(t: int, data: bytes) -> Picture:
     return Picture(t, image.data, "jpeg" if kind == "jpg" else kind)
 
 
+def packet_from(t: int, data: bytes) -> Picture:
+    """Raises msgspec.ValidationError or DecodeError when this is no packet we can decode."""
+    video = CompressedVideo.FromString(data)
+    if video.format not in VIDEOS or not video.data:
+        raise msgspec.ValidationError(f"a video of format {video.format!r}" if video.data else "a packet without data")
+    return Picture(t, video.data, video.format)
+
+
 @cache
-def topic_schema(topic: str) -> Schema:
-    """The schema record of one of our topics; its id is for the file to give."""
+def topic_schema(topic: str, kind: str = "") -> Schema:
+    """The schema record of one of our topics (`kind` video: packets on `camera`); its id is for the file to give."""
     if topic in (CAMERA, ANNOTATIONS):
-        kind = CompressedImage.DESCRIPTOR if topic == CAMERA else ImageAnnotations.DESCRIPTOR
-        return Schema(0, descriptors(kind.file), "protobuf", kind.full_name)
+        pictures = CompressedVideo.DESCRIPTOR if kind == "video" else CompressedImage.DESCRIPTOR
+        shape = pictures if topic == CAMERA else ImageAnnotations.DESCRIPTOR
+        return Schema(0, descriptors(shape.file), "protobuf", shape.full_name)
     data = msgspec.json.encode(json_schema(TYPES[topic]))
     return Schema(0, data, "jsonschema", f"rov.{TOPICS[topic].type.__name__}")

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from rov.dives.dive import Dive, Picture, Record
+from rov.dives.video import FORMATS, VideoDecoder
 from rov.errors import UserError
 from rov.messages import Frame, ThrusterCommand
 from rov.vision.footage import VIDEOS, Shot, Video, must_be_file
@@ -83,7 +84,8 @@ def _dive(path: Path) -> Source:
 def _played(dive: Dive, skipped: list[str]) -> Iterator[Item]:
     """The dive's pictures decoded, each under the id that its `frame` message gave it; all else as it is."""
     frame_ids: dict[int, int] = {}
-    count = 0
+    count = packets = 0
+    decoder: VideoDecoder | None = None
     for record in dive.messages():
         if not isinstance(record.data, Picture):
             if isinstance(record.data, Frame):
@@ -91,10 +93,23 @@ def _played(dive: Dive, skipped: list[str]) -> Iterator[Item]:
             yield record
             continue
         picture = record.data
-        image = cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_COLOR)
-        if image is None:
+        if picture.format in FORMATS:
+            decoder = decoder or VideoDecoder(picture.format)
+            packets += 1
+            for t, image in decoder.decode(picture.t, picture.data):
+                yield Shot(frame_ids.pop(t, count), t, image)
+                count += 1
+            continue
+        decoded = cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_COLOR)
+        if decoded is None:
             skipped.append(f"the picture at {record.t / 1e9:.3f} s cannot be decoded")
             continue
         jpeg = picture.data if picture.format == "jpeg" else None
-        yield Shot(frame_ids.pop(record.t, count), record.t, np.asarray(image, np.uint8), jpeg)
+        yield Shot(frame_ids.pop(record.t, count), record.t, np.asarray(decoded, np.uint8), jpeg)
         count += 1
+    if decoder:
+        for t, image in decoder.flush():
+            yield Shot(frame_ids.pop(t, count), t, image)
+            count += 1
+        if count < packets:
+            skipped.append(f"{packets - count} of {packets} video packets gave no picture: lost, or before a key frame")
