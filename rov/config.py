@@ -64,6 +64,10 @@ class Camera(Section):
     """From the middle of the exposure until the frame arrives."""
     hfov_deg: float = Field(80.0, gt=10, lt=170, json_schema_extra=RESTART)
     """Horizontal field of view, in water, in degrees; used until a calibration is set."""
+    calibration: str = Field("", json_schema_extra=RESTART)
+    """ROS camera_info of this camera, in the water it works in (`rov calibrate camera`, then `rov calibrate port`)."""
+    colour: str = Field("", json_schema_extra=RESTART)
+    """White balance by depth (`rov calibrate colour`), applied to what the network sees."""
 
 
 class Perception(Section):

@@ -13,11 +13,12 @@ import torch
 
 from rov.assets import find
 from rov.bus import Pub, Sub
-from rov.messages import Event, Frame, Health, PilotStatus
+from rov.messages import Event, Frame, Health, PilotStatus, VehicleState
 from rov.process import Meter, start
 from rov.ring import RingReader
 from rov.vision.detector import Detector
 from rov.vision.perception import Perception
+from rov.vision.sight import Sight
 
 
 def main() -> int:
@@ -26,6 +27,7 @@ def main() -> int:
     wanted = config.perception
     torch.set_num_threads(wanted.threads)
     pub = Pub("perceptiond", process.root)
+    vehicle, sight = Sub(VehicleState, process.root), Sight(config.camera)
     frames, pilot = Sub(Frame, process.root, hz=wanted.rate_hz), Sub(PilotStatus, process.root)
     ring = RingReader(process.ring)
     detector = Detector(find(wanted.weights), wanted.device, wanted.precision, batch=1)
@@ -43,7 +45,9 @@ def main() -> int:
                 last, due = frame.frame_id, max(due + int(1e9 / wanted.rate_hz), time.monotonic_ns() - 5_000_000)
                 if pilot.update(time.monotonic_ns()) and pilot.msg is not None:
                     perception.aim(pilot.msg.target)
-                found = detector.detect([image], wanted.score_min)[0]
+                if vehicle.update(time.monotonic_ns()) and vehicle.msg is not None:
+                    sight.hear(vehicle.msg)
+                found = sight.original(detector.detect([sight.clear(image)], wanted.score_min)[0])
                 now = time.monotonic_ns()
                 detections = perception.detections(frame, found, now)
                 tracks = perception.track(detections, now)

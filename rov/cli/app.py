@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from rov import __version__
-from rov.cli import dives, live, recordings, settings
+from rov.cli import calibrate, dives, live, recordings, settings
 from rov.errors import UserError
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its complaints about broken files; ours say more
@@ -25,6 +25,7 @@ app.add_typer(recordings.app)
 app.add_typer(live.app)
 app.add_typer(settings.app, name="config")
 app.add_typer(dives.app, name="dive")
+app.add_typer(calibrate.app, name="calibrate")
 
 
 def main() -> NoReturn:

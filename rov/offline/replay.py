@@ -21,7 +21,7 @@ import cv2
 from rov.config import Config
 from rov.dives.dive import DiveWriter, Record, TopicDigest
 from rov.errors import UserError
-from rov.messages import Detection, Frame, Message, Setpoint, ThrusterCommand, topic_of
+from rov.messages import Detection, Frame, Message, Setpoint, ThrusterCommand, VehicleState, topic_of
 from rov.motion.thrusters import Curve
 from rov.offline.diff import Diff, Difference
 from rov.offline.pipeline import Behind, ahead, step_back
@@ -31,6 +31,7 @@ from rov.vision.detector import Batch, Detector
 from rov.vision.footage import Shot
 from rov.vision.overlay import OverlayWriter, draw
 from rov.vision.perception import Perception, Seen
+from rov.vision.sight import Sight
 
 SWITCH_S = 2e-4
 """How long a thread may hold the interpreter while another waits, in s: the network's thread needs it for microseconds
@@ -83,11 +84,12 @@ def replay(
     result = Result(source.path, config, detector.card.weights_sha256, source.frames, has_vehicle=source.has_vehicle)
     perception, rover = Perception(config), Rover(config, curve, source.has_vehicle, source.ticks, source.start)
     comparison = Diff(config, curve, source) if diff else None
+    sight = Sight(config.camera)
     sys.setswitchinterval(SWITCH_S)
     began, first_t, last_t = time.perf_counter(), None, 0
     with Output(out, source, result, overlay) as output:
         items = timed(source.items, result.stages_ms["decode"])
-        groups = ahead(prepared(grouped(items, detector.batch, limit), detector), 2)
+        groups = ahead(prepared(grouped(items, detector.batch, limit), detector, sight), 2)
         found = detected(groups, detector, config.perception.score_min, result.stages_ms["detect"], detector.workers)
         stream = ahead(found, 8)
         try:
@@ -101,7 +103,7 @@ def replay(
                     output.say(rover.sail(item.t))
                 frame = frame_of(item)
                 with timer(result.stages_ms["track"]):
-                    detections = perception.detections(frame, objects, item.t)
+                    detections = perception.detections(frame, sight.original(objects), item.t)
                     tracks = perception.track(detections, item.t)
                 with timer(result.stages_ms["steer"]):
                     observation = perception.observe(tracks)
@@ -213,11 +215,18 @@ def grouped(items: Iterable[Item], pictures: int, limit: int | None) -> Iterator
         yield group
 
 
-def prepared(groups: Iterable[list[Item]], detector: Detector) -> Iterator[tuple[list[Item], Batch | None]]:
+def prepared(
+    groups: Iterable[list[Item]], detector: Detector, sight: Sight
+) -> Iterator[tuple[list[Item], Batch | None]]:
     """Each group with its pictures made fit for the network."""
     step_back()
     for group in groups:
-        images = [item.image for item in group if isinstance(item, Shot)]
+        images = []
+        for item in group:
+            if isinstance(item, Shot):
+                images.append(sight.clear(item.image))
+            elif isinstance(item.data, VehicleState):
+                sight.hear(item.data)
         yield group, detector.prepare(images) if images else None
 
 
