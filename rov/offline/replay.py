@@ -95,6 +95,9 @@ def replay(
         try:
             for item, objects in stream:
                 if isinstance(item, Record):
+                    if not source.frames:  # no picture will say how far time has come
+                        output.say(rover.sail(item.t))
+                        first_t, last_t = item.t if first_t is None else first_t, item.t
                     output.say(rover.hear(item.data))
                     if comparison:
                         comparison.recorded(item.data)

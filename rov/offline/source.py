@@ -65,7 +65,8 @@ def _video(path: Path) -> Source:
 
 def _dive(path: Path) -> Source:
     dive = Dive(path)
-    dive.require("camera")
+    if "vehicle" not in dive.counts:  # a log alone still has loops to run
+        dive.require("camera")
     first = next(dive.messages(["thrusters"]), None)
     start = first.data if first and isinstance(first.data, ThrusterCommand) else None
     skipped: list[str] = []
@@ -76,8 +77,8 @@ def _dive(path: Path) -> Source:
         skipped.extend(f"{number} messages dropped: {why}" for why, number in dive.dropped.items())
         skipped.extend(dive.problems)
 
-    pictures = dive.counts["camera"]
-    fps = min(max(pictures / max(dive.duration_s, 1e-3), 0.1), 1000.0)
+    pictures = dive.counts.get("camera", 0)
+    fps = min(max(pictures / max(dive.duration_s, 1e-3), 0.1), 1000.0) if pictures else 25.0
     return Source(path, pictures, fps, "vehicle" in dive.counts, start is not None, start, items(), skipped)
 
 
