@@ -124,6 +124,13 @@ def test_what_does_not_belong_together_is_said(tmp_path: Path) -> None:
         align.align(align.motion(still), log.states)
 
 
+def test_a_real_clip_and_a_real_log_of_another_dive_are_not_aligned(rov_data: Path) -> None:
+    seen = align.motion(Video(rov_data / "video" / "tub_B02_15fps.mp4").shots())
+    for name in ("2023-04-18_11-03-34.tlog", "small.tlog"):
+        with pytest.raises(UserError, match="--offset"):
+            align.align(seen, logs.read(rov_data / "logs" / name).states)
+
+
 def test_correlation_is_pearson_at_every_lag() -> None:
     rng = np.random.default_rng(0)
     seen, felt = rng.normal(size=30), rng.normal(size=50)

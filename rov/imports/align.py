@@ -34,8 +34,9 @@ OVERLAP_S = 5.0
 APART_S = 1.5
 """Another peak is one at least this far away."""
 CONFIDENCE_MIN = 0.15
-CORRELATION_MIN = 0.3
-"""Below either, the answer is a guess, and none is given."""
+CORRELATION_MIN = 0.6
+"""Below either, the answer is a guess, and none is given. A clip and a log that have nothing to do with each other were
+seen to reach a correlation of 0.48 somewhere, where the vehicle stood still but for one push."""
 GAP_S = 0.5
 """Between two samples further apart nothing is known."""
 QUIET = 0.01
