@@ -226,6 +226,15 @@ class Recording(Section):
     jpeg_quality: int = Field(90, ge=30, le=100, json_schema_extra=live())
 
 
+class Compute(Section):
+    """Where the processes run."""
+
+    cpus: str = Field("auto", pattern=r"^(auto|\d+(-\d+)?(,\d+(-\d+)?)*)$", json_schema_extra=RESTART)
+    """Processors for camera and network, as 0-3,6; auto: all there are."""
+    numa: Literal["auto", "off"] = Field("auto", json_schema_extra=RESTART)
+    """auto: the network runs near the GPU, the camera near its controller, on machines with several NUMA nodes."""
+
+
 class Config(Section):
     """All of `rover.toml`."""
 
@@ -240,6 +249,7 @@ class Config(Section):
     operator: Operator = Operator()
     bus: Bus = Bus()
     recording: Recording = Recording()
+    compute: Compute = Compute()
 
     def sha256(self) -> str:
         """Hash of what was configured, independent of comments and order in the file."""

@@ -14,6 +14,7 @@ import torch
 from rov.assets import find
 from rov.bus import Pub, Sub
 from rov.messages import Event, Frame, Health, PilotStatus, VehicleState
+from rov.placement import pin
 from rov.process import Meter, start
 from rov.ring import RingReader
 from rov.vision.detector import Detector
@@ -25,6 +26,7 @@ def main() -> int:
     process = start()
     config = process.config
     wanted = config.perception
+    pin(config.compute, "gpu", config.camera.source)
     torch.set_num_threads(wanted.threads)
     pub = Pub("perceptiond", process.root)
     vehicle, sight = Sub(VehicleState, process.root), Sight(config.camera)

@@ -38,7 +38,13 @@ class Child(NamedTuple):
     """Whether the daemon is over when it stays down."""
 
 
-CHILDREN = (Child("pilotd", True), Child("camerad", False), Child("perceptiond", False), Child("recorderd", False))
+CHILDREN = (
+    Child("pilotd", True),
+    Child("camerad", False),
+    Child("perceptiond", False),
+    Child("recorderd", False),
+    Child("machined", False),
+)
 """In the order they are started."""
 
 
