@@ -13,6 +13,7 @@ import torch
 
 from rov.assets import find
 from rov.bus import Pub, Sub
+from rov.errors import UserError
 from rov.messages import Event, Frame, Health, PilotStatus, VehicleState
 from rov.placement import pin
 from rov.process import Meter, start
@@ -49,7 +50,14 @@ def main() -> int:
                     perception.aim(pilot.msg.target)
                 if vehicle.update(time.monotonic_ns()) and vehicle.msg is not None:
                     sight.hear(vehicle.msg)
-                found = sight.original(detector.detect([sight.clear(image)], wanted.score_min)[0])
+                try:
+                    clear = sight.clear(image)
+                except UserError as error:  # a calibration of another camera: wrong angles are worse than none
+                    now, code = time.monotonic_ns(), "calibration_refused"
+                    pub.send(Event(t=now, level="alarm", source="perceptiond", code=code, text=str(error)))
+                    pub.close()
+                    return 2
+                found = sight.original(detector.detect([clear], wanted.score_min)[0])
                 now = time.monotonic_ns()
                 detections = perception.detections(frame, found, now)
                 tracks = perception.track(detections, now)

@@ -1,6 +1,8 @@
 """The install script: into an empty image, again without a change, and dry. Run with the real bash and files."""
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -104,3 +106,53 @@ def test_a_checkout_without_its_unit_is_refused(checkout: Path, tmp_path: Path) 
 def test_help_shows_how(checkout: Path) -> None:
     told = install(checkout, "--help")
     assert told.returncode == 0 and "--dry-run" in told.stdout and "--torch WHEEL" in told.stdout
+
+
+CODE = re.compile(r"[a-z]+(_[a-z]+)*")
+SPEAKERS = {"Event", "News", "_event", "_alarm", "_say", "say", "_change"}
+LEVELS = {"info", "warning", "alarm"}
+
+
+def codes() -> dict[str, Path]:
+    """Every event's code in the source, and a file that has it: by the names of the functions that say events, and the
+    tables whose rows begin with a level."""
+    found: dict[str, Path] = {}
+    for path in sorted((ROOT / "rov").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            texts: list[ast.expr | None] = []
+            if isinstance(node, ast.Call):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                texts = [*(node.args if name in SPEAKERS else []), *(k.value for k in node.keywords if k.arg == "code")]
+            elif isinstance(node, ast.Dict):
+                for key, row in zip(node.keys, node.values, strict=True):
+                    if (
+                        isinstance(row, ast.Tuple)
+                        and isinstance(row.elts[0], ast.Constant)
+                        and row.elts[0].value in LEVELS
+                    ):
+                        texts.append(key)
+            for text in texts:
+                if isinstance(text, ast.Constant) and isinstance(text.value, str) and CODE.fullmatch(text.value):
+                    found[text.value] = path
+    return {code: path for code, path in found.items() if code not in LEVELS}
+
+
+def test_the_manual_explains_every_event() -> None:
+    manual = (ROOT / "systemd" / "README.md").read_text()
+    said = codes()
+    assert {"leak", "tilted", "gave_up", "heat_near", "camera_lost", "arming_failed", "warm"} <= set(said)
+    missing = {code: str(path) for code, path in said.items() if f"`{code.removesuffix('_over')}`" not in manual}
+    assert not missing, f"systemd/README.md §6 does not explain {missing}"
+
+
+def test_the_manual_names_every_line_of_the_check_list() -> None:
+    manual = (ROOT / "systemd" / "README.md").read_text().partition("## 4.")[2].partition("## 5.")[0]
+    tree = ast.parse((ROOT / "rov" / "predive.py").read_text())
+    lines = {
+        node.args[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Finding", "_usable")
+        if node.args and isinstance(node.args[0], ast.Constant)
+    } | {"perception", "recording"}
+    assert len(lines) > 12
+    assert not {line for line in lines if str(line) not in manual}
