@@ -2,7 +2,10 @@
 
 import math
 import random
+import re
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -10,7 +13,10 @@ import cv2
 import numpy as np
 import pytest
 from pymavlink.dialects.v20 import ardupilotmega as mav
+from typer.testing import CliRunner
 
+from rov.assets import checkout
+from rov.cli.app import app
 from rov.dives.dive import Dive
 from rov.errors import UserError
 from rov.imports import align, dive, logs
@@ -60,6 +66,11 @@ def film(path: Path, offset: float, seconds: float, codec: str = "libx264") -> P
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(offset + i / FPS), format="bgr24")))
         container.mux(stream.encode(None))
     return path
+
+
+def rov(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rov", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=checkout(), timeout=120)
 
 
 class LogFile:
@@ -247,3 +258,36 @@ def test_a_log_alone_is_a_dive_whose_loops_can_run(tmp_path: Path) -> None:
     source = open_source(tmp_path / "d.mcap")
     assert source.frames == 0 and source.has_vehicle
     assert sum(isinstance(getattr(item, "data", None), VehicleState) for item in source.items) == 60
+
+
+def test_the_commands_as_a_user_runs_them(tmp_path: Path) -> None:
+    """Import with the offset found, and the log alone; then the pilot on recorded time, without a picture."""
+    video, log = film(tmp_path / "v.mp4", 3.5, 14), log_file(tmp_path / "l.tlog", 25)
+    run = rov("import", video, "--tlog", log, "--out", tmp_path / "d.mcap")
+    assert run.returncode == 0, run.stderr
+    found = re.search(r"offset ([\d.]+) s \(confidence", run.stdout)
+    assert found and abs(float(found[1]) - 3.5) < 0.1 and "copied as h264" in run.stdout
+    assert (tmp_path / "d.png").stat().st_size > 10_000
+    again = rov("import", video, "--tlog", log, "--out", tmp_path / "d.mcap")
+    assert again.returncode == 2 and "--force" in again.stderr
+    assert rov("import", "--tlog", log, "--out", tmp_path / "alone.mcap").returncode == 0
+    run = rov("replay", tmp_path / "alone.mcap", "--out", tmp_path / "out")
+    assert run.returncode == 0, run.stderr
+    with Dive(tmp_path / "out" / "dive.mcap") as replayed:
+        assert replayed.counts["thrusters"] > 24 * 50 and replayed.counts["vehicle"] == 500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "name the log"),
+        (["--tlog", "a.tlog", "--bin", "b.BIN"], "name the log"),
+        (["--bin", "a.tlog"], "--bin wants"),
+        (["--tlog", "a.BIN"], "name it with --bin"),
+        (["--tlog", "a.tlog", "--offset", "soon"], "--offset soon"),
+        (["--tlog", "nowhere.tlog"], "no such file"),
+    ],
+)
+def test_a_wrong_import_is_one_sentence(arguments: list[str], words: str, tmp_path: Path) -> None:
+    run = CliRunner().invoke(app, ["import", *arguments, "--out", str(tmp_path / "d.mcap")])
+    assert isinstance(run.exception, UserError) and words in str(run.exception)
