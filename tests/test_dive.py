@@ -99,10 +99,13 @@ def test_every_type_survives(tmp_path: Path) -> None:
         ("thrusters", m.ThrusterCommand(t=7, armed=True, mode=m.Mode.HOLD, values=(0.0, -1.0), **ids)),
         ("pilot", m.PilotStatus(t=8, armed=False, mode=m.Mode.MANUAL, refused="no link")),
         ("health", m.Health(t=9, process="pilotd", rate_hz=50.0)),
+        ("machine", m.Machine(t=9, hottest="cpu", celsius=50.0, margin_c=None)),
         ("events", m.Event(t=10, level="alarm", source="guard", code="leak", text="Wasser ≥ 0")),
         ("commands", m.Heartbeat(t=11, **who)), ("commands", m.Arm(t=12, **who)), ("commands", m.Disarm(t=13, **who)),
         ("commands", m.Stop(t=14, **who)), ("commands", m.SetMode(t=15, mode=m.Mode.POLICY, **who)),
         ("commands", m.SetTarget(t=16, label="pipe", **who)), ("commands", m.Sticks(t=17, **who, **axes)),
+        ("heard", m.Heard(t=18, by="pilotd", what="mode", asked_t=17, mode=m.Mode.HOLD)),
+        ("heard", m.Heard(t=18, by="pilotd", what="setpoint", setpoint=m.Setpoint(t=7, source="steer", **ids, **axes))),
         ("commands", m.TakeOver(t=18, **who)),
     ]  # fmt: skip
     assert {topic for topic, _ in sent} == set(m.TOPICS)
