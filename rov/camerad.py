@@ -7,13 +7,13 @@ import time
 from rov.bus import Pub
 from rov.messages import Frame, Health
 from rov.placement import pin
-from rov.process import Meter, start
+from rov.process import Meter, enter, start
 from rov.ring import RingWriter
 from rov.vision.camera import Camera, Settings, parse_source
 
 
 def main() -> int:
-    process = start()
+    process = start(expendable=200)
     wanted = process.config.camera
     pin(process.config.compute, "camera", wanted.source)
     pub = Pub("camerad", process.root)
@@ -45,4 +45,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    enter(main)

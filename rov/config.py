@@ -221,9 +221,21 @@ class Recording(Section):
 
     folder: str = Field("dives", min_length=1, json_schema_extra=RESTART)
     """Where dives go; relative to where rov was started."""
+    codec: Literal["jpeg", "h264"] = Field("jpeg", json_schema_extra=RESTART)
+    """h264 is a tenth of the size and costs more of the processor."""
+    jpeg_quality: int = Field(90, ge=30, le=100, json_schema_extra=live())
+    part_minutes: float = Field(30.0, gt=0, le=1440, json_schema_extra=live())
+    """A dive that lasts longer goes on in another file."""
+    part_gb: float = Field(4.0, gt=0, le=1000, json_schema_extra=live())
+    """So does one that grows larger."""
+    keep_gb: float = Field(5.0, ge=0, le=10_000, json_schema_extra=live())
+    """So much of the disk is kept free by deleting the oldest dives that are not marked; 0 with keep_share 0: never."""
+    keep_share: float = Field(0.10, ge=0, le=0.5, json_schema_extra=live())
+    """The same as a share of the disk; the larger of the two counts."""
+    disk_warn: float = Field(0.85, gt=0, lt=1, json_schema_extra=live())
+    """A warning when more of the disk than this share is used."""
     disk_free: float = Field(0.07, ge=0.01, le=0.5, json_schema_extra=live())
     """Recording stops when less of the disk than this share is free."""
-    jpeg_quality: int = Field(90, ge=30, le=100, json_schema_extra=live())
 
 
 class Compute(Section):

@@ -10,11 +10,11 @@ import time
 from rov import jetson
 from rov.bus import Pub
 from rov.messages import Event, Health, Machine
-from rov.process import start
+from rov.process import enter, start
 
 
 def main() -> int:
-    process = start()
+    process = start(expendable=200)
     pub = Pub("machined", process.root)
     heat, slow = jetson.HeatWatch(), False
     while not process.stopped.wait(1.0):
@@ -50,4 +50,4 @@ def reading(zones: list[jetson.Zone], rails: list[jetson.Rail], throttled: bool,
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    enter(main)

@@ -71,6 +71,8 @@ class Detections(FromFrame, frozen=True, kw_only=True):
     width: int
     height: int
     items: tuple[Detection, ...] = ()
+    network_ms: float = 0.0
+    """How long the network took; 0 where that was not measured."""
 
 
 class Track(msgspec.Struct, frozen=True):
@@ -173,6 +175,21 @@ class PilotStatus(Message, frozen=True, kw_only=True):
     target: str = ""
     refused: str = ""
     """Why the last arming, mode or engagement was refused."""
+
+
+class Heard(Message, frozen=True, kw_only=True):
+    """Something a process took in, before all that it says at the same `t` or later. A message is not acted on when it
+    is made: without this no recording would replay exactly."""
+
+    by: Literal["pilotd", "perceptiond"]
+    what: Literal["start", "setpoint", "arm", "disarm", "stop", "mode", "target"]
+    """`start`: the process began, and remembers nothing of what was before."""
+    asked_t: int = 0
+    """When that was asked for."""
+    mode: Mode | None = None
+    label: str = ""
+    """The class to follow."""
+    setpoint: Setpoint | None = None
 
 
 # ---- the service itself ----------------------------------------------------------------------------------------
@@ -303,6 +320,7 @@ TOPICS: dict[str, Topic] = {
     "pilot": Topic(PilotStatus, "pilotd", "state", 5.0),
     "health": Topic(Health, "all", "state", 1.0),
     "machine": Topic(Machine, "machined", "state", 1.0),
+    "heard": Topic(Heard, "all", "event", 0.0),
     "events": Topic(Event, "all", "event", 0.0),
     "commands": Topic(Command, "operator", "event", 0.0),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from rov.assets import find
 from rov.bus import CommandServer, Pub, Sub
 from rov.link.board import ThrusterLink
@@ -10,7 +12,7 @@ from rov.motion.allocation import mixer
 from rov.motion.helm import Helm
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import load as load_curve
-from rov.process import Meter, Pace, realtime, start
+from rov.process import Meter, Pace, enter, realtime, start
 
 
 def main() -> int:
@@ -25,6 +27,7 @@ def main() -> int:
     )
     helm = Helm(config, Pilot(config, load_curve(find(config.vehicle.thrusters), config.vehicle.battery_cells)), link)
     realtime()
+    helm.begin(time.monotonic_ns())
     pace = Pace(config.control.rate_hz)
     meter = Meter(pace.next_t)
     now = pace.next_t
@@ -32,7 +35,7 @@ def main() -> int:
         while not process.stopped.is_set():
             now = pace.wait()
             if setpoints.update(now) and setpoints.msg is not None:
-                helm.pilot.hear(setpoints.msg, now)
+                helm.hear(setpoints.msg, now)
             for request in server.update(now):
                 server.reply(request, now, helm.obey(request.command, request.t, now))
             for message in helm.act(server.operators.operator(now), now):
@@ -50,4 +53,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    enter(main)

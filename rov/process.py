@@ -9,13 +9,17 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from rov.config import Config, load
+from rov.errors import UserError
 
 MCL_CURRENT_AND_FUTURE = 3
+PR_SET_PDEATHSIG = 1
 FIFO_PRIORITY = 20
+OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
 class Process(NamedTuple):
@@ -27,16 +31,36 @@ class Process(NamedTuple):
 
     @property
     def ring(self) -> Path:
-        """The frame ring: in memory, whatever the directory of the endpoints is on."""
-        return Path("/dev/shm") / f"rov-{os.getuid()}-{self.root.name}.ring"
+        """The frame ring. The supervisor makes the directory where files are in memory."""
+        return self.root / "frames.ring"
 
 
-def start() -> Process:
-    """`python -m rov.camerad rover.toml /run/rov`: SIGINT and SIGTERM ask it to stop."""
+def start(*, orphaned: int = signal.SIGTERM, expendable: int = 0) -> Process:
+    """`python -m rov.camerad rover.toml /run/rov [PARENT]`: SIGINT and SIGTERM ask it to stop.
+
+    `orphaned`: the signal it gets when its parent dies, whatever that died of. `expendable`: how much rather than
+    others it goes when memory runs out, 0..1000 (proc(5), oom_score_adj).
+    """
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
+    if len(sys.argv) > 3:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, orphaned)
+        if os.getppid() != int(sys.argv[3]):  # it died before we asked to be told
+            os.kill(os.getpid(), orphaned)
+    if expendable:
+        own = int(OOM_SCORE.read_text())
+        OOM_SCORE.write_text(str(min(own + expendable, 1000)))
     return Process(load(Path(sys.argv[1])), Path(sys.argv[2]), stopped)
+
+
+def enter(main: Callable[[], int]) -> NoReturn:
+    """Run a process' `main`; what the user can put right is one sentence, exit code 2."""
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def realtime() -> bool:

@@ -1,88 +1,153 @@
-"""The recorder's process: everything that is said, and every picture it can keep up with, into a dive."""
+"""The recorder's process: everything that is said, and every picture it can keep up with, into dives."""
 
 from __future__ import annotations
 
-import shutil
 import time
-from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import cv2
 
 from rov import __version__
 from rov.bus import Pub, Sub, inbox
+from rov.config import Config
 from rov.dives.dive import DiveWriter
+from rov.dives.film import Encoder
+from rov.dives.keeper import Keeper, News, Repairs, free_name
 from rov.errors import UserError
 from rov.messages import Event, Frame, Health, Tracks
-from rov.process import Meter, start
-from rov.ring import RingReader
+from rov.process import Meter, enter, start
+from rov.ring import Image, RingReader
 
 IDLE_MS = 20
+LOOK_S = 1.0
+"""The disk is looked at this often."""
+LAST_WORDS_S = 0.3
+"""When stopping, others may still speak; when they have been silent for this long, they have not."""
+LAST_WORDS_MAX_S = 2.0
+
+
+class Recording:
+    """One dive after the other, while there is room. What the disk refuses ends a dive, never the recorder."""
+
+    def __init__(self, folder: Path, config: Config):
+        self.folder, self.config, self.wanted = folder, config, config.recording
+        self.dive: DiveWriter | None = None
+        self.path: Path | None = None
+        self.began = 0.0
+        self.continues = ""
+        self.encoder: Encoder | None = None
+
+    def open(self) -> None:
+        """Raises DiveError."""
+        path = free_name(self.folder)
+        about = {"source": self.config.camera.source, "config_sha256": self.config.sha256(), "rov": __version__}
+        self.dive = DiveWriter(path, about | ({"continues": self.continues} if self.continues else {}))
+        self.path, self.began, self.continues = path, time.monotonic(), path.name
+        h264 = self.wanted.codec == "h264"
+        self.encoder = Encoder(self.config.perception.rate_hz) if h264 else None
+
+    def close(self) -> None:
+        """Raises DiveError; it is closed all the same, and can be recovered."""
+        dive, self.dive, self.path = self.dive, None, None
+        if dive is not None:
+            dive.close()
+
+    @property
+    def over(self) -> bool:
+        """Whether it is time for another file."""
+        if self.path is None:
+            return False
+        if not self.path.exists():
+            return True  # somebody deleted it
+        long = time.monotonic() - self.began > 60 * self.wanted.part_minutes
+        return long or self.path.stat().st_size > 1e9 * self.wanted.part_gb
+
+    def write(self, topic: str, message: Any) -> None:
+        if self.dive is not None:
+            self.dive.write(topic, message)
+            if isinstance(message, Tracks):
+                self.dive.annotations(message)
+
+    def picture(self, frame: Frame, image: Image) -> None:
+        if self.dive is None:
+            return
+        if self.encoder is not None:
+            self.dive.picture(frame.frame_t, self.encoder.packet(image), frame.frame_id, "h264")
+        else:
+            quality = [cv2.IMWRITE_JPEG_QUALITY, self.wanted.jpeg_quality]
+            self.dive.picture(frame.frame_t, cv2.imencode(".jpg", image, quality)[1].tobytes(), frame.frame_id)
 
 
 def main() -> int:
-    process = start()
+    process = start(expendable=400)
     config = process.config
     pub = Pub("recorderd", process.root)
     mail = inbox("recorder", process.root)
     frames, ring = Sub(Frame, process.root), RingReader(process.ring)
     folder = Path(config.recording.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, config.recording.jpeg_quality]
-    dive: DiveWriter | None = None
-    free_t, meter = 0.0, Meter(time.monotonic_ns())
+    recording, keeper = Recording(folder, config), Keeper(folder, config.recording)
+    repairs = Repairs(folder, config.recording.disk_free)
+    repairs.start()
+    failed, looked, meter = False, 0.0, Meter(time.monotonic_ns())
+    stopping = heard = 0.0
+
+    def say(news: News) -> None:
+        pub.send(Event(t=time.monotonic_ns(), source="recorderd", **news._asdict()))
+
     while True:
-        mail.wait(IDLE_MS)
-        stopping = process.stopped.is_set()
-        now = time.monotonic_ns()
+        if mail.wait(IDLE_MS):
+            heard = time.monotonic()
         try:
-            if time.monotonic() - free_t > 1.0:
-                free_t = time.monotonic()
-                usage = shutil.disk_usage(folder)
-                room = usage.free / usage.total > config.recording.disk_free
-                if room and dive is None and not stopping:
-                    dive = DiveWriter(
-                        folder / f"{datetime.now():%Y-%m-%d_%H-%M-%S}.mcap",
-                        {"source": config.camera.source, "config_sha256": config.sha256(), "rov": __version__},
-                    )
-                elif not room and dive is not None:
-                    dive.close()
-                    dive = None
-                    pub.send(
-                        _event(now, "disk_full", f"less than {config.recording.disk_free:.0%} of the disk is free")
-                    )
+            if time.monotonic() - looked > LOOK_S:
+                looked = time.monotonic()
+                for news in keeper.look(recording.path):
+                    say(news)
+                if recording.over or not keeper.room:
+                    recording.close()
+                if keeper.room and recording.dive is None and not stopping:
+                    recording.open()
+                    if failed:
+                        failed = False
+                        say(News("info", "recording_failed_over", "recording again"))
             for entry in mail.read():
-                if dive is not None:
-                    dive.write(entry.topic, entry.message)
-                    if isinstance(entry.message, Tracks):
-                        dive.annotations(entry.message)
-            if dive is not None and frames.update(now) and frames.msg is not None:
+                recording.write(entry.topic, entry.message)
+            now = time.monotonic_ns()
+            if frames.update(now) and frames.msg is not None and recording.dive is not None:
                 image = ring.read(frames.msg)
                 if image is not None:
-                    dive.picture(frames.msg.frame_t, cv2.imencode(".jpg", image, quality)[1].tobytes())
+                    recording.picture(frames.msg, image)
                     meter.add((time.monotonic_ns() - frames.msg.frame_t) / 1e6)
-            if dive is not None:
-                dive.tick()
+            if recording.dive is not None:
+                recording.dive.tick()
         except UserError as error:  # the disk refuses; what is written so far can be recovered, and control goes on
-            dive = None
-            pub.send(_event(now, "recording_failed", str(error)))
+            if not failed:
+                failed = True
+                say(News("alarm", "recording_failed", f"not recording: {error}"))
+            try:
+                recording.close()
+            except UserError:
+                pass  # the same again
+        while not repairs.news.empty():
+            say(repairs.news.get())
+        now = time.monotonic_ns()
         if meter.due(now):
             hz, ms = meter.read(now)
-            pub.send(
-                Health(t=now, process="recorderd", rate_hz=hz, latency_ms=ms, dropped=ring.missed + mail.malformed)
-            )
-        if stopping:
-            break
-    if dive is not None:
-        dive.close()
-    mail.close()
-    pub.close()
+            dropped = ring.missed + mail.malformed
+            pub.send(Health(t=now, process="recorderd", rate_hz=hz, latency_ms=ms, dropped=dropped))
+        if process.stopped.is_set():
+            stopping = stopping or time.monotonic()
+            silent = time.monotonic() - max(heard, stopping)
+            if silent > LAST_WORDS_S or time.monotonic() - stopping > LAST_WORDS_MAX_S:
+                break
+    try:
+        recording.close()
+    finally:
+        mail.close()
+        pub.close()
     return 0
 
 
-def _event(now: int, code: str, text: str) -> Event:
-    return Event(t=now, level="alarm", source="recorderd", code=code, text=f"not recording: {text}")
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    enter(main)

@@ -1,11 +1,12 @@
-"""`rov run`: starts the processes, restarts the dead, passes signals on, relays the public side, feeds the watchdog.
-
-A process is a row of a table; the supervisor knows nothing about what it does.
-"""
+"""`rov run`: starts the processes, restarts the dead and the hung, passes signals on, relays the public side, feeds the
+watchdog. A process is a row of a table; the supervisor knows nothing about what it does."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,20 +15,31 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from rov.bus import Pub, PublicPub, Sub, inbox
 from rov.config import Config
-from rov.messages import Detections, Event, Frame, PilotStatus
+from rov.errors import UserError
+from rov.messages import Event, Health, PilotStatus
 
 STARTS_MAX, STARTS_S = 5, 60.0
 """A process that dies more often than this stays down: something is wrong that starting again does not mend."""
 PATIENCE_S = 5.0
 """From SIGINT to SIGKILL."""
 HUNG_S = 10.0
-"""Frames come, and nothing has been said about any of them for this long: the network hangs."""
+"""A process that has said for this long nothing of its health, which it does every second, hangs."""
+PILOT_HUNG_S = 1.0
+"""The same for the pilot, which says its status five times a second."""
+READY_S = 60.0
+"""So long a process may take before it says anything: torch takes 10 s to load on a small computer."""
+ASLEEP_S = 0.5
+"""A loop that took longer was not running; what it missed is nobody else's silence."""
+FEED_S = 0.25
+"""The watchdog is fed this often: a quarter of what the unit allows."""
+PREFIX = "rov-"
 
 
 class Child(NamedTuple):
@@ -36,16 +48,19 @@ class Child(NamedTuple):
     name: str
     vital: bool
     """Whether the daemon is over when it stays down."""
+    hung_s: float
 
 
 CHILDREN = (
-    Child("pilotd", True),
-    Child("camerad", False),
-    Child("perceptiond", False),
-    Child("recorderd", False),
-    Child("machined", False),
+    Child("pilotd", True, PILOT_HUNG_S),
+    Child("camerad", False, HUNG_S),
+    Child("recorderd", False, HUNG_S),
+    Child("perceptiond", False, HUNG_S),
+    Child("machined", False, HUNG_S),
 )
 """In the order they are started."""
+LAST = "recorderd"
+"""Stopped after the others, whose last words it records."""
 
 
 class Running:
@@ -57,99 +72,194 @@ class Running:
         self.starts: deque[float] = deque(maxlen=STARTS_MAX)
         self.process: subprocess.Popen[bytes] | None = None
         self.given_up = False
+        self.heard: float | None = None
+        """When it last said that it is well; None: not since it was started."""
 
     def start(self) -> None:
         self.starts.append(time.monotonic())
+        self.heard = None
         self.process = subprocess.Popen(self.command, start_new_session=True)  # Ctrl-C is ours to pass on
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     @property
     def worn_out(self) -> bool:
         return len(self.starts) == STARTS_MAX and time.monotonic() - self.starts[0] < STARTS_S
 
+    def silent(self, now: float) -> float:
+        """For how many s it has owed us a sign of life."""
+        if self.heard is None:
+            return max(0.0, now - self.starts[-1] - READY_S + self.child.hung_s)
+        return now - self.heard
+
 
 def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
-    """Run until a signal or until a vital process stays down; returns the exit code."""
-    root = Path(tempfile.mkdtemp(prefix="rov-", dir=os.environ.get("RUNTIME_DIRECTORY")))
+    """Run until a signal or until a vital process stays down; returns the exit code. Raises UserError where another
+    daemon has the endpoints."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    public, mail, pub = PublicPub(config.bus.public), inbox("public", root), Pub("supervisor", root)
-    pilot, frames, found = Sub(PilotStatus, root), Sub(Frame, root), Sub(Detections, root)
-    children = [Running(child, [str(config_path), str(root)]) for child in CHILDREN]
-    failed = False
+    refuse_taken(config.bus.public)
+    refuse_taken(config.bus.commands)
+    public = PublicPub(config.bus.public)
+    with home() as root:
+        mail, pub, pilot = inbox("public", root), Pub("supervisor", root), Sub(PilotStatus, root)
+        arguments = [str(config_path), str(root), str(os.getpid())]
+        children = {child.name: Running(child, arguments) for child in CHILDREN}
+        failed = False
 
-    def say(level: str, code: str, text: str) -> None:
-        tell(text)
-        pub.send(Event(t=time.monotonic_ns(), level=level, source="supervisor", code=code, text=text))  # type: ignore[arg-type]
+        def say(level: Literal["info", "warning", "alarm"], code: str, text: str) -> None:
+            pub.send(Event(t=time.monotonic_ns(), level=level, source="supervisor", code=code, text=text))
 
-    for each in children:
-        each.start()
-    tell(f"running; listen at {config.bus.public}, command at {config.bus.commands}")
-    notify("READY=1")
-    fed = seen = time.monotonic()
-    while not stopped.is_set():
-        mail.wait(20)
-        for entry in mail.read():
-            public.forward(entry.topic, entry.payload)
-            if isinstance(entry.message, Event) and entry.message.source != "supervisor":
-                tell(f"{entry.message.level}: {entry.message.text}")
-        now = time.monotonic_ns()
-        for each in children:
-            if each.process is None or each.given_up or each.process.poll() is None:
-                continue
-            why = _why(each.process.returncode)
-            if each.worn_out:
-                each.given_up = True
-                say("alarm", "gave_up", f"{each.child.name} {why} {STARTS_MAX} times in {STARTS_S:g} s: it stays down")
-                failed |= each.child.vital
-                continue
-            say("warning", "restarted", f"{each.child.name} {why}: started again")
+        def relay(limit: int = 256) -> None:
+            """What was said inside goes out; alarms and the like also to who started us."""
+            for entry in mail.read(limit):
+                public.forward(entry.topic, entry.payload)
+                if isinstance(entry.message, Event):
+                    tell(f"{entry.message.level}: {entry.message.text}")
+                elif isinstance(entry.message, Health) and entry.message.process != "pilotd":
+                    children[entry.message.process].heard = time.monotonic()
+
+        for each in children.values():
             each.start()
-            seen = time.monotonic()
-        pilot.update(now)
-        frames.update(now)
-        if found.update(now) or not frames.fresh(now):
-            seen = time.monotonic()
-        worker = next(each for each in children if each.child.name == "perceptiond")
-        if time.monotonic() - seen > HUNG_S and worker.process and not worker.given_up:
-            say("warning", "hung", f"nothing seen for {HUNG_S:g} s though frames come: perceptiond is started again")
-            worker.process.kill()
-            seen = time.monotonic()
-        if pilot.fresh(now) and time.monotonic() - fed > 0.25:
-            notify("WATCHDOG=1")
-            fed = time.monotonic()
-        if failed:
-            break
-    notify("STOPPING=1")
-    _stop(children)
-    for entry in mail.read(10_000):
-        public.forward(entry.topic, entry.payload)
-    public.close()
-    mail.close()
-    pub.close()
-    for path in root.iterdir():
-        path.unlink()
-    root.rmdir()
+        tell(f"starting; listen at {config.bus.public}, command at {config.bus.commands}")
+        ready, status, fed, turn = False, "", 0.0, time.monotonic()
+        while not stopped.is_set() and not failed:
+            mail.wait(20)
+            relay()
+            now = time.monotonic()
+            if pilot.update(time.monotonic_ns()):
+                children["pilotd"].heard = now
+            if now - turn > ASLEEP_S:
+                for each in children.values():
+                    each.heard = now if each.heard else None
+            turn = now
+            for name, each in children.items():
+                if each.given_up:
+                    continue
+                assert each.process is not None
+                if each.alive and each.silent(now) > each.child.hung_s:
+                    say("warning", "hung", f"{name} has said nothing for {each.silent(now):.1f} s: killed")
+                    each.process.kill()
+                    each.process.wait()
+                if each.alive:
+                    continue
+                why = _why(each.process.returncode)
+                if each.worn_out:
+                    each.given_up, failed = True, failed or each.child.vital
+                    text = f"{name} {why}, {STARTS_MAX} times within {STARTS_S:g} s: it stays down"
+                    say("alarm", "gave_up", text)
+                else:
+                    say("warning", "restarted", f"{name} {why}: started again")
+                    each.start()
+            if not pilot.fresh(time.monotonic_ns()) or pilot.msg is None:
+                continue
+            if not ready:
+                ready = True
+                notify("READY=1")
+                tell("ready")
+            if now - fed > FEED_S:
+                fed = now
+                notify("WATCHDOG=1")
+            down = "".join(f", {name} is down" for name, each in children.items() if each.given_up)
+            armed = "armed" if pilot.msg.armed else "disarmed"
+            text = f"{armed} in {pilot.msg.mode.value}, operator: {pilot.msg.operator or 'none'}{down}"
+            if text != status:
+                status = text
+                notify(f"STATUS={text}")
+        notify("STOPPING=1")
+        _stop(children, relay)
+        relay(10_000)
+        public.close()
+        mail.close()
+        pub.close()
+        pilot.close()
     return 1 if failed else 0
 
 
-def _stop(children: list[Running]) -> None:
-    """SIGINT to all, the pilot first; SIGKILL to those that do not go."""
-    alive = [each.process for each in children if each.process and each.process.poll() is None]
-    for process in alive:
-        process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGCONT)  # one that was stopped must hear it too
+def _stop(children: dict[str, Running], relay: Callable[[], None]) -> None:
+    """SIGINT to all, then to the recorder; SIGKILL to those that do not go."""
     end = time.monotonic() + PATIENCE_S
-    for process in alive:
-        try:
-            process.wait(max(0.0, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
+    for names in ([name for name in children if name != LAST], [LAST]):
+        alive = [each.process for name in names if (each := children[name]).process and each.alive]
+        for process in alive:
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGCONT)  # one that was stopped must hear it too
+        while time.monotonic() < end and any(process.poll() is None for process in alive):
+            relay()
+            time.sleep(0.01)
+        for process in alive:
             process.kill()
             process.wait()
 
 
 def _why(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+
+
+# ---- where it lives --------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def home() -> Iterator[Path]:
+    """A directory for the endpoints and the frame ring, in memory, ours as long as it is locked; what others left
+    unlocked is removed."""
+    parent = Path(os.environ.get("RUNTIME_DIRECTORY") or "/dev/shm")
+    _clean(parent)
+    while True:
+        root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        lock = _locked(root)
+        if lock is not None and root.is_dir():  # not taken for an orphan before it was locked
+            break
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+        os.close(lock)
+
+
+def _clean(parent: Path) -> None:
+    """Remove directories whose supervisor is gone: it was killed, or the power was cut."""
+    for root in parent.glob(f"{PREFIX}*"):
+        if root.is_dir() and root.stat().st_uid == os.getuid() and (lock := _locked(root)) is not None:
+            shutil.rmtree(root, ignore_errors=True)
+            os.close(lock)
+
+
+def _locked(root: Path) -> int | None:
+    """Lock a directory; None when another has it, or it is gone."""
+    try:
+        lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def refuse_taken(endpoint: str) -> None:
+    """Raises UserError where somebody listens at an endpoint already. Binding would say so for TCP only: ZeroMQ takes
+    an ipc endpoint away from whoever has it."""
+    scheme, _, place = endpoint.partition("://")
+    if scheme == "ipc":
+        family, address = socket.AF_UNIX, place
+    else:
+        parts = urlsplit(f"//{place}")
+        host = parts.hostname or ""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        address = ("127.0.0.1" if host in ("*", "0.0.0.0") else host, parts.port or 0)  # type: ignore[assignment]
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(address)
+        except OSError:
+            return
+    raise UserError(f"{endpoint}: is taken; is another `rov run` going? Stop it, or change [bus] in the configuration")
 
 
 def notify(state: str) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from rov.dives.dive import Dive, DiveWriter, Picture
-from rov.dives.video import VideoDecoder, VideoEncoder, copyable, packets
+from rov.dives.film import KEY_FRAMES, Encoder
+from rov.dives.video import VideoDecoder, copyable, packets
 from rov.offline.source import open_source
 from rov.vision.footage import Image, Shot
 from tests.conftest import disc, make_clip
@@ -35,9 +36,9 @@ def close(image: Image, expected: Image) -> bool:
 
 
 def test_each_picture_is_one_packet_at_once() -> None:
-    encoder, decoder = VideoEncoder(320, 240, 10), VideoDecoder("h264")
+    encoder, decoder = Encoder(10), VideoDecoder("h264")
     for i in range(25):
-        packet = encoder.encode(T0 + i * STEP, sharp(i))
+        packet = encoder.packet(sharp(i))
         assert packet.startswith(b"\x00\x00\x00\x01")
         [(t, image)] = decoder.decode(T0 + i * STEP, packet)
         assert t == T0 + i * STEP and close(image, sharp(i))
@@ -45,11 +46,11 @@ def test_each_picture_is_one_packet_at_once() -> None:
 
 
 def test_a_reader_may_start_at_any_key_frame() -> None:
-    encoder = VideoEncoder(320, 240, 10)
-    stream = [encoder.encode(T0 + i * STEP, sharp(i)) for i in range(25)]
+    encoder = Encoder(10)
+    stream = [encoder.packet(sharp(i)) for i in range(KEY_FRAMES + 5)]
     decoder = VideoDecoder("h264")
-    seen = [t for i in range(3, 25) for t, _ in decoder.decode(T0 + i * STEP, stream[i])]
-    assert seen == [T0 + i * STEP for i in range(10, 25)]  # a key frame each second
+    seen = [t for i in range(3, KEY_FRAMES + 5) for t, _ in decoder.decode(T0 + i * STEP, stream[i])]
+    assert seen == [T0 + i * STEP for i in range(KEY_FRAMES, KEY_FRAMES + 5)]
 
 
 def test_packets_are_copied_from_a_file_without_b_frames(tmp_path: Path) -> None:
@@ -72,17 +73,17 @@ def test_b_frames_and_other_codecs_are_not_copied(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", [0, 4])
 def test_a_dive_of_packets_is_replayed_as_pictures(tmp_path: Path, first: int) -> None:
-    encoder = VideoEncoder(320, 240, 10)
-    stream = [encoder.encode(T0 + i * STEP, sharp(i)) for i in range(20)]
+    encoder = Encoder(10)
+    stream = [encoder.packet(sharp(i)) for i in range(KEY_FRAMES + 10)]
     with DiveWriter(tmp_path / "dive.mcap", {}) as dive:
-        for i in range(first, 20):
-            dive.video(T0 + i * STEP, stream[i], "h264")
+        for i in range(first, KEY_FRAMES + 10):
+            dive.picture(T0 + i * STEP, stream[i], i, "h264")
     with Dive(tmp_path / "dive.mcap") as read:
         kept = [record.data for record in read.messages(["camera"])]
     assert [each.data for each in kept if isinstance(each, Picture)] == stream[first:]
     source = open_source(tmp_path / "dive.mcap")
     shots = [item for item in source.items if isinstance(item, Shot)]
-    begin = 0 if first == 0 else 10
-    assert [shot.t for shot in shots] == [T0 + i * STEP for i in range(begin, 20)]
-    assert close(shots[-1].image, sharp(19))
+    begin = 0 if first == 0 else KEY_FRAMES
+    assert [shot.t for shot in shots] == [T0 + i * STEP for i in range(begin, KEY_FRAMES + 10)]
+    assert close(shots[-1].image, sharp(KEY_FRAMES + 9))
     assert bool(source.skipped) == (first > 0)

@@ -12,9 +12,9 @@ import struct
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from foxglove_schemas_protobuf.CompressedImage_pb2 import CompressedImage
@@ -30,11 +30,15 @@ from rov.dives.foxglove import descriptors, drawing, json_schema
 from rov.dives.intact import IntactReader
 from rov.messages import SCHEMA_VERSION, TOPICS, AnyCommand, Message, Tracks
 
-CAMERA, ANNOTATIONS = "camera", "annotations"
+CAMERA, ANNOTATIONS, VIDEO = "camera", "annotations", "video"
 METADATA = "rov"
 """Name of the metadata record that says what made the dive."""
-PICTURES = {"jpeg", "jpg", "png", "webp"}
-VIDEOS = {"h264", "h265"}
+
+PICTURES: dict[str, tuple[Any, set[str]]] = {
+    "foxglove.CompressedImage": (CompressedImage, {"jpeg", "jpg", "png", "webp"}),
+    "foxglove.CompressedVideo": (CompressedVideo, {"h264", "h265"}),
+}
+"""By schema: the message, and the formats in it that are read."""
 
 TYPES: dict[str, Any] = {topic: line.type for topic, line in TOPICS.items()} | {"commands": AnyCommand}
 """What is decoded per topic; the root class `Command` knows no verb."""
@@ -67,8 +71,8 @@ class Tally:
 
 
 class Picture(NamedTuple):
-    """One compressed picture with its capture time; `format` is jpeg, png or webp, whole in itself, or h264 or h265: a
-    packet of a stream, for `rov.dives.video`."""
+    """One compressed picture with its capture time; `format` is jpeg, png or webp, whole in itself, or h264 or h265:
+    one packet of a stream, for `rov.dives.video`, decoded in order from a key frame on."""
 
     t: int
     data: bytes
@@ -81,6 +85,8 @@ class Record(NamedTuple):
     topic: str
     t: int
     data: Message | Picture
+    number: int = 0
+    """Its sequence number in the file; that of a picture is its frame's."""
 
 
 class DiveWriter:
@@ -124,18 +130,16 @@ class DiveWriter:
             raise TypeError(f"{topic} carries {TOPICS[topic].type.__name__}, not {type(message).__name__}")
         self._add(topic, message.t, self._encode(message))
 
-    def picture(self, frame_t: int, jpeg: bytes) -> None:
-        """Record one JPEG with its capture time."""
-        image = CompressedImage(frame_id=CAMERA, data=jpeg, format="jpeg")
+    def picture(
+        self, frame_t: int, data: bytes, frame_id: int | None = None, form: Literal["jpeg", "h264", "h265"] = "jpeg"
+    ) -> None:
+        """Record one picture with its capture time; `h264`, `h265`: Annex B, one picture, without B-frames. A dive
+        holds JPEGs or packets of one format. Without `frame_id` they are counted."""
+        kind = CompressedImage if form == "jpeg" else CompressedVideo
+        image = kind(frame_id=CAMERA, data=data, format=form)
         image.timestamp.FromNanoseconds(frame_t)
-        self._add(CAMERA, frame_t, image.SerializeToString(deterministic=True))
-
-    def video(self, frame_t: int, packet: bytes, format: str) -> None:  # noqa: A002  the message's own name for it
-        """Record one H.264 or HEVC packet (`format` h264 or h265, Annex B) with the capture time of its picture. A dive
-        holds packets or JPEGs, not both."""
-        image = CompressedVideo(frame_id=CAMERA, data=packet, format=format)
-        image.timestamp.FromNanoseconds(frame_t)
-        self._add(CAMERA, frame_t, image.SerializeToString(deterministic=True), "video")
+        schema = CAMERA if form == "jpeg" else VIDEO
+        self._add(CAMERA, frame_t, image.SerializeToString(deterministic=True), schema=schema, number=frame_id)
 
     def annotations(self, tracks: Tracks) -> None:
         """Record the boxes of these tracks, for drawing on the picture taken at their `frame_t`."""
@@ -149,13 +153,14 @@ class DiveWriter:
         """Finish the file. Raises DiveError when the disk refuses; what is there can then be recovered."""
         self._file.close()
 
-    def _add(self, topic: str, t: int, data: bytes, kind: str = "") -> None:
+    def _add(self, topic: str, t: int, data: bytes, *, schema: str = "", number: int | None = None) -> None:
+        """`number`: what the record's sequence says; else it counts. `schema`: where it is not the topic's own."""
         if topic not in self._channels:
-            schema = topic_schema(topic, kind)
-            encoding = "protobuf" if schema.encoding == "protobuf" else "json"
-            self._channels[topic] = self._file.channel(topic, encoding, schema)
+            record = topic_schema(schema or topic)
+            encoding = "protobuf" if record.encoding == "protobuf" else "json"
+            self._channels[topic] = self._file.channel(topic, encoding, record)
         tally = self._tallies[topic]
-        self._file.add(self._channels[topic], t, data, t, tally.count)
+        self._file.add(self._channels[topic], t, data, t, tally.count if number is None else number)
         tally.add(t, data)
 
 
@@ -231,7 +236,8 @@ class Dive:
                 self.skipped[channel.topic] += 1
                 continue
             try:
-                yield Record(channel.topic, message.log_time, decode(message.log_time, message.data))
+                data = decode(message.log_time, message.data)
+                yield Record(channel.topic, message.log_time, data, message.sequence)
             except (msgspec.DecodeError, DecodeError, UnicodeDecodeError) as error:
                 reason = str(error) if isinstance(error, msgspec.ValidationError) else "malformed"
                 self.dropped[f"{channel.topic}: {reason}"] += 1
@@ -245,39 +251,29 @@ class Dive:
 
     def _decoder(self, channel: Channel) -> Callable[[int, bytes], Message | Picture] | None:
         schema = self.file.schemas.get(channel.schema_id)
-        if channel.message_encoding == "protobuf" and schema and schema.name == "foxglove.CompressedImage":
-            return picture_from
-        if channel.message_encoding == "protobuf" and schema and schema.name == "foxglove.CompressedVideo":
-            return packet_from
+        if channel.message_encoding == "protobuf" and schema and schema.name in PICTURES:
+            return partial(picture_from, *PICTURES[schema.name])
         if channel.message_encoding == "json" and channel.topic in TYPES:
             decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(TYPES[channel.topic])
             return lambda _, data: decoder.decode(data)
         return None
 
 
-def picture_from(t: int, data: bytes) -> Picture:
+def picture_from(kind: Any, forms: set[str], t: int, data: bytes) -> Picture:
     """Raises msgspec.ValidationError or DecodeError when this is no picture we can decode."""
-    image = CompressedImage.FromString(data)
-    kind = image.format.lower()
-    if kind not in PICTURES or not image.data:
-        raise msgspec.ValidationError(f"a picture of format {kind!r}" if image.data else "a picture without data")
-    return Picture(t, image.data, "jpeg" if kind == "jpg" else kind)
-
-
-def packet_from(t: int, data: bytes) -> Picture:
-    """Raises msgspec.ValidationError or DecodeError when this is no packet we can decode."""
-    video = CompressedVideo.FromString(data)
-    if video.format not in VIDEOS or not video.data:
-        raise msgspec.ValidationError(f"a video of format {video.format!r}" if video.data else "a packet without data")
-    return Picture(t, video.data, video.format)
+    image = kind.FromString(data)
+    form = image.format.lower()
+    if form not in forms or not image.data:
+        raise msgspec.ValidationError(f"a picture of format {form!r}" if image.data else "a picture without data")
+    return Picture(t, image.data, "jpeg" if form == "jpg" else form)
 
 
 @cache
-def topic_schema(topic: str, kind: str = "") -> Schema:
-    """The schema record of one of our topics (`kind` video: packets on `camera`); its id is for the file to give."""
-    if topic in (CAMERA, ANNOTATIONS):
-        pictures = CompressedVideo.DESCRIPTOR if kind == "video" else CompressedImage.DESCRIPTOR
-        shape = pictures if topic == CAMERA else ImageAnnotations.DESCRIPTOR
-        return Schema(0, descriptors(shape.file), "protobuf", shape.full_name)
+def topic_schema(topic: str) -> Schema:
+    """The schema record of one of our topics; its id is for the file to give."""
+    protobuf: dict[str, Any] = {CAMERA: CompressedImage, VIDEO: CompressedVideo, ANNOTATIONS: ImageAnnotations}
+    if topic in protobuf:
+        kind = protobuf[topic].DESCRIPTOR
+        return Schema(0, descriptors(kind.file), "protobuf", kind.full_name)
     data = msgspec.json.encode(json_schema(TYPES[topic]))
     return Schema(0, data, "jsonschema", f"rov.{TOPICS[topic].type.__name__}")

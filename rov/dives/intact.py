@@ -72,8 +72,9 @@ class IntactReader:
     file is read once. `damage` has what could not be read, by byte offset; what lies in chunks is only known once read.
     """
 
-    def __init__(self, path: Path):
-        """Raises DiveError when it is no MCAP file at all."""
+    def __init__(self, path: Path, *, index_only: bool = False):
+        """`index_only`: do not read a file through that has no index; it is then only known not to be finished.
+        Raises DiveError when it is no MCAP file at all."""
         self.path = path
         self.channels: dict[int, Channel] = {}
         self.schemas: dict[int, Schema] = {}
@@ -91,7 +92,7 @@ class IntactReader:
             self.size = os.fstat(self._file.fileno()).st_size  # it may be growing: this much is read
             if self._bytes(0, min(len(MCAP0_MAGIC), self.size)) != MCAP0_MAGIC:
                 raise DiveError(f"{path}: not an MCAP file, so no dive")
-            if not self._load_index():
+            if not self._load_index() and not index_only:
                 self._scan()
         except BaseException:
             self._file.close()

@@ -1,4 +1,4 @@
-"""H.264 and HEVC in dives: packets out of a file without decoding them, pictures into packets, packets into pictures.
+"""H.264 and HEVC in dives: packets out of a file without decoding them, packets into pictures (`film` makes them).
 
 One message of `foxglove.CompressedVideo` is one picture as Annex B, in the order they are shown (so without B-frames),
 and each key frame carries the parameter sets that a decoder starts with. Times are ns.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import av
 import numpy as np
@@ -19,12 +19,11 @@ from av.video.codeccontext import VideoCodecContext
 
 from rov.vision.footage import Image
 
+Format = Literal["h264", "h265", ""]
 FORMATS = {"h264": "h264", "h265": "hevc"}
 """Foxglove's names of the formats we can decode, and FFmpeg's of their decoders."""
-ANNEX_B = {"h264": ("h264", "h264_mp4toannexb"), "hevc": ("h265", "hevc_mp4toannexb")}
+ANNEX_B: dict[str, tuple[Format, str]] = {"h264": ("h264", "h264_mp4toannexb"), "hevc": ("h265", "hevc_mp4toannexb")}
 """FFmpeg's codec: Foxglove's format, and the filter that makes Annex B of what stands in an MP4."""
-KEY_FRAME_S = 1.0
-"""A reader who jumps into a recorded dive waits this long at most for a whole picture."""
 NS = Fraction(1, 1_000_000_000)
 
 
@@ -36,7 +35,7 @@ class Packet(NamedTuple):
     key: bool
 
 
-def copyable(path: Path) -> str:
+def copyable(path: Path) -> Format:
     """The format (h264, h265) in which a video's packets can go into a dive as they are; "" when they cannot: another
     codec, pictures stored in another order than they are shown, or no key frame at the start."""
     try:
@@ -115,29 +114,3 @@ class VideoDecoder:
             self.broken += 1
             return []
         return [(int(f.pts), np.asarray(f.to_ndarray(format="bgr24"), np.uint8)) for f in frames if f.pts is not None]
-
-
-class VideoEncoder:
-    """Pictures in, one H.264 packet each at once: no B-frames, no look-ahead, parameter sets with every key frame."""
-
-    def __init__(self, width: int, height: int, fps: float, quality: int = 23, preset: str = "ultrafast"):
-        """Width and height must be even. `quality` is x264's constant rate factor: 18 looks like the original, 28 is
-        small. Raises FFmpegError when this build has no H.264 encoder."""
-        codec = av.CodecContext.create("libx264", "w")
-        assert isinstance(codec, VideoCodecContext)
-        codec.width, codec.height, codec.pix_fmt = width, height, "yuv420p"
-        codec.time_base, codec.framerate = NS, Fraction(fps).limit_denominator(1001)
-        codec.gop_size, codec.max_b_frames, codec.thread_count = max(1, round(fps * KEY_FRAME_S)), 0, 1
-        codec.options = {
-            "preset": preset,
-            "tune": "zerolatency",
-            "crf": str(quality),
-            "x264-params": "repeat-headers=1:annexb=1",
-        }
-        self.codec = codec
-
-    def encode(self, t: int, image: Image) -> bytes:
-        """One picture as Annex B; `t` must grow."""
-        frame = av.VideoFrame.from_ndarray(image, format="bgr24")
-        frame.pts, frame.time_base = t, NS
-        return b"".join(bytes(packet) for packet in self.codec.encode(frame))

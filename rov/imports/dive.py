@@ -57,10 +57,7 @@ def write(
 
     def picture(frame: Frame, data: bytes) -> None:
         dive.write("frame", frame)
-        if format_:
-            dive.video(frame.t, data, format_)
-        else:
-            dive.picture(frame.t, data)
+        dive.picture(frame.t, data, frame.frame_id, format_ or "jpeg")
         counts[0] += 1
         progress()
 

@@ -35,6 +35,10 @@ BLOCKED_NS = 200 * MS
 UNANSWERED_NS = 300 * MS
 """A live board that echoes nothing newer for this long is not hearing us, whatever the port pretends to send: a pty
 takes 20 kB, 7 s of commands, before it blocks."""
+NOISE_NS, NOISE_FRAMES = 1000 * MS, 5
+"""A line on which more frames than this are damaged, lost or out of order in that time is said to be noisy: of 180."""
+SHORTEST = 12
+"""Bytes of a frame without content."""
 BATTERY_NS = 5000 * MS
 """An older voltage is unknown."""
 
@@ -110,6 +114,11 @@ class Counters:
     """Whole, and senseless: not finite, or out of any range."""
     losses: int = 0
     """Times the port was lost."""
+
+    @property
+    def spoiled(self) -> int:
+        """Frames that the line damaged, lost, repeated or delayed; garbage counts as the frames it has room for."""
+        return self.broken + self.lost + self.repeated + self.old + self.skipped // SHORTEST
 
 
 class Port:
@@ -239,6 +248,8 @@ class ThrusterLink:
         self.reopen_t = 0
         self.reopen_ns = REOPEN_NS[0]
         self.absent_said = False
+        self.noise_t = self.noise_count = 0
+        self.noisy = False
         self.wire = Wire()
 
     @property
@@ -312,6 +323,7 @@ class ThrusterLink:
         if self.state is not None and self.state.battery_v is not None and t - self.wire.battery_t > BATTERY_NS:
             self.state = msgspec.structs.replace(self.state, battery_v=None)
         self._judge(t)
+        self._listen_for_noise(t)
         events, self.pending = tuple(self.pending), []
         return events
 
@@ -556,6 +568,20 @@ class ThrusterLink:
                     text = f"the board has echoed nothing new for {self._unanswered(t) / MS:.0f} ms: disarmed"
                     self._event(t, "alarm", "board_deaf", text)
                     self.disarm(t)
+
+    def _listen_for_noise(self, t: int) -> None:
+        """Say when the line begins to spoil frames, and when it does no more."""
+        if t - self.noise_t < NOISE_NS:
+            return
+        spoiled = self.counters.spoiled - self.noise_count
+        self.noise_t, self.noise_count = t, self.counters.spoiled
+        if self.noisy != (spoiled > NOISE_FRAMES):
+            self.noisy = not self.noisy
+            if self.noisy:
+                text = f"{self.port.path}: {spoiled} frames in a second were damaged, lost or out of order"
+                self._event(t, "warning", "link_noisy", text)
+            else:
+                self._event(t, "info", "link_noisy_over", f"{self.port.path}: frames arrive whole again")
 
     def _applies(self, value: float) -> bool:
         """Has the board said, since this stage began, that it applies this to every thruster?"""

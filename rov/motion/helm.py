@@ -4,7 +4,9 @@ itself when the operator, the board or the battery goes. Time is an argument; `p
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
+from typing import Literal
 
 from rov.config import Config
 from rov.link.board import ThrusterLink
@@ -13,6 +15,7 @@ from rov.messages import (
     Arm,
     Disarm,
     Event,
+    Heard,
     Message,
     Mode,
     PilotStatus,
@@ -24,10 +27,12 @@ from rov.messages import (
     TakeOver,
     VehicleState,
 )
-from rov.motion.pilot import Pilot
+from rov.motion.pilot import SOURCE, STREAMED, Pilot
 
 STATUS_NS = 200_000_000
 """The pilot's status goes out at 5 Hz."""
+RATE_NS, RATE_SHARE = 3_000_000_000, 0.8
+"""A stream that brings less than this share of perception.rate_hz over this time is no stream to steer by."""
 MIN_CELL_V = 0.5
 """A cell below this is not measured."""
 
@@ -46,58 +51,86 @@ class Helm:
         self.alarms: set[str] = set()
         self.stick_id = 0
         self.status_t = 0
-        self.events: list[Event] = []
+        self.said: list[Message] = []
+        """To be published with this tick."""
+        self.stream: dict[str, deque[int]] = {}
+        """When the setpoints of each source were heard, over the last RATE_NS."""
+        self.engaged_t = 0
+        """Since when the mode is the one it is."""
 
     # ---- what operators ask for --------------------------------------------------------------------------------
+
+    def begin(self, now: int) -> None:
+        """Say that this is a pilot without a past."""
+        self.said.append(Heard(t=now, by="pilotd", what="start"))
+
+    def hear(self, setpoint: Setpoint, now: int) -> None:
+        """A setpoint from perception."""
+        heard = self.stream.setdefault(setpoint.source, deque())
+        heard.append(now)
+        while now - heard[0] > RATE_NS:
+            heard.popleft()
+        self._tell(now, "setpoint", setpoint=setpoint)
 
     def obey(self, command: AnyCommand, sent_t: int, now: int) -> str:
         """Carry out a command that was sent at `sent_t` on our clock; returns why not, or nothing."""
         match command:
             case Stop():
                 self.arming = False
-                self.pilot.stop(now)
+                self._tell(now, "stop")
                 self.link.disarm(now)
             case Disarm():
                 self.arming = False
-                self.pilot.disarm(now)
+                self._tell(now, "disarm")
                 self.link.disarm(now)
             case Arm():
-                reason = self.pilot.lacking(self.pilot.mode, now) or self.link.arm(now)
+                reason = self.lacking(self.pilot.mode, now) or self.link.arm(now)
                 self.arming = not reason
                 return reason
             case SetMode():
-                return self.pilot.request_mode(command.mode, sent_t)
+                return self.lacking(command.mode, now) or self._tell(now, "mode", sent_t, mode=command.mode)
             case SetTarget():
                 self.target = command.label
             case Sticks():
                 self.stick_id += 1
                 axes = {"surge": command.surge, "sway": command.sway, "heave": command.heave, "yaw": command.yaw}
                 sticks = Setpoint(t=sent_t, frame_id=-1, frame_t=sent_t, source="operator", **axes)
-                self.pilot.hear(sticks, now)
+                self._tell(now, "setpoint", setpoint=sticks)
             case TakeOver():
                 self._say(now, "info", "operator", f"the operator is {command.session}")
+        return ""
+
+    def lacking(self, mode: Mode, now: int) -> str:
+        """A sentence about what a mode lacks, or nothing."""
+        if reason := self.pilot.lacking(mode, now):
+            return reason
+        if mode in STREAMED and (hz := self._rate(mode, now)) < self._rate_min:
+            return f"{mode.value} needs {self._rate_min:g} frames looked at per second, over 3 s; there are {hz:.1f}"
         return ""
 
     # ---- one tick ----------------------------------------------------------------------------------------------
 
     def act(self, operator: str, now: int) -> Iterator[Message]:
         """One step: read the link, decide, send; yields what there is to publish."""
-        yield from self.link.poll(now)
+        self.said += self.link.poll(now)
         vehicle = self.link.state
         if vehicle is not None:
             self.pilot.sense(vehicle)
+            self.said.append(vehicle)
             self._watch(vehicle, now)
         self._arm(now)
         self._miss(operator, now)
+        self._keep_up(now)
+        mode = self.pilot.mode
         output = self.pilot.step(None, vehicle, now)
         self.link.send(output.thrusters.values, self.pilot.armed, now)
-        yield output.thrusters
+        if self.pilot.mode is not mode:
+            self.engaged_t = now
+        said, self.said = self.said, []
+        yield from said  # what it heard before what it did: a replay reads them in this order
         yield output.wrench
-        if vehicle is not None:
-            yield vehicle
+        yield output.thrusters
         yield from output.events
-        events, self.events = self.events, []
-        yield from events
         if now - self.status_t >= STATUS_NS:
             self.status_t = now
             yield PilotStatus(
@@ -113,13 +146,13 @@ class Helm:
         """The pilot is armed once the board has been tested; a board that is no longer trusted disarms it."""
         if self.arming and self.link.live:
             self.arming = False
-            if reason := self.pilot.arm(now):
+            if reason := self.lacking(self.pilot.mode, now) or self._tell(now, "arm"):
                 self.link.disarm(now)
                 self._say(now, "warning", "arming_refused", reason)
         elif self.arming and not self.link.testing:
             self.arming = False
         if self.pilot.armed and not self.link.live:
-            self.pilot.disarm(now)
+            self._tell(now, "disarm")
             self._say(now, "alarm", "link_lost", "the thruster board is not under control: disarmed")
 
     def _miss(self, operator: str, now: int) -> None:
@@ -133,10 +166,27 @@ class Helm:
             self._say(now, "alarm", "operator_lost", f"no heartbeat of the operator: {self.config.operator.on_lost}")
             self.operator = ""
             mode = {"hold": Mode.HOLD, "surface": Mode.SURFACE}.get(self.config.operator.on_lost)
-            if mode is None or self.pilot.request_mode(mode, now):
-                self.pilot.disarm(now)
+            if mode is None or self._tell(now, "mode", mode=mode):
+                self._tell(now, "disarm")
         elif self.pilot.mode not in (Mode.HOLD, Mode.SURFACE):
-            self.pilot.disarm(now)
+            self._tell(now, "disarm")
+
+    def _keep_up(self, now: int) -> None:
+        """A streamed mode ends in hold when its stream is too slow to steer by."""
+        mode = self.pilot.mode
+        if mode in STREAMED and now - self.engaged_t >= RATE_NS and (hz := self._rate(mode, now)) < self._rate_min:
+            text = f"{hz:.1f} frames looked at per second over 3 s, not {self._rate_min:g}: {mode.value} ends in hold"
+            self._say(now, "warning", "perception_slow", text)
+            if self._tell(now, "mode", mode=Mode.HOLD):
+                self._tell(now, "mode", mode=Mode.MANUAL)
+
+    def _rate(self, mode: Mode, now: int) -> float:
+        """Setpoints per second of a mode's source, over the last RATE_NS."""
+        return sum(now - t <= RATE_NS for t in self.stream.get(SOURCE[mode], ())) * 1e9 / RATE_NS
+
+    @property
+    def _rate_min(self) -> float:
+        return RATE_SHARE * self.config.perception.rate_hz
 
     def _watch(self, vehicle: VehicleState, now: int) -> None:
         """Leak, battery, hull."""
@@ -163,8 +213,26 @@ class Helm:
         self.alarms.add(code)
         self._say(now, "warning" if code == "battery_warning" else "alarm", code, text)
         if surface and self.pilot.armed:
-            self.pilot.request_mode(Mode.SURFACE, now)
+            self._tell(now, "mode", mode=Mode.SURFACE)
+
+    def _tell(
+        self,
+        now: int,
+        what: Literal["setpoint", "arm", "disarm", "stop", "mode"],
+        asked_t: int = 0,
+        *,
+        mode: Mode | None = None,
+        setpoint: Setpoint | None = None,
+    ) -> str:
+        """Ask something of the pilot, and let the recording know; returns why it is refused, or nothing."""
+        heard = Heard(t=now, by="pilotd", what=what, asked_t=asked_t or now, mode=mode, setpoint=setpoint)
+        self.said.append(heard)
+        before = self.pilot.mode
+        refused = self.pilot.take(heard)
+        if self.pilot.mode is not before:
+            self.engaged_t = now
+        return refused
 
     def _say(self, now: int, level: str, code: str, text: str) -> None:
         assert level in ("info", "warning", "alarm")
-        self.events.append(Event(t=now, level=level, source="pilotd", code=code, text=text))  # type: ignore[arg-type]
+        self.said.append(Event(t=now, level=level, source="pilotd", code=code, text=text))  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rov.config import Config
-from rov.messages import Event, Mode, Setpoint, ThrusterCommand, VehicleState, Wrench
+from rov.messages import Event, Heard, Mode, Setpoint, ThrusterCommand, VehicleState, Wrench
 from rov.motion.allocation import allocate, capable, effect
 from rov.motion.control import Memory, State, control, differentiate, rest
 from rov.motion.guard import STEP_MAX_S, Guard
@@ -138,6 +138,21 @@ class Pilot:
             return reason
         if mode in STREAMED and not self._fresh_setpoint(mode, t):
             return f"{mode.value} needs fresh setpoints from {SOURCE[mode]}; there are none"
+        return ""
+
+    def take(self, heard: Heard) -> str:
+        """Whatever may be asked of it, as the message that is recorded; returns why it is refused, or nothing."""
+        match heard.what:
+            case "arm":
+                return self.arm(heard.asked_t)
+            case "disarm":
+                self.disarm(heard.asked_t)
+            case "stop":
+                self.stop(heard.asked_t)
+            case "mode" if heard.mode is not None:
+                return self.request_mode(heard.mode, heard.asked_t)
+            case "setpoint" if heard.setpoint is not None:
+                self.hear(heard.setpoint, heard.t)
         return ""
 
     # ---- one tick ----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from rov.messages import (
     Detections,
     Frame,
     FromFrame,
+    Heard,
     Message,
     Observation,
     Setpoint,
@@ -64,10 +65,15 @@ class Diff:
 
     def __init__(self, config: Config, curve: Curve, source: Source):
         self.score_min = config.perception.score_min
+        self.config = config
         self.perception = Perception(config)
-        self.rover = Rover(config, curve, source.has_vehicle, source.ticks, source.start)
+        self.known = not source.heard
+        """Whether what perception remembers is known: not so in a dive that began in the middle of a run."""
+        self.rover = Rover(config, curve, source)
         self.now: dict[tuple[str, int], Message] = {}
-        """What was computed and not yet compared, by topic and by frame id or time."""
+        """What was computed and not yet compared, by topic and by time of the frame, or its own."""
+        self.pictureless = 0
+        """Recorded detections of frames whose picture is not in the dive."""
         self.table = {
             name: Difference(name)
             for name in ("detections", "tracks", "observation", "setpoint", "wrench", "thrusters")
@@ -82,24 +88,35 @@ class Diff:
         match message:
             case Detections():
                 self._compare(message)
-                self._computed(self.perception.track(message, message.t))
+                if self.known:
+                    self._computed(self.perception.track(message, message.t))
             case Tracks():
-                self._compare(message)
-                self._computed(self.perception.observe(message))
+                if self.known:
+                    self._compare(message)
+                    self._computed(self.perception.observe(message))
             case Observation():
-                self._compare(message)
+                if self.known:
+                    self._compare(message)
                 self._computed(self.perception.steer(message, message.t))
             case Setpoint():
                 self._compare(message)
                 self.rover.setpoint = message
+            case Heard() if message.by == "perceptiond":
+                if message.what == "start":
+                    self.perception, self.known = Perception(self.config), True
+                self.perception.aim(message.label)
             case Wrench():
                 self.now[("recorded wrench", message.t)] = message
             case ThrusterCommand():
-                for answer in self.rover.hear(message):
+                answers = [*self.rover.hear(message)]
+                wrench = self.now.pop(("recorded wrench", message.t), None)
+                if not self.rover.known:
+                    return
+                for answer in answers:
                     if isinstance(answer, Wrench | ThrusterCommand):
                         self._computed(answer)
                 self._compare(message)
-                if wrench := self.now.pop(("recorded wrench", message.t), None):
+                if wrench:
                     self._compare(wrench)
             case Message() if not isinstance(message, Frame):
                 for _ in self.rover.hear(message):
@@ -108,8 +125,11 @@ class Diff:
     def summary(self) -> list[Difference]:
         """The table; what was computed but never recorded counts as differing."""
         for (topic, _), message in self.now.items():
-            if topic in self.table and self.table[topic].compared:
+            if topic in self.table and topic != "detections" and self.table[topic].compared:
                 self._count(topic, message, 0.0, "computed now, not recorded")
+        row = self.table["detections"]  # live not every frame is looked at, and not every one is recorded
+        if self.pictureless and not row.compared:
+            row.differing, row.first = self.pictureless, "no picture of the frames that were looked at is in the dive"
         return list(self.table.values())
 
     def _computed(self, message: Message) -> None:
@@ -118,7 +138,9 @@ class Diff:
     def _compare(self, then: Message) -> None:
         topic, at = key = _key(then)
         now = self.now.pop(key, None)
-        if now is None:
+        if now is None and isinstance(then, Detections):
+            self.pictureless += 1
+        elif now is None:
             self._count(topic, then, 0.0, "recorded, not computed now")
         elif isinstance(now, Detections) and isinstance(then, Detections):
             self._count(topic, then, *detections_differ(now, then, self.score_min))
@@ -137,7 +159,7 @@ class Diff:
 
 def _key(message: Message) -> tuple[str, int]:
     by_frame = isinstance(message, FromFrame) and not isinstance(message, Wrench | ThrusterCommand)
-    return topic_of(message), message.frame_id if by_frame and isinstance(message, FromFrame) else message.t
+    return topic_of(message), message.frame_t if by_frame and isinstance(message, FromFrame) else message.t
 
 
 def numbers_differ(now: Message, then: Message) -> tuple[float, str]:

@@ -21,7 +21,7 @@ import cv2
 from rov.config import Config
 from rov.dives.dive import DiveWriter, Record, TopicDigest
 from rov.errors import UserError
-from rov.messages import Detection, Frame, Message, Setpoint, ThrusterCommand, VehicleState, topic_of
+from rov.messages import Detection, Frame, Heard, Message, Setpoint, ThrusterCommand, VehicleState, topic_of
 from rov.motion.thrusters import Curve
 from rov.offline.diff import Diff, Difference
 from rov.offline.pipeline import Behind, ahead, step_back
@@ -82,7 +82,7 @@ def replay(
     `diff` compares with what was recorded; `limit` ends after so many frames. Ctrl-C ends early, with what was done.
     """
     result = Result(source.path, config, detector.card.weights_sha256, source.frames, has_vehicle=source.has_vehicle)
-    perception, rover = Perception(config), Rover(config, curve, source.has_vehicle, source.ticks, source.start)
+    perception, rover = Perception(config), Rover(config, curve, source)
     comparison = Diff(config, curve, source) if diff else None
     sight = Sight(config.camera)
     sys.setswitchinterval(SWITCH_S)
@@ -98,6 +98,8 @@ def replay(
                     if not source.frames:  # no picture will say how far time has come
                         output.say(rover.sail(item.t))
                         first_t, last_t = item.t if first_t is None else first_t, item.t
+                    if isinstance(item.data, Heard) and item.data.what == "target":
+                        perception.aim(item.data.label)
                     output.say(rover.hear(item.data))
                     if comparison:
                         comparison.recorded(item.data)
@@ -110,7 +112,7 @@ def replay(
                     tracks = perception.track(detections, item.t)
                 with timer(result.stages_ms["steer"]):
                     observation = perception.observe(tracks)
-                    rover.setpoint = setpoint = perception.steer(observation, item.t)
+                    rover.see(setpoint := perception.steer(observation, item.t))
                 if comparison:
                     comparison.detected(detections)
                 output.picture(item, frame, Seen(detections, tracks, observation, setpoint), rover.command)
@@ -183,7 +185,7 @@ class Output:
             if jpeg is None:
                 jpeg = cv2.imencode(".jpg", shot.image, [cv2.IMWRITE_JPEG_QUALITY, self.quality])[1].tobytes()
             self.dive.write("frame", frame)
-            self.dive.picture(shot.t, jpeg)
+            self.dive.picture(shot.t, jpeg, shot.frame_id)
             self.dive.annotations(seen.tracks)
             self._say(list(seen))
         self.result.processed += 1

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+
+import msgspec
 
 from rov.config import Config
 from rov.messages import (
     Arm,
     Command,
     Disarm,
+    Heard,
     Message,
     Mode,
     SetMode,
@@ -19,31 +23,51 @@ from rov.messages import (
 )
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import Curve
+from rov.offline.source import Source
+
+WITHIN = 100
+"""A setpoint that is heard came from one of so many last frames."""
 
 
 class Rover:
     """A pilot with the latest of what it would have heard: setpoint, vehicle state, commands."""
 
-    def __init__(self, config: Config, curve: Curve, has_vehicle: bool, ticks: bool, start: ThrusterCommand | None):
-        """`ticks`: the recording says when the pilot acted. `start`: what it was doing when the recording began;
-        without that it is armed and follows."""
-        self.pilot = Pilot(config, curve, vehicle_expected=has_vehicle)
+    def __init__(self, config: Config, curve: Curve, source: Source):
+        """Where the source does not say what the pilot was doing when it began, it is armed and follows."""
+        self.config, self.curve, self.source = config, curve, source
+        self.pilot = Pilot(config, curve, vehicle_expected=source.has_vehicle)
         self.period = int(1e9 / config.control.rate_hz)
-        self.ticks = ticks
-        self.start = start
+        self.ticks = source.ticks
+        self.start = source.start
+        self.known = not source.heard
+        """Whether what the pilot remembers is known: not so in a dive that began in the middle of a run."""
+        self.seen: deque[Setpoint] = deque(maxlen=WITHIN)
+        """Computed now, newest last."""
         self.setpoint: Setpoint | None = None
         self.vehicle: VehicleState | None = None
         self.command: ThrusterCommand | None = None
         self.next_t: int | None = None
+
+    def see(self, setpoint: Setpoint) -> None:
+        """A setpoint computed now. The pilot takes it when it took that frame's then, or else with its next step."""
+        self.seen.append(setpoint)
+        self.setpoint = setpoint
 
     def hear(self, message: object) -> Iterator[Message]:
         """A recorded message; yields what the pilot says to it, and inputs that the new dive shall hold too."""
         match message:
             case VehicleState():
                 self.vehicle = message
+                if self.source.heard:
+                    self.pilot.sense(message)
                 yield message
+            case Heard():
+                heard = self._now(message)
+                self.take(heard)
+                yield heard
             case Command():
-                self.obey(message)
+                if not self.source.heard:
+                    self.obey(message)
                 yield message
             case ThrusterCommand() if self.ticks:
                 yield from self.act(message.t)
@@ -61,11 +85,27 @@ class Rover:
         """One step of the pilot."""
         if self.command is None:
             self._begin(t)
-        output = self.pilot.step(self.setpoint, self.vehicle, t)
+        output = self.pilot.step(None if self.source.heard else self.setpoint, self.vehicle, t)
         self.command = output.thrusters
         yield output.wrench
         yield output.thrusters
         yield from output.events
+
+    def take(self, heard: Heard) -> None:
+        """What the pilot took in then."""
+        if heard.by == "pilotd" and heard.what == "start":
+            self.pilot = Pilot(self.config, self.curve, vehicle_expected=self.source.has_vehicle)
+            self.vehicle, self.start, self.known = None, None, True
+        elif heard.by == "pilotd":
+            self.pilot.take(heard)
+
+    def _now(self, heard: Heard) -> Heard:
+        """The same with the setpoint that is computed now from that frame, if it was, made when it was made then."""
+        then = heard.setpoint
+        now = next((each for each in self.seen if then and each.frame_t == then.frame_t), None)
+        if then is None or now is None or now.source != then.source:
+            return heard
+        return msgspec.structs.replace(heard, setpoint=msgspec.structs.replace(now, t=then.t))
 
     def obey(self, command: Command) -> None:
         """What an operator said then."""
@@ -81,6 +121,8 @@ class Rover:
 
     def _begin(self, t: int) -> None:
         """Bring the pilot to where it was: it must have heard what a mode needs before the mode is asked for."""
+        if self.known and self.source.heard:
+            return
         if self.vehicle:
             self.pilot.sense(self.vehicle)
         if self.setpoint:

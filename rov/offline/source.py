@@ -13,7 +13,7 @@ from rov.dives.dive import Dive, Picture, Record
 from rov.dives.video import FORMATS, VideoDecoder
 from rov.errors import UserError
 from rov.messages import Frame, ThrusterCommand
-from rov.vision.footage import VIDEOS, Shot, Video, must_be_file
+from rov.vision.footage import VIDEOS, Image, Shot, Video, must_be_file
 
 Item: TypeAlias = Shot | Record
 
@@ -29,6 +29,8 @@ class Source(NamedTuple):
     """Whether a vehicle speaks in it. A bare video has none, so no state of it can be stale."""
     ticks: bool
     """Whether it says when the pilot acted; else the pilot acts at its own pace on recorded time."""
+    heard: bool
+    """Whether it says what the processes took in and when; else they take in whatever there is as soon as it is."""
     start: ThrusterCommand | None
     """What the pilot was doing when a dive began."""
     items: Iterator[Item]
@@ -60,7 +62,7 @@ def _video(path: Path) -> Source:
                 f"{video.declared - read} of the {video.declared} frames that the file promises are not in it"
             )
 
-    return Source(path, video.declared, video.fps, False, False, None, items(), skipped)
+    return Source(path, video.declared, video.fps, False, False, False, None, items(), skipped)
 
 
 def _dive(path: Path) -> Source:
@@ -79,12 +81,14 @@ def _dive(path: Path) -> Source:
 
     pictures = dive.counts.get("camera", 0)
     fps = min(max(pictures / max(dive.duration_s, 1e-3), 0.1), 1000.0) if pictures else 25.0
-    return Source(path, pictures, fps, "vehicle" in dive.counts, start is not None, start, items(), skipped)
+    has = dive.counts
+    return Source(path, pictures, fps, "vehicle" in has, start is not None, "heard" in has, start, items(), skipped)
 
 
 def _played(dive: Dive, skipped: list[str]) -> Iterator[Item]:
     """The dive's pictures decoded, each under the id that its `frame` message gave it; all else as it is."""
     frame_ids: dict[int, int] = {}
+    numbers: dict[int, int] = {}
     count = packets = 0
     decoder: VideoDecoder | None = None
     for record in dive.messages():
@@ -97,20 +101,27 @@ def _played(dive: Dive, skipped: list[str]) -> Iterator[Item]:
         if picture.format in FORMATS:
             decoder = decoder or VideoDecoder(picture.format)
             packets += 1
+            numbers[picture.t] = record.number
             for t, image in decoder.decode(picture.t, picture.data):
-                yield Shot(frame_ids.pop(t, count), t, image)
+                yield Shot(frame_ids.pop(t, numbers.pop(t, 0) or count), t, image)
                 count += 1
             continue
-        decoded = cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_COLOR)
-        if decoded is None:
+        whole = decoded(picture.data)
+        if whole is None:
             skipped.append(f"the picture at {record.t / 1e9:.3f} s cannot be decoded")
             continue
         jpeg = picture.data if picture.format == "jpeg" else None
-        yield Shot(frame_ids.pop(record.t, count), record.t, np.asarray(decoded, np.uint8), jpeg)
+        yield Shot(frame_ids.pop(record.t, record.number or count), record.t, whole, jpeg)
         count += 1
     if decoder:
         for t, image in decoder.flush():
-            yield Shot(frame_ids.pop(t, count), t, image)
+            yield Shot(frame_ids.pop(t, numbers.pop(t, 0) or count), t, image)
             count += 1
         if count < packets:
             skipped.append(f"{packets - count} of {packets} video packets gave no picture: lost, or before a key frame")
+
+
+def decoded(data: bytes) -> Image | None:
+    """A picture that stands alone."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return None if image is None else np.asarray(image, np.uint8)

@@ -19,6 +19,7 @@ of them only a new process helps, and `hopeless` says so.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -32,6 +33,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import av
 import cv2
 import numpy as np
 
@@ -264,7 +266,9 @@ class _Attempt(threading.Thread):
                         return
                     camera._deliver(self, image, camera.clock())
             self.over, self.failure = True, "it ended"
-        except (UserError, OSError, cv2.error) as error:
+        except av.error.ExitError:  # FFmpeg was told to wait no longer
+            self.failure = "it gives nothing"
+        except (UserError, OSError, cv2.error, av.error.FFmpegError) as error:
             self.failure = str(error)
 
     def _remark(self, text: str) -> None:
@@ -296,6 +300,8 @@ def images(
             return _paced(source, stopped)
         case "pipe":
             return _piped(source, stopped)
+        case "rtp" | "stream":
+            return _streamed(source, settings, stopped)
         case _:
             return _captured(source, settings, stopped, remark)
 
@@ -349,17 +355,16 @@ def _piped(source: Source, stopped: threading.Event) -> Iterator[Image]:
 def _captured(
     source: Source, settings: Settings, stopped: threading.Event, remark: Callable[[str], None]
 ) -> Iterator[Image]:
-    """A device or a stream, by OpenCV."""
-    capture = _opened(source, settings)
+    """A device, by OpenCV."""
+    index = int(source.target) if source.target.isdecimal() else None
+    capture = cv2.VideoCapture(source.target if index is None else index, cv2.CAP_V4L2)
     try:
-        if source.kind == "device":
-            _configure(capture, settings)
+        _configure(capture, settings)
         ok, image = capture.read() if capture.isOpened() else (False, None)
         if not ok or image is None:
             raise UserError("cannot be opened, or gives no frame")
-        if source.kind == "device":
-            for text in _refused(capture, settings, image.shape[1], image.shape[0]):
-                remark(text)
+        for text in _refused(capture, settings, image.shape[1], image.shape[0]):
+            remark(text)
         while ok and image is not None and not stopped.is_set():
             yield np.asarray(image, np.uint8)
             ok, image = capture.read()
@@ -367,29 +372,34 @@ def _captured(
         capture.release()
 
 
-def _opened(source: Source, settings: Settings) -> cv2.VideoCapture:
-    if source.kind == "device":
-        index = int(source.target) if source.target.isdecimal() else None
-        return cv2.VideoCapture(source.target if index is None else index, cv2.CAP_V4L2)
-    limits = [
-        *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(1000 * settings.open_timeout_s)),
-        *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(1000 * settings.silent_s)),
-        *(cv2.CAP_PROP_N_THREADS, 1),  # more would decode frames side by side, and each adds a frame of delay
-    ]
-    if source.kind == "stream":
-        return cv2.VideoCapture(source.target, cv2.CAP_FFMPEG, limits)
-    with tempfile.NamedTemporaryFile("w", suffix=".sdp") as file:
-        file.write(sdp(source))
-        file.flush()
-        before = os.environ.get("OPENCV_FFMPEG_CAPTURE_OPTIONS")
-        os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "protocol_whitelist;file,rtp,udp|fflags;nobuffer|flags;low_delay"
-        try:
-            return cv2.VideoCapture(file.name, cv2.CAP_FFMPEG, limits)
-        finally:
-            if before is None:
-                del os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"]
-            else:
-                os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = before
+def _streamed(source: Source, settings: Settings, stopped: threading.Event) -> Iterator[Image]:
+    """A stream, by FFmpeg itself: OpenCV's reader scales every picture to the size of the first, and takes its options
+    from the environment of the whole process. What of it cannot be decoded (it begins before a key frame, a packet
+    was lost) is left out."""
+    options = {"fflags": "nobuffer", "flags": "low_delay", "rtsp_transport": "tcp"}
+    timeout = (settings.open_timeout_s, settings.silent_s)
+    with contextlib.ExitStack() as stack:
+        target = source.target
+        if source.kind == "rtp":
+            file = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".sdp"))
+            file.write(sdp(source))
+            file.flush()
+            target = file.name
+            options["protocol_whitelist"] = "file,rtp,udp"
+        container = stack.enter_context(av.open(target, options=options, timeout=timeout))
+        if not container.streams.video:
+            raise UserError("has no pictures in it")
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1  # more would decode frames side by side, and each adds a frame of delay
+        for packet in container.demux(stream):
+            if stopped.is_set():
+                return
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:
+                continue
+            for frame in frames:
+                yield np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
 
 
 def sdp(source: Source) -> str:

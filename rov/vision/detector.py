@@ -63,6 +63,8 @@ class Detector:
         self.device = torch.device(_device(device))
         self.dtype = _precision(precision, self.device)
         self.batch = batch
+        self.bad = 0
+        """Pictures for which the network gave something that is not a number."""
         net = DetectorNet(len(self.card.classes))
         try:
             net.load_state_dict(load_file(weights))
@@ -117,8 +119,12 @@ class Detector:
 
     def objects(self, batch: Batch, answer: NDArray[np.float32], score_min: float) -> list[tuple[Detection, ...]]:
         """What the network said, as objects in the pictures' own pixels."""
-        found = []
+        found: list[tuple[Detection, ...]] = []
         for row, scale, (height, width) in zip(answer, batch.scales, batch.shapes, strict=False):
+            if not np.isfinite(row).all():
+                self.bad += 1
+                found.append(())
+                continue
             kinds = row[:, 1].astype(int)
             scores = row[:, 0] ** self.calibration[kinds]
             limits = np.array([width, height, width, height], np.float32)

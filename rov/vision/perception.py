@@ -33,14 +33,22 @@ class Perception:
         self.target = config.steering.target
         self.following: int | None = None
 
-    def aim(self, label: str) -> None:
-        """Follow this class from now on."""
-        if label and label != self.target:
-            self.target, self.following = label, None
+    def aim(self, label: str) -> bool:
+        """Follow this class from now on; True when that is another one."""
+        if not label or label == self.target:
+            return False
+        self.target, self.following = label, None
+        return True
 
-    def detections(self, frame: Frame, found: tuple[Detection, ...], t: int) -> Detections:
+    def detections(self, frame: Frame, found: tuple[Detection, ...], t: int, network_ms: float = 0.0) -> Detections:
         return Detections(
-            t=t, frame_id=frame.frame_id, frame_t=frame.frame_t, width=frame.width, height=frame.height, items=found
+            t=t,
+            frame_id=frame.frame_id,
+            frame_t=frame.frame_t,
+            width=frame.width,
+            height=frame.height,
+            items=found,
+            network_ms=network_ms,
         )
 
     def track(self, detections: Detections, t: int) -> Tracks:

@@ -1,0 +1,45 @@
+"""H.264 in dives: one picture in, one packet out, and back. Annex B, no B-frames, so that each packet is one picture
+(Foxglove's CompressedVideo)."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.video.codeccontext import VideoCodecContext
+
+from rov.vision.footage import Image
+
+KEY_FRAMES = 30
+"""Pictures from one key frame to the next: what is cut out or damaged begins again after 2 s at 15 Hz."""
+QUALITY = "23"
+"""x264's constant rate factor, its default."""
+
+
+class Encoder:
+    """Pictures to packets; a picture of another size begins anew with a key frame."""
+
+    def __init__(self, fps: float):
+        self.fps = Fraction(round(fps))
+        self.codec: VideoCodecContext | None = None
+        self.count = 0
+
+    def packet(self, image: Image) -> bytes:
+        """The packet of this picture; an odd line or column at the edge is left out, H.264 has none."""
+        height, width = image.shape[0] & ~1, image.shape[1] & ~1
+        if self.codec is None or (self.codec.width, self.codec.height) != (width, height):
+            self.codec = self._open(width, height)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="bgr24")
+        frame.pts, self.count = self.count, self.count + 1
+        return b"".join(bytes(packet) for packet in self.codec.encode(frame))
+
+    def _open(self, width: int, height: int) -> VideoCodecContext:
+        codec = av.CodecContext.create("libx264", "w")
+        assert isinstance(codec, VideoCodecContext)
+        codec.width, codec.height, codec.pix_fmt = width, height, "yuv420p"
+        codec.framerate, codec.thread_count = self.fps, 1
+        parameters = f"keyint={KEY_FRAMES}:scenecut=0:repeat-headers=1:annexb=1"
+        codec.options = {"preset": "ultrafast", "tune": "zerolatency", "crf": QUALITY, "x264-params": parameters}
+        self.count = 0
+        return codec

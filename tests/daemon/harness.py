@@ -1,0 +1,373 @@
+"""A whole daemon to break: `rov run` with a video as camera, the simulated board on a pty, somebody who listens and
+somebody who commands. All times are monotonic ns, which every process of a machine shares."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+import tomli_w
+
+from rov.assets import checkout, find
+from rov.bus import CommandClient, Entry, listen
+from rov.config import load
+from rov.messages import (
+    AnyCommand,
+    Arm,
+    Disarm,
+    Event,
+    Heartbeat,
+    Message,
+    Mode,
+    PilotStatus,
+    Reply,
+    SetMode,
+    Setpoint,
+    SetTarget,
+    Sticks,
+    Stop,
+    TakeOver,
+    ThrusterCommand,
+    VehicleState,
+)
+
+MS = 1_000_000
+GRACE = 100 * MS
+"""What a deadline may be missed by on a machine that does other things, too."""
+PATIENCE_S = 15.0
+RATE_HZ = 5.0
+"""Of perception: the network's share of a busy machine stays small."""
+M = TypeVar("M", bound=Message)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def make_video(path: Path, size: tuple[int, int] = (160, 120), frames: int = 40, fps: float = 10.0) -> Path:
+    """Noise: no two frames are alike, as from a live camera."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, size)
+    random = np.random.default_rng(0)
+    for _ in range(frames):
+        writer.write(random.integers(60, 130, (size[1], size[0], 3), np.uint8))
+    writer.release()
+    return path
+
+
+class Daemon:
+    """`rov run` and what is around it."""
+
+    def __init__(self, folder: Path, *, start: bool = True, size: int = 96, **sections: dict[str, Any]):
+        """`size`: of the network's input, in pixels. A small one sees little, and leaves a busy machine to the rest."""
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.dives = folder / "dives"
+        self.applied = folder / "board.jsonl"
+        port = folder / "board"
+        command = [sys.executable, "-m", "sim.board", "--link", port, "--record", self.applied, "--depth", "5"]
+        self.board = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=checkout())
+        assert self.board.stdout is not None
+        self.board.stdout.readline()
+        if "camera" not in sections:
+            sections["camera"] = {"source": f"loop:{make_video(folder / 'clip.avi')}"}
+        self.weights = folder / "detector.safetensors"
+        shutil.copy(find("models/detector.safetensors"), self.weights)
+        card = find("models/detector.toml").read_text()
+        self.card = self.weights.with_suffix(".toml")
+        self.card.write_text(re.sub(r"(?m)^size = \d+", f"size = {size}", card))
+        config: dict[str, dict[str, Any]] = {
+            "vehicle": {"max_depth": 20.0},
+            "perception": {"rate_hz": RATE_HZ, "device": "cpu", "weights": str(self.weights)},
+            "link": {"port": str(port)},
+            "bus": {"public": f"tcp://127.0.0.1:{free_port()}", "commands": f"tcp://127.0.0.1:{free_port()}"},
+            "recording": {"folder": str(self.dives), "keep_gb": 0.0, "keep_share": 0.0, "disk_free": 0.01},
+        }
+        for name, keys in sections.items():
+            config[name] = config.get(name, {}) | keys
+        self.path = folder / "rover.toml"
+        self.path.write_text(tomli_w.dumps(config))
+        self.config = load(self.path)
+        self.heard: list[Entry] = []
+        self.log = folder / "log.txt"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.listening = threading.Event()
+        self.reader = listen(self.config.bus.public)
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
+        self.pilot: Operator | None = None
+        if start:
+            self.start()
+
+    def start(self, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()) -> None:
+        with self.log.open("ab") as log:
+            command = [*prefix, sys.executable, "-m", "rov", "run", str(self.path)]
+            self.process = subprocess.Popen(command, stderr=log, cwd=self.folder, env=environment() | (env or {}))
+
+    def _listen(self) -> None:
+        while not self.listening.is_set():
+            if self.reader.wait(50):
+                self.heard += self.reader.read()
+        self.reader.close()
+
+    # ---- what is said ----------------------------------------------------------------------------------------------
+
+    def said(self, kind: type[M], since: int = 0) -> list[M]:
+        return [entry.message for entry in [*self.heard] if type(entry.message) is kind and entry.message.t >= since]
+
+    def events(self, since: int = 0) -> list[str]:
+        return [event.code for event in self.said(Event, since)]
+
+    def event(self, code: str, since: int = 0, seconds: float = PATIENCE_S) -> Event:
+        """The first event of this code; waits for it."""
+
+        def found() -> Event | None:
+            return next((each for each in self.said(Event, since) if each.code == code), None)
+
+        return wait_for(found, f"event {code}", seconds, lambda: self.tail(since))
+
+    def wait(self, kind: type[M], test: Callable[[M], bool], since: int = 0, seconds: float = PATIENCE_S) -> M:
+        """The first such message; waits for it."""
+
+        def found() -> M | None:
+            return next((each for each in self.said(kind, since) if test(each)), None)
+
+        return wait_for(found, kind.__name__, seconds, lambda: self.tail(since))
+
+    def tail(self, since: int) -> str:
+        said = "\n".join(f"{(e.t - since) / 1e9:8.3f} {e.code}: {e.text}" for e in self.said(Event)[-25:])
+        status = self.said(PilotStatus)[-1:]
+        return f"{said}\n{status}\n{self.log.read_text()[-2000:]}"
+
+    # ---- what is done to it ------------------------------------------------------------------------------------------
+
+    def do(self, line: str) -> int:
+        """Something happens to the board; returns when."""
+        assert self.board.stdin is not None
+        t = time.monotonic_ns()
+        self.board.stdin.write(line.encode() + b"\n")
+        self.board.stdin.flush()
+        return t
+
+    def pid(self, name: str) -> int:
+        """Of a child."""
+        assert self.process is not None
+        found = children(self.process.pid, f"rov.{name}")
+        assert len(found) == 1, f"{name}: {found}"
+        return found[0]
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        """Send a signal to a child; returns when."""
+        pid, t = self.pid(name), time.monotonic_ns()
+        os.kill(pid, number)
+        return t
+
+    def ready(self) -> int:
+        """Wait until it can be armed and sees; returns when."""
+        self.wait(PilotStatus, lambda status: True)
+        self.wait(VehicleState, lambda state: state.attitude_t is not None and state.depth_t is not None)
+        self.wait(Setpoint, lambda setpoint: True)
+        return time.monotonic_ns()
+
+    def quiet(self, since: int, until: int | None = None) -> None:
+        """No thruster was given anything in this time, by the board's own record."""
+        until = until or time.monotonic_ns()
+        moved = [
+            a for a in self.board_record() if since <= a["t"] <= until and any(abs(v) > 0.0011 for v in a["values"])
+        ]
+        assert not moved, moved[:3]
+
+    def board_record(self) -> list[dict[str, Any]]:
+        """What the thrusters were given; a change lasts until the next one."""
+        *lines, _ = self.applied.read_text().split("\n")
+        return [json.loads(line) for line in lines]
+
+    def last(self) -> dict[str, Any]:
+        return self.board_record()[-1]
+
+    def neutral_by(self, deadline: int, until: int | None = None) -> None:
+        """Every thruster is neutral from `deadline` on."""
+        before = [a for a in self.board_record() if a["t"] <= deadline]
+        assert not before or not any(before[-1]["values"]), f"still {before[-1]} at {deadline}"
+        self.quiet(deadline, until)
+
+    def stop(self) -> int:
+        """Ctrl-C; returns its exit code."""
+        assert self.process is not None
+        if self.pilot:
+            self.pilot.close()
+            self.pilot = None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        return self.process.wait(15)
+
+    def close(self) -> None:
+        try:
+            if self.process is not None:
+                self.stop()
+        finally:
+            if self.process is not None and self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            self.listening.set()
+            self.listener.join()
+            self.board.terminate()
+            self.board.wait()
+            for pipe in (self.board.stdin, self.board.stdout):
+                assert pipe is not None
+                pipe.close()
+
+    def operator(self) -> Operator:
+        """The one who commands; made at the first call."""
+        if self.pilot is None:
+            self.pilot = Operator(self.config.bus.commands)
+        return self.pilot
+
+    def armed(self, mode: Mode = Mode.MANUAL, **sticks: float) -> Operator:
+        """Armed in a mode, sticks held so; with sticks the thrusters turn."""
+        operator = self.operator()
+        operator.sticks = sticks
+        operator.take_over()
+        since = time.monotonic_ns()
+        status = self.said(PilotStatus)[-1]
+        if status.armed and status.mode is not mode:
+            self.patiently(lambda: operator.mode(mode))
+        if not status.armed:
+            if status.mode is not mode:
+                self.patiently(lambda: operator.mode(mode))
+            self.patiently(operator.arm)
+        self.wait(PilotStatus, lambda s: s.armed and s.mode is mode, since)
+        if sticks:
+            self.wait(ThrusterCommand, lambda c: any(abs(v) > 0.05 for v in c.values), since)
+        return operator
+
+    def patiently(self, ask: Callable[[], Reply]) -> None:
+        """Ask until it is granted."""
+        last: list[Reply] = []
+
+        def granted() -> bool:
+            last[:] = [ask()]
+            return last[0].accepted
+
+        wait_for(granted, "to be granted", PATIENCE_S, lambda: f"{last}\n{self.tail(0)}", pause_s=0.2)
+
+
+class Operator:
+    """A session of its own, with its heartbeat, and its sticks at 20 Hz."""
+
+    def __init__(self, endpoint: str, session: str = "pilot", *, beating: bool = True):
+        self.client = CommandClient(endpoint)
+        self.session, self.seq = session, 0
+        self.sticks: dict[str, float] = {}
+        self.beating = beating
+        self.lock = threading.Lock()
+        self.closed = threading.Event()
+        self.thread = threading.Thread(target=self._stream, daemon=True)
+        self.thread.start()
+
+    def say(self, kind: type[Any], **fields: Any) -> Reply:
+        """Send a command and wait for its answer."""
+        with self.lock:
+            self.seq += 1
+            command: AnyCommand = kind(t=time.monotonic_ns(), session=self.session, seq=self.seq, **fields)
+            if not self.client.send(command, 3000):
+                return Reply(t=0, seq=self.seq, accepted=False, reason="not sent")
+            end = time.monotonic() + 3.0
+            while time.monotonic() < end:
+                reply = self.client.reply(100)
+                if reply is not None and reply.seq == self.seq:
+                    return reply
+        return Reply(t=0, seq=self.seq, accepted=False, reason="no answer")
+
+    def take_over(self) -> Reply:
+        return self.say(TakeOver)
+
+    def arm(self) -> Reply:
+        return self.say(Arm)
+
+    def disarm(self) -> Reply:
+        return self.say(Disarm)
+
+    def stop(self) -> Reply:
+        return self.say(Stop)
+
+    def mode(self, mode: Mode) -> Reply:
+        return self.say(SetMode, mode=mode)
+
+    def target(self, label: str) -> Reply:
+        return self.say(SetTarget, label=label)
+
+    def _stream(self) -> None:
+        beat = 0.0
+        while not self.closed.wait(0.05):
+            if self.beating and time.monotonic() - beat > 1.0:
+                beat = time.monotonic()
+                self._send(Heartbeat)
+            if self.sticks:
+                self._send(Sticks, **self.sticks)
+
+    def _send(self, kind: type[Any], **fields: Any) -> None:
+        with self.lock:
+            self.seq += 1
+            self.client.send(kind(t=time.monotonic_ns(), session=self.session, seq=self.seq, **fields))
+            while self.client.reply(0) is not None:
+                pass
+
+    def close(self) -> None:
+        self.closed.set()
+        self.thread.join()
+        self.client.close()
+
+
+T = TypeVar("T")
+
+
+def wait_for(
+    found: Callable[[], T | None],
+    what: str,
+    seconds: float = PATIENCE_S,
+    more: Callable[[], str] = str,
+    pause_s: float = 0.01,
+) -> T:
+    end = time.monotonic() + seconds
+    while not (answer := found()):
+        assert time.monotonic() < end, f"no {what} within {seconds:g} s\n{more()}"
+        time.sleep(pause_s)
+    return answer
+
+
+def turns(applied: dict[str, Any]) -> bool:
+    """Is that more than the whisper of the arming test?"""
+    return any(abs(value) > 0.0011 for value in applied["values"])
+
+
+def children(parent: int, module: str) -> list[int]:
+    """Processes of that parent that run that module."""
+    found = []
+    for path in Path("/proc").iterdir():
+        try:
+            ppid = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if ppid == parent and module in (path / "cmdline").read_text().split("\0"):
+                found.append(int(path.name))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(checkout()), "OMP_NUM_THREADS": "1"}

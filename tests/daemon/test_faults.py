@@ -1,0 +1,495 @@
+"""What may break on a dive, broken: real processes, a real pty, one daemon for all of it. Deadlines are those of the
+safety numbers plus GRACE; whether a thruster moved is read from the board's own record."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import zmq
+from safetensors.torch import load_file, save_file
+
+from rov.assets import checkout
+from rov.bus import encode
+from rov.dives.dive import Dive
+from rov.messages import (
+    Arm,
+    Disarm,
+    Event,
+    Heartbeat,
+    Mode,
+    PilotStatus,
+    Setpoint,
+    ThrusterCommand,
+    VehicleState,
+    Wrench,
+)
+from rov.motion.allocation import effect
+from rov.vision.detector import sha256
+from tests.daemon.harness import GRACE, MS, Daemon, Operator, environment
+
+TICK = 20 * MS
+WATCHDOG = 520 * MS
+"""The board's own, at its latest."""
+S = 1000 * MS
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    folder = tmp_path_factory.mktemp("daemon")
+    (folder / "camera").write_text("live")
+    script = Path(__file__).with_name("camera.py")
+    daemon = Daemon(
+        folder,
+        camera={"source": f"pipe:160x120:{sys.executable} {script} {folder / 'camera'} 160 120 12"},
+    )
+    try:
+        daemon.ready()
+        yield daemon
+    finally:
+        daemon.close()
+
+
+@pytest.fixture
+def daemon(shared: Daemon) -> Iterator[Daemon]:
+    """The shared daemon, whole and disarmed before and after."""
+    yield shared
+    for line in (
+        "plug",
+        "deaf 0",
+        "mute 0",
+        "leak 0",
+        "battery_v 16",
+        "hull_c 25",
+        "hull_kpa 100",
+        "depth 5",
+        "roll 0",
+    ):
+        shared.do(line)
+    for name in ("cut", "corrupt", "swap", "repeat", "noise"):
+        shared.do(f"{name} 0")
+    (shared.folder / "camera").write_text("live")
+    operator = shared.operator()
+    operator.sticks, operator.beating = {}, True
+    operator.take_over()
+    operator.disarm()
+    shared.wait(PilotStatus, lambda status: not status.armed, time.monotonic_ns())
+
+
+def stopped(daemon: Daemon, deadline: int = 0) -> None:
+    """Anybody's stop, whatever is going on: neutral at once, and it stays so with the sticks held. `deadline`: where
+    the board cannot hear it, and its watchdog must do."""
+    stranger = Operator(daemon.config.bus.commands, "stranger", beating=False)
+    try:
+        assert stranger.stop().accepted
+        answered = time.monotonic_ns()
+        event = daemon.event("stopped", answered - 5 * S)
+        assert event.t <= answered
+        time.sleep(0.3)
+        while time.monotonic_ns() < deadline:
+            time.sleep(0.02)
+        daemon.neutral_by(max(answered + TICK + GRACE, deadline))
+    finally:
+        stranger.close()
+
+
+def in_hold_by(daemon: Daemon, deadline: int, since: int) -> None:
+    """`follow` ended in `hold` in time, and does not come back by itself."""
+    event = daemon.event("perception_gone", since)
+    assert event.t <= deadline, (event.t - deadline) / MS
+    daemon.wait(PilotStatus, lambda s: s.mode is Mode.HOLD and s.armed, event.t)
+
+
+def still_in_hold(daemon: Daemon, since: int) -> None:
+    """Perception is back, and that changes nothing."""
+    daemon.wait(Setpoint, lambda setpoint: True, since)
+    time.sleep(0.5)
+    assert {status.mode for status in daemon.said(PilotStatus, since)} == {Mode.HOLD}
+
+
+# ---- the processes ----------------------------------------------------------------------------------------------
+
+
+def test_pilotd_is_killed(daemon: Daemon) -> None:
+    daemon.armed(surge=0.8)
+    t = daemon.kill("pilotd")
+    daemon.event("restarted", t)
+    daemon.wait(PilotStatus, lambda status: not status.armed, t + S)
+    time.sleep(1.0)  # the sticks go on
+    daemon.neutral_by(t + WATCHDOG + GRACE)
+
+
+def test_pilotd_hangs(daemon: Daemon) -> None:
+    daemon.armed(surge=0.8)
+    t = daemon.kill("pilotd", signal.SIGSTOP)
+    assert daemon.event("hung", t).t <= t + S + 200 * MS + GRACE  # its status is said five times a second
+    daemon.event("restarted", t)
+    daemon.wait(PilotStatus, lambda status: not status.armed, t + S)
+    daemon.neutral_by(t + WATCHDOG + GRACE)
+
+
+def test_pilotd_pauses_shorter_than_the_watchdog(daemon: Daemon) -> None:
+    daemon.armed(surge=0.8)
+    pid = daemon.pid("pilotd")
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(0.25)
+    os.kill(pid, signal.SIGCONT)
+    t = time.monotonic_ns()
+    daemon.wait(PilotStatus, lambda status: status.armed, t + 400 * MS)
+    assert daemon.pid("pilotd") == pid
+    stopped(daemon)
+
+
+@pytest.mark.parametrize("name", ["camerad", "perceptiond"])
+def test_what_sees_is_killed(daemon: Daemon, name: str) -> None:
+    daemon.armed(Mode.FOLLOW)
+    t = daemon.kill(name)
+    in_hold_by(daemon, t + S + TICK + GRACE, t)
+    daemon.event("restarted", t)
+    still_in_hold(daemon, t + S)
+    stopped(daemon)
+
+
+def test_camerad_hangs_for_a_while(daemon: Daemon) -> None:
+    daemon.armed(Mode.FOLLOW)
+    t = daemon.kill("camerad", signal.SIGSTOP)
+    in_hold_by(daemon, t + S + TICK + GRACE, t)
+    daemon.kill("camerad", signal.SIGCONT)
+    still_in_hold(daemon, t + S)
+    assert "restarted" not in daemon.events(t)
+    stopped(daemon)
+
+
+def test_inference_hangs(daemon: Daemon) -> None:
+    daemon.armed(Mode.FOLLOW)
+    t = daemon.kill("perceptiond", signal.SIGSTOP)
+    in_hold_by(daemon, t + S + TICK + GRACE, t)
+    assert daemon.event("hung", t).t <= t + 10 * S + S + GRACE  # it said how it is doing once a second
+    daemon.event("restarted", t)
+    still_in_hold(daemon, t + 2 * S)
+
+
+def test_memory_runs_out_in_perceptiond(daemon: Daemon) -> None:
+    daemon.armed(surge=0.8)
+    t = daemon.kill("perceptiond")  # as the kernel does, the most expendable first
+    daemon.event("restarted", t)
+    pid, again = daemon.pid("perceptiond"), time.monotonic_ns()
+    resource.prlimit(pid, resource.RLIMIT_AS, (200 << 20, 200 << 20))  # torch does not fit
+    assert "ended with" in daemon.event("restarted", again).text
+    daemon.wait(Setpoint, lambda setpoint: True, again + S)
+    pid = daemon.pid("perceptiond")
+    assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) > int(
+        Path(f"/proc/{daemon.pid('pilotd')}/oom_score_adj").read_text()
+    )
+    assert all(status.armed and status.mode is Mode.MANUAL for status in daemon.said(PilotStatus, t))
+
+
+def test_recorderd_is_killed(daemon: Daemon) -> None:
+    daemon.armed(surge=0.8)
+    cut = max(daemon.dives.glob("*.mcap"), key=lambda path: path.stat().st_mtime)
+    t = daemon.kill("recorderd")
+    daemon.event("restarted", t)
+    daemon.event("dive_recovered", t)
+    with Dive(cut) as dive:
+        assert dive.complete
+        last = max(record.t for record in dive.messages(["thrusters"]))
+    assert last >= t - 500 * MS - GRACE  # what was written half a second ago is on the disk
+    commands = daemon.said(ThrusterCommand, t)
+    assert all(command.armed for command in commands)
+    stopped(daemon)
+
+
+def test_recorderd_hangs_for_a_while(daemon: Daemon) -> None:
+    daemon.armed(surge=0.8)
+    t = daemon.kill("recorderd", signal.SIGSTOP)
+    time.sleep(1.5)
+    commands = [command.t for command in daemon.said(ThrusterCommand, t)]
+    assert np.diff(commands).max() < 5 * TICK + GRACE and len(commands) > 50
+    stopped(daemon)
+    daemon.kill("recorderd", signal.SIGCONT)
+    assert "restarted" not in daemon.events(t)
+
+
+def test_the_supervisor_hangs_for_a_while(daemon: Daemon) -> None:
+    operator = daemon.armed(surge=0.8)
+    assert daemon.process is not None
+    t = time.monotonic_ns()
+    daemon.process.send_signal(signal.SIGSTOP)
+    time.sleep(2.5)
+    assert operator.stop().accepted
+    answered = time.monotonic_ns()
+    time.sleep(0.3)
+    daemon.neutral_by(answered + TICK + GRACE)
+    daemon.process.send_signal(signal.SIGCONT)
+    daemon.event("stopped", t)
+    daemon.wait(PilotStatus, lambda status: True, answered + S)
+    assert not {"hung", "restarted"} & set(daemon.events(t))
+
+
+# ---- the camera, and what the network makes of it -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["frozen", "silent", "end"])
+def test_the_camera_fails(daemon: Daemon, fault: str) -> None:
+    daemon.armed(Mode.FOLLOW)
+    control = daemon.folder / "camera"
+    control.write_text(fault)
+    t = time.monotonic_ns()
+    frame = 2 * S // 12  # a frame may be under way, and three must be the same before they are frozen
+    in_hold_by(daemon, t + S + 3 * frame + TICK + GRACE, t)
+    daemon.event({"frozen": "camera_frozen"}.get(fault, "camera_lost"), t)
+    back = time.monotonic_ns()
+    control.write_text("live")
+    still_in_hold(daemon, back)
+    stopped(daemon)
+
+
+def test_the_network_gives_nan(daemon: Daemon) -> None:
+    daemon.armed(Mode.FOLLOW)
+    weights, card = daemon.weights, daemon.card
+    good = weights.read_bytes(), card.read_text()
+    tensors = load_file(weights)
+    name = next(name for name in tensors if name.endswith("head.1.bias"))
+    tensors[name] = tensors[name] * float("nan")
+    save_file(tensors, weights)
+    old = msgspec.toml.decode(good[1])["weights_sha256"]
+    card.write_text(good[1].replace(old, sha256(weights)))
+    t = daemon.kill("perceptiond")
+    in_hold_by(daemon, t + S + TICK + GRACE, t)
+    daemon.event("bad_network", t)
+    began = time.monotonic_ns()
+    time.sleep(1.0)
+    assert not daemon.said(Setpoint, began)
+    reply = daemon.operator().mode(Mode.FOLLOW)
+    assert not reply.accepted and "fresh setpoints" in reply.reason
+    weights.write_bytes(good[0])
+    card.write_text(good[1])
+    again = daemon.kill("perceptiond")
+    still_in_hold(daemon, again)
+
+
+# ---- the link -----------------------------------------------------------------------------------------------------
+
+
+def test_the_serial_cable_is_pulled_out_and_put_in(daemon: Daemon) -> None:
+    daemon.armed(surge=0.8)
+    t = daemon.do("unplug")
+    assert daemon.event("link_lost", t).t <= t + 2 * TICK + GRACE
+    daemon.wait(PilotStatus, lambda status: not status.armed, t)
+    stopped(daemon, t + WATCHDOG + GRACE)
+    daemon.do("plug")
+    daemon.event("link_open", t)
+    time.sleep(1.0)
+    daemon.neutral_by(t + WATCHDOG + GRACE)
+    daemon.wait(VehicleState, lambda state: True, t + S)
+    daemon.armed(surge=0.8)  # and all is well again
+
+
+def test_the_board_takes_nothing(daemon: Daemon) -> None:
+    daemon.armed(surge=0.8)
+    t = daemon.do("deaf 1")
+    event = daemon.event("board_deaf", t)
+    assert event.t <= t + 300 * MS + 2 * TICK + GRACE
+    daemon.wait(PilotStatus, lambda status: not status.armed, t)
+    stopped(daemon, t + WATCHDOG + GRACE)
+    daemon.do("deaf 0")
+    time.sleep(0.7)
+    daemon.neutral_by(t + WATCHDOG + GRACE)
+
+
+def test_the_board_says_nothing(daemon: Daemon) -> None:
+    daemon.armed(Mode.HOLD, surge=0.8)
+    t = daemon.do("mute 1")
+    daemon.event("vehicle_lost", t)
+    daemon.wait(PilotStatus, lambda status: not status.armed, t)
+    time.sleep(0.2)
+    daemon.do("mute 0")
+    daemon.neutral_by(t + WATCHDOG + GRACE)
+    daemon.event("vehicle_lost_over", t)
+
+
+@pytest.mark.parametrize("fault", ["cut 0.2", "corrupt 0.2", "swap 0.3", "repeat 0.3", "noise 0.3"])
+def test_the_line_is_bad(daemon: Daemon, fault: str) -> None:
+    """Half frames, flipped bits, out of order, twice, and random bytes: the vehicle goes on, or is disarmed."""
+    daemon.armed(surge=0.8)
+    pid, name = daemon.pid("pilotd"), fault.split()[0]
+    t = daemon.do(fault)
+    daemon.do("garbage 2000")
+    daemon.event("link_noisy", t)
+    stopped(daemon)
+    daemon.do(f"{name} 0")
+    daemon.event("link_noisy_over", t)
+    assert daemon.pid("pilotd") == pid
+    for command in daemon.said(ThrusterCommand, t):
+        assert np.isfinite(command.values).all() and np.abs(command.values).max() <= daemon.config.guard.gain
+
+
+# ---- the vehicle ----------------------------------------------------------------------------------------------------
+
+
+def test_water_in_the_hull(daemon: Daemon) -> None:
+    daemon.armed(heave=0.5)
+    t = daemon.do("leak 1")
+    event = daemon.event("leak", t)
+    assert event.level == "alarm" and event.t <= t + 2 * TICK + GRACE
+    daemon.wait(PilotStatus, lambda status: status.mode is Mode.SURFACE and status.armed, t)
+    assert daemon.wait(Wrench, lambda wrench: wrench.mode is Mode.SURFACE, t).heave < 0
+    stopped(daemon)
+    daemon.do("leak 0")
+
+
+def test_battery_and_hull(daemon: Daemon) -> None:
+    daemon.armed(surge=0.3)
+    t = daemon.do("battery_v 13.0")  # 3.25 V per cell
+    daemon.do("hull_c 70")
+    daemon.do("hull_kpa 110")
+    slack = 500 * MS + TICK + GRACE  # said twice a second
+    assert daemon.event("battery_warning", t).t <= t + slack
+    for code in ("hull_hot", "hull_pressure"):
+        assert t + 2 * S <= daemon.event(code, t).t <= t + 2 * S + slack
+    assert t + 5 * S <= daemon.event("battery_low", t).t <= t + 5 * S + slack
+    daemon.wait(PilotStatus, lambda status: status.mode is Mode.SURFACE, t)
+    for line in ("battery_v 16.0", "hull_c 25", "hull_kpa 100"):
+        daemon.do(line)
+    stopped(daemon)
+
+
+def test_too_deep(daemon: Daemon) -> None:
+    daemon.armed(heave=1.0)
+    daemon.do("depth 25")
+    t = daemon.event("too_deep", time.monotonic_ns() - S).t
+    time.sleep(1.0)
+    down = np.asarray(effect(daemon.config.vehicle.frame)[2])
+    for command in daemon.said(ThrusterCommand, t + 500 * MS):  # half a second: the slew of what was under way
+        assert np.dot(command.values, down) <= 1e-9
+    stopped(daemon)
+    daemon.do("depth 5")
+
+
+def test_tilted(daemon: Daemon) -> None:
+    daemon.armed(surge=0.3)
+    t = time.monotonic_ns()
+    while time.monotonic_ns() - t < 2.4 * S and "tilted" not in daemon.events(t):
+        daemon.do("roll 60")
+        time.sleep(0.02)
+    event = daemon.event("tilted", t)
+    assert t + 2 * S <= event.t <= t + 2 * S + 4 * TICK + GRACE
+    daemon.do("roll 0")
+    daemon.neutral_by(event.t + TICK + GRACE)
+
+
+# ---- those who command and listen -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [Mode.MANUAL, Mode.HOLD, Mode.FOLLOW, Mode.SURFACE])
+def test_stop_in_every_mode(daemon: Daemon, mode: Mode) -> None:
+    operator = daemon.armed(mode, surge=0.8) if mode in (Mode.MANUAL, Mode.HOLD) else daemon.armed(mode)
+    stopped(daemon)
+    t = time.monotonic_ns()
+    operator.sticks = {"surge": 1.0}
+    time.sleep(0.6)
+    daemon.quiet(t)
+    status = daemon.wait(PilotStatus, lambda status: True, t)
+    assert not status.armed and status.mode is Mode.MANUAL
+
+
+def test_the_operator_is_lost(daemon: Daemon) -> None:
+    operator = daemon.armed(surge=0.8)
+    operator.beating = False
+    t = time.monotonic_ns()
+    event = daemon.event("operator_lost", t)
+    assert t + 2 * S - GRACE <= event.t <= t + 3 * S + 2 * TICK + GRACE  # its last heartbeat is up to 1 s old
+    time.sleep(0.3)  # the sticks go on
+    daemon.neutral_by(event.t + TICK + GRACE)
+
+
+def test_bad_commands(daemon: Daemon) -> None:
+    operator = daemon.armed(surge=0.8)
+    pid, t = daemon.pid("pilotd"), time.monotonic_ns()
+    with zmq.Context() as context, context.socket(zmq.DEALER) as raw:
+        raw.linger = 0
+        raw.connect(daemon.config.bus.commands)
+        for junk in (b"", b"\xff" * 50, b"\x92\x01", b"\x92\x01\x80", encode(Heartbeat(t=0, session="x" * 65, seq=1))):
+            raw.send(junk)
+            assert raw.poll(2000), junk
+            assert b"not understood" in raw.recv()
+        raw.send(b"\x00" * 100_000)  # its connection is closed
+        raw.send_multipart([b"a"] * 5)
+    replayed = encode(Arm(t=time.monotonic_ns(), session="pilot", seq=operator.seq))
+    assert operator.disarm().accepted
+    with zmq.Context() as context, context.socket(zmq.DEALER) as raw:
+        raw.linger = 0
+        raw.connect(daemon.config.bus.commands)
+        raw.send(replayed)
+        assert raw.poll(2000) and b"was used before" in raw.recv()
+    disarmed = time.monotonic_ns()
+    time.sleep(0.5)
+    daemon.neutral_by(disarmed + GRACE)
+    assert daemon.pid("pilotd") == pid and "restarted" not in daemon.events(t)
+
+
+def test_two_operators(daemon: Daemon) -> None:
+    first = daemon.armed(surge=0.5)
+    second = Operator(daemon.config.bus.commands, "second")
+    try:
+        for refused in (second.say(Disarm), second.mode(Mode.HOLD)):
+            assert not refused.accepted and "the operator is pilot" in refused.reason
+        assert second.take_over().accepted
+        t = time.monotonic_ns()
+        daemon.wait(PilotStatus, lambda status: status.operator == "second", t)
+        assert not first.mode(Mode.HOLD).accepted
+        time.sleep(0.5)  # the first one's sticks are nobody's now
+        daemon.neutral_by(t + 300 * MS + 500 * MS + GRACE)  # stale, and then neutral
+        assert first.stop().accepted
+    finally:
+        second.close()
+
+
+def test_a_subscriber_that_never_reads(daemon: Daemon) -> None:
+    with zmq.Context() as context, context.socket(zmq.SUB) as deaf:
+        deaf.linger, deaf.rcvhwm = 0, 1
+        deaf.connect(daemon.config.bus.public)
+        deaf.subscribe(b"")
+        daemon.armed(surge=0.5)
+        t = time.monotonic_ns()
+        time.sleep(2.0)
+        stamps = [command.t for command in daemon.said(ThrusterCommand, t)]
+        assert len(stamps) > 80 and np.diff(stamps).max() < 5 * TICK + GRACE
+        stopped(daemon)
+
+
+def test_a_second_daemon_is_refused(daemon: Daemon) -> None:
+    command = [sys.executable, "-m", "rov", "run", str(daemon.path)]
+    run = subprocess.run(
+        command, capture_output=True, text=True, env=environment(), cwd=checkout(), timeout=60, check=False
+    )
+    assert run.returncode == 2 and len(run.stderr.splitlines()) == 1 and "is taken" in run.stderr, run.stderr
+
+
+# ---- afterwards -----------------------------------------------------------------------------------------------------
+
+
+def test_everything_heard_is_in_the_dives_and_they_replay(shared: Daemon) -> None:
+    """The last test: it ends the daemon."""
+    assert shared.stop() == 0
+    written: set[tuple[int, str]] = set()
+    for path in sorted(shared.dives.glob("*.mcap")):
+        with Dive(path) as dive:
+            assert dive.complete, (path, dive.problems)
+            written |= {(r.t, r.data.code) for r in dive.messages(["events"]) if isinstance(r.data, Event)}
+    heard = {(event.t, event.code) for event in shared.said(Event)}
+    silent = [event.t for event in shared.said(Event) if event.code == "restarted" and "recorderd" in event.text]
+    lost = {(t, code) for t, code in heard - written if not any(0 <= since - t <= S for since in silent)}
+    assert len(heard) > 100 and not lost
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        assert shared.process is not None and shared.process.wait(1) == 0
