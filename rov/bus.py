@@ -420,6 +420,8 @@ class Operators:
         if late:
             return f"it came {(t - sent_t) / 1e9:.1f} s late; if your clock jumped, start a new session"
         if isinstance(command, TakeOver):
+            if not command.displace and self.operator(t) not in ("", command.session):
+                return f"the operator is {self.session}, and is there; to take over all the same must be asked for"
             self.session, self.heard_t = command.session, sent_t
             return ""
         if command.session != self.operator(t):
@@ -478,6 +480,15 @@ def _public(context: Context | None, kind: int, endpoint: str, gate: Gate | None
         zmq.HEARTBEAT_TIMEOUT: 3000,
     }
     return _bound(context, kind, endpoint, options, gate)
+
+
+def reached(endpoint: str, host: str = "") -> str:
+    """The endpoint to connect to for one that was bound: at another host, or on this machine where it says `any`."""
+    match = re.fullmatch(r"(tcp://)(.+)(:\d+)", endpoint)
+    if match is None:
+        return endpoint
+    anywhere = match[2] in ("*", "0.0.0.0", "[::]")
+    return match[1] + (host or ("127.0.0.1" if anywhere else match[2])) + match[3]
 
 
 def is_local(endpoint: str) -> bool:

@@ -192,9 +192,9 @@ class Link(Section):
     port: str = Field("/dev/ttyACM0", min_length=1, json_schema_extra=RESTART)
     """Serial port of the thruster board (systemd/BOARD.md says what it must do)."""
     baud: int = Field(115200, ge=9600, le=4_000_000, json_schema_extra=RESTART)
-    surface_pa: float = Field(101_325.0, gt=50_000, lt=120_000, json_schema_extra=live())
-    """Air pressure at the surface, Pa."""
-    density: float = Field(1025.0, ge=950, le=1100, json_schema_extra=live())
+    surface_pa: float = Field(101_325.0, gt=50_000, lt=120_000, json_schema_extra=SAFER_LOWER)
+    """Air pressure at the surface, Pa. Lower is safer, here and below: the depth then reads as more."""
+    density: float = Field(1025.0, ge=950, le=1100, json_schema_extra=SAFER_LOWER)
     """Of the water, kg/m³: 1025 sea, 997 fresh."""
 
 
@@ -214,6 +214,8 @@ class Bus(Section):
     """Where every message can be heard."""
     commands: str = Field("tcp://127.0.0.1:5556", pattern=r"^(tcp|ipc)://.+", json_schema_extra=RESTART)
     """Where operators command. Any address but this machine's own needs keys."""
+    keys: str = Field("", json_schema_extra=RESTART)
+    """Folder of the keys that `rov keys` made; relative to where rov was started. Empty: no keys, this machine only."""
 
 
 class Recording(Section):

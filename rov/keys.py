@@ -56,15 +56,11 @@ class Gate:
         """Raises UserError when the keys cannot be used."""
         from zmq.auth.thread import ThreadAuthenticator  # brings asyncio, which only this needs
 
+        check(folder)
         self.public, self.secret = _load(folder / "server.key_secret")
-        clients = folder / "clients"
-        if not clients.is_dir():
-            raise UserError(f"{clients}: no such folder; `rov keys` makes it")
-        for path in clients.glob("*.key"):
-            _load(path, secret=False)
         self.authenticator = ThreadAuthenticator(context or zmq.Context.instance())
         self.authenticator.start()
-        self.authenticator.configure_curve(domain=DOMAIN, location=clients)
+        self.authenticator.configure_curve(domain=DOMAIN, location=folder / "clients")
 
     def guard(self, socket: zmq.Socket[bytes]) -> None:
         """Before it is bound."""
@@ -97,6 +93,20 @@ def load_client(folder: Path) -> ClientKeys:
     if len(secrets) != 1:
         raise UserError(f"{folder}: holds {len(secrets)} secret keys; copy the folder here that `rov keys NAME` made")
     return ClientKeys(*_load(secrets[0]), _load(folder / "server.key", secret=False)[0])
+
+
+def gate_of(folder: str) -> Gate | None:
+    """The gate that `bus.keys` names; none when it is empty. Raises UserError."""
+    return Gate(Path(folder)) if folder else None
+
+
+def check(folder: Path) -> None:
+    """Raises UserError when the vehicle's keys in a folder cannot be used."""
+    _load(folder / "server.key_secret")
+    if not (clients := folder / "clients").is_dir():
+        raise UserError(f"{clients}: no such folder; `rov keys` makes it")
+    for path in clients.glob("*.key"):
+        _load(path, secret=False)
 
 
 def _load(path: Path, *, secret: bool = True) -> tuple[bytes, bytes]:

@@ -137,6 +137,9 @@ class VehicleState(Message, frozen=True, kw_only=True):
     """Body rates p, q, r in rad/s."""
     depth_t: int | None = None
     depth: float = 0.0
+    velocity_t: int | None = None
+    velocity: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Over ground along surge, sway, heave in m/s, from a DVL."""
     battery_v: float | None = None
     leak: bool = False
     hull_temperature_c: float | None = None
@@ -230,6 +233,25 @@ class Machine(Message, frozen=True, kw_only=True):
     """Whether the processors may not run as fast as they could."""
 
 
+class Setting(msgspec.Struct, frozen=True):
+    """One key of the configuration, as `guard.gain`, and its value as JSON (which is how TOML writes it, too)."""
+
+    key: str
+    value: str
+
+
+class Edit(Message, frozen=True, kw_only=True):
+    """What the saved configuration says now, checked: every live key."""
+
+    settings: tuple[Setting, ...]
+
+
+class Tuning(Message, frozen=True, kw_only=True):
+    """What holds from `t` on: every live key. What comes from frames follows a moment later (`rov.tuning`)."""
+
+    settings: tuple[Setting, ...]
+
+
 # ---- what an operator may say ----------------------------------------------------------------------------------
 
 
@@ -264,7 +286,8 @@ class SetMode(Command, frozen=True, kw_only=True, tag="mode"):
 
 
 class SetTarget(Command, frozen=True, kw_only=True, tag="target"):
-    """What `follow` follows: a class name, and how high in the image it shall be (fraction of the height)."""
+    """What `follow` follows: a class name, and how high in the image it shall be (fraction of the height; None: as
+    high as before)."""
 
     label: str
     size: float | None = None
@@ -280,7 +303,9 @@ class Sticks(Command, frozen=True, kw_only=True, tag="sticks"):
 
 
 class TakeOver(Command, frozen=True, kw_only=True, tag="take_over"):
-    """This session becomes the operator's."""
+    """This session becomes the operator's. `displace`: also where another operator is there."""
+
+    displace: bool = False
 
 
 AnyCommand = Heartbeat | Arm | Disarm | Stop | SetMode | SetTarget | Sticks | TakeOver
@@ -318,6 +343,8 @@ TOPICS: dict[str, Topic] = {
     "wrench": Topic(Wrench, "pilotd", "state", 50.0),
     "thrusters": Topic(ThrusterCommand, "pilotd", "state", 50.0),
     "pilot": Topic(PilotStatus, "pilotd", "state", 5.0),
+    "edit": Topic(Edit, "supervisor", "state", 1.0),
+    "tuning": Topic(Tuning, "pilotd", "state", 1.0),
     "health": Topic(Health, "all", "state", 1.0),
     "machine": Topic(Machine, "machined", "state", 1.0),
     "heard": Topic(Heard, "all", "event", 0.0),

@@ -15,10 +15,11 @@ import torch
 from rov.assets import find
 from rov.bus import Pub, Sub
 from rov.errors import UserError
-from rov.messages import Event, Frame, Health, Heard, PilotStatus, VehicleState
+from rov.messages import Event, Frame, Health, Heard, Tuning, VehicleState
 from rov.placement import pin
 from rov.process import Meter, enter, start
 from rov.ring import RingReader
+from rov.tuning import Schedule
 from rov.vision.detector import Detector
 from rov.vision.perception import Perception
 from rov.vision.sight import Sight
@@ -32,10 +33,10 @@ def main() -> int:
     torch.set_num_threads(wanted.threads)
     pub = Pub("perceptiond", process.root)
     vehicle, sight = Sub(VehicleState, process.root), Sight(config.camera)
-    frames, pilot = Sub(Frame, process.root, hz=wanted.rate_hz), Sub(PilotStatus, process.root)
+    frames, tunings = Sub(Frame, process.root, hz=wanted.rate_hz), Sub(Tuning, process.root)
     ring = RingReader(process.ring)
     detector = Detector(find(wanted.weights), wanted.device, wanted.precision, batch=1)
-    perception = Perception(config)
+    perception, schedule = Perception(config), Schedule(config)
     for _ in range(3):  # the first runs choose kernels and take seconds on some machines
         detector.detect([np.zeros((480, 640, 3), np.uint8)], wanted.score_min)
     now = time.monotonic_ns()
@@ -50,9 +51,9 @@ def main() -> int:
             if image is not None:
                 # One frame may be made up for: or a camera at just this rate would lose each that comes a little early.
                 last, due = frame.frame_id, max(due + period, time.monotonic_ns() - period)
-                if pilot.update(now := time.monotonic_ns()) and pilot.msg is not None:
-                    if perception.aim(pilot.msg.target):
-                        pub.send(Heard(t=now, by="perceptiond", what="target", label=pilot.msg.target))
+                if tunings.update(now := time.monotonic_ns()) and tunings.msg is not None:
+                    schedule.hear(tunings.msg.settings, tunings.msg.t)
+                perception.tune(schedule.at(frame.frame_t))
                 if vehicle.update(now) and vehicle.msg is not None:
                     sight.hear(vehicle.msg)
                 bad = detector.bad
@@ -64,7 +65,7 @@ def main() -> int:
                     pub.send(Event(t=now, level="alarm", source="perceptiond", code=code, text=str(error)))
                     pub.close()
                     return 2
-                found = sight.original(detector.detect([clear], wanted.score_min)[0])
+                found = sight.original(detector.detect([clear], perception.config.perception.score_min)[0])
                 if broken != (detector.bad > bad):
                     broken = not broken
                     pub.send(_verdict(broken))

@@ -6,8 +6,10 @@ import time
 
 from rov.assets import find
 from rov.bus import CommandServer, Pub, Sub
+from rov.checks import classes_of
+from rov.keys import gate_of
 from rov.link.board import ThrusterLink
-from rov.messages import Health, Setpoint
+from rov.messages import Edit, Health, Setpoint
 from rov.motion.allocation import mixer
 from rov.motion.helm import Helm
 from rov.motion.pilot import Pilot
@@ -19,13 +21,15 @@ def main() -> int:
     process = start()
     config = process.config
     pub = Pub("pilotd", process.root)
-    server = CommandServer(config.bus.commands, heartbeat_timeout_s=config.operator.lost_s)
-    setpoints = Sub(Setpoint, process.root, hz=config.perception.rate_hz)
+    gate = gate_of(config.bus.keys)
+    server = CommandServer(config.bus.commands, gate, heartbeat_timeout_s=config.operator.lost_s)
+    setpoints, edits = Sub(Setpoint, process.root, hz=config.perception.rate_hz), Sub(Edit, process.root)
     motors = len(mixer(config.vehicle.frame))
     link = ThrusterLink(
         config.link.port, config.link.baud, motors, surface_pa=config.link.surface_pa, density=config.link.density
     )
-    helm = Helm(config, Pilot(config, load_curve(find(config.vehicle.thrusters), config.vehicle.battery_cells)), link)
+    pilot = Pilot(config, load_curve(find(config.vehicle.thrusters), config.vehicle.battery_cells))
+    helm = Helm(config, pilot, link, classes_of(find(config.perception.weights)))
     realtime()
     helm.begin(time.monotonic_ns())
     pace = Pace(config.control.rate_hz)
@@ -36,6 +40,9 @@ def main() -> int:
             now = pace.wait()
             if setpoints.update(now) and setpoints.msg is not None:
                 helm.hear(setpoints.msg, now)
+            if edits.update(now) and edits.msg is not None:
+                helm.tune(edits.msg, now)
+                server.operators.timeout_ns = int(helm.config.operator.lost_s * 1e9)
             for request in server.update(now):
                 server.reply(request, now, helm.obey(request.command, request.t, now))
             for message in helm.act(server.operators.operator(now), now):
@@ -48,6 +55,8 @@ def main() -> int:
         helm.pilot.stop(now)
         link.close(now + 1_000_000)  # neutral and disarmed, on every way out
         server.close()
+        if gate:
+            gate.close()
         pub.close()
     return 0
 

@@ -44,6 +44,7 @@ def start(*, orphaned: int = signal.SIGTERM, expendable: int = 0) -> Process:
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor's to answer
     if len(sys.argv) > 3:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, orphaned)
         if os.getppid() != int(sys.argv[3]):  # it died before we asked to be told

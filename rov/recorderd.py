@@ -15,9 +15,10 @@ from rov.dives.dive import DiveWriter
 from rov.dives.film import Encoder
 from rov.dives.keeper import Keeper, News, Repairs, free_name
 from rov.errors import UserError
-from rov.messages import Event, Frame, Health, Tracks
+from rov.messages import Event, Frame, Health, Tracks, Tuning
 from rov.process import Meter, enter, start
 from rov.ring import Image, RingReader
+from rov.tuning import received, tuned
 
 IDLE_MS = 20
 LOOK_S = 1.0
@@ -37,6 +38,10 @@ class Recording:
         self.began = 0.0
         self.continues = ""
         self.encoder: Encoder | None = None
+
+    def tune(self, config: Config) -> None:
+        """Go on with other live values."""
+        self.config, self.wanted = config, config.recording
 
     def open(self) -> None:
         """Raises DiveError."""
@@ -112,6 +117,9 @@ def main() -> int:
                         failed = False
                         say(News("info", "recording_failed_over", "recording again"))
             for entry in mail.read():
+                if isinstance(entry.message, Tuning):
+                    recording.tune(tuned(recording.config, received(entry.message.settings)))
+                    keeper.wanted = recording.wanted
                 recording.write(entry.topic, entry.message)
             now = time.monotonic_ns()
             if frames.update(now) and frames.msg is not None and recording.dive is not None:

@@ -23,7 +23,9 @@ from urllib.parse import urlsplit
 from rov.bus import Pub, PublicPub, Sub, inbox
 from rov.config import Config
 from rov.errors import UserError
-from rov.messages import Event, Health, PilotStatus
+from rov.keys import gate_of
+from rov.messages import Event, Health, PilotStatus, Tuning
+from rov.saved import Saved
 
 STARTS_MAX, STARTS_S = 5, 60.0
 """A process that dies more often than this stays down: something is wrong that starting again does not mend."""
@@ -98,15 +100,20 @@ class Running:
 def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
     """Run until a signal or until a vital process stays down; returns the exit code. Raises UserError where another
     daemon has the endpoints."""
-    stopped = threading.Event()
+    stopped, asked = threading.Event(), threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
+    at_terminal = os.isatty(0)
+    # SIGHUP asks to read the configuration again, unless it says that the terminal we were started from is gone.
+    signal.signal(signal.SIGHUP, lambda *_: (stopped if at_terminal and not os.isatty(0) else asked).set())
     refuse_taken(config.bus.public)
     refuse_taken(config.bus.commands)
-    public = PublicPub(config.bus.public)
+    gate = gate_of(config.bus.keys)
+    public = PublicPub(config.bus.public, gate)
     with home() as root:
         mail, pub, pilot = inbox("public", root), Pub("supervisor", root), Sub(PilotStatus, root)
-        arguments = [str(config_path), str(root), str(os.getpid())]
+        saved, tunings = Saved(config_path, config, root), Sub(Tuning, root)
+        arguments = [str(saved.running_path), str(root), str(os.getpid())]
         children = {child.name: Running(child, arguments) for child in CHILDREN}
         failed = False
 
@@ -129,6 +136,12 @@ def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
         while not stopped.is_set() and not failed:
             mail.wait(20)
             relay()
+            again = asked.is_set()
+            asked.clear()
+            for message in saved.update(time.monotonic_ns(), asked=again):
+                pub.send(message)
+            if tunings.update(time.monotonic_ns()) and tunings.msg is not None:
+                saved.hold(tunings.msg.settings)
             now = time.monotonic()
             if pilot.update(time.monotonic_ns()):
                 children["pilotd"].heard = now
@@ -173,9 +186,12 @@ def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
         _stop(children, relay)
         relay(10_000)
         public.close()
+        if gate:
+            gate.close()
         mail.close()
         pub.close()
         pilot.close()
+        tunings.close()
     return 1 if failed else 0
 
 

@@ -352,7 +352,8 @@ def test_one_operator_at_a_time() -> None:
     assert "operator is ann" in bob.tell(Arm, 3 * S)
     assert "operator is ann" in bob.tell(Heartbeat, 3 * S)
     assert core.heard_t == 2 * S  # his heartbeat did not count for her
-    assert bob.tell(TakeOver, 3 * S) == "" and core.operator(3 * S) == "bob"
+    assert "the operator is ann, and is there" in bob.tell(TakeOver, 3 * S) and core.operator(3 * S) == "ann"
+    assert bob.tell(TakeOver, 3 * S, displace=True) == "" and core.operator(3 * S) == "bob"
     assert "operator is bob" in ann.tell(Disarm, 3 * S)
     assert bob.tell(SetMode, 3 * S, mode=Mode.HOLD) == ""
 
@@ -647,7 +648,7 @@ def test_keys_open_the_door_and_nothing_else_does(tmp_path: Path, open_) -> None
     try:
         for folder in (bundle, tmp_path / "keys" / "second"):
             client = open_(CommandClient(address, keys.load_client(folder)))
-            assert ask(client, server, TakeOver(t=now(), session=folder.name, seq=1)).accepted
+            assert ask(client, server, TakeOver(t=now(), session=folder.name, seq=1, displace=True)).accepted
             reader = open_(listen(heard_at, ["events"], keys.load_client(folder)))
             until(lambda: (public.send(event(1)), reader.wait(10))[1])  # noqa: B023
         wrong_server = keys.load_client(bundle)._replace(server=keys.load_client(stranger).public)

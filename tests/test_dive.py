@@ -101,6 +101,8 @@ def test_every_type_survives(tmp_path: Path) -> None:
         ("health", m.Health(t=9, process="pilotd", rate_hz=50.0)),
         ("machine", m.Machine(t=9, hottest="cpu", celsius=50.0, margin_c=None)),
         ("events", m.Event(t=10, level="alarm", source="guard", code="leak", text="Wasser ≥ 0")),
+        ("edit", m.Edit(t=10, settings=(m.Setting("guard.gain", "0.5"),))),
+        ("tuning", m.Tuning(t=10, settings=(m.Setting("steering.target", '"fish"'),))),
         ("commands", m.Heartbeat(t=11, **who)), ("commands", m.Arm(t=12, **who)), ("commands", m.Disarm(t=13, **who)),
         ("commands", m.Stop(t=14, **who)), ("commands", m.SetMode(t=15, mode=m.Mode.POLICY, **who)),
         ("commands", m.SetTarget(t=16, label="pipe", **who)), ("commands", m.Sticks(t=17, **who, **axes)),

@@ -138,7 +138,8 @@ ticks = st.tuples(
     st.none() | st.floats(0, math.pi),
     st.none() | st.floats(-10, 100),
     st.sampled_from(["", "", "", "setpoint_stale"]),
-    st.sampled_from(["", "", "", "arm", "disarm", "stop", "arm late"]),
+    st.sampled_from(["", "", "", "arm", "disarm", "stop", "arm late", "tune"]),
+    st.tuples(st.floats(0.01, 1.0), st.floats(0.01, 20.0), st.floats(0.1, 50.0)),
 )
 
 
@@ -147,7 +148,7 @@ ticks = st.tuples(
 def test_for_any_inputs(sequence):
     made = armed()
     t, before, stopped_at = 0, np.zeros(4), None
-    for values, dt, tilt, depth, because, act in sequence:
+    for values, dt, tilt, depth, because, act, (gain, slew, max_depth) in sequence:
         was_t, t = t, t + dt
         if act == "arm" and made.arm(t) == "":
             stopped_at = None
@@ -158,13 +159,16 @@ def test_for_any_inputs(sequence):
             stopped_at = t if stopped_at is None else max(t, stopped_at)
         elif act == "arm late" and stopped_at is not None:
             assert made.arm(stopped_at - 1)  # made before the stop, arrives now
+        elif act == "tune":
+            made.limit(config.Guard(gain=gain, slew=slew), max_depth)
         result = run(made, values, t, tilt, depth, because)
+        limits, before = made.limits, before.clip(-made.limits.gain, made.limits.gain)
         out = np.array(result.values)
-        assert out.shape == (4,) and np.isfinite(out).all() and np.abs(out).max() <= LIMITS.gain
+        assert out.shape == (4,) and np.isfinite(out).all() and np.abs(out).max() <= limits.gain
         if result.neutral_because:
             assert not out.any()
         else:
-            step = LIMITS.slew * min(max(0, t - was_t) / 1e9, STEP_MAX_S)
+            step = limits.slew * min(max(0, t - was_t) / 1e9, STEP_MAX_S)
             assert np.abs(out - before).max() <= step + 1e-12
         if not made.armed or stopped_at is not None or because:
             assert result.values == (0.0,) * 4 and result.neutral_because

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rov.checks import load_checked
 from rov.cli.common import ConfigFile, configuration, console
-from rov.config import load
-from rov.errors import UserError
 
 app = typer.Typer()
 
@@ -20,46 +19,78 @@ def run(path: Annotated[Path, typer.Argument(help="The configuration.")] = Path(
     from rov.supervisor import run as supervise
     from rov.vision.sight import Sight
 
-    config = load(path)
+    config = load_checked(path)
     Sight(config.camera)  # a calibration that cannot be used is said here, not by a process that dies again and again
     raise typer.Exit(supervise(path, config, lambda text: console.print(text, highlight=False)))
 
 
-@app.command(epilog="Examples: `rov listen`, `rov listen events pilot`")
+Address = Annotated[str, typer.Option(help="The vehicle's host or address; without it, as the configuration says.")]
+Keys = Annotated[Path | None, typer.Option(help="Folder of this client's keys, as `rov keys NAME` made it.")]
+TakeOver = Annotated[bool, typer.Option("--take-over", help="Also from an operator who is there.")]
+
+
+@app.command(epilog="Examples: `rov listen`, `rov listen events pilot`, `rov listen --rates --address 192.168.2.2`")
 def listen(
     topics: Annotated[list[str] | None, typer.Argument(help="Topics; without any, all.")] = None,
+    rates: Annotated[bool, typer.Option("--rates", help="A table of rates and ages instead of messages.")] = False,
+    address: Address = "",
+    keys: Keys = None,
     config: ConfigFile = None,
 ) -> None:
-    """Print what the daemon says, with the age of each message."""
-    import time
+    """Print what the daemon says, with the age of each message; `-` where its clock is not this machine's."""
+    from rov.listening import follow
+    from rov.operator import place
 
-    import msgspec
-
-    from rov.bus import listen as hear
-    from rov.messages import TOPICS
-
-    for topic in topics or []:
-        if topic not in TOPICS:
-            raise UserError(f"{topic}: no such topic; there are {', '.join(TOPICS)}")
-    reader = hear(configuration(config).bus.public, topics or [])
-    try:
-        while True:
-            reader.wait(1000)
-            for entry in reader.read():
-                age = (time.monotonic_ns() - entry.message.t) / 1e6
-                print(f"{entry.topic:12} {age:7.1f} ms  {msgspec.json.encode(entry.message).decode()}", flush=True)
-    finally:
-        reader.close()
+    follow(place(configuration(config).bus, address, keys), topics or [], rates=rates)
 
 
-@app.command(epilog="Examples: `rov ctl stop`, `rov ctl arm`, `rov ctl mode hold`, `rov ctl target gate_post`")
+@app.command(
+    epilog="Examples: `rov ctl stop`, `rov ctl arm`, `rov ctl mode hold --take-over`, `rov ctl target fish --size 0.4`"
+)
 def ctl(
     verb: Annotated[str, typer.Argument(help="arm, disarm, stop, mode or target.")],
     what: Annotated[str, typer.Argument(help="The mode, or the class to follow.")] = "",
+    size: Annotated[float | None, typer.Option(help="How high in the picture the target shall be, 0..1.")] = None,
+    take_over: TakeOver = False,
+    address: Address = "",
+    keys: Keys = None,
     config: ConfigFile = None,
 ) -> None:
-    """Send one command. Anyone may stop; for all else this becomes the operator first, for as long as it takes:
-    what must go on needs a program that keeps its heartbeat."""
-    from rov.operator import order
+    """Give one command. Anyone may stop; for all else this becomes the operator, unless another one is there.
 
-    print(order(configuration(config).bus.commands, verb, what))
+    It sends no heartbeat: after `operator.lost_s` without another command, `operator.on_lost` happens. `rov drive`
+    stays.
+    """
+    from rov.operator import DONE, order, parse, place, session
+
+    command = parse(verb, what, size, session("ctl"))
+    order(place(configuration(config).bus, address, keys), command, displace=take_over)
+    print(f"{verb} {what}".strip() + f": {DONE[verb]}")
+
+
+@app.command(epilog="Examples: `rov drive`, `rov drive --address 192.168.2.2 --keys keys/ann`")
+def drive(
+    gamepad: Annotated[Path, typer.Option(help="Joystick device; may come and go.")] = Path("/dev/input/js0"),
+    take_over: TakeOver = False,
+    address: Address = "",
+    keys: Keys = None,
+    config: ConfigFile = None,
+) -> None:
+    """Drive by keyboard or gamepad, with a page that shows how the vehicle is. Space stops; leaving stops, too."""
+    from rov.drive import drive as steer
+    from rov.operator import place
+
+    raise typer.Exit(steer(place(configuration(config).bus, address, keys), displace=take_over, gamepad=gamepad))
+
+
+@app.command("keys", epilog="Examples: `rov keys`, `rov keys ann`, `rov keys ann --folder /etc/rov/keys`")
+def make_keys(
+    name: Annotated[str, typer.Argument(help="Who they are for.")] = "operator",
+    folder: Annotated[Path, typer.Option(help="The vehicle's folder of keys.")] = Path("keys"),
+) -> None:
+    """Make the keys that a client on another machine needs, and the vehicle's own where there are none yet."""
+    from rov.keys import make
+
+    bundle = make(folder, name)
+    print(f'{bundle}: copy this folder to the client, for its --keys. The vehicle needs [bus] keys = "{folder}" and a')
+    print("restart. To shut this client out again, delete " + str(folder / "clients" / f"{name}.key"))

@@ -19,6 +19,8 @@ DEAD_BAND = 0.05
 """A stick within this is released: the axis is held."""
 TRIM_MAX = 0.5
 """Most that an integrator may add, as effort. A BlueROV2's net buoyancy needs less than 0.1."""
+LEAD_MAX_S = 5.0
+"""A target is captured at most so many s ahead: no vehicle of this class coasts for longer."""
 RATE_TAU = 0.2
 """Time constant of the depth rate's filter in s: a Bar30 resolves 2 mm, which unfiltered is 0.1 m/s at 50 Hz."""
 DEPTH_RATE_MAX = 2.0
@@ -118,7 +120,9 @@ def wrapped(angle: Array) -> Array:
 def _lead(kp: float, kd: float) -> float:
     """How far ahead, in s, to capture a target: kp · lead · rate = kd · rate, so that a moving vehicle's first effort
     is zero and it coasts to the target instead of coming back to it."""
-    return kd / kp if kp > 0 else 0.0
+    if kp <= 0:
+        return 0.0
+    return kd / kp if kd < LEAD_MAX_S * kp else LEAD_MAX_S  # a tiny kp must not divide into infinity
 
 
 def _trimmed(effort: Array, trim: Array, growth: Array, on: Array, held: Array) -> tuple[Array, Array]:

@@ -47,6 +47,11 @@ class Guard:
         self.tilted_s = 0.0
         self.too_deep = False
 
+    def limit(self, limits: config.Guard, max_depth: float) -> None:
+        """Other limits from now on. A smaller gain holds at once; slew goes on from there."""
+        self.limits, self.max_depth = limits, max_depth
+        self.last = np.clip(self.last, -limits.gain, limits.gain)
+
     def arm(self, t: int) -> str:
         """Let values through. `t` is when that was asked for; returns why not, or nothing.
 

@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Literal
 
+from rov import tuning
 from rov.config import Config
 from rov.link.board import ThrusterLink
 from rov.messages import (
     AnyCommand,
     Arm,
     Disarm,
+    Edit,
     Event,
     Heard,
     Message,
@@ -25,12 +27,15 @@ from rov.messages import (
     Sticks,
     Stop,
     TakeOver,
+    Tuning,
     VehicleState,
 )
 from rov.motion.pilot import SOURCE, STREAMED, Pilot
 
 STATUS_NS = 200_000_000
 """The pilot's status goes out at 5 Hz."""
+TUNING_NS = 1_000_000_000
+"""What holds is said anew at 1 Hz, for processes that have just started, and for dives."""
 RATE_NS, RATE_SHARE = 3_000_000_000, 0.8
 """A stream that brings less than this share of perception.rate_hz over this time is no stream to steer by."""
 MIN_CELL_V = 0.5
@@ -40,10 +45,17 @@ MIN_CELL_V = 0.5
 class Helm:
     """The pilot, its link, and the rows of the safety table that neither knows alone."""
 
-    def __init__(self, config: Config, pilot: Pilot, link: ThrusterLink):
-        self.config, self.pilot, self.link = config, pilot, link
-        self.target = config.steering.target
+    def __init__(self, config: Config, pilot: Pilot, link: ThrusterLink, classes: tuple[str, ...] = ()):
+        """`classes` are those that the detector knows; without any, every target is taken."""
+        self.config, self.pilot, self.link, self.classes = config, pilot, link, classes
+        self.saved = tuning.values(config)
+        """What the file said last. Only what changes in it is applied, or it would undo what an operator has set."""
+        self.held: tuning.Values = {}
+        """What may be applied only while disarmed."""
+        self.tuning_t: int | None = None
         self.arming = False
+        self.asked_t = 0
+        """When the arming under way was asked for."""
         self.operator = ""
         self.no_operator_t: int | None = None
         self.since: dict[str, int] = {}
@@ -84,13 +96,13 @@ class Helm:
                 self._tell(now, "disarm")
                 self.link.disarm(now)
             case Arm():
-                reason = self.lacking(self.pilot.mode, now) or self.link.arm(now)
-                self.arming = not reason
+                reason = self.pilot.voided(sent_t) or self.lacking(self.pilot.mode, now) or self.link.arm(now)
+                self.arming, self.asked_t = not reason, sent_t
                 return reason
             case SetMode():
                 return self.lacking(command.mode, now) or self._tell(now, "mode", sent_t, mode=command.mode)
             case SetTarget():
-                self.target = command.label
+                return self._aim(command.label, command.size, now)
             case Sticks():
                 self.stick_id += 1
                 axes = {"surge": command.surge, "sway": command.sway, "heave": command.heave, "yaw": command.yaw}
@@ -108,10 +120,62 @@ class Helm:
             return f"{mode.value} needs {self._rate_min:g} frames looked at per second, over 3 s; there are {hz:.1f}"
         return ""
 
+    def _aim(self, label: str, size: float | None, now: int) -> str:
+        """Follow another class; returns why not, or nothing."""
+        if self.classes and label not in self.classes:
+            return f"{label} is no class that the detector knows; there are {', '.join(self.classes)}"
+        if size is not None and not 0 < size < 1:
+            return f"size {size:g} is not between 0 and 1: it is a fraction of the picture's height"
+        steering = self.config.steering
+        wanted: tuning.Values = {"steering.target": label, "steering.size": steering.size if size is None else size}
+        self._apply(tuning.differences(tuning.values(self.config), wanted), now)
+        return ""
+
+    # ---- what is tuned -----------------------------------------------------------------------------------------
+
+    def tune(self, edit: Edit, now: int) -> None:
+        """Take over what was changed in the saved configuration. While armed, safety keys only tighten: what would
+        loosen one is held until the vehicle is disarmed, or the file says otherwise."""
+        news = tuning.received(edit.settings)
+        changed = tuning.differences(self.saved, news)
+        self.saved = news
+        for key in changed:
+            self.held.pop(key, None)
+        current = tuning.values(self.config)
+        if self.pilot.armed:
+            self.held |= {key: new for key, new in changed.items() if tuning.looser(key, current[key], new)}
+            for key in changed.keys() & self.held.keys():
+                text = f"{key} stays {current[key]} while armed; {changed[key]} is less safe, and holds once disarmed"
+                self._say(now, "warning", "tuning_held", text)
+        self._apply({key: new for key, new in changed.items() if key not in self.held}, now)
+
+    def _apply(self, changes: tuning.Values, now: int) -> None:
+        """Let these values hold from now on, everywhere."""
+        current = tuning.values(self.config)
+        changes = tuning.differences(current, changes)
+        if not changes:
+            return
+        self.config = tuning.tuned(self.config, changes)
+        self.pilot.tune(self.config, now)
+        self.link.surface_pa, self.link.density = self.config.link.surface_pa, self.config.link.density
+        self._publish(now)
+        for key, new in changes.items():
+            self._say(now, "info", "tuned", f"{key} is {new}, was {current[key]}")
+
+    def _publish(self, now: int) -> None:
+        """Say what holds, in the order in which it came to hold."""
+        self.tuning_t = now
+        self.said.append(Tuning(t=now, settings=tuning.settings(self.config)))
+
     # ---- one tick ----------------------------------------------------------------------------------------------
 
     def act(self, operator: str, now: int) -> Iterator[Message]:
         """One step: read the link, decide, send; yields what there is to publish."""
+        if self.held and not self.pilot.armed:
+            held, self.held = self.held, {}
+            self._apply(held, now)
+        if self.tuning_t is None or now - self.tuning_t >= TUNING_NS:
+            self._publish(now)
         self.said += self.link.poll(now)
         vehicle = self.link.state
         if vehicle is not None:
@@ -138,7 +202,7 @@ class Helm:
                 armed=self.pilot.armed,
                 mode=self.pilot.mode,
                 operator=operator,
-                target=self.target,
+                target=self.config.steering.target,
                 refused=self.pilot.refused,
             )
 
@@ -146,7 +210,8 @@ class Helm:
         """The pilot is armed once the board has been tested; a board that is no longer trusted disarms it."""
         if self.arming and self.link.live:
             self.arming = False
-            if reason := self.lacking(self.pilot.mode, now) or self._tell(now, "arm"):
+            reason = self.pilot.voided(self.asked_t) or self.lacking(self.pilot.mode, now) or self._tell(now, "arm")
+            if reason:
                 self.link.disarm(now)
                 self._say(now, "warning", "arming_refused", reason)
         elif self.arming and not self.link.testing:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rov.config import Config
+from rov.config import Config, Control
 from rov.messages import Event, Heard, Mode, Setpoint, ThrusterCommand, VehicleState, Wrench
 from rov.motion.allocation import allocate, capable, effect
 from rov.motion.control import Memory, State, control, differentiate, rest
@@ -25,6 +25,8 @@ DEPTH_MAX = 12_000.0
 """No depth in m beyond this is believed: the deepest sea is 10,935 m."""
 DEPTH_GAP_S = 1.0
 """Depths further apart than this in s say nothing about the rate."""
+GLIDE_NS = 1_000_000_000
+"""Changed gains of the inner loops reach their new values over this time: an effort that jumped would be a kick."""
 SURFACE_EFFORT = 0.5
 """Upward effort of `surface`; fades over the last metre, as ArduSub's SURFACE_MAX_THR does."""
 
@@ -86,6 +88,12 @@ class Pilot:
         self.state = State(np.zeros(3), np.zeros(3), np.zeros(()), np.zeros(()))
         """The last that was known."""
         self.memory: Memory = rest(self.state)
+        self.gains = config.control
+        """What the loops use now: the configured ones, or on the way to them."""
+        self.glide: tuple[int, Control] | None = None
+        """When they were changed, and from what."""
+        self.rebase = False
+        """The next depth is measured on another scale: what is held moves with it."""
         self.flaws: dict[str, str] = {}
         """Why the last setpoint of a source was not taken: a code of CONDITIONS."""
         self.conditions: frozenset[str] = frozenset()
@@ -94,6 +102,15 @@ class Pilot:
     @property
     def armed(self) -> bool:
         return self.guard.armed
+
+    def tune(self, config: Config, t: int) -> None:
+        """Go on with other live values from `t` on, without a jump. What was set up once stays: frame, curve, rate."""
+        if config.control != self.config.control:
+            self.gains = self._gains(t)
+            self.glide = (t, self.gains)
+        self.rebase |= config.link != self.config.link
+        self.config = config
+        self.guard.limit(config.guard, config.vehicle.max_depth)
 
     # ---- what may be asked of it -------------------------------------------------------------------------------
 
@@ -123,13 +140,16 @@ class Pilot:
 
     def request_mode(self, mode: Mode, t: int) -> str:
         """Change the mode. `t` is when that was asked for; returns why it is refused, or nothing."""
-        if self._voided(t):
-            self.refused = f"{mode.value} was asked for before the stop; ask again"
-        else:
-            self.refused = self.lacking(mode, t)
+        self.refused = self.voided(t) or self.lacking(mode, t)
         if not self.refused and mode is not self.mode:
             self._change(mode, t, "info", "mode", f"{mode.value}, was {self.mode.value}")
         return self.refused
+
+    def voided(self, t: int) -> str:
+        """Why nothing that was made or asked for at `t` counts any more, or nothing."""
+        return (
+            "it was asked for before the stop; ask again" if self.stopped_t is not None and t <= self.stopped_t else ""
+        )
 
     def lacking(self, mode: Mode, t: int) -> str:
         """A sentence about what a mode lacks, or nothing."""
@@ -171,8 +191,9 @@ class Pilot:
         used = self._fresh_setpoint(self.mode, t)
         on = self.armed and self.vehicle_expected and self.mode is not Mode.MANUAL
         loops = np.array([on and depth, on and attitude, on and attitude])
+        self.gains = self._gains(t)
         wrench, self.memory = control(
-            self._sticks(used), self.state, self.memory, loops, self.config.control, dt, self.config.vehicle.max_depth
+            self._sticks(used), self.state, self.memory, loops, self.gains, dt, self.config.vehicle.max_depth
         )
         wrench = wrench * self.capable + 0.0  # no negative zeros in files
 
@@ -227,7 +248,7 @@ class Pilot:
         last = self.setpoints.get(setpoint.source)
         if last is not None and (setpoint.frame_t <= last.frame_t or 0 <= setpoint.frame_id == last.frame_id):
             return  # the same again, or a frame that does not advance
-        if self._voided(setpoint.t):
+        if self.voided(setpoint.t):
             return
         self.flaws.pop(setpoint.source, None)
         finite = all(map(math.isfinite, (setpoint.surge, setpoint.sway, setpoint.heave, setpoint.yaw)))
@@ -251,9 +272,26 @@ class Pilot:
         if vehicle.depth_t is not None and believable and vehicle.depth_t != self.depth_t:
             dt = DEPTH_GAP_S if self.depth_t is None else (vehicle.depth_t - self.depth_t) / 1e9
             new = np.array(vehicle.depth)
-            rate = differentiate(rate, depth, new, dt) if 0 < dt < DEPTH_GAP_S else np.zeros(())
+            if self.rebase:
+                self.memory = self.memory._replace(depth=self.memory.depth + new - depth)
+            else:
+                rate = differentiate(rate, depth, new, dt) if 0 < dt < DEPTH_GAP_S else np.zeros(())
+            self.rebase = False
             self.depth_t, depth = vehicle.depth_t, new
         self.state = State(attitude, rates, depth, rate)
+
+    def _gains(self, t: int) -> Control:
+        """The inner loops' gains at `t`."""
+        wanted = self.config.control
+        if self.glide is None:
+            return wanted
+        since, old = self.glide
+        share = (t - since) / GLIDE_NS
+        if not 0 <= share < 1:
+            self.glide = None
+            return wanted
+        mixed = {name: (1 - share) * getattr(old, name) + share * value for name, value in wanted}
+        return Control.model_construct(**mixed)
 
     def _fall_back(self, t: int) -> None:
         """End a mode that has lost what it stands on. Going back up is the operator's."""
@@ -305,10 +343,6 @@ class Pilot:
         """The setpoint that may move the vehicle in a mode now."""
         last = self.setpoints.get(SOURCE.get(mode, ""))
         return last if last is not None and _fresh(last.frame_t, t, self.config.guard.setpoint_stale_ms) else None
-
-    def _voided(self, t: int) -> bool:
-        """Was what was made at `t` made before the last stop?"""
-        return self.stopped_t is not None and t <= self.stopped_t
 
     def _tilt(self) -> float:
         """Angle in rad between the body's down and the world's: its cosine is cos(roll) cos(pitch)."""

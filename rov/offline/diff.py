@@ -21,12 +21,14 @@ from rov.messages import (
     Setpoint,
     ThrusterCommand,
     Tracks,
+    Tuning,
     Wrench,
     topic_of,
 )
 from rov.motion.thrusters import Curve
 from rov.offline.rover import Rover
 from rov.offline.source import Source
+from rov.tuning import Schedule
 from rov.vision.perception import Perception
 
 SCORE_TOLERANCE = 0.1
@@ -64,8 +66,7 @@ class Diff:
     """Fed with everything a dive holds, in order, and with what the detector finds now."""
 
     def __init__(self, config: Config, curve: Curve, source: Source):
-        self.score_min = config.perception.score_min
-        self.config = config
+        self.schedule = Schedule(config, recorded=True)
         self.perception = Perception(config)
         self.known = not source.heard
         """Whether what perception remembers is known: not so in a dive that began in the middle of a run."""
@@ -85,7 +86,12 @@ class Diff:
 
     def recorded(self, message: object) -> None:
         """A recorded message: compared with what is computed now, then fed to the stage behind it."""
+        if isinstance(message, Detections | Tracks | Observation):
+            self.perception.tune(self.schedule.at(message.frame_t))
         match message:
+            case Tuning():
+                self.schedule.hear(message.settings, message.t)
+                self._hear(message)
             case Detections():
                 self._compare(message)
                 if self.known:
@@ -103,8 +109,7 @@ class Diff:
                 self.rover.setpoint = message
             case Heard() if message.by == "perceptiond":
                 if message.what == "start":
-                    self.perception, self.known = Perception(self.config), True
-                self.perception.aim(message.label)
+                    self.perception, self.known = Perception(self.perception.config), True
             case Wrench():
                 self.now[("recorded wrench", message.t)] = message
             case ThrusterCommand():
@@ -119,8 +124,11 @@ class Diff:
                 if wrench:
                     self._compare(wrench)
             case Message() if not isinstance(message, Frame):
-                for _ in self.rover.hear(message):
-                    pass
+                self._hear(message)
+
+    def _hear(self, message: Message) -> None:
+        for _ in self.rover.hear(message):
+            pass
 
     def summary(self) -> list[Difference]:
         """The table; what was computed but never recorded counts as differing."""
@@ -143,7 +151,7 @@ class Diff:
         elif now is None:
             self._count(topic, then, 0.0, "recorded, not computed now")
         elif isinstance(now, Detections) and isinstance(then, Detections):
-            self._count(topic, then, *detections_differ(now, then, self.score_min))
+            self._count(topic, then, *detections_differ(now, then, self.perception.config.perception.score_min))
         else:
             worst, where = numbers_differ(now, then)
             self._count(topic, then, worst, where)

@@ -21,12 +21,13 @@ import cv2
 from rov.config import Config
 from rov.dives.dive import DiveWriter, Record, TopicDigest
 from rov.errors import UserError
-from rov.messages import Detection, Frame, Heard, Message, Setpoint, ThrusterCommand, VehicleState, topic_of
+from rov.messages import Detection, Frame, Message, Setpoint, ThrusterCommand, Tuning, VehicleState, topic_of
 from rov.motion.thrusters import Curve
 from rov.offline.diff import Diff, Difference
 from rov.offline.pipeline import Behind, ahead, step_back
 from rov.offline.rover import Rover
 from rov.offline.source import Item, Source
+from rov.tuning import Schedule
 from rov.vision.detector import Batch, Detector
 from rov.vision.footage import Shot
 from rov.vision.overlay import OverlayWriter, draw
@@ -85,12 +86,13 @@ def replay(
     perception, rover = Perception(config), Rover(config, curve, source)
     comparison = Diff(config, curve, source) if diff else None
     sight = Sight(config.camera)
+    schedule = Schedule(config, recorded=True)
     sys.setswitchinterval(SWITCH_S)
     began, first_t, last_t = time.perf_counter(), None, 0
     with Output(out, source, result, overlay) as output:
         items = timed(source.items, result.stages_ms["decode"])
         groups = ahead(prepared(grouped(items, detector.batch, limit), detector, sight), 2)
-        found = detected(groups, detector, config.perception.score_min, result.stages_ms["detect"], detector.workers)
+        found = detected(groups, detector, config, result.stages_ms["detect"], detector.workers)
         stream = ahead(found, 8)
         try:
             for item, objects in stream:
@@ -98,15 +100,16 @@ def replay(
                     if not source.frames:  # no picture will say how far time has come
                         output.say(rover.sail(item.t))
                         first_t, last_t = item.t if first_t is None else first_t, item.t
-                    if isinstance(item.data, Heard) and item.data.what == "target":
-                        perception.aim(item.data.label)
                     output.say(rover.hear(item.data))
+                    if isinstance(item.data, Tuning):
+                        schedule.hear(item.data.settings, item.data.t)
                     if comparison:
                         comparison.recorded(item.data)
                     continue
                 with timer(result.stages_ms["control"]):
                     output.say(rover.sail(item.t))
                 frame = frame_of(item)
+                perception.tune(schedule.at(item.t))
                 with timer(result.stages_ms["track"]):
                     detections = perception.detections(frame, sight.original(objects), item.t)
                     tracks = perception.track(detections, item.t)
@@ -238,15 +241,17 @@ def prepared(
 def detected(
     groups: Iterable[tuple[list[Item], Batch | None]],
     detector: Detector,
-    score_min: float,
+    config: Config,
     ms: list[float],
     workers: int,
 ) -> Iterator[tuple[Item, tuple[Detection, ...]]]:
     """Each item with what was found in it, in order; messages have nothing. `workers` groups are under way at once."""
 
-    def look(batch: Batch | None) -> tuple[list[tuple[Detection, ...]], float]:
+    schedule = Schedule(config, recorded=True)
+
+    def look(batch: Batch | None, limits: list[float]) -> tuple[list[tuple[Detection, ...]], float]:
         began = time.perf_counter()
-        found = detector.objects(batch, detector.infer(batch.pictures), score_min) if batch else []
+        found = detector.objects(batch, detector.infer(batch.pictures), limits) if batch else []
         return found, (time.perf_counter() - began) * 1e3
 
     waiting: deque[tuple[list[Item], Future[tuple[list[tuple[Detection, ...]], float]]]] = deque()
@@ -255,7 +260,7 @@ def detected(
         iterator = iter(groups)
         while True:
             for group, batch in islice(iterator, workers + 1 - len(waiting)):
-                waiting.append((group, pool.submit(look, batch)))
+                waiting.append((group, pool.submit(look, batch, thresholds(group, schedule))))
             if not waiting:
                 return
             group, future = waiting.popleft()
@@ -266,6 +271,17 @@ def detected(
                 yield item, (next(answers) if isinstance(item, Shot) else ())
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def thresholds(group: list[Item], schedule: Schedule) -> list[float]:
+    """`score_min` for each picture of a group, as it was tuned on the way."""
+    found = []
+    for item in group:
+        if isinstance(item, Shot):
+            found.append(schedule.at(item.t).perception.score_min)
+        elif isinstance(item.data, Tuning):
+            schedule.hear(item.data.settings, item.data.t)
+    return found
 
 
 def timed(items: Iterable[Item], ms: list[float]) -> Iterator[Item]:

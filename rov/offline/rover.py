@@ -19,11 +19,13 @@ from rov.messages import (
     Setpoint,
     Stop,
     ThrusterCommand,
+    Tuning,
     VehicleState,
 )
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import Curve
 from rov.offline.source import Source
+from rov.tuning import Schedule, tuned
 
 WITHIN = 100
 """A setpoint that is heard came from one of so many last frames."""
@@ -34,8 +36,9 @@ class Rover:
 
     def __init__(self, config: Config, curve: Curve, source: Source):
         """Where the source does not say what the pilot was doing when it began, it is armed and follows."""
-        self.config, self.curve, self.source = config, curve, source
+        self.curve, self.source = curve, source
         self.pilot = Pilot(config, curve, vehicle_expected=source.has_vehicle)
+        self.tunings = Schedule(config, recorded=True)
         self.period = int(1e9 / config.control.rate_hz)
         self.ticks = source.ticks
         self.start = source.start
@@ -69,6 +72,10 @@ class Rover:
                 if not self.source.heard:
                     self.obey(message)
                 yield message
+            case Tuning():
+                if changed := self.tunings.hear(message.settings, message.t):
+                    self.pilot.tune(tuned(self.pilot.config, changed), message.t)
+                yield message
             case ThrusterCommand() if self.ticks:
                 yield from self.act(message.t)
 
@@ -94,7 +101,7 @@ class Rover:
     def take(self, heard: Heard) -> None:
         """What the pilot took in then."""
         if heard.by == "pilotd" and heard.what == "start":
-            self.pilot = Pilot(self.config, self.curve, vehicle_expected=self.source.has_vehicle)
+            self.pilot = Pilot(self.pilot.config, self.curve, vehicle_expected=self.source.has_vehicle)
             self.vehicle, self.start, self.known = None, None, True
         elif heard.by == "pilotd":
             self.pilot.take(heard)

@@ -94,7 +94,7 @@ class Detector:
         found: list[tuple[Detection, ...]] = []
         for start in range(0, len(images), self.batch):
             batch = self.prepare(images[start : start + self.batch])
-            found += self.objects(batch, self.infer(batch.pictures), score_min)
+            found += self.objects(batch, self.infer(batch.pictures), [score_min] * len(batch.scales))
         return found
 
     def prepare(self, images: Sequence[Image]) -> Batch:
@@ -117,10 +117,12 @@ class Detector:
         packed = torch.cat((scores[..., None], kinds[..., None].float(), boxes), dim=-1)
         return np.asarray(packed.cpu().numpy(), np.float32)  # one sync per batch
 
-    def objects(self, batch: Batch, answer: NDArray[np.float32], score_min: float) -> list[tuple[Detection, ...]]:
-        """What the network said, as objects in the pictures' own pixels."""
+    def objects(
+        self, batch: Batch, answer: NDArray[np.float32], score_min: Sequence[float]
+    ) -> list[tuple[Detection, ...]]:
+        """What the network said, as objects in the pictures' own pixels; `score_min` for each picture."""
         found: list[tuple[Detection, ...]] = []
-        for row, scale, (height, width) in zip(answer, batch.scales, batch.shapes, strict=False):
+        for row, scale, (height, width), least in zip(answer, batch.scales, batch.shapes, score_min, strict=False):
             if not np.isfinite(row).all():
                 self.bad += 1
                 found.append(())
@@ -129,7 +131,7 @@ class Detector:
             scores = row[:, 0] ** self.calibration[kinds]
             limits = np.array([width, height, width, height], np.float32)
             boxes = np.minimum(np.maximum(row[:, 2:] / scale, 0.0), limits)
-            keep = (scores >= score_min) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+            keep = (scores >= least) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
             order = np.argsort(-scores[keep], kind="stable")
             found.append(
                 tuple(

@@ -30,15 +30,13 @@ class Perception:
         self.config = config
         self.lens = open_lens(config.camera)
         self.tracker = Tracker(config.tracking)
-        self.target = config.steering.target
         self.following: int | None = None
 
-    def aim(self, label: str) -> bool:
-        """Follow this class from now on; True when that is another one."""
-        if not label or label == self.target:
-            return False
-        self.target, self.following = label, None
-        return True
+    def tune(self, config: Config) -> None:
+        """Go on with other live values, from the next frame on."""
+        if config.steering.target != self.config.steering.target:
+            self.following = None
+        self.config, self.tracker.config = config, config.tracking
 
     def detections(self, frame: Frame, found: tuple[Detection, ...], t: int, network_ms: float = 0.0) -> Detections:
         return Detections(
@@ -55,7 +53,8 @@ class Perception:
         return self.tracker.step(detections, t)
 
     def observe(self, tracks: Tracks) -> Observation:
-        observation = observe(tracks, self.target, self.following, self.config.camera.hfov_deg, self.lens)
+        target, hfov_deg = self.config.steering.target, self.config.camera.hfov_deg
+        observation = observe(tracks, target, self.following, hfov_deg, self.lens)
         self.following = observation.track_id if observation.visible else None
         return observation
 

@@ -294,8 +294,8 @@ class Operator:
                     return reply
         return Reply(t=0, seq=self.seq, accepted=False, reason="no answer")
 
-    def take_over(self) -> Reply:
-        return self.say(TakeOver)
+    def take_over(self, **more: bool) -> Reply:
+        return self.say(TakeOver, **more)
 
     def arm(self) -> Reply:
         return self.say(Arm)

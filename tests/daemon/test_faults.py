@@ -442,9 +442,9 @@ def test_two_operators(daemon: Daemon) -> None:
     first = daemon.armed(surge=0.5)
     second = Operator(daemon.config.bus.commands, "second")
     try:
-        for refused in (second.say(Disarm), second.mode(Mode.HOLD)):
+        for refused in (second.say(Disarm), second.mode(Mode.HOLD), second.take_over()):
             assert not refused.accepted and "the operator is pilot" in refused.reason
-        assert second.take_over().accepted
+        assert second.take_over(displace=True).accepted
         t = time.monotonic_ns()
         daemon.wait(PilotStatus, lambda status: status.operator == "second", t)
         assert not first.mode(Mode.HOLD).accepted

@@ -1,0 +1,93 @@
+"""The saved configuration while the daemon runs: read again when it changes, checked, and said on the bus when good.
+
+Runs in the supervisor, so that nothing is read or parsed in a control loop. Also keeps the file that processes start
+from: what holds now, whatever has become of the one that is edited.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import tomli_w
+
+from rov import tuning
+from rov.checks import load_checked
+from rov.config import Config, ConfigError
+from rov.messages import Edit, Event, Message, Setting
+
+LOOK_NS = 200_000_000
+"""How often the file is looked at. It is read once it looks the same twice: editors write in several steps."""
+REPEAT_NS = 1_000_000_000
+"""What is saved is said anew at 1 Hz, for a `pilotd` that has just started."""
+
+Look = tuple[int, int, int] | None
+"""Time of the last change, size and inode; None: it is not there."""
+
+
+class Saved:
+    """`rover.toml`, as long as the daemon runs."""
+
+    def __init__(self, path: Path, config: Config, root: Path):
+        """`config` is what was read from `path`; what processes start from goes into the directory `root`."""
+        self.path, self.running_path = path, root / "rover.toml"
+        self.config = config
+        """The last good one that was saved."""
+        self.running = config
+        """What the processes hold: live keys as tuned, all others as at the start."""
+        self.seen = self.read = _look(path)
+        self.looked_t = 0
+        self.said_t: int | None = None
+        self._keep()
+
+    def update(self, now: int, *, asked: bool = False) -> Iterator[Message]:
+        """What there is to say at `now` (monotonic ns). `asked`: read it now, whether it has changed or not."""
+        if asked or now - self.looked_t >= LOOK_NS:
+            self.looked_t, before, self.seen = now, self.seen, _look(self.path)
+            if asked or (self.seen == before != self.read):
+                self.read, self.said_t = self.seen, None
+                yield from self._read(now)
+        if self.said_t is None or now - self.said_t >= REPEAT_NS:
+            self.said_t = now
+            yield Edit(t=now, settings=tuning.settings(self.config))
+
+    def hold(self, settings: tuple[Setting, ...]) -> None:
+        """Take note of what `pilotd` says that holds."""
+        if changed := tuning.differences(tuning.values(self.running), tuning.received(settings)):
+            self.running = tuning.tuned(self.running, changed)
+            self._keep()
+
+    def _read(self, now: int) -> Iterator[Event]:
+        """Take a good edit; say what is wrong with a bad one, all of it."""
+        try:
+            config = load_checked(self.path)
+        except ConfigError as error:
+            text = f"the old values go on: {'; '.join(error.problems)}"
+            yield Event(t=now, level="warning", source="supervisor", code="edit_refused", text=text)
+            return
+        fixed, wanted = tuning.values(self.running, live=False), tuning.values(config, live=False)
+        before = tuning.values(self.config, live=False)
+        for key, new in tuning.differences(before, wanted).items():
+            text = f"{key} is {fixed[key]} and becomes {new} when rov is started again"
+            if new == fixed[key]:
+                text = f"{key} is {new}, as it is saved again"
+            yield Event(t=now, level="info", source="supervisor", code="needs_restart", text=text)
+        if config == self.config:
+            text = f"{self.path} says what it said before"
+            yield Event(t=now, level="info", source="supervisor", code="unchanged", text=text)
+        self.config = config
+
+    def _keep(self) -> None:
+        """Write what processes start from."""
+        new = self.running_path.with_suffix(".new")
+        new.write_text(tomli_w.dumps(self.running.model_dump()))
+        os.replace(new, self.running_path)
+
+
+def _look(path: Path) -> Look:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,0 +1,151 @@
+"""Hands: a keyboard that only knows presses, and a gamepad through the kernel's joystick interface.
+
+Both return axes −1..1 (surge sway heave yaw) and actions by name. A terminal tells of no release, so a key counts as
+held for a while after its last repeat. A gamepad that is gone is a released one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+HELD_NS = 500_000_000
+"""A key is let go of so long after its last repeat: terminals begin to repeat after 250 to 660 ms."""
+AXES = ("surge", "sway", "heave", "yaw")
+MOVES = {"w": (0, 1), "s": (0, -1), "d": (1, 1), "a": (1, -1), "down": (2, 1), "up": (2, -1)} | {
+    "right": (3, 1),
+    "left": (3, -1),
+}
+"""Key: axis and direction."""
+ACTIONS = {" ": "stop", "q": "quit", "r": "arm", "f": "disarm", "t": "take_over", "x": "release"} | {
+    "1": "manual",
+    "2": "hold",
+    "3": "follow",
+    "4": "policy",
+    "5": "surface",
+}
+ARROWS = {"A": "up", "B": "down", "C": "right", "D": "left"}
+EFFORT = 0.5
+"""Of a key; with shift it is all."""
+
+EVENT = struct.Struct("=IhBB")
+"""js_event of linux/joystick.h: time in ms, value, type, number."""
+BUTTON, AXIS, INITIAL = 0x01, 0x02, 0x80
+STICKS = {4: (0, -1), 3: (1, 1), 1: (2, 1), 0: (3, 1)}
+"""Axis of the pad (xpad's numbering): axis of the vehicle and direction. Left stick heave and yaw, right one surge and
+sway, as QGroundControl has them."""
+BUTTONS = {1: "stop", 7: "arm", 6: "disarm", 2: "manual", 0: "hold", 3: "follow"}
+"""B, start, back, X, A, Y."""
+DEAD_ZONE = 0.1
+"""Worn sticks rest this far from the middle."""
+REOPEN_NS = 1_000_000_000
+
+
+class Hand(NamedTuple):
+    """What is asked for now."""
+
+    axes: tuple[float, float, float, float]
+    actions: tuple[str, ...] = ()
+
+
+STILL = (0.0, 0.0, 0.0, 0.0)
+
+
+class Keyboard:
+    """Keys from a terminal that sends them as they are typed."""
+
+    def __init__(self) -> None:
+        self.pressed: dict[str, tuple[int, float]] = {}
+        """When each key was last heard, and its effort."""
+        self.rest = ""
+        """An escape sequence that has not come whole: half an arrow must not be taken for a letter."""
+
+    def read(self, typed: str, now: int) -> Hand:
+        """What these characters, at `now`, and those before them ask for."""
+        actions = []
+        typed = self.rest + typed
+        self.rest = typed[cut:] if (cut := _unfinished(typed)) >= 0 else ""
+        for key in re.findall(r"\x1b[\[O](?:1;2)?[A-D]|[^\x1b]", typed[: cut if cut >= 0 else None]):
+            name = ARROWS.get(key[-1], key) if key[0] == "\x1b" else key
+            shifted = name.isupper() or "1;2" in key
+            name = name.lower() if len(name) == 1 else name
+            if name in MOVES:
+                axis, direction = MOVES[name]
+                self.pressed = {each: held for each, held in self.pressed.items() if MOVES[each] != (axis, -direction)}
+                self.pressed[name] = (now, 1.0 if shifted else EFFORT)
+            elif name in ACTIONS:
+                actions.append(ACTIONS[name])
+        if {"stop", "release", "quit"} & set(actions):
+            self.pressed.clear()
+        self.pressed = {each: held for each, held in self.pressed.items() if now - held[0] <= HELD_NS}
+        axes = [0.0] * 4
+        for each, (_, effort) in self.pressed.items():
+            axis, direction = MOVES[each]
+            axes[axis] = direction * effort
+        return Hand((axes[0], axes[1], axes[2], axes[3]), tuple(actions))
+
+
+def _unfinished(typed: str) -> int:
+    """Where an unfinished escape sequence begins; -1 without one."""
+    match = re.search(r"\x1b(?:[\[O](?:1(?:;2?)?)?)?$", typed)
+    return match.start() if match else -1
+
+
+class Gamepad:
+    """A device such as /dev/input/js0, there or not."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.fd: int | None = None
+        self.tried_t: int | None = None
+        self.rest = b""
+        self.axes = [0.0] * 4
+        self.news = ""
+        """What to tell once: it came, or it is gone."""
+
+    def read(self, now: int) -> Hand:
+        """Take what it has sent; open it when it is there again."""
+        if self.fd is None and (self.tried_t is None or now - self.tried_t >= REOPEN_NS):
+            self.tried_t = now
+            with contextlib.suppress(OSError):
+                self.fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+                self.news = f"gamepad {self.path} is there"
+        actions: list[str] = []
+        while self.fd is not None:
+            try:
+                data = os.read(self.fd, 64 * EVENT.size)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            if not data:
+                self.close(f"gamepad {self.path} is gone: its sticks are released")
+                break
+            actions += self._take(self.rest + data)
+        surge, sway, heave, yaw = self.axes
+        return Hand((surge, sway, heave, yaw), tuple(actions))
+
+    def _take(self, data: bytes) -> list[str]:
+        """Whole events; the rest of a broken one is kept. Returns the buttons that went down."""
+        whole = len(data) - len(data) % EVENT.size
+        self.rest = data[whole:]
+        actions = []
+        for _, value, kind, number in EVENT.iter_unpack(data[:whole]):
+            if kind & ~INITIAL == AXIS and number in STICKS:
+                axis, direction = STICKS[number]
+                way = max(-1.0, value / 32767)
+                beyond = max(0.0, abs(way) - DEAD_ZONE) / (1 - DEAD_ZONE)
+                self.axes[axis] = direction * (beyond if way > 0 else -beyond) + 0.0
+            elif kind == BUTTON and value and number in BUTTONS:  # not INITIAL: that is how it was found
+                actions.append(BUTTONS[number])
+        return actions
+
+    def close(self, why: str = "") -> None:
+        """Let go of it."""
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd, self.rest, self.axes, self.news = None, b"", [0.0] * 4, why

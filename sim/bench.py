@@ -1,0 +1,65 @@
+"""How fast the water is here: control intervals of N vehicles per second, with every substep and every sensor."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import NamedTuple
+
+import torch
+
+from rov.assets import find
+from rov.config import load
+from rov.motion import thrusters
+from sim.loops import Ours, inverse, ours, ours_start
+from sim.sensors import Suite, sense, switch_on
+from sim.vehicle import model, rest, step, still
+
+CELLS = 4
+
+
+class Speed(NamedTuple):
+    """Env-steps per second of N vehicles: one is 20 ms of one vehicle, thrusters, battery, motion and sensors."""
+
+    n: int
+    vehicles: float
+    """Given commands."""
+    with_loops: float
+    """With our inner loop in between, from sticks."""
+
+
+@torch.inference_mode()
+def bench(n: int, seconds: float = 2.0, device: str = "cpu", name: str = "heavy") -> Speed:
+    """Median of three rounds of `seconds`, float32, all instruments on, seabed and surface there."""
+    vehicle = model(name, torch.float32, device)
+    water = still(vehicle)._replace(seabed=torch.full((1,), 30.0, device=device))
+    random = torch.Generator(device).manual_seed(0)
+    suite = Suite()._replace(dvl=True, altimeter=True)
+    state = rest(vehicle, n, 10.0)
+    memory = switch_on(suite, state, water, random)
+    readings, memory = sense(suite, state, water, memory, random)
+    config = load(find("rover.toml"))
+    curve = thrusters.load(find(config.vehicle.thrusters), CELLS)
+    pilot = Ours(config, inverse(curve, config.guard.gain, torch.float32, device))
+    mind = ours_start(pilot, readings)
+    commands = torch.full((n, vehicle.effect.shape[1]), 0.3, device=device)
+    sticks = torch.full((n, 4), 0.3, device=device)
+    rates: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(3):
+        for looped in rates:
+            done, start = 0, _now(device)
+            while (spent := _now(device) - start) < seconds:
+                for _ in range(max(1, 200 // n)):
+                    if looped:
+                        commands, mind = ours(pilot, sticks, readings, mind)
+                    state = step(vehicle, state, commands, water)
+                    readings, memory = sense(suite, state, water, memory, random)
+                    done += n
+            rates[looped].append(done / spent)
+    return Speed(n, statistics.median(rates[False]), statistics.median(rates[True]))
+
+
+def _now(device: str) -> float:
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,212 @@
+"""The two inner loops that a policy meets, batched: sticks and readings in, thruster commands out.
+
+`ours` is the pilot's own path, mode hold: `rov.motion.control`, `allocate`, the curve's inverse, gain and slew; without
+arming, staleness and the guard's tilt. `ardusub` approximates the autopilot in ALT_HOLD. Both are pure; sticks are
+(N, 4) surge, sway, heave, yaw in −1..1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rov.config import Config
+from rov.motion.allocation import allocate, mixer
+from rov.motion.control import DEAD_BAND, State, control, differentiate, rest, wrapped
+from rov.motion.control import Memory as Held
+from rov.motion.thrusters import Curve
+from sim.sensors import GRAVITY, Readings, quaternion
+from sim.vehicle import DT, rotation
+
+FRACTIONS = 801
+"""Grid of the inverse curve over −1..1: between its points it is off by less than one point (4 µs) of the tables."""
+VOLTS_STEP = 0.1
+
+
+class Inverse(NamedTuple):
+    """A curve's inverse, tabled: commands for fractions of its reference thrust, by voltage."""
+
+    commands: Tensor
+    """(V, FRACTIONS)."""
+    lowest: float
+    """Voltage of the first row, V."""
+
+
+def inverse(curve: Curve, gain: float, dtype: torch.dtype, device: torch.device | str) -> Inverse:
+    """Table `Curve.command` for commands within ±`gain`."""
+    low, high = float(curve.voltages[0]), float(curve.voltages[-1])
+    rows = [low + VOLTS_STEP * i for i in range(round((high - low) / VOLTS_STEP) + 1)]
+    fractions = torch.linspace(-1.0, 1.0, FRACTIONS, dtype=torch.float64).numpy()
+    table = torch.stack([torch.tensor(curve.command(fractions, volts, gain)) for volts in rows])
+    return Inverse(table.to(device, dtype), low)
+
+
+def command(table: Inverse, fraction: Tensor, volts: Tensor) -> Tensor:
+    """Fractions (N, motors) −1..1 at volts (N,) -> commands (N, motors); as `Curve.command`, batched."""
+    row = ((volts - table.lowest) / VOLTS_STEP).round().long().clamp(0, len(table.commands) - 1)
+    place = (fraction.clamp(-1.0, 1.0) + 1.0) * ((FRACTIONS - 1) / 2)
+    column = place.detach().long().clamp(max=FRACTIONS - 2)
+    flat = table.commands.reshape(-1)
+    index = column + (row * FRACTIONS)[:, None]
+    low = flat[index]
+    return low + (place - column) * (flat[index + 1] - low)
+
+
+class Depth(NamedTuple):
+    """The depth and its rate, from a sensor slower than the loop."""
+
+    depth: Tensor
+    rate: Tensor
+    """(N,) m/s."""
+    sampled: float
+    """When, s."""
+
+
+def follow_depth(known: Depth, readings: Readings, now: float) -> Depth:
+    """Take a reading over if it is a new one."""
+    sampled = now - readings.depth_age
+    if sampled - known.sampled < DT / 2:
+        return known
+    rate = differentiate(known.rate, known.depth, readings.depth, sampled - known.sampled)
+    return Depth(readings.depth, rate, sampled)
+
+
+# ---- ours ------------------------------------------------------------------------------------------------------
+
+
+class Ours(NamedTuple):
+    """The pilot's settings."""
+
+    config: Config
+    inverse: Inverse
+
+
+class OursMemory(NamedTuple):
+    """What the pilot remembers."""
+
+    now: float
+    depth: Depth
+    held: Held
+    commands: Tensor
+    """(N, motors) the last ones."""
+
+
+def ours_start(pilot: Ours, readings: Readings) -> OursMemory:
+    """Hold what is, from neutral."""
+    zero = torch.zeros_like(readings.depth)
+    state = State(readings.attitude, readings.rates, readings.depth, zero)
+    motors = mixer(pilot.config.vehicle.frame).shape[0]
+    commands = zero.new_zeros(len(zero), motors)
+    return OursMemory(0.0, Depth(readings.depth, zero, -readings.depth_age), rest(state), commands)
+
+
+def ours(pilot: Ours, sticks: Tensor, readings: Readings, memory: OursMemory) -> tuple[Tensor, OursMemory]:
+    """One tick of DT: commands (N, motors) −1..1."""
+    config, now = pilot.config, memory.now + DT
+    depth = follow_depth(memory.depth, readings, now)
+    state = State(readings.attitude, readings.rates, depth.depth, depth.rate)
+    on = torch.ones(len(sticks), 3, dtype=torch.bool, device=sticks.device)
+    wrench, held = control(sticks, state, memory.held, on, config.control, DT, config.vehicle.max_depth)
+    wanted = command(pilot.inverse, allocate(wrench, config.vehicle.frame), readings.volts)
+    change = config.guard.slew * DT
+    limit = config.guard.gain
+    commands = torch.clamp(wanted.clamp(-limit, limit), memory.commands - change, memory.commands + change)
+    return commands, OursMemory(now, depth, held, commands)
+
+
+# ---- ArduSub ---------------------------------------------------------------------------------------------------
+
+
+class ArduSub(NamedTuple):
+    """ALT_HOLD of ArduSub at its defaults, at our 50 Hz instead of its 400: no jerk and acceleration limits, no EKF
+    (the depth rate is differentiated, the acceleration is the accelerometers'), no thrust linearisation.
+
+    Attitude gains: AC_AttitudeControl_Sub.h. Those said to be from memory were not found in a stored source."""
+
+    frame: str = "vectored_6dof"
+    gain: float = 0.5
+    """JS_GAIN_DEFAULT: full stick is half of full."""
+    angle_p: float = 6.0
+    rate_p: tuple[float, float, float] = (0.135, 0.135, 0.180)
+    rate_i: tuple[float, float, float] = (0.090, 0.090, 0.018)
+    rate_d: tuple[float, float, float] = (0.0036, 0.0036, 0.0)
+    rate_imax: tuple[float, float, float] = (0.444, 0.444, 0.222)
+    yaw_rate: float = math.radians(202.5)
+    """Of a full RC stick: 45° times ACRO_YAW_P 4.5 (memory)."""
+    climb: float = 5.0
+    """Of a full RC stick, m/s: PILOT_SPEED_UP 500 cm/s (memory); the leash keeps it to what the vehicle can."""
+    leash: float = 0.5
+    """The target leads the depth by no more than this, m. A judgement."""
+    depth_p: float = 3.0
+    """Climb rate per m: PSC_POSZ_P (memory)."""
+    climb_p: float = 8.0
+    """Acceleration per m/s: PSC_VELZ_P (memory)."""
+    accel_p: float = 0.5 * 0.1 * 2
+    """Throttle −1..1 per m/s²: PSC_ACCZ_P 0.5 (memory) per 1000 cm/s², and 0..1 is −1..1."""
+    accel_i: float = 0.1 * 0.1 * 2
+    """PSC_ACCZ_I 0.1 (memory)."""
+
+
+class ArduSubMemory(NamedTuple):
+    """What the autopilot remembers."""
+
+    now: float
+    depth: Depth
+    target: Tensor
+    """(N,) the depth it holds, m."""
+    heading: Tensor
+    """(N,) rad."""
+    throttle: Tensor
+    """(N,) integrator, down."""
+    trim: Tensor
+    """(N, 3) integrators of the rates."""
+    error: Tensor
+    """(N, 3) the rates' last errors."""
+
+
+def ardusub_start(readings: Readings) -> ArduSubMemory:
+    zero, three = torch.zeros_like(readings.depth), torch.zeros_like(readings.rates)
+    known = Depth(readings.depth, zero, -readings.depth_age)
+    return ArduSubMemory(0.0, known, readings.depth, readings.attitude[:, 2], zero, three, three)
+
+
+def ardusub(
+    autopilot: ArduSub, sticks: Tensor, readings: Readings, memory: ArduSubMemory
+) -> tuple[Tensor, ArduSubMemory]:
+    """One tick of DT: commands (N, motors) −1..1. Sticks go through MANUAL_CONTROL and its gain, as a pilot's do."""
+    now = memory.now + DT
+    surge, sway, heave, yaw = (autopilot.gain * sticks.clamp(-1.0, 1.0)).unbind(1)
+    turn = rotation(quaternion(readings.attitude).T)
+
+    depth = follow_depth(memory.depth, readings, now)
+    moved = heave.abs() > DEAD_BAND * autopilot.gain
+    climb = torch.where(moved, autopilot.climb * heave, 0.0)
+    target = memory.target + climb * DT
+    target = torch.clamp(target, depth.depth - autopilot.leash, depth.depth + autopilot.leash)
+    wanted = autopilot.climb_p * (autopilot.depth_p * (target - depth.depth) + climb - depth.rate)
+    error = wanted - ((turn[2] * readings.force.T).sum(0) + GRAVITY)
+    effort = autopilot.accel_p * error + memory.throttle
+    growth = torch.where((effort.abs() < 1.0) | (effort * error < 0.0), autopilot.accel_i * error * DT, 0.0)
+    effort = effort.clamp(-1.0, 1.0)
+
+    turning = yaw.abs() > DEAD_BAND * autopilot.gain
+    heading = torch.where(turning, readings.attitude[:, 2], memory.heading)
+    angles = torch.stack(
+        [-readings.attitude[:, 0], -readings.attitude[:, 1], wrapped(heading - readings.attitude[:, 2])]
+    )
+    rates = autopilot.angle_p * angles.T
+    rates = torch.cat([rates[:, :2], torch.where(turning, autopilot.yaw_rate * yaw, rates[:, 2])[:, None]], dim=1)
+    off = rates - readings.rates
+    p, i, d, most = (off.new_tensor(each) for each in autopilot[3:7])
+    trim = torch.clamp(memory.trim + i * off * DT, -most, most)
+    turned = (p * off + trim + d * (off - memory.error) / DT).clamp(-1.0, 1.0)
+
+    wrench = torch.cat([torch.stack([surge, sway, effort], dim=1), turned], dim=1)
+    if autopilot.frame == "vectored_6dof":
+        commands = allocate(wrench, autopilot.frame)
+    else:
+        commands = (wrench @ wrench.new_tensor(mixer(autopilot.frame).T)).clamp(-1.0, 1.0)
+    return commands, ArduSubMemory(now, depth, target, heading, memory.throttle + growth, trim, off)

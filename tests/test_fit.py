@@ -1,0 +1,120 @@
+"""`sim fit` finds a vehicle again, says what it cannot know, and refuses dives that show nothing."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from rov.dives.dive import Dive, DiveWriter
+from rov.messages import Mode, ThrusterCommand, VehicleState
+from sim import parameters
+from sim.excite import excite
+from sim.fit import NAMES, FitError, compared, fit, pose, spreads, write
+from sim.parameters import Parameters
+from sim.sensors import Suite
+
+# torch's forward differentiation scripts its own helpers when it is first used.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+ROOT = Path(__file__).parent.parent
+WU = parameters.load("wu")
+NOISY = Suite()._replace(dvl=True, gyro_bias=0.0, accel_bias=0.0, tilt_bias=0.0, hard_iron=0.0, dvl_scale=0.0)
+"""Noise, rates, delays and grain of the instruments, but no bias: that is not what is to be found here."""
+
+
+@pytest.fixture(scope="module")
+def dives(tmp_path_factory) -> list[Path]:
+    """Eight dives of 15 s."""
+    folder = tmp_path_factory.mktemp("dives")
+    paths = [folder / f"{i}.mcap" for i in range(8)]
+    excite(WU, paths, seed=3, seconds=15.2, suite=NOISY)
+    return paths
+
+
+def perturbed(truth: Parameters, seed: int) -> Parameters:
+    """Every damping and added mass, thrust and delay 40 % too large or too small."""
+    chance = random.Random(seed)
+
+    def lists(values) -> tuple[float, ...]:
+        return tuple(value * chance.choice([0.6, 1.4]) for value in values)
+
+    return msgspec.structs.replace(
+        truth,
+        added_mass=lists(truth.added_mass),
+        linear_damping=lists(truth.linear_damping),
+        quadratic_damping=lists(truth.quadratic_damping),
+        thrust_scale=0.6,
+        thrust_delay_s=0.029 * 1.4,
+    )
+
+
+def test_forty_percent_off_it_comes_back_to_within_five(dives: list[Path], tmp_path: Path) -> None:
+    result = fit(dives, perturbed(WU, 0))
+    for name, truth, found in compared(WU, result.parameters):
+        assert found == pytest.approx(truth, rel=0.05), f"{name} ± {result.spread[name]}"
+    assert all(result.after[kind] < 0.1 * result.before[kind] for kind in result.before)
+    assert result.verdict("thrust_scale") == result.verdict("quadratic_damping surge") == "well"
+    write(result, tmp_path / "vehicle.toml")
+    again = parameters.load(tmp_path / "vehicle.toml")
+    assert again == result.parameters
+    assert (tmp_path / "vehicle.png").stat().st_size > 20_000
+    assert "thrust_scale: " in (tmp_path / "vehicle.toml").read_text()
+
+
+@torch.no_grad()
+def known(dives: list[Path], start: Parameters) -> dict[str, float]:
+    """The spread of each number at the truth."""
+    problem = pose(dives, start)
+    theta, speed = torch.zeros(len(NAMES)).double(), torch.zeros(3, problem.windows.forces.shape[1]).double()
+    return dict(zip(NAMES, spreads(problem, theta, speed).tolist(), strict=True))
+
+
+def test_it_says_what_a_dive_does_not_show(tmp_path: Path) -> None:
+    """Up, down and around, without a DVL: nothing is learnt of surge and sway, which stay at their prior of 50 %."""
+    paths = [tmp_path / f"{i}.mcap" for i in range(4)]
+    suite = NOISY._replace(dvl=False)
+    excite(WU, paths, seed=4, seconds=15.2, suite=suite, levels=(0.0, 0.0, 0.6, 0.0, 0.0, 0.4))
+    spread = known(paths, WU)
+    for what in ("linear_damping", "quadratic_damping"):
+        assert spread[f"{what} surge"] > 0.45 and spread[f"{what} sway"] > 0.45
+    assert spread["quadratic_damping heave"] < 0.15 and spread["quadratic_damping yaw"] < 0.15
+
+
+def test_the_dives_say_what_the_vehicle_did(dives: list[Path]) -> None:
+    depths = []
+    for path in dives:
+        with Dive(path) as dive:
+            states = [each.data for each in dive.messages({"vehicle"})]
+        assert len(states) == 760
+        seen = [isinstance(state, VehicleState) and state.velocity_t is not None for state in states]
+        assert sum(seen) > 500, "the DVL sees the bottom while the vehicle is not on its side"
+        depths += [state.depth for state in states if isinstance(state, VehicleState)]
+    assert 3.0 < min(depths) < 9.9 and 10.1 < max(depths) < 20.0
+
+
+def test_dives_that_show_nothing_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "idle.mcap"
+
+    def dive(armed: bool, motors: int, vehicle: bool = True) -> Path:
+        with DiveWriter(path, {}, overwrite=True) as writer:
+            for t in range(0, 2_000_000_000, 20_000_000):
+                if vehicle:
+                    writer.write("vehicle", VehicleState(t=t, attitude_t=t, depth_t=t, depth=5.0))
+                values = (0.1,) * motors
+                command = ThrusterCommand(t=t, frame_id=-1, frame_t=t, armed=armed, mode=Mode.HOLD, values=values)
+                writer.write("thrusters", command)
+        return path
+
+    for options, complaint in (
+        ((False, 8), "never armed"),
+        ((True, 6), "commands for 8 motors"),
+        ((True, 8), "fewer than three windows"),
+    ):
+        with pytest.raises(FitError, match=complaint):
+            fit([dive(*options)], WU)
+    run = [sys.executable, "-m", "sim", "fit", str(dive(True, 8, vehicle=False)), "--out", str(tmp_path / "v.toml")]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "nothing on the topic vehicle" in done.stderr

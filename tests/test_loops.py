@@ -1,0 +1,134 @@
+"""Both inner loops hold what they shall, against the vehicle and its instruments; ours is the pilot's."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from rov.assets import find
+from rov.config import load, override
+from rov.messages import Mode, VehicleState
+from rov.motion import thrusters
+from rov.motion.pilot import Pilot
+from sim.loops import ArduSub, Ours, ardusub, ardusub_start, command, inverse, ours, ours_start
+from sim.sensors import Suite, quaternion, sense, switch_on
+from sim.vehicle import Water, model, rest, rotation, step, still
+
+CURVE = thrusters.load(find("calibration/t200.toml"), cells=4)
+CONFIG = load(find("rover.toml"))
+DOUBLE = torch.float64
+N = 64
+
+
+def dive(which: str, name: str, seconds: float, sticks, current=(0.3, 0.0, 0.0), n: int = N):
+    """The states after every second: N vehicles from 5 m down, scattered headings."""
+    vehicle = model(name)
+    frame = {"standard": "vectored"}.get(name, "vectored_6dof")
+    config = override(CONFIG, [f'vehicle.frame="{frame}"'])
+    water = Water(torch.tensor(current)[:, None])
+    random = torch.Generator().manual_seed(0)
+    angles = torch.zeros(n, 3)
+    angles[:, 2] = torch.linspace(-3, 3, n)
+    state = rest(vehicle, n, 5.0)._replace(attitude=quaternion(angles))
+    suite = Suite()
+    memory = switch_on(suite, state, water, random)
+    readings, memory = sense(suite, state, water, memory, random)
+    pilot = Ours(config, inverse(CURVE, config.guard.gain, torch.float32, "cpu"))
+    autopilot = ArduSub(frame=frame)
+    mind = ours_start(pilot, readings) if which == "ours" else ardusub_start(readings)
+    states = []
+    for tick in range(round(seconds * 50)):
+        asked = torch.tensor([sticks(tick / 50)]).expand(n, 4)
+        commands, mind = (
+            ours(pilot, asked, readings, mind) if which == "ours" else ardusub(autopilot, asked, readings, mind)
+        )
+        state = step(vehicle, state, commands, water)
+        readings, memory = sense(suite, state, water, memory, random)
+        if tick % 50 == 49:
+            states.append(state)
+    return states
+
+
+def heading(state) -> torch.Tensor:
+    turn = rotation(state.attitude.T)
+    return torch.atan2(turn[1, 0], turn[0, 0])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("which", ["ours", "ardusub"])
+@pytest.mark.parametrize("name", ["heavy", "wu", "standard"])
+def test_it_holds_depth_heading_and_level_in_a_current(which: str, name: str) -> None:
+    states = dive(which, name, 20.0, lambda t: (0.0, 0.0, 0.0, 0.0))
+    late = states[-5:]
+    depths = torch.stack([each.position[:, 2] for each in late])
+    assert float((depths - 5.0).abs().max()) < 0.05
+    off = torch.stack([heading(each) for each in late]) - torch.linspace(-3, 3, N)
+    assert float(off.abs().max()) < math.radians(15), "the compass errs by 3° itself, and the current turns it"
+    down = torch.stack([rotation(each.attitude.T)[2, 2] for each in late])
+    assert math.degrees(math.acos(min(float(down.min()), 1.0))) < 10
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("which", ["ours", "ardusub"])
+def test_sticks_move_it_the_way_they_point(which: str) -> None:
+    ahead = dive(which, "heavy", 4.0, lambda t: (0.6, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0))[-1]
+    assert float(ahead.velocity[:, 0].min()) > 0.2
+    aside = dive(which, "heavy", 4.0, lambda t: (0.0, 0.6, 0.0, 0.0), (0.0, 0.0, 0.0))[-1]
+    assert float(aside.velocity[:, 1].min()) > 0.2
+    under = dive(which, "heavy", 4.0, lambda t: (0.0, 0.0, 0.6, 0.0), (0.0, 0.0, 0.0))[-1]
+    assert float(under.position[:, 2].min()) > 5.4
+    around = dive(which, "heavy", 4.0, lambda t: (0.0, 0.0, 0.0, 0.4), (0.0, 0.0, 0.0))[-1]
+    assert float(around.rates[:, 2].min()) > 0.2
+    assert float(around.energy.min()) > 4.0 * 15.0, "more than the computer needs"
+
+
+@torch.inference_mode()
+def test_the_batched_inverse_is_the_curves() -> None:
+    table = inverse(CURVE, 0.5, DOUBLE, "cpu")
+    random = np.random.default_rng(0)
+    for volts in (9.0, 10.0, 12.3, 14.8, 16.6, 21.0):
+        fractions = random.uniform(-1, 1, (1, 500))
+        want = CURVE.command(fractions, volts, 0.5)
+        got = command(table, torch.tensor(fractions), torch.tensor([volts], dtype=DOUBLE)).numpy()
+        assert np.abs(CURVE.force(got, volts) - CURVE.force(want, volts)).max() < 0.06, "N, where the curve is steep"
+        assert np.abs(got - want).max() < 0.03, "where it is flat, over two points"
+
+
+@torch.inference_mode()
+def test_ours_is_what_the_pilot_does() -> None:
+    """The same readings through `Pilot`, armed and in hold: commands agree within a point of the tables."""
+    vehicle = model("heavy", DOUBLE)
+    water, random = still(vehicle), torch.Generator().manual_seed(0)
+    state = rest(vehicle, 1, 5.0)._replace(attitude=quaternion(torch.tensor([[0.1, 0.05, 1.0]], dtype=DOUBLE)))
+    suite = Suite()
+    memory = switch_on(suite, state, water, random)
+    readings, memory = sense(suite, state, water, memory, random)
+    settings = Ours(CONFIG, inverse(CURVE, CONFIG.guard.gain, DOUBLE, "cpu"))
+    mind = ours_start(settings, readings)
+    pilot = Pilot(CONFIG, CURVE)
+    worst = 0.0
+    for tick in range(150):
+        t = tick * 20_000_000 + 1_000_000_000
+        roll, pitch, yaw = readings.attitude[0].tolist()
+        said = VehicleState(
+            t=t,
+            attitude_t=t,
+            roll=roll,
+            pitch=pitch,
+            yaw=yaw,
+            rates=tuple(readings.rates[0].tolist()),
+            depth_t=t - round(readings.depth_age * 1e9),
+            depth=float(readings.depth),
+            battery_v=float(readings.volts),
+        )
+        if tick == 0:
+            pilot.step(None, said, t)  # disarmed: its loops take over what is
+            assert not pilot.request_mode(Mode.HOLD, t) and not pilot.arm(t)
+            continue
+        theirs = pilot.step(None, said, t).thrusters.values
+        mine, mind = ours(settings, torch.zeros(1, 4, dtype=DOUBLE), readings, mind)
+        worst = max(worst, float((mine[0] - torch.tensor(theirs, dtype=DOUBLE)).abs().max()))
+        state = step(vehicle, state, mine, water)
+        readings, memory = sense(suite, state, water, memory, random)
+    assert worst < 0.011

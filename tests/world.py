@@ -1,0 +1,133 @@
+"""The stages of `perceptiond` and `pilotd` put together without processes, on simulated time; the board obeys."""
+
+from __future__ import annotations
+
+import msgspec
+
+from rov import tuning
+from rov.assets import find
+from rov.bus import Operators
+from rov.config import Config, parse
+from rov.messages import (
+    Detection,
+    Detections,
+    Edit,
+    Event,
+    Heartbeat,
+    Message,
+    Setpoint,
+    Sticks,
+    ThrusterCommand,
+    Tuning,
+    VehicleState,
+    Wrench,
+)
+from rov.motion.helm import Helm
+from rov.motion.pilot import Pilot
+from rov.motion.thrusters import load as load_curve
+from rov.tuning import Schedule
+from rov.vision.perception import Perception
+
+MS = 1_000_000
+S = 1_000_000_000
+TICK = 20 * MS
+CURVE = load_curve(find("calibration/t200.toml"), 4)
+CONFIG = parse(
+    "[vehicle]\nmax_depth = 30.0\n[operator]\nlost_s = 1.2\n[guard]\ntilt_s = 0.4\nhull_s = 0.4\nbattery_low_s = 0.4\n"
+)
+GRAVITY = 9.80665
+
+
+class Link:
+    """A board that arms at once and measures what it is told."""
+
+    def __init__(self, config: Config):
+        self.surface_pa, self.density = config.link.surface_pa, config.link.density
+        self.live = self.testing = False
+        self.state: VehicleState | None = None
+        self.pascal: float | None = 101_325.0 + 5 * 1025.0 * GRAVITY
+        self.sent: list[tuple[float, ...]] = []
+        self.more: dict[str, object] = {}
+        self.blind = False
+
+    def poll(self, t: int) -> tuple[Event, ...]:
+        if self.pascal is not None:
+            measured = {} if self.blind else {"attitude_t": t, "depth_t": t}
+            depth = (self.pascal - self.surface_pa) / (self.density * GRAVITY)
+            state = self.state or VehicleState(t=t)
+            self.state = msgspec.structs.replace(state, t=t, armed=self.live, depth=depth, **measured, **self.more)
+        return ()
+
+    def send(self, values: tuple[float, ...], armed: bool, t: int) -> None:
+        self.live &= armed
+        self.sent.append(values if self.live and armed else (0.0,) * len(values))
+
+    def arm(self, t: int) -> str:
+        self.live = True
+        return ""
+
+    def disarm(self, t: int) -> None:
+        self.live = False
+
+
+class World:
+    """All stages that a live key can reach in one process, as the processes put them together."""
+
+    def __init__(self, config: Config):
+        self.link = Link(config)
+        self.helm = Helm(config, Pilot(config, CURVE), self.link, ("buoy_red", "buoy_green"))
+        self.operators = Operators(config.operator.lost_s)
+        self.perception, self.schedule = Perception(config), Schedule(config)
+        self.t, self.seq, self.frame = 1000 * S, 0, 0
+        self.trace: list[object] = []
+        self.events: list[str] = []
+        self.last: dict[type, Message] = {}
+        self.heads = (0.0, 0.0, 0.0, 0.0)
+        self.beating = True
+
+    def tune(self, config: Config) -> None:
+        self.helm.tune(Edit(t=self.t, settings=tuning.settings(config)), self.t)
+        self.operators.timeout_ns = int(self.helm.config.operator.lost_s * 1e9)
+
+    def tell(self, kind: type, **more: object) -> str:
+        self.seq += 1
+        command = kind(t=self.t, session="ann", seq=self.seq, **more)
+        sent_t, reason = self.operators.judge(command, self.t)
+        return reason or self.helm.obey(command, sent_t, self.t)
+
+    def see(self, *found: tuple[str, float, tuple[float, float, float, float]], age: int = 60 * MS) -> Setpoint:
+        """A frame with these objects, `age` ns old when all is said about it."""
+        self.frame += 1
+        frame_t = self.t - age
+        self.perception.tune(self.schedule.at(frame_t))
+        least = self.perception.config.perception.score_min
+        items = tuple(Detection(*each) for each in found if each[1] >= least)
+        detections = Detections(t=self.t, frame_id=self.frame, frame_t=frame_t, width=640, height=480, items=items)
+        tracks = self.perception.track(detections, self.t)
+        observation = self.perception.observe(tracks)
+        setpoint = self.perception.steer(observation, self.t)
+        self.trace += [items, tracks.items, observation, setpoint]
+        self.helm.hear(setpoint, self.t)
+        return setpoint
+
+    def run(self, seconds: float, sticks: tuple[float, ...] | None = None) -> None:
+        for _ in range(round(seconds * 50)):
+            self.t += TICK
+            if sticks is not None:
+                self.tell(Sticks, **dict(zip(("surge", "sway", "heave", "yaw"), sticks, strict=True)))
+            if self.beating and self.t % (S // 5) < TICK:
+                self.tell(Heartbeat)
+            for message in self.helm.act(self.operators.operator(self.t), self.t):
+                self.last[type(message)] = message
+                if isinstance(message, Tuning):
+                    self.schedule.hear(message.settings, message.t)
+                elif isinstance(message, Event):
+                    self.events.append(message.code)
+                    if message.code not in ("tuned",):
+                        self.trace.append((self.t, message.code))
+                elif isinstance(message, Wrench | ThrusterCommand):
+                    self.trace.append(message)
+
+    def codes(self) -> list[str]:
+        events, self.events = self.events, []
+        return events
