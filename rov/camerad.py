@@ -6,6 +6,7 @@ import time
 
 from rov.bus import Pub
 from rov.messages import Frame, Health
+from rov.placement import pin
 from rov.process import Meter, enter, start
 from rov.ring import RingWriter
 from rov.vision.camera import Camera, Settings, parse_source
@@ -14,6 +15,7 @@ from rov.vision.camera import Camera, Settings, parse_source
 def main() -> int:
     process = start(expendable=200)
     wanted = process.config.camera
+    pin(process.config.compute, "camera", wanted.source)
     pub = Pub("camerad", process.root)
     settings = Settings(wanted.width, wanted.height, wanted.fps, wanted.fourcc)
     camera = Camera(parse_source(wanted.source), settings, latency_ms=wanted.latency_ms)

@@ -64,6 +64,10 @@ class Camera(Section):
     """From the middle of the exposure until the frame arrives."""
     hfov_deg: float = Field(80.0, gt=10, lt=170, json_schema_extra=RESTART)
     """Horizontal field of view, in water, in degrees; used until a calibration is set."""
+    calibration: str = Field("", json_schema_extra=RESTART)
+    """ROS camera_info of this camera, in the water it works in (`rov calibrate camera`, then `rov calibrate port`)."""
+    colour: str = Field("", json_schema_extra=RESTART)
+    """White balance by depth (`rov calibrate colour`), applied to what the network sees."""
 
 
 class Perception(Section):
@@ -236,6 +240,15 @@ class Recording(Section):
     """Recording stops when less of the disk than this share is free."""
 
 
+class Compute(Section):
+    """Where the processes run."""
+
+    cpus: str = Field("auto", pattern=r"^(auto|\d+(-\d+)?(,\d+(-\d+)?)*)$", json_schema_extra=RESTART)
+    """Processors for camera and network, as 0-3,6; auto: all there are."""
+    numa: Literal["auto", "off"] = Field("auto", json_schema_extra=RESTART)
+    """auto: the network runs near the GPU, the camera near its controller, on machines with several NUMA nodes."""
+
+
 class Config(Section):
     """All of `rover.toml`."""
 
@@ -250,6 +263,7 @@ class Config(Section):
     operator: Operator = Operator()
     bus: Bus = Bus()
     recording: Recording = Recording()
+    compute: Compute = Compute()
 
     def sha256(self) -> str:
         """Hash of what was configured, independent of comments and order in the file."""

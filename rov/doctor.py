@@ -10,9 +10,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from rov import jetson
 from rov.assets import find
 from rov.config import Config
 from rov.errors import UserError
+
+JETPACK6 = 36
+"""Its L4T release."""
 
 
 class Finding(NamedTuple):
@@ -26,10 +30,11 @@ class Finding(NamedTuple):
     """Whether replay needs it; else only a live vehicle does."""
 
 
-def examine(config: Config) -> Iterator[Finding]:
+def examine(config: Config, root: Path = jetson.ROOT) -> Iterator[Finding]:
     """Look at everything, cheap things first."""
     for look in (_python, _processor, _memory, _disk, _shared_memory, _realtime, _torch, _opencv, _bfloat16):
         yield look()
+    yield from _jetson(root)
     yield _file("weights", lambda: find(config.perception.weights))
     yield _file("thruster curve", lambda: find(config.vehicle.thrusters))
     yield _cameras()
@@ -107,6 +112,35 @@ def _torch() -> Finding:
     jetson = Path("/etc/nv_tegra_release").exists()
     do = "install NVIDIA's torch wheel for your JetPack" if jetson else "fine for replay; a GPU is faster"
     return Finding("torch", "slow", f"{torch.__version__} on the processor, no CUDA", do)
+
+
+def _jetson(root: Path) -> Iterator[Finding]:
+    """What only a Jetson has, and temperatures where there are any."""
+    release = jetson.release(root)
+    if release:
+        old = int(release[1:].split(".")[0]) < JETPACK6
+        do = "flash JetPack 6: torch 2.8 has no wheel for an older one" if old else ""
+        yield Finding("jetson", "slow" if old else "ok", release, do, False)
+        mode = jetson.power_mode(root)
+        full = mode.upper().startswith("MAXN") or mode == "mode 0"
+        do = "" if full else "sudo nvpmodel -m 0, and sudo jetson_clocks, where battery and cooling allow"
+        yield Finding("power mode", "ok" if full else "slow", mode or "unknown", do, False)
+        argus = (root / "tmp/argus_socket").exists()
+        do = "" if argus else "sudo systemctl start nvargus-daemon; only CSI cameras need it"
+        yield Finding("nvargus", "ok" if argus else "missing", "running" if argus else "no socket", do, False)
+        power = ", ".join(f"{rail.name} {rail.watts:.1f} W" for rail in jetson.rails(root))
+        yield Finding("power", "ok" if power else "slow", power or "no INA3221 found", "", False)
+    zones = jetson.zones(root)
+    if zones:
+        hottest = max(zones, key=lambda zone: zone.celsius)
+        near = [zone for zone in zones if zone.margin_c is not None and zone.margin_c <= jetson.MARGIN_C]
+        found = f"{hottest.name} {hottest.celsius:.0f} °C, the hottest of {len(zones)}"
+        do = f"cool it: {near[0].name} is {near[0].margin_c:.0f} °C below where it slows down" if near else ""
+        yield Finding("temperature", "slow" if near else "ok", found, do, False)
+    if jetson.throttled(root):
+        yield Finding(
+            "speed", "slow", "the processors may not run at full speed", "cool it, or change the power mode", False
+        )
 
 
 def _opencv() -> Finding:

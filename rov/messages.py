@@ -218,6 +218,21 @@ class Health(Message, frozen=True, kw_only=True):
     dropped: int = 0
 
 
+class Machine(Message, frozen=True, kw_only=True):
+    """The computer itself. None: it has no such instrument."""
+
+    hottest: str = ""
+    """Name of the hottest zone."""
+    celsius: float | None = None
+    """Its temperature."""
+    margin_c: float | None = None
+    """Degrees left until the kernel slows down some part."""
+    watts: float | None = None
+    """Power taken from the supply."""
+    throttled: bool = False
+    """Whether the processors may not run as fast as they could."""
+
+
 class Setting(msgspec.Struct, frozen=True):
     """One key of the configuration, as `guard.gain`, and its value as JSON (which is how TOML writes it, too)."""
 
@@ -331,6 +346,7 @@ TOPICS: dict[str, Topic] = {
     "edit": Topic(Edit, "supervisor", "state", 1.0),
     "tuning": Topic(Tuning, "pilotd", "state", 1.0),
     "health": Topic(Health, "all", "state", 1.0),
+    "machine": Topic(Machine, "machined", "state", 1.0),
     "heard": Topic(Heard, "all", "event", 0.0),
     "events": Topic(Event, "all", "event", 0.0),
     "commands": Topic(Command, "operator", "event", 0.0),

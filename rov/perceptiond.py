@@ -14,20 +14,25 @@ import torch
 
 from rov.assets import find
 from rov.bus import Pub, Sub
-from rov.messages import Event, Frame, Health, Heard, Tuning
+from rov.errors import UserError
+from rov.messages import Event, Frame, Health, Heard, Tuning, VehicleState
+from rov.placement import pin
 from rov.process import Meter, enter, start
 from rov.ring import RingReader
 from rov.tuning import Schedule
 from rov.vision.detector import Detector
 from rov.vision.perception import Perception
+from rov.vision.sight import Sight
 
 
 def main() -> int:
     process = start(orphaned=signal.SIGKILL, expendable=800)  # it may hang where no other signal is heard
     config = process.config
     wanted = config.perception
+    pin(config.compute, "gpu", config.camera.source)
     torch.set_num_threads(wanted.threads)
     pub = Pub("perceptiond", process.root)
+    vehicle, sight = Sub(VehicleState, process.root), Sight(config.camera)
     frames, tunings = Sub(Frame, process.root, hz=wanted.rate_hz), Sub(Tuning, process.root)
     ring = RingReader(process.ring)
     detector = Detector(find(wanted.weights), wanted.device, wanted.precision, batch=1)
@@ -46,12 +51,21 @@ def main() -> int:
             if image is not None:
                 # One frame may be made up for: or a camera at just this rate would lose each that comes a little early.
                 last, due = frame.frame_id, max(due + period, time.monotonic_ns() - period)
-                if tunings.update(time.monotonic_ns()) and tunings.msg is not None:
+                if tunings.update(now := time.monotonic_ns()) and tunings.msg is not None:
                     schedule.hear(tunings.msg.settings, tunings.msg.t)
                 perception.tune(schedule.at(frame.frame_t))
+                if vehicle.update(now) and vehicle.msg is not None:
+                    sight.hear(vehicle.msg)
                 bad = detector.bad
                 looked = time.monotonic_ns()
-                found = detector.detect([image], perception.config.perception.score_min)[0]
+                try:
+                    clear = sight.clear(image)
+                except UserError as error:  # a calibration of another camera: wrong angles are worse than none
+                    now, code = time.monotonic_ns(), "calibration_refused"
+                    pub.send(Event(t=now, level="alarm", source="perceptiond", code=code, text=str(error)))
+                    pub.close()
+                    return 2
+                found = sight.original(detector.detect([clear], perception.config.perception.score_min)[0])
                 if broken != (detector.bad > bad):
                     broken = not broken
                     pub.send(_verdict(broken))

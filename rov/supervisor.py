@@ -58,6 +58,7 @@ CHILDREN = (
     Child("camerad", False, HUNG_S),
     Child("recorderd", False, HUNG_S),
     Child("perceptiond", False, HUNG_S),
+    Child("machined", False, HUNG_S),
 )
 """In the order they are started."""
 LAST = "recorderd"

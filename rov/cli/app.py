@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from rov import __version__
-from rov.cli import dives, live, recordings, settings
+from rov.cli import calibrate, dives, imports, live, recordings, settings
 from rov.errors import UserError
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its complaints about broken files; ours say more
@@ -22,9 +22,11 @@ app = typer.Typer(
     help="Perception and autopilot daemon of an underwater rover.",
 )
 app.add_typer(recordings.app)
+app.add_typer(imports.app)
 app.add_typer(live.app)
 app.add_typer(settings.app, name="config")
 app.add_typer(dives.app, name="dive")
+app.add_typer(calibrate.app, name="calibrate")
 
 
 def main() -> NoReturn:

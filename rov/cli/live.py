@@ -17,8 +17,11 @@ app = typer.Typer()
 def run(path: Annotated[Path, typer.Argument(help="The configuration.")] = Path("rover.toml")) -> None:
     """Run the daemon: camera, perception, pilot and recorder. Ctrl-C stops it, neutral and disarmed."""
     from rov.supervisor import run as supervise
+    from rov.vision.sight import Sight
 
-    raise typer.Exit(supervise(path, load_checked(path), lambda text: console.print(text, highlight=False)))
+    config = load_checked(path)
+    Sight(config.camera)  # a calibration that cannot be used is said here, not by a process that dies again and again
+    raise typer.Exit(supervise(path, config, lambda text: console.print(text, highlight=False)))
 
 
 Address = Annotated[str, typer.Option(help="The vehicle's host or address; without it, as the configuration says.")]

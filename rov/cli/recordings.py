@@ -145,15 +145,25 @@ def bench(
         out.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-@app.command(epilog="Example: `rov doctor`")
-def doctor(config: ConfigFile = None, setting: Settings = None) -> None:
+@app.command(epilog="Examples: `rov doctor`, `rov doctor --dive` (with the daemon running)")
+def doctor(
+    config: ConfigFile = None,
+    setting: Settings = None,
+    dive: Annotated[
+        bool, typer.Option("--dive", help="The check list before a dive; exit 1 when not to dive.")
+    ] = False,
+) -> None:
     """Say what this machine has and lacks, and what to do. Exit 1 when replay could not run."""
     from rov.doctor import examine
+    from rov.predive import check
+
+    settings = configuration(config, setting)
+    own = config or (Path("rover.toml") if Path("rover.toml").is_file() else None)
 
     table = Table("", "what", "found", "what to do")
     marks = {"ok": "[green]✓[/]", "slow": "[yellow]~[/]", "missing": "[red]✗[/]"}
     broken = False
-    for finding in examine(configuration(config, setting)):
+    for finding in check(settings, own) if dive else examine(settings):
         table.add_row(marks[finding.state], finding.what, finding.found, finding.do)
         broken |= finding.state == "missing" and finding.needed
     Console().print(table)

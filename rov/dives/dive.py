@@ -1,7 +1,8 @@
 """A dive: pictures and messages of one run in an MCAP file that Foxglove opens. Write one, read one.
 
-Every topic of `messages.TOPICS` is JSON with its schema, logged at its `t`; pictures are `foxglove.CompressedImage`,
-logged at their capture time; `annotations` repeats the tracks for drawing and is never read back. Times are ns.
+Every topic of `messages.TOPICS` is JSON with its schema, logged at its `t`; pictures are `foxglove.CompressedImage` or,
+one packet each, `foxglove.CompressedVideo`, logged at their capture time; `annotations` repeats the tracks for drawing
+and is never read back. Times are ns.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ METADATA = "rov"
 
 PICTURES: dict[str, tuple[Any, set[str]]] = {
     "foxglove.CompressedImage": (CompressedImage, {"jpeg", "jpg", "png", "webp"}),
-    "foxglove.CompressedVideo": (CompressedVideo, {"h264"}),
+    "foxglove.CompressedVideo": (CompressedVideo, {"h264", "h265"}),
 }
 """By schema: the message, and the formats in it that are read."""
 
@@ -70,8 +71,8 @@ class Tally:
 
 
 class Picture(NamedTuple):
-    """One compressed picture with its capture time; `format` as OpenCV decodes it, jpeg, png or webp, or h264: one
-    picture of a stream, decoded in order from a key frame on."""
+    """One compressed picture with its capture time; `format` is jpeg, png or webp, whole in itself, or h264 or h265:
+    one packet of a stream, for `rov.dives.video`, decoded in order from a key frame on."""
 
     t: int
     data: bytes
@@ -130,14 +131,14 @@ class DiveWriter:
         self._add(topic, message.t, self._encode(message))
 
     def picture(
-        self, frame_t: int, data: bytes, frame_id: int | None = None, form: Literal["jpeg", "h264"] = "jpeg"
+        self, frame_t: int, data: bytes, frame_id: int | None = None, form: Literal["jpeg", "h264", "h265"] = "jpeg"
     ) -> None:
-        """Record one picture with its capture time; `h264`: Annex B, one picture, without B-frames. Without
-        `frame_id` they are counted."""
+        """Record one picture with its capture time; `h264`, `h265`: Annex B, one picture, without B-frames. A dive
+        holds JPEGs or packets of one format. Without `frame_id` they are counted."""
         kind = CompressedImage if form == "jpeg" else CompressedVideo
         image = kind(frame_id=CAMERA, data=data, format=form)
         image.timestamp.FromNanoseconds(frame_t)
-        schema = VIDEO if form == "h264" else CAMERA
+        schema = CAMERA if form == "jpeg" else VIDEO
         self._add(CAMERA, frame_t, image.SerializeToString(deterministic=True), schema=schema, number=frame_id)
 
     def annotations(self, tracks: Tracks) -> None:

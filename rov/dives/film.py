@@ -43,21 +43,3 @@ class Encoder:
         codec.options = {"preset": "ultrafast", "tune": "zerolatency", "crf": QUALITY, "x264-params": parameters}
         self.count = 0
         return codec
-
-
-class Decoder:
-    """Packets to pictures, in order."""
-
-    def __init__(self) -> None:
-        codec = av.CodecContext.create("h264", "r")
-        assert isinstance(codec, VideoCodecContext)
-        codec.thread_count, codec.options = 1, {"flags": "low_delay"}
-        self.codec = codec
-
-    def picture(self, packet: bytes) -> Image | None:
-        """The picture of this packet; None where it cannot be decoded, as before the first key frame."""
-        try:
-            frames = self.codec.decode(av.Packet(packet))
-        except av.error.FFmpegError:
-            return None
-        return np.asarray(frames[-1].to_ndarray(format="bgr24"), np.uint8) if frames else None

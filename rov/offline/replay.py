@@ -21,7 +21,7 @@ import cv2
 from rov.config import Config
 from rov.dives.dive import DiveWriter, Record, TopicDigest
 from rov.errors import UserError
-from rov.messages import Detection, Frame, Message, Setpoint, ThrusterCommand, Tuning, topic_of
+from rov.messages import Detection, Frame, Message, Setpoint, ThrusterCommand, Tuning, VehicleState, topic_of
 from rov.motion.thrusters import Curve
 from rov.offline.diff import Diff, Difference
 from rov.offline.pipeline import Behind, ahead, step_back
@@ -32,6 +32,7 @@ from rov.vision.detector import Batch, Detector
 from rov.vision.footage import Shot
 from rov.vision.overlay import OverlayWriter, draw
 from rov.vision.perception import Perception, Seen
+from rov.vision.sight import Sight
 
 SWITCH_S = 2e-4
 """How long a thread may hold the interpreter while another waits, in s: the network's thread needs it for microseconds
@@ -84,17 +85,21 @@ def replay(
     result = Result(source.path, config, detector.card.weights_sha256, source.frames, has_vehicle=source.has_vehicle)
     perception, rover = Perception(config), Rover(config, curve, source)
     comparison = Diff(config, curve, source) if diff else None
+    sight = Sight(config.camera)
     schedule = Schedule(config, recorded=True)
     sys.setswitchinterval(SWITCH_S)
     began, first_t, last_t = time.perf_counter(), None, 0
     with Output(out, source, result, overlay) as output:
         items = timed(source.items, result.stages_ms["decode"])
-        groups = ahead(prepared(grouped(items, detector.batch, limit), detector), 2)
+        groups = ahead(prepared(grouped(items, detector.batch, limit), detector, sight), 2)
         found = detected(groups, detector, config, result.stages_ms["detect"], detector.workers)
         stream = ahead(found, 8)
         try:
             for item, objects in stream:
                 if isinstance(item, Record):
+                    if not source.frames:  # no picture will say how far time has come
+                        output.say(rover.sail(item.t))
+                        first_t, last_t = item.t if first_t is None else first_t, item.t
                     output.say(rover.hear(item.data))
                     if isinstance(item.data, Tuning):
                         schedule.hear(item.data.settings, item.data.t)
@@ -106,7 +111,7 @@ def replay(
                 frame = frame_of(item)
                 perception.tune(schedule.at(item.t))
                 with timer(result.stages_ms["track"]):
-                    detections = perception.detections(frame, objects, item.t)
+                    detections = perception.detections(frame, sight.original(objects), item.t)
                     tracks = perception.track(detections, item.t)
                 with timer(result.stages_ms["steer"]):
                     observation = perception.observe(tracks)
@@ -218,11 +223,18 @@ def grouped(items: Iterable[Item], pictures: int, limit: int | None) -> Iterator
         yield group
 
 
-def prepared(groups: Iterable[list[Item]], detector: Detector) -> Iterator[tuple[list[Item], Batch | None]]:
+def prepared(
+    groups: Iterable[list[Item]], detector: Detector, sight: Sight
+) -> Iterator[tuple[list[Item], Batch | None]]:
     """Each group with its pictures made fit for the network."""
     step_back()
     for group in groups:
-        images = [item.image for item in group if isinstance(item, Shot)]
+        images = []
+        for item in group:
+            if isinstance(item, Shot):
+                images.append(sight.clear(item.image))
+            elif isinstance(item.data, VehicleState):
+                sight.hear(item.data)
         yield group, detector.prepare(images) if images else None
 
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from rov.dives.dive import Dive, Picture, Record
-from rov.dives.film import Decoder
+from rov.dives.video import FORMATS, VideoDecoder
 from rov.errors import UserError
 from rov.messages import Frame, ThrusterCommand
 from rov.vision.footage import VIDEOS, Image, Shot, Video, must_be_file
@@ -67,7 +67,8 @@ def _video(path: Path) -> Source:
 
 def _dive(path: Path) -> Source:
     dive = Dive(path)
-    dive.require("camera")
+    if "vehicle" not in dive.counts:  # a log alone still has loops to run
+        dive.require("camera")
     first = next(dive.messages(["thrusters"]), None)
     start = first.data if first and isinstance(first.data, ThrusterCommand) else None
     skipped: list[str] = []
@@ -78,8 +79,8 @@ def _dive(path: Path) -> Source:
         skipped.extend(f"{number} messages dropped: {why}" for why, number in dive.dropped.items())
         skipped.extend(dive.problems)
 
-    pictures = dive.counts["camera"]
-    fps = min(max(pictures / max(dive.duration_s, 1e-3), 0.1), 1000.0)
+    pictures = dive.counts.get("camera", 0)
+    fps = min(max(pictures / max(dive.duration_s, 1e-3), 0.1), 1000.0) if pictures else 25.0
     has = dive.counts
     return Source(path, pictures, fps, "vehicle" in has, start is not None, "heard" in has, start, items(), skipped)
 
@@ -87,8 +88,9 @@ def _dive(path: Path) -> Source:
 def _played(dive: Dive, skipped: list[str]) -> Iterator[Item]:
     """The dive's pictures decoded, each under the id that its `frame` message gave it; all else as it is."""
     frame_ids: dict[int, int] = {}
-    count = 0
-    film = Decoder()
+    numbers: dict[int, int] = {}
+    count = packets = 0
+    decoder: VideoDecoder | None = None
     for record in dive.messages():
         if not isinstance(record.data, Picture):
             if isinstance(record.data, Frame):
@@ -96,13 +98,27 @@ def _played(dive: Dive, skipped: list[str]) -> Iterator[Item]:
             yield record
             continue
         picture = record.data
-        image = film.picture(picture.data) if picture.format == "h264" else decoded(picture.data)
-        if image is None:
+        if picture.format in FORMATS:
+            decoder = decoder or VideoDecoder(picture.format)
+            packets += 1
+            numbers[picture.t] = record.number
+            for t, image in decoder.decode(picture.t, picture.data):
+                yield Shot(frame_ids.pop(t, numbers.pop(t, 0) or count), t, image)
+                count += 1
+            continue
+        whole = decoded(picture.data)
+        if whole is None:
             skipped.append(f"the picture at {record.t / 1e9:.3f} s cannot be decoded")
             continue
         jpeg = picture.data if picture.format == "jpeg" else None
-        yield Shot(frame_ids.pop(record.t, record.number or count), record.t, image, jpeg)
+        yield Shot(frame_ids.pop(record.t, record.number or count), record.t, whole, jpeg)
         count += 1
+    if decoder:
+        for t, image in decoder.flush():
+            yield Shot(frame_ids.pop(t, numbers.pop(t, 0) or count), t, image)
+            count += 1
+        if count < packets:
+            skipped.append(f"{packets - count} of {packets} video packets gave no picture: lost, or before a key frame")
 
 
 def decoded(data: bytes) -> Image | None:

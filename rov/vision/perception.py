@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from rov.config import Config
 from rov.messages import Detection, Detections, Frame, Observation, Setpoint, Tracks
+from rov.vision.sight import open_lens
 from rov.vision.steering import observe, steer
 from rov.vision.tracker import Tracker
 
@@ -27,6 +28,7 @@ class Perception:
 
     def __init__(self, config: Config):
         self.config = config
+        self.lens = open_lens(config.camera)
         self.tracker = Tracker(config.tracking)
         self.following: int | None = None
 
@@ -51,7 +53,8 @@ class Perception:
         return self.tracker.step(detections, t)
 
     def observe(self, tracks: Tracks) -> Observation:
-        observation = observe(tracks, self.config.steering.target, self.following, self.config.camera.hfov_deg)
+        target, hfov_deg = self.config.steering.target, self.config.camera.hfov_deg
+        observation = observe(tracks, target, self.following, hfov_deg, self.lens)
         self.following = observation.track_id if observation.visible else None
         return observation
 

@@ -13,6 +13,7 @@ from array_api_compat import array_namespace
 
 from rov.config import Steering
 from rov.messages import Observation, Setpoint, Track, Tracks
+from rov.vision.lens import Lens
 
 Array = Any  # numpy or torch: the array API has no common type yet
 
@@ -56,12 +57,20 @@ def choose(tracks: Tracks, label: str, following: int | None) -> Track | None:
     return max(in_sight, key=lambda item: item.score * (item.box[3] - item.box[1]), default=None)
 
 
-def observe(tracks: Tracks, label: str, following: int | None, hfov_deg: float) -> Observation:
-    """What steering sees of its target; `following` is the track id of the frame before."""
+def observe(
+    tracks: Tracks, label: str, following: int | None, hfov_deg: float, lens: Lens | None = None
+) -> Observation:
+    """What steering sees of its target; `following` is the track id of the frame before. Angles are the calibrated
+    lens's where there is one."""
     target = choose(tracks, label, following)
     if target is None:
         return Observation(t=tracks.t, frame_id=tracks.frame_id, frame_t=tracks.frame_t, visible=False)
-    bearing, elevation, size = geometry(np.array([target.box]), tracks.width, tracks.height, hfov_deg)
+    if lens is None:
+        bearing, elevation, size = (
+            float(each[0]) for each in geometry(np.array([target.box]), tracks.width, tracks.height, hfov_deg)
+        )
+    else:
+        bearing, elevation, size = lens.view(target.box)
     return Observation(
         t=tracks.t,
         frame_id=tracks.frame_id,
@@ -69,9 +78,9 @@ def observe(tracks: Tracks, label: str, following: int | None, hfov_deg: float) 
         visible=True,
         track_id=target.track_id,
         label=label,
-        bearing=float(bearing[0]),
-        elevation=float(elevation[0]),
-        size=float(size[0]),
+        bearing=bearing,
+        elevation=elevation,
+        size=size,
     )
 
 

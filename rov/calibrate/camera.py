@@ -1,0 +1,339 @@
+"""A camera's matrix and distortion from views of a flat board: pictures, a video, or a live camera with guidance.
+
+Zhang's method as OpenCV has it. A view is dropped, with its reason, when it holds no board, is of another size than
+most, repeats an earlier one (video and live), or when its own error stands out (see OUTLIER).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rov.errors import UserError
+from rov.vision.footage import Image
+from rov.vision.lens import Calibration, distorted, reach
+
+Floats = NDArray[np.float64]
+
+OUTLIER = 2.5
+"""A view whose own RMS is over this many times the median of all is dropped, the worst first; then comes a new fit."""
+KEEP = 0.6
+"""So many of the views are kept at least: where more stand out, the board or its name is wrong, not the views."""
+VIEWS_MIN = 8
+"""Fewer views leave focal length and distortion to chance; 20 and more are good."""
+NEW_VIEW = 0.04
+"""Share of the picture's width that the board must have moved, on average over its corners, to be another view."""
+FISHEYE_BETTER = 0.9
+"""`auto` takes the fisheye model when its RMS is below this share of the pinhole's."""
+GRID = (8, 6)
+"""Columns and rows of the coverage map."""
+CHARUCO_CORNERS_MIN = 6
+DICTIONARY, MARKER = "4X4_50", 0.75
+"""Of a ChArUco board, unless it says otherwise: the dictionary, and a marker's side over a square's."""
+
+
+class Board(NamedTuple):
+    """A board: inner corners across and down, the side of a square in m, and the ChArUco board if it is one."""
+
+    across: int
+    down: int
+    square: float
+    charuco: Any = None
+
+    def points(self) -> Floats:
+        """(N, 3) corners in m, row by row."""
+        grid = np.mgrid[: self.across, : self.down].T.reshape(-1, 2)
+        return np.column_stack([grid, np.zeros(len(grid))]) * self.square
+
+
+class View(NamedTuple):
+    """A board seen in one picture: which of its corners, (N, 3) in m on the board, and where, (N, 2) in pixels."""
+
+    name: str
+    size: tuple[int, int]
+    board: Floats
+    corners: Floats
+
+
+class Fit(NamedTuple):
+    """What was found. `errors` (px, RMS) has one for each of `views`; `rejected` is (name, why)."""
+
+    calibration: Calibration
+    rms: float
+    views: list[View]
+    errors: list[float]
+    rejected: list[tuple[str, str]]
+
+
+def parse_board(text: str, square_mm: float) -> Board:
+    """`chessboard:8x6` (inner corners) or `charuco:11x8[:5X5_100[:0.75]]` (squares, dictionary, marker over square)."""
+    wrong = UserError(
+        f"--board {text}: must look like chessboard:8x6 (inner corners) or charuco:11x8[:5X5_100[:0.75]] (squares, "
+        "dictionary, side of a marker over that of a square)"
+    )
+    if match := re.fullmatch(r"chessboard:(\d+)x(\d+)", text):
+        across, down = int(match[1]), int(match[2])
+        if min(across, down) < 3 or max(across, down) > 50:
+            raise wrong
+        return Board(across, down, square_mm / 1e3)
+    if match := re.fullmatch(r"charuco:(\d+)x(\d+)(?::(\w+))?(?::(0?\.\d+))?", text):
+        across, down = int(match[1]), int(match[2])
+        number = getattr(cv2.aruco, f"DICT_{match[3] or DICTIONARY}", None)
+        if min(across, down) < 3 or max(across, down) > 50 or number is None:
+            raise wrong
+        dictionary = cv2.aruco.getPredefinedDictionary(number)
+        if len(dictionary.bytesList) < across * down // 2:
+            raise UserError(f"--board {text}: the dictionary has {len(dictionary.bytesList)} markers, too few for it")
+        side = square_mm / 1e3
+        made = cv2.aruco.CharucoBoard((across, down), side, side * float(match[4] or MARKER), dictionary)
+        return Board(across - 1, down - 1, side, made)
+    raise wrong
+
+
+def find(board: Board, name: str, image: Image) -> View | str:
+    """The board in a picture, or why there is none."""
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    height, width = grey.shape
+    if board.charuco is not None:
+        corners, ids, _, _ = cv2.aruco.CharucoDetector(board.charuco).detectBoard(grey)
+        if ids is None or len(ids) < CHARUCO_CORNERS_MIN:
+            return f"only {0 if ids is None else len(ids)} corners of the board were found"
+        return View(name, (width, height), board.points()[ids.ravel()], np.asarray(corners, np.float64).reshape(-1, 2))
+    flags = cv2.CALIB_CB_ADAPTIVE_THRESH | cv2.CALIB_CB_NORMALIZE_IMAGE
+    found, corners = cv2.findChessboardCorners(grey, (board.across, board.down), flags=flags)
+    if found:
+        # a window that reaches the next corner would be pulled towards it
+        window = int(np.clip(_spacing(board, corners) / 4, 2, 11))
+        rounds = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_MAX_ITER, 40, 1e-3)
+        corners = cv2.cornerSubPix(grey, corners, (window, window), (-1, -1), rounds)
+    else:
+        second = cv2.CALIB_CB_NORMALIZE_IMAGE
+        found, corners = cv2.findChessboardCornersSB(grey, (board.across, board.down), flags=second)
+        if not found:
+            return "the whole board was not found in it"
+    return View(name, (width, height), board.points(), np.asarray(corners, np.float64).reshape(-1, 2))
+
+
+def sift(looks: Iterable[tuple[str, View | str]], *, moving: bool) -> tuple[list[View], list[tuple[str, str]]]:
+    """Views worth fitting, and (name, why) of the rest. `moving`: from a video, where neighbours say the same."""
+    views: list[View] = []
+    rejected: list[tuple[str, str]] = []
+    for name, look in looks:
+        if isinstance(look, str):
+            rejected.append((name, look))
+        elif moving and any(same(look, each) for each in views):
+            rejected.append((name, "the board stands where it stood before"))
+        else:
+            views.append(look)
+    if not views:
+        return [], rejected
+    usual = Counter(view.size for view in views).most_common(1)[0][0]
+    for view in views:
+        if view.size != usual:
+            rejected.append((view.name, f"is of {view.size[0]}×{view.size[1]}, most are of {usual[0]}×{usual[1]}"))
+    return [view for view in views if view.size == usual], rejected
+
+
+def same(one: View, other: View) -> bool:
+    """Whether two views differ too little to add anything."""
+    if one.corners.shape != other.corners.shape:
+        return False
+    moved = np.linalg.norm(one.corners - other.corners, axis=1).mean()
+    return bool(moved < NEW_VIEW * one.size[0])
+
+
+def fit(
+    views: list[View],
+    rejected: list[tuple[str, str]],
+    model: Literal["pinhole", "fisheye", "auto"],
+    name: str,
+    progress: Callable[[], None] = lambda: None,
+) -> Fit:
+    """Fit a model, dropping views that stand out. Raises UserError when there are too few, or none agrees."""
+    if len(views) < VIEWS_MIN:
+        why = Counter(reason for _, reason in rejected).most_common(1)
+        reason = f" (most others: {why[0][0]})" if why else ""
+        raise UserError(
+            f"{len(views)} usable views of the board are too few, {VIEWS_MIN} is the least, 20 are good{reason}"
+        )
+    answers = []
+    for kind in ("pinhole", "fisheye") if model == "auto" else (model,):
+        try:
+            answers.append(_fit(views, list(rejected), kind, name, progress))
+        except cv2.error as error:
+            if model != "auto":
+                raise UserError(f"the {kind} model cannot be fitted to these views: {error.err.strip()}") from None
+    if not answers:
+        raise UserError("no model can be fitted to these views: is the board flat, and --board right?")
+    best = answers[0]
+    for other in answers[1:]:
+        best = other if other.rms < FISHEYE_BETTER * best.rms else best
+    return best
+
+
+def _fit(views: list[View], rejected: list[tuple[str, str]], kind: str, name: str, progress: Callable[[], None]) -> Fit:
+    total = len(views)
+    while True:
+        progress()
+        rms, matrix, distortion, errors = _solve(views, kind)
+        worst = int(np.argmax(errors))
+        limit = OUTLIER * float(np.median(errors))
+        if errors[worst] <= limit or len(views) - 1 < max(KEEP * total, VIEWS_MIN):
+            model: Any = "equidistant" if kind == "fisheye" else "plumb_bob"
+            found = Calibration(name, *views[0].size, matrix, model, distortion)
+            return Fit(found, rms, views, [float(each) for each in errors], rejected)
+        rejected.append(
+            (
+                views[worst].name,
+                f"its error of {errors[worst]:.2f} px is over {limit:.2f} px, {OUTLIER} times the median",
+            )
+        )
+        views = views[:worst] + views[worst + 1 :]
+
+
+def _solve(views: list[View], kind: str) -> tuple[float, Floats, Floats, Floats]:
+    """RMS over all corners (px), matrix (3, 3), distortion, RMS of each view."""
+    size = views[0].size
+    if kind == "pinhole":
+        answer = cv2.calibrateCameraExtended(
+            [view.board.astype(np.float32) for view in views],
+            [view.corners.astype(np.float32).reshape(-1, 1, 2) for view in views],
+            size, np.eye(3), np.zeros(5),
+        )  # fmt: skip
+        matrix, distortion, errors = (np.asarray(answer[i], np.float64) for i in (1, 2, 7))
+        return float(answer[0]), matrix, distortion.ravel()[:5], errors.ravel()
+    # (1, N, …): with (N, 1, …) OpenCV 5's fisheye solver fails
+    boards = [view.board.reshape(1, -1, 3) for view in views]
+    corners = [view.corners.reshape(1, -1, 2) for view in views]
+    flags = cv2.CALIB_RECOMPUTE_EXTRINSIC | cv2.CALIB_FIX_SKEW
+    rounds = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-8)
+    rms, lens, bend, turns, shifts = cv2.fisheye.calibrate(
+        boards, corners, size, np.eye(3), np.zeros(4), flags=flags, criteria=rounds
+    )
+    each = []
+    for board, seen, turn, shift in zip(boards, corners, turns, shifts, strict=True):
+        again = cv2.fisheye.projectPoints(board, turn, shift, lens, bend)[0]
+        each.append(math.sqrt(float(np.mean(np.sum((again - seen) ** 2, axis=-1)))))
+    return float(rms), np.asarray(lens, np.float64), np.asarray(bend, np.float64).ravel(), np.array(each)
+
+
+def coverage(views: list[View], size: tuple[int, int]) -> NDArray[np.int64]:
+    """(rows, columns) corners seen in each cell of GRID."""
+    columns, rows = GRID
+    corners = np.concatenate([view.corners for view in views]) if views else np.zeros((0, 2))
+    counts, _, _ = np.histogram2d(
+        corners[:, 1], corners[:, 0], bins=(rows, columns), range=((0, size[1]), (0, size[0]))
+    )
+    return np.asarray(counts, np.int64)
+
+
+def map_of(counts: NDArray[np.int64]) -> str:
+    """The coverage as text: `.` nothing, then + for 1 to 9 corners, * up to 39, # for more."""
+    marks = np.array([".", "+", "*", "#"])[np.digitize(counts, [1, 10, 40])]
+    return "\n".join(" ".join(row) for row in marks)
+
+
+def holds(calibration: Calibration) -> float:
+    """The share of the picture in which the model means something: beyond its reach it was never fitted."""
+    limit = reach(calibration)
+    if not math.isfinite(limit):
+        return 1.0
+    c = calibration
+    edge = distorted(c, np.array([[limit, 0.0], [0.0, limit]])) - c.matrix[:2, 2]
+    x, y = np.meshgrid(np.arange(c.width) + 0.5 - c.matrix[0, 2], np.arange(c.height) + 0.5 - c.matrix[1, 2])
+    return float(((x / edge[0, 0]) ** 2 + (y / edge[1, 1]) ** 2 <= 1).mean())
+
+
+class Guide:
+    """For a live camera: which views are still wanted, and where to hold the board for the next."""
+
+    WANTED = 24
+    SPOTS = (("upper", "middle", "lower"), ("left", "centre", "right"))
+    NEAR = 0.25
+    """A board this large (share of the picture's area) is near."""
+    TILTED = 0.12
+    """Opposite sides of the board that differ by this share are tilted."""
+
+    def __init__(self) -> None:
+        self.views: list[View] = []
+        self.spots: Counter[tuple[int, int]] = Counter()
+        self.near = self.tilted = 0
+
+    def offer(self, view: View) -> bool:
+        """Take a view if it adds something."""
+        if any(same(view, each) for each in self.views):
+            return False
+        middle = view.corners.mean(0) / view.size
+        self.spots[min(int(middle[1] * 3), 2), min(int(middle[0] * 3), 2)] += 1
+        low, high = view.corners.min(0), view.corners.max(0)
+        self.near += bool(np.prod((high - low) / view.size) > self.NEAR)
+        self.tilted += _tilt(view) > self.TILTED
+        self.views.append(view)
+        return True
+
+    @property
+    def done(self) -> bool:
+        return len(self.views) >= self.WANTED and not self.wanted()
+
+    def wanted(self) -> list[str]:
+        """What is missing, the most useful first."""
+        down, across = self.SPOTS
+        missing = [
+            f"{down[row]} {across[column]}" for row in range(3) for column in range(3) if not self.spots[row, column]
+        ]
+        wishes = [f"hold the board in the {spot} of the picture" for spot in missing]
+        if self.near < 4:
+            wishes.insert(1 if wishes else 0, "bring it nearer, so that it fills a quarter of the picture")
+        if self.tilted < 6:
+            wishes.insert(1 if wishes else 0, "tilt it by 30 to 45 degrees, each time about another side")
+        return wishes
+
+    def advice(self) -> str:
+        wishes = self.wanted()
+        return f"{len(self.views)} views of {self.WANTED}: {wishes[0] if wishes else 'anywhere else'}"
+
+
+def watch(board: Board, pictures: Iterable[Image | None], tell: Callable[[str], None]) -> Iterator[View]:
+    """Guide somebody who holds a board before a live camera; yields views as they are taken, until there are enough."""
+    guide, said = Guide(), ""
+    for image in pictures:
+        look = "no picture" if image is None else find(board, f"view {len(guide.views) + 1}", image)
+        if not isinstance(look, str) and guide.offer(look):
+            yield look
+        if guide.done:
+            return
+        if (advice := guide.advice()) != said:
+            tell(advice)
+            said = advice
+
+
+def _spacing(board: Board, corners: Any) -> float:
+    """The least distance between neighbours on the board, px."""
+    grid = np.asarray(corners).reshape(board.down, board.across, 2)
+    steps = [np.linalg.norm(np.diff(grid, axis=axis), axis=-1).min() for axis in (0, 1)]
+    return float(min(steps))
+
+
+def _tilt(view: View) -> float:
+    """How much the opposite sides of a board differ in length, as a share."""
+    low, high = view.board.min(0), view.board.max(0)
+
+    def corner(x: float, y: float) -> Floats:
+        at = np.argmin(np.abs(view.board[:, :2] - (x, y)).sum(1))
+        return np.asarray(view.corners[at])
+
+    a, b = corner(low[0], low[1]), corner(high[0], low[1])
+    c, d = corner(low[0], high[1]), corner(high[0], high[1])
+
+    def unequal(one: Floats, other: Floats) -> float:
+        first, second = float(np.linalg.norm(one)), float(np.linalg.norm(other))
+        return abs(first - second) / max(first, second, 1e-9)
+
+    return max(unequal(a - b, c - d), unequal(a - c, b - d))

@@ -1,0 +1,92 @@
+"""The thrusters turned one at a time from a keyboard, through the link: the loop around `thrusters.Turning`."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable
+
+from rov.calibrate.thrusters import Turning, advice
+from rov.config import Config
+from rov.errors import UserError
+from rov.link.board import ThrusterLink
+from rov.motion.allocation import mixer
+from rov.motion.thrusters import NEUTRAL_US, SPAN_US
+
+RATE_HZ = 50.0
+READY_S = 10.0
+"""For the board to be heard, and then for its arming test."""
+HELP = "hold f: ahead, b: astern, gently; m: it begins to turn; Enter: the right one the right way; r: the wrong way;"
+
+
+def turn_all(config: Config, tell: Callable[[str], None], keys: int | None = None) -> list[str]:
+    """Turn every output by hand; returns what to change. `keys` is a file descriptor, the terminal by default. Whatever
+    happens, the board is disarmed at the end. Raises UserError when there is no terminal or the board will not arm."""
+    keys = sys.stdin.fileno() if keys is None else keys
+    if not os.isatty(keys):
+        raise UserError("turning thrusters needs a keyboard: somebody must hold a key; run it in a terminal")
+    outputs = len(mixer(config.vehicle.frame))
+    link = ThrusterLink(
+        config.link.port, config.link.baud, outputs, surface_pa=config.link.surface_pa, density=config.link.density
+    )
+    turning = Turning(outputs)
+    before = termios.tcgetattr(keys)
+    try:
+        _arm(link, outputs, tell)
+        tell(f"{HELP} 1 to {outputs}: that one turned; n: none; q: end")
+        tty.setcbreak(keys)
+        said = -1
+        while not turning.done:
+            now = time.monotonic_ns()
+            while select.select([keys], [], [], 0)[0]:
+                if not (read := os.read(keys, 1)):  # the terminal is gone
+                    turning.aborted = True
+                    break
+                turning.press(read.decode("ascii", "replace"), now)
+            for event in link.poll(now):
+                tell(f"{event.level}: {event.text}")
+            if not link.live:
+                raise UserError("the board no longer answers; nothing turns, start again")
+            if turning.output != said and not turning.done:
+                said = turning.output
+                tell(f"output {said + 1} of {outputs}")
+            link.send(turning.step(now, 1 / RATE_HZ), True, now)
+            time.sleep(1 / RATE_HZ)
+    finally:
+        termios.tcsetattr(keys, termios.TCSADRAIN, before)
+        now = time.monotonic_ns()
+        link.disarm(now)
+        link.send([0.0] * outputs, False, now)
+        link.close(now + 1_000_000)
+    bands = [
+        f"output {each.output} begins to turn at "
+        + " and ".join(f"{NEUTRAL_US + SPAN_US * start:.0f} us" for start in each.starts if start is not None)
+        for each in turning.verdicts
+        if any(start is not None for start in each.starts)
+    ]
+    ended = [f"ended after {len(turning.verdicts)} of {outputs}"] if turning.aborted else []
+    changes = advice(turning.verdicts)
+    return [*bands, *changes, *ended] if changes or turning.aborted else [*bands, "all thrusters are where they belong"]
+
+
+def _arm(link: ThrusterLink, outputs: int, tell: Callable[[str], None]) -> None:
+    """Hear the board and arm it, as the daemon does: only one that stops by itself is let loose."""
+    end, asked, refusal = time.monotonic() + READY_S, False, "it was not heard"
+    while not link.live:
+        now = time.monotonic_ns()
+        for event in link.poll(now):
+            tell(f"{event.level}: {event.text}")
+        if not asked:
+            refusal = link.arm(now)
+            asked = not refusal
+            end = time.monotonic() + READY_S if asked else end
+        elif not link.testing and not link.live:
+            raise UserError("the board failed its arming test; see above")
+        link.send([0.0] * outputs, asked, now)
+        if time.monotonic() > end:
+            raise UserError(f"the board at the link's port cannot be armed: {refusal or 'its test did not end'}")
+        time.sleep(1 / RATE_HZ)

@@ -1,0 +1,273 @@
+"""Commands that measure this vehicle: its camera, its port, the colour of its water, its thrusters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rov.cli import common
+from rov.cli.common import ConfigFile, configuration, console
+from rov.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, help="Measure this vehicle: camera, port, colours, thrusters.")
+
+VIDEO_LOOKS_HZ = 3.0
+"""Pictures per second of a video in which the board is looked for."""
+
+
+@app.command(
+    "camera",
+    epilog="Examples: `rov calibrate camera boards/ --board chessboard:8x6 --out calibration/camera.yaml`,"
+    " `rov calibrate camera pool.mp4 --board charuco:11x8:5X5_100 --square 30 --out camera.yaml`,"
+    " `rov calibrate camera /dev/video0 --board chessboard:9x6 --model fisheye --out camera.yaml`",
+)
+def camera(
+    source: Annotated[str, typer.Argument(help="A folder of pictures, a video, or a live camera (0, rtp://:5600, …).")],
+    board: Annotated[str, typer.Option(help="chessboard:8x6 (inner corners) or charuco:11x8[:5X5_100] (squares).")],
+    out: Annotated[Path, typer.Option(help="ROS camera_info YAML to write.")],
+    square: Annotated[
+        float, typer.Option(min=0.1, help="Side of a square, mm. Changes no result but distances.")
+    ] = 25.0,
+    model: Annotated[str, typer.Option(help="pinhole, fisheye or auto.")] = "pinhole",
+) -> None:
+    """Find a camera's focal length and distortion from views of a flat board. Works in air and in water; behind a dome
+    port the one in air holds in water too, behind a flat one go on with `rov calibrate port`."""
+    from rov.calibrate import camera as calibrate
+    from rov.vision import lens
+
+    if model not in ("pinhole", "fisheye", "auto"):
+        raise UserError(f"--model {model}: must be pinhole, fisheye or auto")
+    chosen = calibrate.parse_board(board, square)
+    views, rejected = _views(source, chosen)
+    kind: Any = model
+    with common.progress() as bar:
+        task = bar.add_task("fitting", total=None)
+        found = calibrate.fit(views, rejected, kind, out.stem, lambda: bar.advance(task))
+    c = found.calibration
+    print(f"rms: {found.rms:.3f} px over {len(found.views)} boards ({c.model}, {c.width}×{c.height})")
+    print(f"fx {c.matrix[0, 0]:.1f}  fy {c.matrix[1, 1]:.1f}  cx {c.matrix[0, 2]:.1f}  cy {c.matrix[1, 2]:.1f} px;"
+          f" {c.hfov_deg:.1f}° across, {lens.Lens(c).hfov_deg:.1f}° in the straight picture")  # fmt: skip
+    print("distortion " + " ".join(f"{each:.5f}" for each in c.distortion))
+    for name, why in found.rejected:
+        print(f"rejected {name}: {why}")
+    counts = calibrate.coverage(found.views, (c.width, c.height))
+    print("corners over the picture (. none, + some, * 10, # 40 and more):")
+    print(calibrate.map_of(counts))
+    if empty := int((counts == 0).sum()):
+        print(f"{empty} of {counts.size} parts of the picture never held the board: the fit is a guess there")
+    if (share := calibrate.holds(c)) < 0.99:
+        print(f"the model says nothing of the outer {1 - share:.0%} of the picture; --model fisheye may")
+    lens.save(c, out, [f"rms {found.rms:.3f} px over {len(found.views)} boards, {board}"])
+    print(f"{out}: set camera.calibration to it")
+
+
+@app.command(
+    "port",
+    epilog="Example: `rov calibrate port air.yaml --out water.yaml --gap 8 --glass 6`",
+)
+def port(
+    air: Annotated[Path, typer.Argument(help="The calibration in air.")],
+    out: Annotated[Path, typer.Option(help="ROS camera_info YAML to write.")],
+    gap: Annotated[float, typer.Option(min=0, help="From the lens's pupil to the port's inner face, mm.")] = 10.0,
+    glass: Annotated[float, typer.Option(min=0, help="Thickness of the port, mm.")] = 5.0,
+    glass_index: Annotated[float, typer.Option(min=1, max=2.5, help="1.49 acrylic, 1.585 polycarbonate.")] = 1.49,
+    water_index: Annotated[float, typer.Option(min=1, max=1.5, help="1.333 fresh, 1.339 sea.")] = 1.333,
+    distance: Annotated[float, typer.Option(min=0.05, help="Where the model shall be exact, m.")] = 2.0,
+) -> None:
+    """From a calibration in air, the one in water behind a flat port, by Snell's law. A dome needs none."""
+    from rov.calibrate.port import Port, behind
+    from rov.vision import lens
+
+    before = lens.load(air)
+    flat = Port(gap / 1e3, glass / 1e3, glass_index, water_index, distance)
+    found = behind(before, flat)
+    after = found.calibration
+    print(
+        f"fx {before.matrix[0, 0]:.1f} -> {after.matrix[0, 0]:.1f} px"
+        f" (× {after.matrix[0, 0] / before.matrix[0, 0]:.4f}),"
+        f" {before.hfov_deg:.1f}° -> {after.hfov_deg:.1f}° across"
+    )
+    print(f"against traced rays: {found.rms:.3f} px RMS, {found.worst:.3f} px at worst")
+    lens.save(
+        after, out, [f"in water behind a flat port, from {air.name}: {gap:g} mm, {glass:g} mm of n {glass_index:g}"]
+    )
+    print(f"{out}: set camera.calibration to it")
+
+
+@app.command("straighten", epilog="Example: `rov calibrate straighten camera.yaml reef.jpg boards/ --out straight/`")
+def straighten(
+    calibration: Annotated[Path, typer.Argument(help="ROS camera_info YAML.")],
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures, folders, videos.")],
+    out: Annotated[Path, typer.Option(help="Folder for the straight pictures.")],
+) -> None:
+    """Write pictures as the network sees them, to look at: what is straight in the world is straight in them."""
+    import cv2
+
+    from rov.vision import lens
+    from rov.vision.batch import Stills
+
+    made = lens.Lens(lens.load(calibration))
+    stills = Stills(pictures)
+    out.mkdir(parents=True, exist_ok=True)
+    number = 0
+    with common.progress() as bar:
+        task = bar.add_task("straightening", total=stills.total or None)
+        for still in stills:
+            number += 1
+            name = Path(still.name).name.replace("#", "_").replace(".", "_")
+            cv2.imwrite(str(out / f"{name}.jpg"), made.undistort(still.image))
+            bar.advance(task)
+    print(f"{number} pictures in {out}")
+
+
+@app.command(
+    "colour",
+    epilog="Examples: `rov calibrate colour dive.mcap --out colour.toml`,"
+    " `rov calibrate colour slate.jpg --patch 400,300,60,60 --depth 8 --out colour.toml`",
+)
+def colour(
+    source: Annotated[Path, typer.Argument(help="A dive (its depths are used), a video, a picture or a folder.")],
+    out: Annotated[Path, typer.Option(help="TOML to write.")],
+    patch: Annotated[str, typer.Option(help="x,y,width,height of something grey or white, in pixels.")] = "",
+    depth: Annotated[float, typer.Option(min=0, help="Depth in m, where the source does not say.")] = 0.0,
+) -> None:
+    """Find the white balance at depth: from a grey patch, or from the picture's average over a dive."""
+    from rov.calibrate import colour as calibrate
+    from rov.messages import VehicleState
+    from rov.offline.source import open_source
+    from rov.vision.batch import Stills
+    from rov.vision.footage import VIDEOS, Shot
+
+    where = calibrate.parse_patch(patch) if patch else None
+    measured = []
+    if source.suffix.lower() in VIDEOS | {".mcap"}:
+        opened = open_source(source)
+        with common.progress() as bar:
+            task = bar.add_task("measuring", total=opened.frames or None)
+            for item in opened.items:
+                if isinstance(item, Shot):
+                    bar.advance(task)
+                    if (gains := calibrate.measure(item.image, where)) is not None:
+                        measured.append((depth, gains))
+                elif isinstance(item.data, VehicleState) and item.data.depth_t is not None:
+                    depth = item.data.depth
+    else:
+        looks = (calibrate.measure(still.image, where) for still in Stills([source]))
+        measured = [(depth, gains) for gains in looks if gains is not None]
+    rows = calibrate.rows(measured)
+    for row in rows:
+        print(f"{row.depth_m:6.2f} m: blue × {row.blue:.3f}, green × {row.green:.3f}, red × {row.red:.3f}")
+    calibrate.write(
+        out, f"{source.name}, {'grey patch' if where else 'grey on average'}, {len(measured)} pictures", rows
+    )
+    print(f"{out}: set camera.colour to it")
+
+
+@app.command(
+    "thrusters",
+    epilog="Examples: `rov calibrate thrusters --points bench.csv --out calibration/thrusters.toml`,"
+    " `rov calibrate thrusters --turn`",
+)
+def thrusters(
+    points: Annotated[Path | None, typer.Option(help="CSV: pwm_us,force_n[,voltage_v,current_a].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Curve file to write, for vehicle.thrusters.")] = None,
+    voltage: Annotated[float, typer.Option(min=1, help="Of the battery, where the points do not say, V.")] = 16.0,
+    turn: Annotated[bool, typer.Option("--turn", help="Turn each by hand, out of the way of fingers.")] = False,
+    config: ConfigFile = None,
+) -> None:
+    """Fit the thrust curve to measured points, or turn the thrusters one at a time to find order, direction and dead
+    band. While turning a key must be held; letting go stops, q ends everything."""
+    if turn == (points is not None):
+        raise UserError("say either --points FILE.csv with --out, or --turn")
+    if turn:
+        from rov.calibrate.turning import turn_all
+
+        sentences = turn_all(configuration(config), lambda text: console.print(text, highlight=False))
+        for sentence in sentences:
+            print(sentence)
+        return
+    if points is None or out is None:
+        raise UserError("--points needs --out, the curve file to write")
+    from rov.assets import find
+    from rov.calibrate import thrusters as calibrate
+    from rov.motion.thrusters import load
+
+    published = load(find("calibration/t200.toml"), 4)
+    measured = calibrate.read_points(points)
+    with common.progress() as bar:
+        bar.add_task("fitting", total=None)
+        fits = calibrate.fit(measured, voltage, published.current)
+    table = Table("V", "points", "dead band us", "full astern N", "full ahead N", "RMS N", "worst N")
+    for each in fits:
+        low, high = each.dead_us
+        table.add_row(f"{each.table.voltage_v:g}", str(each.points), f"{low:.0f} to {high:.0f}",
+                      f"{each.table.force_n[0]:.1f}", f"{each.table.force_n[-1]:.1f}",
+                      f"{each.rms_n:.2f}", f"{each.worst_n:.2f}")  # fmt: skip
+    Console().print(table)
+    worst = max(each.rms_n for each in fits)
+    assumed = "" if any(point.current_a is not None for point in measured) else "; currents are a T200's"
+    calibrate.write(
+        out, f"{points.name}, {len(measured)} points, gradient descent, RMS error {worst:.2f} N{assumed}", fits
+    )
+    load(out, 4)  # what the pilot will do with it
+    print(f"{out}: set vehicle.thrusters to it")
+
+
+def _views(source: str, board: Any) -> tuple[list[Any], list[tuple[str, str]]]:
+    """The views of the board in a folder, a video or before a live camera, and what was rejected."""
+    from rov.calibrate.camera import find, sift, watch
+    from rov.vision.camera import Camera, Settings, parse_source
+    from rov.vision.footage import VIDEOS, Video, images_in, read_image
+
+    path = Path(source)
+    if path.is_dir():
+        looks = []
+        files = images_in(path)
+        if not files:
+            raise UserError(f"{path}: holds no pictures")
+        with common.progress() as bar:
+            for file in bar.track(files, description="looking for the board"):
+                try:
+                    looks.append((file.name, find(board, file.name, read_image(file))))
+                except UserError as error:
+                    looks.append((file.name, str(error)))
+        return sift(looks, moving=False)
+    if path.suffix.lower() in VIDEOS:
+        video = Video(path)
+        every = max(1, round(video.fps / VIDEO_LOOKS_HZ))
+        looks = []
+        with common.progress() as bar:
+            task = bar.add_task("looking for the board", total=video.declared or None)
+            for shot in video.shots():
+                bar.advance(task)
+                if shot.frame_id % every == 0:
+                    name = f"frame {shot.frame_id}"
+                    looks.append((name, find(board, name, shot.image)))
+        return sift(looks, moving=True)
+    if not source.isdecimal() and "/" not in source and ":" not in source:
+        raise UserError(f"{source}: no such folder")
+    live = Camera(parse_source(source), Settings())
+
+    def pictures() -> Any:
+        last = -1
+        while not live.hopeless:
+            shot = live.latest(last, timeout_s=0.5)
+            for event in live.events():
+                console.print(f"{event.level}: {event.text}", highlight=False)
+            if shot is not None:
+                last = shot.frame_id
+            yield None if shot is None else shot.image
+
+    views: list[Any] = []
+    console.print("Ctrl-C ends early and fits what there is", highlight=False)
+    try:
+        views.extend(watch(board, pictures(), lambda text: console.print(text, highlight=False)))
+    except KeyboardInterrupt:
+        console.print(f"ended with {len(views)} views", highlight=False)
+    finally:
+        live.close()
+    return sift([(view.name, view) for view in views], moving=False)

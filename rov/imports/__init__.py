@@ -1,0 +1,1 @@
+"""Dives that others recorded: an autopilot's log and a video become one of ours."""

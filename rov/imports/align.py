@@ -1,0 +1,214 @@
+"""When a video began in a log's time: what the picture does against what the gyro and the depth sensor felt.
+
+A vehicle that turns right sees the world move left, one whose nose goes up sees it move down, one that sinks sees it
+move up. So the motion of the whole picture correlates with yaw rate, pitch rate and sinking, at one offset only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import correlate
+
+from rov.errors import UserError
+from rov.messages import VehicleState
+from rov.vision.footage import Shot
+
+Floats = NDArray[np.float64]
+
+WIDTH = 320
+"""Pictures are looked at this wide: shifts of a tenth of a pixel are still found, and noise is not."""
+FEATURES = 150
+STEP_S = 0.05
+"""Of the common time grid; the peak is found between its points."""
+DRIFT_S = 8.0
+"""What changes more slowly than this says nothing of when."""
+OVERLAP_S = 5.0
+"""Video and log must share this much, or half of the shorter, whichever is more."""
+APART_S = 1.5
+"""Another peak is one at least this far away."""
+CONFIDENCE_MIN = 0.15
+CORRELATION_MIN = 0.6
+"""Below either, the answer is a guess, and none is given. A clip and a log that have nothing to do with each other were
+seen to reach a correlation of 0.48 somewhere, where the vehicle stood still but for one push."""
+GAP_S = 0.5
+"""Between two samples further apart nothing is known."""
+QUIET = 0.01
+"""A rate (rad/s) or sinking (m/s) whose spread is below this is noise."""
+TINY = 1e-12
+
+
+class Motion(NamedTuple):
+    """The picture's own motion: at `t` (N,) s from the video's start, widths of the picture per s to the right and
+    down; NaN where nothing could be followed."""
+
+    t: Floats
+    right: Floats
+    down: Floats
+
+
+class Alignment(NamedTuple):
+    """The video's first picture was taken `offset_s` after the log's first state. `confidence` 0..1 compares the peak
+    with the next best elsewhere; `correlation` is the yaw's there. `lags` and `scores` are for the plot."""
+
+    offset_s: float
+    confidence: float
+    correlation: float
+    lags: Floats
+    scores: Floats
+
+
+def motion(shots: Iterable[Shot], progress: Callable[[], None] = lambda: None) -> Motion:
+    """Follow corners from picture to picture: the median of their shifts is the picture's."""
+    t, right, down = [], [], []
+    before: NDArray[np.uint8] | None = None
+    before_t = 0
+    for shot in shots:
+        progress()
+        height = max(1, round(shot.image.shape[0] * WIDTH / shot.image.shape[1]))
+        small = cv2.resize(shot.image, (WIDTH, height), interpolation=cv2.INTER_AREA)
+        grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8)
+        if before is not None and shot.t > before_t:
+            x, y = _shift(before, grey)
+            dt = (shot.t - before_t) / 1e9
+            t.append((shot.t + before_t) / 2e9)
+            right.append(x / WIDTH / dt)
+            down.append(y / WIDTH / dt)
+        before, before_t = grey, shot.t
+    return Motion(np.array(t), np.array(right), np.array(down))
+
+
+def _shift(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> tuple[float, float]:
+    """Pixels to the right and down; NaN when too few corners agree."""
+    corners = cv2.goodFeaturesToTrack(before, FEATURES, 0.01, 6)
+    if corners is None or len(corners) < 8:
+        return math.nan, math.nan
+    moved, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, np.empty_like(corners), winSize=(15, 15))
+    good = found.ravel() == 1
+    if good.sum() < 8:
+        return math.nan, math.nan
+    x, y = np.median((moved - corners).reshape(-1, 2)[good], axis=0)
+    return float(x), float(y)
+
+
+def align(seen: Motion, states: list[VehicleState]) -> Alignment:
+    """Find the offset. Raises UserError when nothing moves, or no offset stands out."""
+    if len(seen.t) < 2 or len(states) < 2:
+        raise UserError("too few pictures or states to align by; say --offset SECONDS")
+    log_t = np.array([(state.t - states[0].t) / 1e9 for state in states])
+    depth_t, depth = _depths(states)
+    sinking = np.gradient(depth, depth_t) if len(depth_t) > 2 else np.zeros(0)
+    pairs = [
+        (-seen.right, log_t, np.array([state.rates[2] for state in states])),
+        (seen.down, log_t, np.array([state.rates[1] for state in states])),
+        (-seen.down, depth_t, sinking),
+    ]
+    end = math.ceil(max(log_t[-1], depth_t[-1] if len(depth_t) else 0.0) / STEP_S)
+    grid_seen, grid_log = np.arange(math.ceil(seen.t[-1] / STEP_S) + 1) * STEP_S, np.arange(end + 1) * STEP_S
+    least = max(OVERLAP_S, min(grid_seen[-1], grid_log[-1]) / 2) / STEP_S
+    total: Floats | None = None
+    first: Floats | None = None
+    for picture, t, felt in pairs:
+        if len(felt) < 3 or np.nanstd(felt) < QUIET or not np.isfinite(picture).any():
+            continue
+        rho, shared = correlation(_even(seen.t, picture, grid_seen), _even(t, felt, grid_log))
+        rho[shared < least] = 0.0
+        # Fisher's transformation: what a correlation over so many samples is worth against chance
+        worth = np.asarray(np.arctanh(rho.clip(-0.999, 0.999)) * np.sqrt(np.maximum(shared, 0)), np.float64)
+        total = worth if total is None else total + np.maximum(worth, 0.0)
+        first = rho if first is None else first
+    if total is None or first is None:
+        raise UserError("the vehicle of the log hardly moves: nothing to align by; say --offset SECONDS")
+    lags = np.asarray((np.arange(len(total)) - (len(grid_seen) - 1)) * STEP_S, np.float64)
+    best = int(np.argmax(total))
+    elsewhere = total[np.abs(lags - lags[best]) > APART_S]
+    second = float(max(elsewhere.max(), 0.0)) if len(elsewhere) else 0.0
+    confidence = max(0.0, 1.0 - second / max(float(total[best]), TINY))
+    found = Alignment(float(lags[best]) + _between(total, best) * STEP_S, confidence, float(first[best]), lags, total)
+    if found.confidence < CONFIDENCE_MIN or max(found.correlation, 0.0) < CORRELATION_MIN:
+        raise UserError(
+            f"the picture's motion does not show where in the log it belongs (best guess {found.offset_s:.2f} s, "
+            f"correlation {found.correlation:.2f}, confidence {found.confidence:.2f}); say --offset SECONDS"
+        )
+    return found
+
+
+def correlation(seen: Floats, felt: Floats) -> tuple[Floats, Floats]:
+    """Pearson's correlation of two evenly sampled series at every lag, and how many samples they share there; NaN is
+    nothing known. Element i: `seen` begins i − (len(seen) − 1) samples after `felt`."""
+    known_a, known_b = np.isfinite(seen).astype(float), np.isfinite(felt).astype(float)
+    a, b = np.where(known_a > 0, seen, 0.0), np.where(known_b > 0, felt, 0.0)
+    n, sum_a, sum_b, aa, bb, ab = (
+        correlate(y, x, method="fft")
+        for x, y in (
+            (known_a, known_b), (a, known_b), (known_a, b), (a * a, known_b), (known_a, b * b), (a, b),
+        )
+    )  # fmt: skip
+    n = np.maximum(n.round(), 1e-9)
+    var_a, var_b = aa - sum_a**2 / n, bb - sum_b**2 / n
+    floor_a, floor_b = TINY + 1e-3 * (a * a).sum(), TINY + 1e-3 * (b * b).sum()
+    rho = (ab - sum_a * sum_b / n) / np.sqrt(np.maximum(var_a, floor_a) * np.maximum(var_b, floor_b))
+    return np.asarray(rho.clip(-1, 1)), n
+
+
+def plot(seen: Motion, states: list[VehicleState], found: Alignment, path: Path) -> None:
+    """A picture of why: the score over all offsets, and yaw as the camera saw it and the gyro felt it."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    score, yaw = figure.subplots(2, 1)
+    score.plot(found.lags, found.scores, lw=0.8)
+    score.axvline(found.offset_s, color="tab:red", lw=0.8)
+    score.set_xlabel("offset of the video in the log, s")
+    score.set_ylabel("score")
+    score.set_title(f"offset {found.offset_s:.2f} s, confidence {found.confidence:.2f}")
+    t = np.array([(state.t - states[0].t) / 1e9 for state in states])
+    rate = np.array([state.rates[2] for state in states])
+    shown = (t > found.offset_s - 5) & (t < found.offset_s + seen.t[-1] + 5)
+    yaw.plot(t[shown], rate[shown], label="gyro, rad/s", lw=0.9)
+    scale = float(np.nanstd(rate[shown]) / max(float(np.nanstd(seen.right)), TINY)) if shown.any() else 1.0
+    yaw.plot(seen.t + found.offset_s, -seen.right * scale, label="picture, scaled", lw=0.9)
+    yaw.set_xlabel("s in the log")
+    yaw.legend()
+    figure.savefig(path, dpi=100)
+
+
+def _depths(states: list[VehicleState]) -> tuple[Floats, Floats]:
+    """(s from the first state, m) of every new depth."""
+    found: dict[int, float] = {state.depth_t: state.depth for state in states if state.depth_t is not None}
+    times = sorted(found)
+    return np.array([(t - states[0].t) / 1e9 for t in times]), np.array([found[t] for t in times])
+
+
+def _even(t: Floats, values: Floats, grid: Floats) -> Floats:
+    """On an even grid, without what drifts; NaN in gaps."""
+    good = np.isfinite(values)
+    if good.sum() < 2:
+        return np.full(len(grid), np.nan)
+    t, values = t[good], values[good]
+    even = np.interp(grid, t, values)
+    after = np.searchsorted(t, grid).clip(1, len(t) - 1)
+    known = (grid >= t[0]) & (grid <= t[-1]) & (t[after] - t[after - 1] <= max(GAP_S, 3 * float(np.median(np.diff(t)))))
+    window = np.ones(max(3, round(DRIFT_S / STEP_S)))
+    slow = np.convolve(np.where(known, even, 0.0), window, "same") / np.maximum(
+        np.convolve(known.astype(float), window, "same"), 1.0
+    )
+    return np.asarray(np.where(known, even - slow[: len(even)], np.nan))
+
+
+def _between(score: Floats, best: int) -> float:
+    """Where the peak is between the samples beside it, −0.5..0.5: the top of the parabola through three."""
+    if not 0 < best < len(score) - 1:
+        return 0.0
+    left, top, right = score[best - 1 : best + 2]
+    bend = left - 2 * top + right
+    return float(np.clip((left - right) / (2 * bend), -0.5, 0.5)) if bend < 0 else 0.0

@@ -1,0 +1,76 @@
+"""White balance at depth: what each channel is multiplied by before the network looks, as `rov calibrate colour` found.
+
+Water takes red first, and more of it with every metre: the file has one row per depth, and between them it is
+interpolated. A picture whose depth is unknown gets the shallowest row: it changes least.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+
+from rov.errors import UserError
+from rov.vision.footage import Image
+
+GAIN_MAX = 4.0
+"""A channel that would need more holds no picture any more, only noise."""
+DEPTH_STEP_M = 0.1
+"""The balance changes in steps of this; below it a picture's 256 levels hardly differ."""
+
+
+class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the channels are multiplied by at one depth."""
+
+    depth_m: float
+    blue: float
+    green: float
+    red: float
+
+
+class BalanceFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A colour calibration."""
+
+    source: str
+    balance: tuple[Row, ...]
+
+
+class Balance:
+    """Applies a colour calibration."""
+
+    def __init__(self, rows: tuple[Row, ...]):
+        self.depths = np.array([row.depth_m for row in rows])
+        self.gains = np.array([[row.blue, row.green, row.red] for row in rows])
+        self._table: tuple[float, Image] | None = None
+
+    def gain(self, depth: float | None) -> list[float]:
+        """Blue, green, red."""
+        at = self.depths[0] if depth is None else depth
+        return [float(np.interp(at, self.depths, self.gains[:, channel])) for channel in range(3)]
+
+    def apply(self, image: Image, depth: float | None) -> Image:
+        """The balanced picture."""
+        step = round((self.depths[0] if depth is None else depth) / DEPTH_STEP_M) * DEPTH_STEP_M
+        if self._table is None or self._table[0] != step:
+            levels = np.arange(256)[:, None] * np.array(self.gain(step))
+            self._table = step, np.asarray(levels.round().clip(0, 255).reshape(1, 256, 3), np.uint8)
+        return np.asarray(cv2.LUT(image, self._table[1]), np.uint8)
+
+
+def load(path: Path) -> Balance:
+    """Read a colour calibration. Raises UserError with what is wrong."""
+    try:
+        file = msgspec.toml.decode(path.read_bytes(), type=BalanceFile)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except msgspec.DecodeError as error:
+        raise UserError(f"{path}: {error}") from None
+    rows = file.balance
+    if not rows or any(b.depth_m <= a.depth_m for a, b in zip(rows, rows[1:], strict=False)):
+        raise UserError(f"{path}: needs one [[balance]] per depth_m, from the shallowest down")
+    for row in rows:
+        if not all(1 / GAIN_MAX <= gain <= GAIN_MAX for gain in (row.blue, row.green, row.red)):
+            raise UserError(f"{path}: at {row.depth_m:g} m: gains must be {1 / GAIN_MAX:g} to {GAIN_MAX:g}")
+    return Balance(rows)

@@ -1,0 +1,158 @@
+"""The install script: into an empty image, again without a change, and dry. Run with the real bash and files."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What the script stands in; units are as small as can be."""
+    folder = tmp_path / "checkout"
+    (folder / "systemd").mkdir(parents=True)
+    shutil.copy(ROOT / "systemd" / "install", folder / "systemd")
+    for name, text in (
+        ("rov.service", "[Service]\nExecStart=/opt/rov/.venv/bin/rov run\n"),
+        ("99-rov.rules", "# none\n"),
+    ):
+        real = ROOT / "systemd" / name
+        (folder / "systemd" / name).write_text(real.read_text() if real.exists() else text)
+    for name in ("rover.toml", "constraints.txt", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def install(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = os.environ["PATH"]
+    command = [str(checkout / "systemd" / "install"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env={"PATH": path})
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_an_image_gets_all_and_the_second_time_nothing(checkout: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.mkdir()
+    first = install(checkout, "--root", str(image), "--no-venv")
+    assert first.returncode == 0, first.stderr
+    there = files(image)
+    for name in (
+        "etc/sysusers.d/rov.conf",
+        "etc/udev/rules.d/99-rov.rules",
+        "etc/security/limits.d/99-rov.conf",
+        "etc/systemd/journald.conf.d/rov.conf",
+        "etc/systemd/system/rov.service",
+        "etc/rov/rover.toml",
+    ):
+        assert name in there, name
+    wants = image / "etc/systemd/system/multi-user.target.wants/rov.service"
+    assert os.readlink(wants) == "/etc/systemd/system/rov.service"
+    assert b"rtprio   50" in there["etc/security/limits.d/99-rov.conf"]
+    (image / "etc/rov/rover.toml").write_text("mine")
+    again = install(checkout, "--root", str(image), "--no-venv")
+    assert again.returncode == 0 and ": written" not in again.stdout
+    assert (image / "etc/rov/rover.toml").read_text() == "mine"
+
+
+def test_a_dry_run_touches_nothing(checkout: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.mkdir()
+    told = install(checkout, "--root", str(image), "--dry-run")
+    assert told.returncode == 0, told.stderr
+    assert files(image) == {} and not list(image.iterdir())
+    for words in (
+        "would write: /etc/udev/rules.d/99-rov.rules",
+        "would write: /etc/rov/rover.toml",
+        "-m venv --system-site-packages /opt/rov/.venv",
+        "pip install --quiet --upgrade -c /opt/rov/constraints.txt",
+    ):
+        assert words in told.stdout
+
+
+def test_a_jetson_keeps_nvidias_torch(checkout: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    (image / "etc").mkdir(parents=True)
+    (image / "etc/nv_tegra_release").write_text("# R36 (release), REVISION: 4.3\n")
+    told = install(checkout, "--root", str(image), "--dry-run", "--torch", "/tmp/torch-2.8.whl")
+    assert told.returncode == 0, told.stderr
+    assert "pip install --quiet -c /opt/rov/constraints.txt /tmp/torch-2.8.whl" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--rot", "/"], "--rot: not known"), (["--root", "/nowhere/at/all"], "no such folder")],
+)
+def test_what_is_wrong_is_one_sentence(arguments: list[str], words: str, checkout: Path) -> None:
+    told = install(checkout, *arguments)
+    assert told.returncode == 2 and words in told.stderr and told.stderr.count("\n") == 1
+
+
+def test_a_checkout_without_its_unit_is_refused(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "systemd" / "rov.service").unlink()
+    told = install(checkout, "--root", str(tmp_path), "--no-venv")
+    assert told.returncode == 2 and "rov.service is missing" in told.stderr
+    assert not (tmp_path / "etc").exists()
+
+
+def test_help_shows_how(checkout: Path) -> None:
+    told = install(checkout, "--help")
+    assert told.returncode == 0 and "--dry-run" in told.stdout and "--torch WHEEL" in told.stdout
+
+
+CODE = re.compile(r"[a-z]+(_[a-z]+)*")
+SPEAKERS = {"Event", "News", "_event", "_alarm", "_say", "say", "_change"}
+LEVELS = {"info", "warning", "alarm"}
+
+
+def codes() -> dict[str, Path]:
+    """Every event's code in the source, and a file that has it: by the names of the functions that say events, and the
+    tables whose rows begin with a level."""
+    found: dict[str, Path] = {}
+    for path in sorted((ROOT / "rov").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            texts: list[ast.expr | None] = []
+            if isinstance(node, ast.Call):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                texts = [*(node.args if name in SPEAKERS else []), *(k.value for k in node.keywords if k.arg == "code")]
+            elif isinstance(node, ast.Dict):
+                for key, row in zip(node.keys, node.values, strict=True):
+                    if (
+                        isinstance(row, ast.Tuple)
+                        and isinstance(row.elts[0], ast.Constant)
+                        and row.elts[0].value in LEVELS
+                    ):
+                        texts.append(key)
+            for text in texts:
+                if isinstance(text, ast.Constant) and isinstance(text.value, str) and CODE.fullmatch(text.value):
+                    found[text.value] = path
+    return {code: path for code, path in found.items() if code not in LEVELS}
+
+
+def test_the_manual_explains_every_event() -> None:
+    manual = (ROOT / "systemd" / "README.md").read_text()
+    said = codes()
+    assert {"leak", "tilted", "gave_up", "heat_near", "camera_lost", "arming_failed", "warm"} <= set(said)
+    missing = {code: str(path) for code, path in said.items() if f"`{code.removesuffix('_over')}`" not in manual}
+    assert not missing, f"systemd/README.md §6 does not explain {missing}"
+
+
+def test_the_manual_names_every_line_of_the_check_list() -> None:
+    manual = (ROOT / "systemd" / "README.md").read_text().partition("## 4.")[2].partition("## 5.")[0]
+    tree = ast.parse((ROOT / "rov" / "predive.py").read_text())
+    lines = {
+        node.args[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Finding", "_usable")
+        if node.args and isinstance(node.args[0], ast.Constant)
+    } | {"perception", "recording"}
+    assert len(lines) > 12
+    assert not {line for line in lines if str(line) not in manual}
