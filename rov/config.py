@@ -53,7 +53,8 @@ class Camera(Section):
     """The camera and its optics."""
 
     source: str = Field("0", min_length=1, json_schema_extra=RESTART)
-    """0, /dev/video0, [loop:]dive.mp4, rtp://:5600, rtsp://…, http://… or pipe:WIDTHxHEIGHT:COMMAND."""
+    """0, /dev/video0, [loop:]dive.mp4, rtp://:5600, rtsp://…, http://…, pipe:WIDTHxHEIGHT:COMMAND, or
+    process:COMMAND, which takes camerad's place."""
     width: int = Field(0, ge=0, le=16384, json_schema_extra=RESTART)
     """Asked of the camera, in pixels; 0 leaves it to the camera."""
     height: int = Field(0, ge=0, le=16384, json_schema_extra=RESTART)

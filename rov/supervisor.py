@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -68,9 +69,10 @@ LAST = "recorderd"
 class Running:
     """A child and its history."""
 
-    def __init__(self, child: Child, arguments: list[str]):
+    def __init__(self, child: Child, arguments: list[str], peer: list[str] | None = None):
+        """`peer`: a command that takes its place; it gets the same arguments, and speaks the same messages."""
         self.child = child
-        self.command = [sys.executable, "-m", f"rov.{child.name}", *arguments]
+        self.command = [*(peer or [sys.executable, "-m", f"rov.{child.name}"]), *arguments]
         self.starts: deque[float] = deque(maxlen=STARTS_MAX)
         self.process: subprocess.Popen[bytes] | None = None
         self.given_up = False
@@ -106,6 +108,7 @@ def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
     at_terminal = os.isatty(0)
     # SIGHUP asks to read the configuration again, unless it says that the terminal we were started from is gone.
     signal.signal(signal.SIGHUP, lambda *_: (stopped if at_terminal and not os.isatty(0) else asked).set())
+    peers = {"camerad": peer_of(config.camera.source)}
     refuse_taken(config.bus.public)
     refuse_taken(config.bus.commands)
     gate = gate_of(config.bus.keys)
@@ -114,7 +117,7 @@ def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
         mail, pub, pilot = inbox("public", root), Pub("supervisor", root), Sub(PilotStatus, root)
         saved, tunings = Saved(config_path, config, root), Sub(Tuning, root)
         arguments = [str(saved.running_path), str(root), str(os.getpid())]
-        children = {child.name: Running(child, arguments) for child in CHILDREN}
+        children = {child.name: Running(child, arguments, peers.get(child.name)) for child in CHILDREN}
         failed = False
 
         def say(level: Literal["info", "warning", "alarm"], code: str, text: str) -> None:
@@ -193,6 +196,17 @@ def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
         pilot.close()
         tunings.close()
     return 1 if failed else 0
+
+
+def peer_of(source: str) -> list[str] | None:
+    """The command of a camera source `process:COMMAND`, which takes camerad's place; None for the sources it reads.
+    Raises UserError."""
+    if not source.startswith("process:"):
+        return None
+    try:
+        return shlex.split(source.removeprefix("process:"))
+    except ValueError as error:
+        raise UserError(f"camera.source = {source}: the command cannot be split into words: {error}") from None
 
 
 def _stop(children: dict[str, Running], relay: Callable[[], None]) -> None:

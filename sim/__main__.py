@@ -134,11 +134,8 @@ def dive(
     from rov.cli.common import configuration, curve, detector, progress
     from rov.offline.report import write
     from sim.dive import dive as run
-    from sim.world import WorldError, load, realise
+    from sim.world import load, realise
 
-    width, _, height = size.partition("x")
-    if not (width.isdecimal() and height.isdecimal() and 16 <= int(width) <= 4096 and 16 <= int(height) <= 4096):
-        raise WorldError(f"--size {size}: is WIDTHxHEIGHT in pixels, 16 to 4096 each")
     settings = configuration(config, setting)
     place = realise(load(world), seed)
     with progress() as bar:
@@ -150,7 +147,7 @@ def dive(
             curve(settings),
             out,
             seconds=seconds,
-            size=(int(width), int(height)),
+            size=_size(size),
             overlay=overlay,
             progress=lambda text: bar.update(task, advance=1, description=text),
         )
@@ -162,6 +159,35 @@ def dive(
     )
     if result.interrupted:
         raise typer.Exit(130)
+
+
+@app.command(epilog="Examples: `python -m sim run pool`, `python -m sim run pool --daemon --sail --out out/`")
+def run(
+    world: Annotated[str, typer.Argument(help="A world of sim/worlds, or a file.")],
+    seed: Annotated[int, typer.Option(help="The same seed, the same world.")] = 0,
+    size: Annotated[str, typer.Option(help="Of the pictures, WIDTHxHEIGHT.")] = "320x240",
+    daemon: Annotated[bool, typer.Option("--daemon", help="Start `rov run` as well.")] = False,
+    sail: Annotated[bool, typer.Option("--sail", help="Command it through the world's course, then stop.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the dives that --daemon records.")] = Path("dives"),
+    config: ConfigFile = None,
+    setting: Settings = None,
+) -> None:
+    """The sea for a daemon that cannot tell: a thruster board on a pty, and the camera in camerad's place."""
+    from rov.cli.common import configuration, console
+    from sim.live import run as live
+    from sim.world import load, realise
+
+    place, settings = realise(load(world), seed), configuration(config, setting)
+    folder = out if daemon or sail else None
+    raise typer.Exit(live(place, settings, _size(size), folder=folder, sail=sail, tell=console.print))
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Width and height in px."""
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and 16 <= int(width) <= 4096 and 16 <= int(height) <= 4096):
+        raise UserError(f"--size {text}: is WIDTHxHEIGHT in pixels, 16 to 4096 each")
+    return int(width), int(height)
 
 
 def main() -> NoReturn:

@@ -19,10 +19,10 @@ import sys
 import time
 import tty
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, Protocol, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,28 @@ TICK_S = 0.005
 """Pace of the firmware on the real clock; what arrives is taken at once."""
 STEP_S = 0.005
 """Longest step of the vehicle's motion."""
+
+
+class Afloat(Protocol):
+    """A vehicle that a board sits in: the simple one here, or the water's (`sim.ship`)."""
+
+    mixer: Floats
+    """(motors, 6)."""
+
+    @property
+    def speed(self) -> Floats:
+        """(6,) along and about the body's axes, m/s and rad/s."""
+
+    @property
+    def attitude(self) -> Floats:
+        """(3,) roll, pitch, yaw in rad."""
+
+    @property
+    def depth(self) -> float:
+        """m."""
+
+    def step(self, outputs: Floats, volts: float | None, dt: float) -> None:
+        """Move on by `dt` s with these motor outputs −1..1."""
 
 
 class Vessel:
@@ -117,8 +139,16 @@ class Applied(NamedTuple):
 class Board:
     """The firmware, by its contract, and the vehicle it sits in."""
 
-    def __init__(self, frame: str = "vectored_6dof", *, depth: float = 1.0, noise: bool = True, seed: int = 0):
-        self.vessel = Vessel(frame, thrusters.load(find("calibration/t200.toml"), cells=4), depth)
+    def __init__(
+        self,
+        frame: str = "vectored_6dof",
+        *,
+        depth: float = 1.0,
+        noise: bool = True,
+        seed: int = 0,
+        vessel: Afloat | None = None,
+    ):
+        self.vessel: Afloat = vessel or Vessel(frame, thrusters.load(find("calibration/t200.toml"), cells=4), depth)
         self.motors = self.vessel.mixer.shape[0]
         self.groups = -(-self.motors // GROUP)
         self.random = random.Random(seed)
@@ -425,6 +455,8 @@ def obey(text: str, board: Board, line: Line, pty: Pty) -> str:
         board.leak = bool(value)
     elif name in ("watchdog_ms", "hull_kpa", "hull_c"):
         setattr(board, name, value)
+    elif not isinstance(board.vessel, Vessel):
+        return f"{name!r} is not known, or not of a vehicle in the water"
     elif name == "depth":
         board.vessel.depth = value
     elif name in ("roll", "pitch", "yaw"):
@@ -434,8 +466,10 @@ def obey(text: str, board: Board, line: Line, pty: Pty) -> str:
     return ""
 
 
-def serve(board: Board, line: Line, pty: Pty, record: TextIO | None) -> None:
-    """Run on the real clock until interrupted."""
+def serve(
+    board: Board, line: Line, pty: Pty, record: TextIO | None, turn: Callable[[int], None] = lambda _: None
+) -> None:
+    """Run on the real clock until interrupted; `turn` is called with the time, ns, after each step."""
     stdin = [sys.stdin.fileno()]
     typed = b""
     while True:
@@ -448,6 +482,7 @@ def serve(board: Board, line: Line, pty: Pty, record: TextIO | None) -> None:
                     print(problem, file=sys.stderr, flush=True)
         t = time.monotonic_ns()
         pty.write(line.carry(board.step(t, pty.read()), t))
+        turn(t)
         if record is not None:
             while board.applied:
                 record.write(json.dumps(board.applied.popleft()._asdict()) + "\n")

@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rov.messages import VehicleState
+from rov.motion.allocation import mixer
 from sim import sensors, vehicle
+from sim.parameters import load
 from sim.vehicle import DT, State, Water
 from sim.world import Place
+
+Floats = NDArray[np.float64]
 
 CLEARANCE_M = 0.25
 """From the middle of the vehicle to a wall: half its length."""
@@ -40,13 +46,41 @@ class Ship:
         low_n, high_n, low_e, high_e = place.walls
         self.low = torch.tensor([low_n + CLEARANCE_M, low_e + CLEARANCE_M, -math.inf], dtype=torch.float64)
         self.high = torch.tensor([high_n - CLEARANCE_M, high_e - CLEARANCE_M, math.inf], dtype=torch.float64)
+        self.mixer = mixer(load(name).frame)
+        self.behind_s = 0.0
         self.suite = sensors.Suite()
         self.memory = sensors.switch_on(self.suite, self.state, self.water, self.random)
         self.readings, self.memory = sensors.sense(self.suite, self.state, self.water, self.memory, self.random)
 
     @property
     def motors(self) -> int:
-        return self.model.effect.shape[1]
+        return len(self.mixer)
+
+    # ---- as a thruster board has it: what its own instruments say ----------------------------------------------
+
+    @property
+    def attitude(self) -> Floats:
+        """(3,) roll, pitch, yaw in rad."""
+        return self.readings.attitude[0].numpy()
+
+    @property
+    def speed(self) -> Floats:
+        """(6,) of which only the rates are measured; rad/s."""
+        return np.concatenate([np.zeros(3), self.readings.rates[0].numpy()])
+
+    @property
+    def depth(self) -> float:
+        """m."""
+        return float(self.readings.depth[0])
+
+    def step(self, outputs: Floats, volts: float | None, dt: float) -> None:
+        """Move on by `dt` s, in whole intervals of DT; the rest waits. Its battery is its own: `volts` is not used."""
+        self.behind_s += dt
+        while self.behind_s >= DT:
+            self.behind_s -= DT
+            self.advance(outputs.tolist())
+
+    # ---- as the water has it -----------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def advance(self, commands: Sequence[float]) -> None:

@@ -12,6 +12,8 @@ A source is one string:
                                          raw BGR frames of this size from a command's standard output, run without a
                                          shell (CSI cameras: pip's OpenCV has no GStreamer)
 
+`process:COMMAND` is not for here: the supervisor starts that command in camerad's place, with camerad's arguments.
+
 A read that hangs in a driver cannot be interrupted, only left: each attempt to read has its own thread, and what an
 abandoned one still delivers is ignored. While one hangs its device usually cannot be opened again; after ABANDONED_MAX
 of them only a new process helps, and `hopeless` says so.
@@ -101,7 +103,7 @@ def parse_source(text: str) -> Source:
         return Source("file", path, loop=path != text)
     raise UserError(
         f"{text}: is no camera; use a device (0, /dev/video0), a video ([loop:]dive.mp4), rtp://:5600, rtsp://…, "
-        "http://… or pipe:WIDTHxHEIGHT:COMMAND"
+        "http://…, pipe:WIDTHxHEIGHT:COMMAND or process:COMMAND"
     )
 
 

@@ -1,0 +1,83 @@
+"""The simulated camera, in camerad's place: `camera.source = "process:python -m sim.camerad …"`.
+
+It draws what the ship of `python -m sim run` sees now, as fast as it can and no faster than perception looks. It takes
+camerad's arguments and speaks camerad's messages; nobody behind it knows the difference.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import msgspec
+import numpy as np
+import torch
+import zmq
+
+from rov.bus import Pub
+from rov.messages import Event, Frame, Health
+from rov.process import Meter, enter, start
+from rov.ring import RingWriter
+from sim.scene.render import Renderer
+from sim.world import load, realise
+
+
+class Pose(msgspec.Struct, frozen=True):
+    """Where the ship is at `t` ns (monotonic), as it goes over the wire."""
+
+    t: int
+    position: tuple[float, float, float]
+    attitude: tuple[float, float, float, float]
+    rates: tuple[float, float, float]
+    seconds: float
+    """Of the world's own time."""
+
+
+def main() -> int:
+    endpoint, world, seed, width, height = sys.argv[1:6]
+    del sys.argv[1:6]  # camerad's own arguments follow
+    process = start(expendable=200)
+    torch.set_num_threads(1)
+    place = realise(load(world), int(seed))
+    camera = Renderer([place.scene], place.lens(int(width), int(height)))
+    pub, meter = Pub("camerad", process.root), Meter(time.monotonic_ns())
+    ring = RingWriter(process.ring, int(width), int(height))
+    poses: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
+    poses.setsockopt(zmq.CONFLATE, 1)
+    poses.setsockopt(zmq.SUBSCRIBE, b"")
+    poses.connect(endpoint)
+    decode = msgspec.msgpack.Decoder(Pose).decode
+    period = int(1e9 / process.config.perception.rate_hz)
+    frame_id, due, opened = -1, time.monotonic_ns(), False
+    while not process.stopped.is_set():
+        wait_ms = max(0, due - time.monotonic_ns()) // 1_000_000
+        if process.stopped.wait(wait_ms / 1000) or not poses.poll(100):
+            now = time.monotonic_ns()
+        else:
+            pose = decode(poses.recv())
+            due = max(due + period, time.monotonic_ns() - period)
+            shots = camera.render(
+                torch.tensor([pose.position]),
+                torch.tensor([pose.attitude]),
+                pose.seconds,
+                torch.tensor([pose.rates]),
+            )
+            frame_id += 1
+            slot = ring.write(np.ascontiguousarray(shots.image[0].numpy()), frame_id, pose.t)
+            now = time.monotonic_ns()
+            pub.send(Frame(t=now, frame_id=frame_id, frame_t=pose.t, width=int(width), height=int(height), slot=slot))
+            meter.add((now - pose.t) / 1e6)
+            if not opened:
+                opened = True
+                text = f"{world}, seed {seed}: {width}×{height}"
+                pub.send(Event(t=now, level="info", source="camera", code="camera_open", text=text))
+        if meter.due(now):
+            hz, ms = meter.read(now)
+            pub.send(Health(t=now, process="camerad", rate_hz=hz, latency_ms=ms, dropped=pub.dropped.total()))
+    ring.close()
+    pub.close()
+    return 0
+
+
+if __name__ == "__main__":
+    enter(main)

@@ -1,0 +1,143 @@
+"""The live simulator: a thruster board on a pty with the water's vehicle behind it, and the camera in camerad's place.
+`python -m sim run WORLD`. The daemon runs unmodified; only its configuration names the two."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import tomli_w
+import torch
+import zmq
+
+from rov.assets import checkout
+from rov.bus import CommandClient, listen
+from rov.config import Config
+from rov.messages import Observation, PilotStatus
+from rov.operator import ANSWER_MS
+from sim.board import Board, Line, Pty, serve
+from sim.camerad import Pose
+from sim.course import Course
+from sim.ship import Ship
+from sim.world import Place
+
+POSE_NS = 20_000_000
+"""The pose is told at 50 Hz."""
+
+
+class Over(Exception):
+    """The daemon has ended, or the course is over."""
+
+
+def run(
+    place: Place,
+    config: Config,
+    size: tuple[int, int],
+    *,
+    folder: Path | None,
+    sail: bool,
+    tell: Callable[[str], None],
+) -> int:
+    """Until Ctrl-C, or until the daemon ends. With `folder`, `rov run` is started as well, its dives go there; with
+    `sail` it is commanded through the world's course, and stopped at its end. Returns the exit code."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="sim-") as home, contextlib.ExitStack() as stack:
+        endpoint, port = f"ipc://{home}/pose", Path(home) / "board"
+        ship = Ship(place)
+        board, pty = Board(config.vehicle.frame, noise=False, vessel=ship), Pty(port)
+        stack.callback(pty.unplug)
+        board.density, board.surface_pa = config.link.density, config.link.surface_pa
+        poses: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUB)
+        poses.setsockopt(zmq.SNDHWM, 1)
+        poses.bind(endpoint)
+        stack.callback(poses.close, 0)
+        words = [sys.executable, "-m", "sim.camerad", endpoint, place.name, str(place.seed), *map(str, size)]
+        needed = {"camera": {"source": f"process:{shlex.join(words)}"}, "link": {"port": str(port)}}
+        daemon, operator = None, None
+        if folder is None:
+            tell(tomli_w.dumps(needed) + "Put this into the configuration, then `rov run` it from here.")
+        else:
+            daemon = stack.enter_context(_daemon(config, needed, folder, Path(home)))
+            operator = Operator(place, config) if sail else None
+            if operator:
+                stack.callback(operator.close)
+        began, told = time.monotonic_ns(), 0
+
+        def turn(t: int) -> None:
+            nonlocal told
+            board.battery_v = float(ship.readings.volts)
+            if t - told >= POSE_NS:
+                told = t
+                position, attitude, rates = (tuple(each[0].tolist()) for each in ship.pose())
+                pose = Pose(t, position, attitude, rates, (t - began) / 1e9)
+                poses.send(msgspec.msgpack.encode(pose))
+                if daemon is not None and daemon.poll() is not None:
+                    raise Over
+                if operator and operator.turn(t):
+                    raise Over
+
+        with contextlib.suppress(Over):
+            serve(board, Line(), pty, None, turn)
+        return 0 if daemon is None else _ended(daemon)
+
+
+class Operator:
+    """Sails the course from outside, through the daemon's public side."""
+
+    def __init__(self, place: Place, config: Config):
+        self.course = Course(place.course)
+        self.client = CommandClient(config.bus.commands)
+        self.reader = listen(config.bus.public, ["pilot", "observation"])
+        self.pilot: PilotStatus | None = None
+        self.seen: Observation | None = None
+
+    def turn(self, t: int) -> bool:
+        """One look and what there is to say; True when the course is over."""
+        for entry in self.reader.read():
+            if isinstance(entry.message, PilotStatus):
+                self.pilot = entry.message
+            elif isinstance(entry.message, Observation):
+                self.seen = entry.message
+        if self.pilot is None:
+            return False
+        for order in self.course.says(t, self.pilot, self.seen):
+            self.client.send(order, ANSWER_MS)
+        while self.client.reply() is not None:
+            pass  # what is refused is asked for again
+        return self.course.over
+
+    def close(self) -> None:
+        self.client.close()
+        self.reader.close()
+
+
+@contextlib.contextmanager
+def _daemon(config: Config, needed: dict[str, Any], folder: Path, home: Path) -> Any:
+    """`rov run` with what it needs of us in its configuration; stopped at the end."""
+    table = config.model_dump()
+    for section, values in needed.items():
+        table[section] |= values
+    table["recording"]["folder"] = str(folder.absolute())
+    (home / "rover.toml").write_text(tomli_w.dumps(table))
+    command = [sys.executable, "-m", "rov", "run", str(home / "rover.toml")]
+    process = subprocess.Popen(command, cwd=checkout(), start_new_session=True)
+    try:
+        yield process
+    finally:
+        _ended(process)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """Stop it, if it still runs; its exit code."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    return process.wait()
