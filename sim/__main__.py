@@ -126,6 +126,9 @@ def dive(
     seed: Annotated[int, typer.Option(help="The same seed, the same dive.")] = 0,
     seconds: Annotated[float, typer.Option(min=1, help="At most; a course may be over before.")] = 60.0,
     size: Annotated[str, typer.Option(help="Of the pictures, WIDTHxHEIGHT.")] = "320x240",
+    exact: Annotated[
+        bool, typer.Option("--exact", help="See by the simulator's own labels, not by the network.")
+    ] = False,
     overlay: Annotated[bool, typer.Option(help="Draw overlay.mp4, too.")] = True,
     config: ConfigFile = None,
     setting: Settings = None,
@@ -148,6 +151,7 @@ def dive(
             out,
             seconds=seconds,
             size=_size(size),
+            exact=exact,
             overlay=overlay,
             progress=lambda text: bar.update(task, advance=1, description=text),
         )

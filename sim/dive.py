@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rov.config import Config
-from rov.messages import Event, Frame, Mode, PilotStatus, ThrusterCommand, Tuning, VehicleState
+from rov.messages import Detection, Event, Frame, Mode, PilotStatus, ThrusterCommand, Tuning, VehicleState
 from rov.motion.helm import Helm
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import Curve
@@ -22,7 +22,9 @@ from rov.vision.detector import Detector
 from rov.vision.footage import Shot
 from rov.vision.perception import Perception, Seen
 from sim.course import SESSION, Course
+from sim.scene.labels import labels
 from sim.scene.render import Renderer
+from sim.scene.things import LABELS
 from sim.ship import Ship
 from sim.vehicle import DT
 from sim.world import Place
@@ -73,15 +75,17 @@ def dive(
     *,
     seconds: float,
     size: tuple[int, int],
+    exact: bool = False,
     overlay: bool = True,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Result:
     """Sail the place's course for at most so many seconds; writes `out/dive.mcap` and `out/overlay.mp4`. `size` is the
-    pictures' width and height, their rate that of perception. Ctrl-C ends early, with what was done."""
+    pictures' width and height, their rate that of perception. `exact`: the simulator's own labels in the detector's
+    place, which shows what steering does with perfect sight. Ctrl-C ends early, with what was done."""
     ship = Ship(place)
     camera = Renderer([place.scene], place.lens(*size))
     link, perception, schedule, course = Direct(ship), Perception(config), Schedule(config), Course(place.course)
-    helm = Helm(config, Pilot(config, curve), link, detector.card.classes)
+    helm = Helm(config, Pilot(config, curve), link, tuple(LABELS) if exact else detector.card.classes)
     source = Source(Path(place.name), 0, config.perception.rate_hz, True, True, True, None, iter(()), [])
     result = Result(source.path, config, detector.card.weights_sha256, 0, has_vehicle=True)
     status = PilotStatus(t=START_NS, armed=False, mode=helm.pilot.mode)
@@ -95,10 +99,13 @@ def dive(
                 t = START_NS + tick * TICK_NS
                 if t >= next_t:
                     next_t += round(1e9 / config.perception.rate_hz)
-                    with timer(result.stages_ms["decode"]):
-                        shot = picture(camera, ship, frames, t)
                     perception.tune(schedule.at(t))
-                    seen = look(shot, detector, perception, result)
+                    with timer(result.stages_ms["decode"]):
+                        shot, found = picture(camera, ship, frames, t, exact)
+                    if not exact:
+                        with timer(result.stages_ms["detect"]):
+                            found = detector.detect([shot.image], perception.config.perception.score_min)[0]
+                    seen = look(shot, found, perception, result)
                     output.picture(shot, frame_of(shot), seen, command)
                     waiting.append(seen)
                     frames += 1
@@ -128,18 +135,18 @@ def dive(
     return result
 
 
-def picture(camera: Renderer, ship: Ship, frame_id: int, t: int) -> Shot:
-    """What the ship's camera sees now."""
+def picture(camera: Renderer, ship: Ship, frame_id: int, t: int, exact: bool) -> tuple[Shot, tuple[Detection, ...]]:
+    """What the ship's camera sees now; with `exact` also what a labeller would find in it."""
     position, attitude, rates = ship.pose()
-    image = camera.render(position, attitude, t / 1e9, rates).image[0].cpu().numpy()
-    return Shot(frame_id, t, np.ascontiguousarray(image))
+    shots = camera.render(position, attitude, t / 1e9, rates, alone=exact)
+    found = labels(camera, shots)[0] if exact else []
+    image = np.ascontiguousarray(shots.image[0].cpu().numpy())
+    return Shot(frame_id, t, image), tuple(Detection(each.name, 1.0, each.box) for each in found)
 
 
-def look(shot: Shot, detector: Detector, perception: Perception, result: Result) -> Seen:
-    """All of perception on one picture, made LATENCY_NS after it."""
+def look(shot: Shot, found: tuple[Detection, ...], perception: Perception, result: Result) -> Seen:
+    """All of perception behind the detector on one picture, made LATENCY_NS after it."""
     t = shot.t + LATENCY_NS
-    with timer(result.stages_ms["detect"]):
-        found = detector.detect([shot.image], perception.config.perception.score_min)[0]
     with timer(result.stages_ms["track"]):
         detections = perception.detections(frame_of(shot), found, t)
         tracks = perception.track(detections, t)

@@ -92,7 +92,9 @@ def control(
     error = wrapped(heading_goal - heading)
     effort = gains.heading_kp * error - gains.heading_kd * r
     growth = gains.heading_ki * error * dt
-    yaw = xp.where(heading_held, effort, yaw)
+    # A turn by hand is damped as the held heading is: a vehicle with little drag in yaw would else spin up, and a servo
+    # that sees late would turn past its target.
+    yaw = xp.where(heading_held, effort, yaw - xp.where(heading_on, gains.heading_kd * r, xp.zeros_like(r)))
     yaw, heading_trim = _trimmed(yaw, memory.heading_trim, growth, heading_on, heading_held)
 
     level = xp.zeros_like(roll)
