@@ -93,7 +93,7 @@ def _quiet() -> None:
 def dataset(
     worlds: list[str], images: int, seed: int, out: Path, size: tuple[int, int], workers: int, step: Callable[[], None]
 ) -> dict[str, Any]:
-    """Make `images` pictures of each world in `out`; calls `step` for each that is there. Returns the COCO dictionary."""
+    """Make `images` pictures of each world in `out`; calls `step` for each. Returns the COCO dictionary."""
     opened = [load(name) for name in worlds]
     recipe: dict[str, Any] = {
         "seed": seed, "size": list(size), "version": __version__,
@@ -168,16 +168,16 @@ def _card(out: Path, recipe: dict[str, Any], coco: dict[str, Any]) -> str:
             "source": "the simulator of this repository, sim/",
             "version": recipe["version"],
             "licence": "that of this repository",
-            "about": f"{len(coco['images'])} rendered pictures, {recipe['size'][0]}×{recipe['size'][1]}, each of its own"
-            " world: things, water, light and lens are drawn anew.",
-            "bias": "Rendered: shapes are simple, the same few kinds recur, there is no clutter outside the catalogue. Views"
-            " aim at labelled things, each class as often as another.",
+            "about": f"{len(coco['images'])} rendered pictures, {recipe['size'][0]}×{recipe['size'][1]}, each of its"
+            " own world: things, water, light and lens are drawn anew.",
+            "bias": "Rendered: shapes are simple, the same few kinds recur, there is no clutter outside the catalogue."
+            " Views aim at labelled things, each class as often as another.",
             "seed": recipe["seed"],
             "worlds": recipe["worlds"],
             "classes": {name: count[name] for name in LABELS},
             "labels": {
-                "rule": "Boxes surround what is visible of a thing. A thing is left out when less of it is visible, or it"
-                " is smaller, fainter or less lit than this.",
+                "rule": "Boxes surround what is visible of a thing. A thing is left out when less of it is visible,"
+                " or it is smaller, fainter or less lit than this.",
                 "visible_min": rules.visible,
                 "longer_side_min_px": rules.long,
                 "shorter_side_min_px": rules.short,

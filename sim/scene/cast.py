@@ -42,7 +42,7 @@ class Hits(NamedTuple):
 
 
 def screen_boxes(screen: Screen, corners: Tensor) -> Tensor:
-    """(…, 8, 3) corners in camera axes to (…, 4) pixels x0, y0, x1, y1, the last ones outside; empty when not in view."""
+    """(…, 8, 3) corners in camera axes to (…, 4) pixels x0 y0 x1 y1, the last ones outside; empty when out of view."""
     lens = screen.lens
     x, y, z = corners.unbind(-1)
     ahead = z > NEAR

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -119,7 +119,8 @@ def depth(ground: Ground, north: float, east: float) -> float:
 
 def rows(ground: Grounds, pick: Callable[[Tensor], Tensor]) -> Grounds:
     """The same with `pick` applied to every tensor."""
-    return Grounds(*(pick(each) if isinstance(each, Tensor) else each for each in ground))
+    picked: dict[str, Any] = {k: pick(v) for k, v in ground._asdict().items() if isinstance(v, Tensor)}
+    return ground._replace(**picked)
 
 
 def height(ground: Grounds, x: Tensor, y: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ ITERATIONS = 60
 
 
 class Lens(NamedTuple):
-    """Size and focal lengths in pixels; the centre of the first pixel is (0, 0). Camera axes: x right, y down, z ahead."""
+    """In pixels; the centre of the first is (0, 0). Camera axes: x right, y down, z ahead."""
 
     width: int
     height: int

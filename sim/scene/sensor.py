@@ -75,8 +75,8 @@ def drag(picture: Tensor, flow: Tensor) -> Tensor:
 
 
 def develop(sensors: Sensors, light: Tensor, rim: Tensor, ticks: Tensor) -> Tensor:
-    """(N, 3, H, W) light, linear R G B, to (N, H, W, 3) bytes B G R. `rim` (H, W) is 0 in the centre and 1 in the corners;
-    `ticks` (N,) whole numbers choose the noise."""
+    """(N, 3, H, W) light, linear R G B, to (N, H, W, 3) bytes B G R. `rim` (H, W) is 0 in the centre, 1 in the
+    corners; `ticks` (N,) whole numbers choose the noise."""
     n, _, h, w = light.shape
     row = [each[:, None, None, None] for each in sensors]
     brightness, gain_max, white, saturation, contrast, noise, _, vignette, _ = row

@@ -1,7 +1,8 @@
 """Shapes: everything in the water is a set of parts with one form of equation, so that one kernel casts them all.
 
 In its own frame, scaled to a half-size of one, a part is what lies within x² + y² + a z² + b z ≤ 1 and low ≤ z ≤ high:
-a ball (a = 1), a cylinder (a = 0), a cone (a = −k², b = 2k); or a box, |x|, |y|, |z| ≤ 1. Half-sizes make discs, fins and planks of them.
+a ball (a = 1), a cylinder (a = 0), a cone (a = −k², b = 2k); or a box, |x|, |y|, |z| ≤ 1. Half-sizes make discs,
+fins and planks of them.
 Parts hang on a thing, which has a place and moves; a part may swing about a hinge.
 """
 

@@ -126,7 +126,7 @@ def rock(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]
         half = r * random.uniform(0.55, 1.0, 3) * np.array((1.15, 0.9, 0.75))
         shift = random.normal(0, 0.3 * r, 3) * (i > 0) * np.array((1, 1, 0.4))
         lobes.append(
-            ball(tuple(half), tuple(shift), paint, bump=float(random.uniform(0.2, 0.45)), turn=_turn(random, 0.6))  # type: ignore[arg-type]
+            ball(tuple(half), tuple(shift), paint, bump=float(random.uniform(0.2, 0.45)), turn=_turn(random, 0.6))
         )
     return [Thing("rock", tuple(lobes), (at[0], at[1], bottom - 0.35 * r), _turn(random, 0.2), size=1.25 * r)]
 
@@ -140,7 +140,7 @@ def boulders(random: Random, at: Vector, bottom: float, scale: float) -> list[Th
         paint = Paint(colour, _shade(random, (0.2, 0.14, 0.2), 0.5), mottle=2.0, rough=0.9, scale=0.6)
         half = r * random.uniform(0.6, 1.1, 3)
         spot = np.array(at[:2]) + random.normal(0, 0.9 * scale, 2)
-        part = ball(tuple(half), paint=paint, bump=0.5, turn=_turn(random, 0.8))  # type: ignore[arg-type]
+        part = ball(tuple(half), paint=paint, bump=0.5, turn=_turn(random, 0.8))
         made.append(Thing("", (part,), (float(spot[0]), float(spot[1]), bottom - 0.1 * r), size=1.2 * r))
     return made
 
@@ -241,14 +241,14 @@ def bag(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]:
     for _ in range(2):
         lobe = random.uniform(0.35, 0.7, 3) * r
         at_lobe = random.normal(0, 0.5 * r, 3) * np.array((1, 1, 0.3))
-        parts.append(ball(tuple(lobe), tuple(at_lobe), paint, bump=0.5, turn=_turn(random, 0.6)))  # type: ignore[arg-type]
+        parts.append(ball(tuple(lobe), tuple(at_lobe), paint, bump=0.5, turn=_turn(random, 0.6)))
     handle = fin(
         (0.6 * r, 0, -0.2 * r), (1.5 * r, 0.2 * r, -0.6 * r), 0.5 * r, (0, 0.3, 1), paint, swing=0.3, hertz=0.2
     )
     afloat = random.random() < 0.35
     z = bottom - (float(random.uniform(0.5, 1.5)) if afloat else 0.35 * r)
     moves = {"bob": 0.1, "orbit": 0.2, "speed": 0.1} if afloat else {}
-    return [Thing("bag", (*parts, handle), (at[0], at[1], z), _turn(random, 0.9 if afloat else 0.2), size=r, **moves)]  # type: ignore[arg-type]
+    return [Thing("bag", (*parts, handle), (at[0], at[1], z), _turn(random, 0.9 if afloat else 0.2), size=r, **moves)]
 
 
 def starfish(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]:
@@ -543,7 +543,7 @@ def diver(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing
     else:
         moves = {"phase": phase}
     turn = rotation(pitch=float(random.normal(0, 0.2))) if "orbit" in moves else _turn(random, 0.5)
-    return [Thing("diver", tuple(parts), at, turn, bob=0.08, bob_hertz=0.1, size=0.5, **moves)]  # type: ignore[arg-type]
+    return [Thing("diver", tuple(parts), at, turn, bob=0.08, bob_hertz=0.1, size=0.5, **moves)]
 
 
 def pipeline(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]:
