@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from models.data import data_root
@@ -15,6 +16,9 @@ from rov.vision.footage import Image
 # Time limits on single examples only measure how busy a shared machine is.
 settings.register_profile("rov", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("rov")
+
+
+torch.set_num_threads(1)  # two threads that share a busy core with other work are many times slower than one
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rov.bus import CommandServer, PublicPub, Request
+from rov.bus import SETTLE_S, CommandServer, PublicPub, Request
 from rov.messages import (
     Arm,
     Event,
@@ -339,6 +339,7 @@ def test_one_operator_and_anybody_stops(daemon: Daemon, terminal: Terminal) -> N
     assert refused.returncode == 2 and "the operator is drive-" in refused.stderr and "--take-over" in refused.stderr
     assert daemon.rov("ctl", "stop").stdout == "stop: done: neutral and disarmed\n" and len(daemon.of(Stop)) == 1
     assert daemon.operator.startswith("drive-")
+    time.sleep(SETTLE_S)  # until then a change of mode may have been under way at the stop
     taken = daemon.rov("ctl", "mode", "hold", "--take-over")
     assert taken.returncode == 0, taken.stderr
     terminal.until(lambda: "press t" in terminal.shown)
