@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -28,6 +28,9 @@ CLASSES = (
 """The label set of the first detector, in the order of its heat maps."""
 
 Split = Literal["train", "val", "test"]
+
+RENDERED_VAL = 8
+"""Of a rendered set each so many-th picture is for validation."""
 
 
 class DataError(UserError):
@@ -90,21 +93,41 @@ def load_card(name: str) -> Card:
     """The card of a set; no card, no training."""
     path = cards().get(name)
     if path is None:
-        raise DataError(f"data set {name!r} has no card in models/datasets; known: {', '.join(cards())}")
+        known = ", ".join(cards())
+        raise DataError(f"data set {name!r} has no card in models/datasets or runs/sets; known: {known}")
     try:
         return msgspec.toml.decode(path.read_bytes(), type=Card)
     except msgspec.DecodeError as error:
         raise DataError(f"{path}: {error}") from None
 
 
+def rendered(name: str) -> Path | None:
+    """The folder of a set that `python -m sim dataset` made: `runs/sets/NAME`, with its own card; None where there is
+    none."""
+    folder = checkout() / "runs" / "sets" / name
+    return folder if (folder / "dataset.toml").is_file() else None
+
+
 def load(name: str, split: Split) -> list[Sample]:
     """All pictures of one split of a set, in the order of their names."""
+    if folder := rendered(name):
+        return _coco(folder, split)
     card, root = load_card(name), data_root() / load_card(name).path
     if not root.is_dir():
         raise DataError(f"data set {name!r}: {root} is not there; set ROV_DATA to the folder that holds {card.path}")
     wanted = set(card.split[split])
     read = _voc if card.layout == "voc" else _yolo
     return [sample for sample in read(card, root) if sample.group in wanted]
+
+
+def told(name: str) -> dict[str, Any]:
+    """What a model's card says of a set: how it was split; of a rendered one, how to make it again."""
+    if folder := rendered(name):
+        card = msgspec.toml.decode((folder / "dataset.toml").read_bytes())
+        return {"train": [f"{RENDERED_VAL - 1} of {RENDERED_VAL} pictures"]} | {
+            key: card[key] for key in ("source", "version", "seed", "worlds") if key in card
+        }
+    return {"train": load_card(name).split["train"]}
 
 
 def fingerprint(samples: list[Sample]) -> str:
@@ -155,3 +178,32 @@ def _yolo(card: Card, root: Path) -> Iterator[Sample]:
             box = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
             labels.append((card.names[int(kind)], *box))
         yield _sample(card, path, group, labels)
+
+
+def _coco(folder: Path, split: Split) -> list[Sample]:
+    """A rendered set. Each picture is a world of its own, so that pictures may be split one by one; it labels every
+    class that it knows."""
+    try:
+        card = msgspec.toml.decode((folder / "dataset.toml").read_bytes())
+        coco = msgspec.json.decode((folder / "annotations.json").read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise DataError(f"{folder}: {error}; make it again with `python -m sim dataset`") from None
+    names = {each["id"]: each["name"] for each in coco["categories"]}
+    known = np.array([name in card["classes"] for name in CLASSES])
+    found: dict[int, list[tuple[list[float], int]]] = {each["id"]: [] for each in coco["images"]}
+    for each in coco["annotations"]:
+        if names[each["category_id"]] in CLASSES:
+            x, y, w, h = each["bbox"]
+            found[each["image_id"]].append(([x, y, x + w, y + h], CLASSES.index(names[each["category_id"]])))
+    return [
+        Sample(
+            folder / image["file_name"],
+            card["name"],
+            image["world"],
+            np.array([box for box, _ in found[image["id"]]], np.float32).reshape(-1, 4),
+            np.array([kind for _, kind in found[image["id"]]], np.int64),
+            known,
+        )
+        for image in coco["images"]
+        if split == ("val" if image["id"] % RENDERED_VAL == 0 else "train")
+    ]

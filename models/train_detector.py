@@ -308,17 +308,18 @@ def save(net: DetectorNet, recipe: Recipe, weights: Path, start: Path | None) ->
         card["started_from"] = {key: before[key] for key in told if key in before}
     write_card(weights, card)
     card["data"] = {
-        name: {
-            "train": data.load_card(name).split["train"],
-            "pictures": len(samples := data.load(name, "train")),
-            "sha256": data.fingerprint(samples),
-        }
+        name: data.told(name)
+        | {"pictures": len(samples := data.load(name, "train")), "sha256": data.fingerprint(samples)}
         for name in recipe.sets
     }
-    card["thresholds"] = thresholds(evaluated(weights, recipe.sets, "val"))  # raw scores: the card has none yet
+    rendered = tuple(name for name in recipe.sets if data.rendered(name))
+    chosen_by = tuple(name for name in recipe.sets if name not in rendered) or rendered
+    card["thresholds"] = thresholds(evaluated(weights, chosen_by, "val"))  # raw scores: the card has none yet
     write_card(weights, card)
     splits: tuple[data.Split, ...] = ("val", "test")
-    card["metrics"] = {split: table(evaluated(weights, recipe.sets, split)) for split in splits}
+    card["metrics"] = {split: table(evaluated(weights, Recipe.sets, split)) for split in splits}
+    if rendered:
+        card["metrics"]["rendered"] = table(evaluated(weights, rendered, "val"))
     write_card(weights, card)
 
 
@@ -330,6 +331,10 @@ def write_card(weights: Path, card: dict[str, Any]) -> None:
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/detector"),
     epochs: Annotated[int, typer.Option(help="Passes over the draw.")] = Recipe.epochs,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=PICTURES drawn per epoch, repeated: sets with a card, or rendered ones in runs/sets."),
+    ] = None,
     draws: Annotated[int | None, typer.Option(help="Pictures per epoch and set, for a quick try.")] = None,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = Recipe.rate,
     start: Annotated[Path | None, typer.Option(help="Weights to start from, instead of from nothing.")] = None,
@@ -342,6 +347,13 @@ def main(
         torch.set_num_threads(threads)
     chosen = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
     recipe = Recipe(epochs=epochs, rate=rate, start=sha256(start) if start else "")
+    if sets:
+        pairs = [each.partition("=") for each in sets]
+        if not all(name and number.isdecimal() for name, _, number in pairs):
+            raise typer.BadParameter("--sets wants NAME=PICTURES, as transdec=800")
+        recipe = replace(
+            recipe, sets=tuple(name for name, _, _ in pairs), draws=tuple(int(number) for _, _, number in pairs)
+        )
     if draws:
         recipe = replace(recipe, draws=(draws,) * len(recipe.sets))
     try:

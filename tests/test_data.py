@@ -1,5 +1,6 @@
 """Cards are enforced, readers read what the sets say, and an unknown class is not background."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from models import augment, data
 from models.train_detector import losses, targets
+from sim.dataset import dataset
 
 
 def test_no_card_no_data() -> None:
@@ -96,3 +98,19 @@ def test_iou_by_hand() -> None:
     a = np.array([[0, 0, 10, 10]], np.float32)
     b = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]], np.float32)
     assert augment.iou(a, b)[0] == pytest.approx([1.0, 1 / 3, 0.0])
+
+
+def test_a_rendered_set_is_read_as_it_was_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset(["harbour"], 9, 3, tmp_path / "runs/sets/drawn", (160, 120), 1, lambda: None)
+    monkeypatch.setattr(data, "checkout", lambda: tmp_path)
+    train, val = data.load("drawn", "train"), data.load("drawn", "val")
+    assert (len(train), len(val), len(data.load("drawn", "test"))) == (8, 1, 0)
+    coco = json.loads((tmp_path / "runs/sets/drawn/annotations.json").read_text())
+    names = {each["id"]: each["name"] for each in coco["categories"]}
+    ours = [each for each in coco["annotations"] if names[each["category_id"]] in data.CLASSES]
+    assert sum(len(sample.boxes) for sample in train + val) == len(ours) > 0
+    first = next(sample for sample in train if len(sample.boxes))
+    assert all(sample.known.all() for sample in train) and first.path.is_file()
+    x, y, w, h = next(a["bbox"] for a in ours if f"_{a['image_id'] - 1:05}" in first.path.name)
+    assert first.boxes[0].tolist() == [x, y, x + w, y + h]
+    assert data.told("drawn")["seed"] == 3

@@ -252,7 +252,7 @@ def _paint(ground: Grounds, x: Tensor, y: Tensor, z: Tensor, wall: Tensor, norma
 
 
 def _marks(x: Tensor, y: Tensor, path: Tensor) -> Tensor:
-    """0..1: black lines along the lanes, 2.5 m apart and 0.25 m wide, every other one dashed, with their small tiles."""
+    """0..1: black lines along the lanes, 2.5 m apart and 0.25 m wide, every other dashed, with their small tiles."""
     soft = 0.01 + 0.004 * path
     lane = y / 2.5
     across = (lane - lane.round()).abs() * 2.5
