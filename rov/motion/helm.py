@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, Protocol
 
 from rov import tuning
 from rov.config import Config
-from rov.link.board import ThrusterLink
 from rov.messages import (
     AnyCommand,
     Arm,
@@ -42,10 +41,42 @@ MIN_CELL_V = 0.5
 """A cell below this is not measured."""
 
 
+class Link(Protocol):
+    """The way to the vehicle. Each tick: `poll`, then `send`; nothing in it waits. Times are monotonic ns."""
+
+    surface_pa: float
+    density: float
+    """Of the water in kg/m³; with the pressure at the surface in Pa it makes depths of pressures."""
+
+    @property
+    def state(self) -> VehicleState | None:
+        """What the vehicle says of itself; None until it is heard."""
+
+    @property
+    def live(self) -> bool:
+        """May values leave?"""
+
+    @property
+    def testing(self) -> bool:
+        """Is an arming under way?"""
+
+    def poll(self, t: int) -> Iterable[Event]:
+        """Take in what has arrived; what happened."""
+
+    def arm(self, t: int) -> str:
+        """Begin to arm; why not, or nothing."""
+
+    def disarm(self, t: int) -> None:
+        """Neutral and disarmed, at once."""
+
+    def send(self, values: Sequence[float], armed: bool, t: int) -> None:
+        """The tick's outputs, −1..1."""
+
+
 class Helm:
     """The pilot, its link, and the rows of the safety table that neither knows alone."""
 
-    def __init__(self, config: Config, pilot: Pilot, link: ThrusterLink, classes: tuple[str, ...] = ()):
+    def __init__(self, config: Config, pilot: Pilot, link: Link, classes: tuple[str, ...] = ()):
         """`classes` are those that the detector knows; without any, every target is taken."""
         self.config, self.pilot, self.link, self.classes = config, pilot, link, classes
         self.saved = tuning.values(config)
