@@ -4,17 +4,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROV_DATA ?= ../shared/data
 export ROV_DATA
-VIDEO ?= $(ROV_DATA)/video/transdec_B_5fps.mp4
 OUT ?= out
+WORLD ?= pool
+SEED ?= 0
 
 .PHONY: demo test check clean
 
+# The daemon's stages drive a simulated rover through a course. LIVE=1: the real daemon against the live simulator.
+# VIDEO=your.mp4: a recording through every stage instead.
 demo: $(VENV)/ready
-	@if [ ! -f "$(VIDEO)" ]; then \
-	  echo "no video at $(VIDEO): run 'make demo VIDEO=path/to/your.mp4', or set ROV_DATA to the folder that holds video/" >&2; \
-	  exit 2; fi
+ifneq ($(VIDEO),)
 	$(BIN)/rov replay "$(VIDEO)" --out "$(OUT)"
-	@echo "open $(OUT)/report.html, $(OUT)/overlay.mp4, or $(OUT)/dive.mcap in Foxglove"
+else ifneq ($(LIVE),)
+	$(BIN)/python -m sim run $(WORLD) --seed $(SEED) --sail --out "$(OUT)" --set perception.rate_hz=8
+else
+	$(BIN)/python -m sim dive $(WORLD) --seed $(SEED) --out "$(OUT)" --set perception.rate_hz=10
+endif
+	@echo "open $(OUT)/report.html, $(OUT)/overlay.mp4, or the dive (.mcap) in $(OUT) in Foxglove"
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rov.config import Config
-from rov.messages import Detection, Event, Frame, Mode, PilotStatus, ThrusterCommand, Tuning, VehicleState
+from rov.messages import Detection, Event, Frame, Heard, Mode, PilotStatus, ThrusterCommand, Tuning, VehicleState
 from rov.motion.helm import Helm
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import Curve
@@ -94,6 +94,7 @@ def dive(
     began = time.perf_counter()
     with Output(out, source, result, overlay) as output:
         helm.begin(START_NS)
+        output.say([Heard(t=START_NS, by="perceptiond", what="start")])
         try:
             for tick in range(round(seconds / DT)):
                 t = START_NS + tick * TICK_NS

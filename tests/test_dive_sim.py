@@ -1,0 +1,134 @@
+"""Simulated dives in lockstep: the same twice, replayed exactly, and the daemon's own stages keep what they should."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rov.assets import find
+from rov.cli.common import curve, detector
+from rov.config import Config, load, override
+from rov.dives.dive import Dive
+from rov.messages import Mode, Observation, ThrusterCommand, VehicleState
+from rov.offline.replay import Result, replay
+from rov.offline.source import open_source
+from rov.vision.detector import Detector
+from sim.dive import dive
+from sim.world import Place, WorldError, parse, realise
+
+HOLD = """
+about = "Open water that flows."
+[water]
+type = "IB"
+[current]
+speed = 0.3
+towards_deg = 60.0
+[start]
+depth = 3.0
+heading_deg = 20.0
+[ground]
+depth = 8.0
+[[course]]
+mode = "hold"
+seconds = 30.0
+"""
+DIVER = """
+about = "A diver who swims in a circle before the camera."
+[water]
+type = "IB"
+[start]
+depth = 3.0
+[ground]
+depth = 6.0
+[[things]]
+kind = "diver"
+north = 4.0
+east = 0.0
+above = 3.0
+[[course]]
+mode = "hold"
+seconds = 3.5
+[[course]]
+mode = "follow"
+target = "diver"
+size = 0.35
+seconds = 30.0
+"""
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return override(load(find("rover.toml")), ["perception.rate_hz=5"])
+
+
+@pytest.fixture(scope="module")
+def eyes(config: Config) -> Detector:
+    found: Detector = detector(config, 1)
+    return found
+
+
+def sailed(
+    world: str, config: Config, eyes: Detector, out: Path, seconds: float, exact: bool, size: int, seed: int = 1
+) -> Result:
+    place = realise(parse(world.encode(), Path("made.toml")), seed)
+    picture = (size * 4 // 3, size)
+    return dive(place, config, eyes, curve(config), out, seconds=seconds, size=picture, exact=exact, overlay=False)
+
+
+def said(out: Path, topic: str) -> list[object]:
+    with Dive(out / "dive.mcap") as recorded:
+        return [record.data for record in recorded.messages([topic])]
+
+
+def test_the_same_twice_and_replayed_exactly(config: Config, eyes: Detector, tmp_path: Path) -> None:
+    first, second = (
+        sailed(DIVER, config, eyes, tmp_path / name, seconds=6.0, exact=False, size=120) for name in ("a", "b")
+    )
+    assert first.topics == second.topics and first.topics["camera"].count == 30
+    again = replay(
+        open_source(tmp_path / "a/dive.mcap"), config, eyes, curve(config), tmp_path / "r", overlay=False, diff=True
+    )
+    assert again.differences is not None
+    rows = {row.topic: row for row in again.differences}
+    assert all(row.same for row in rows.values()), rows
+    assert rows["thrusters"].compared == 300 and rows["setpoint"].compared == rows["tracks"].compared == 30
+
+
+def test_it_holds_depth_and_heading_in_a_current(config: Config, eyes: Detector, tmp_path: Path) -> None:
+    sailed(HOLD, config, eyes, tmp_path, seconds=25.0, exact=True, size=48)
+    states = [each for each in said(tmp_path, "vehicle") if isinstance(each, VehicleState)]
+    commands = [each for each in said(tmp_path, "thrusters") if isinstance(each, ThrusterCommand)]
+    assert commands[-1].armed and commands[-1].mode is Mode.HOLD
+    late = [each for each in states if each.t > states[-1].t - 10_000_000_000]
+    start = states[5]
+    depths = np.array([each.depth for each in late])
+    turned = np.degrees([math.remainder(each.yaw - start.yaw, 2 * math.pi) for each in late])
+    assert abs(depths - 3.0).max() < 0.1, "m, 15 s after it was let loose"
+    assert abs(turned).max() < 5.0, "degrees, by its own compass"
+
+
+def test_follow_keeps_a_swimming_diver_in_the_middle(config: Config, eyes: Detector, tmp_path: Path) -> None:
+    sailed(DIVER, config, eyes, tmp_path, seconds=30.0, exact=True, size=120, seed=3)  # there he swims in a circle
+    seen = [each for each in said(tmp_path, "observation") if isinstance(each, Observation)]
+    late = [each for each in seen if each.t > seen[-1].t - 15_000_000_000]
+    assert sum(each.visible for each in late) > 0.9 * len(late)
+    bearings = np.degrees([each.bearing for each in late if each.visible])
+    assert np.abs(bearings).mean() < 10.0, bearings
+    commands = [each for each in said(tmp_path, "thrusters") if isinstance(each, ThrusterCommand)]
+    assert commands[-1].mode is Mode.FOLLOW
+    yaws = np.unwrap([each.yaw for each in said(tmp_path, "vehicle") if isinstance(each, VehicleState)])
+    assert np.ptp(np.degrees(yaws)) > 20.0, "the diver swims, so the vehicle must turn after it"
+
+
+def test_a_course_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(WorldError, match="follow needs a target"):
+        parse(DIVER.replace('target = "diver"', "").encode(), Path("made.toml"))
+
+
+def test_the_worlds_of_the_repository_come_to_a_place(config: Config) -> None:
+    places: list[Place] = [
+        realise(parse(path.read_bytes(), path), 3) for path in sorted(Path("sim/worlds").glob("*.toml"))
+    ]
+    assert len(places) == 5 and json.dumps([place.start for place in places])
