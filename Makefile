@@ -13,14 +13,17 @@ SEED ?= 0
 # The daemon's stages drive a simulated rover through a course. LIVE=1: the real daemon against the live simulator.
 # VIDEO=your.mp4: a recording through every stage instead.
 demo: $(VENV)/ready
+ifneq ($(LIVE),)
+	$(BIN)/python -m sim run $(WORLD) --seed $(SEED) --sail --out "$(OUT)" --set perception.rate_hz=8
+	@echo "the dive is in $(OUT); open it in Foxglove, or: $(BIN)/rov replay $(OUT)/*.mcap --out $(OUT)"
+else
 ifneq ($(VIDEO),)
 	$(BIN)/rov replay "$(VIDEO)" --out "$(OUT)"
-else ifneq ($(LIVE),)
-	$(BIN)/python -m sim run $(WORLD) --seed $(SEED) --sail --out "$(OUT)" --set perception.rate_hz=8
 else
 	$(BIN)/python -m sim dive $(WORLD) --seed $(SEED) --out "$(OUT)" --set perception.rate_hz=10
 endif
-	@echo "open $(OUT)/report.html, $(OUT)/overlay.mp4, or the dive (.mcap) in $(OUT) in Foxglove"
+	@echo "open $(OUT)/report.html, $(OUT)/overlay.mp4, or $(OUT)/dive.mcap in Foxglove"
+endif
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest
