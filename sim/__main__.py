@@ -179,11 +179,9 @@ def run(
     """The sea for a daemon that cannot tell: a thruster board on a pty, and the camera in camerad's place."""
     from rov.cli.common import configuration, console
     from sim.live import run as live
-    from sim.world import load, realise
 
-    place, settings = realise(load(world), seed), configuration(config, setting)
-    folder = out if daemon or sail else None
-    raise typer.Exit(live(place, settings, _size(size), folder=folder, sail=sail, tell=console.print))
+    folder, settings = out if daemon or sail else None, configuration(config, setting)
+    raise typer.Exit(live(world, seed, settings, _size(size), folder=folder, sail=sail, tell=console.print))
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -28,7 +28,7 @@ from sim.board import Board, Line, Pty, serve
 from sim.camerad import Pose
 from sim.course import Course
 from sim.ship import Ship
-from sim.world import Place
+from sim.world import Place, load, realise
 
 POSE_NS = 20_000_000
 """The pose is told at 50 Hz."""
@@ -39,7 +39,8 @@ class Over(Exception):
 
 
 def run(
-    place: Place,
+    world: str,
+    seed: int,
     config: Config,
     size: tuple[int, int],
     *,
@@ -47,11 +48,12 @@ def run(
     sail: bool,
     tell: Callable[[str], None],
 ) -> int:
-    """Until Ctrl-C, or until the daemon ends. With `folder`, `rov run` is started as well, its dives go there; with
-    `sail` it is commanded through the world's course, and stopped at its end. Returns the exit code."""
+    """Run a world until Ctrl-C, or until the daemon ends. With `folder`, `rov run` is started as well, and its dives go
+    there; with `sail` it is commanded through the world's course, and stopped at its end. Returns the exit code."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="sim-") as home, contextlib.ExitStack() as stack:
         endpoint, port = f"ipc://{home}/pose", Path(home) / "board"
+        place = realise(load(world), seed)
         ship = Ship(place)
         board, pty = Board(config.vehicle.frame, noise=False, vessel=ship), Pty(port)
         stack.callback(pty.unplug)
@@ -60,7 +62,7 @@ def run(
         poses.setsockopt(zmq.SNDHWM, 1)
         poses.bind(endpoint)
         stack.callback(poses.close, 0)
-        words = [sys.executable, "-m", "sim.camerad", endpoint, place.name, str(place.seed), *map(str, size)]
+        words = [sys.executable, "-m", "sim.camerad", endpoint, world, str(seed), *map(str, size)]
         needed = {"camera": {"source": f"process:{shlex.join(words)}"}, "link": {"port": str(port)}}
         daemon, operator = None, None
         if folder is None:

@@ -1,0 +1,72 @@
+"""The whole daemon against the live simulator: real processes, a pty, a camera in camerad's place."""
+
+import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from rov.assets import checkout
+from rov.dives.dive import Dive
+from rov.messages import Frame, Mode, PilotStatus, ThrusterCommand, VehicleState
+
+WORLD = """
+about = "Open water that flows."
+[water]
+type = "IB"
+[current]
+speed = 0.3
+towards_deg = 60.0
+[start]
+depth = 3.0
+heading_deg = 20.0
+[ground]
+depth = 8.0
+[[course]]
+mode = "hold"
+seconds = 12.0
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_the_daemon_holds_in_a_current_and_its_dive_replays(tmp_path: Path) -> None:
+    (tmp_path / "flow.toml").write_text(WORLD)
+    command = [sys.executable, "-m", "sim", "run", str(tmp_path / "flow.toml"), "--sail", "--size", "80x60"]
+    command += ["--out", str(tmp_path / "dives"), "--set", "perception.rate_hz=4", "--set", "vehicle.max_depth=20"]
+    for end in ("public", "commands"):
+        command += ["--set", f"bus.{end}=tcp://127.0.0.1:{free_port()}"]
+    environment = os.environ | {"PYTHONPATH": str(checkout())}
+    done = subprocess.run(
+        command, cwd=checkout(), env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "dives").glob("*.mcap")
+    with Dive(path) as dive:
+        said = [record.data for record in dive.messages(["vehicle", "thrusters", "pilot", "frame"])]
+        assert dive.complete, dive.problems
+    states = [each for each in said if isinstance(each, VehicleState)]
+    held = [each for each in said if isinstance(each, ThrusterCommand) if each.armed and each.mode is Mode.HOLD]
+    assert len([each for each in said if isinstance(each, Frame)]) > 20
+    assert any(isinstance(each, PilotStatus) and each.operator == "course" for each in said)
+    began, ended = held[0].t, held[-1].t
+    assert ended - began > 8e9
+    late = [each for each in states if ended - 4e9 < each.t < ended]
+    start = next(each for each in states if each.t >= began)
+    assert max(abs(each.depth - start.depth) for each in late) < 0.15, "m"
+    turned = [math.degrees(math.remainder(each.yaw - start.yaw, 2 * math.pi)) for each in late]
+    assert np.abs(turned).max() < 6.0, "degrees, by its own compass"
+    again = subprocess.run(
+        [sys.executable, "-m", "rov", "replay", str(path), "--out", str(tmp_path / "r"), "--diff", "--no-overlay"]
+        + ["--set", "perception.rate_hz=4", "--set", "vehicle.max_depth=20"],
+        cwd=checkout(), env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stdout
