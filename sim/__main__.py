@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from rov.cli.common import ConfigFile, Settings
+from rov.cli.common import ConfigFile, Settings, enter
 from rov.errors import UserError
 from sim import pictures
 
@@ -192,21 +190,5 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def main() -> NoReturn:
-    """Run a command; exit code 2 for what the user can put right, 130 for Ctrl-C."""
-    try:
-        app()
-    except UserError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # `python -m sim … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    sys.exit(0)
-
-
 if __name__ == "__main__":
-    main()
+    enter(app)

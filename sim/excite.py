@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
 from rov.dives.dive import DiveWriter
-from rov.messages import Mode, ThrusterCommand, VehicleState
+from rov.messages import Mode, ThrusterCommand
 from rov.motion.allocation import allocate
 from sim.parameters import Parameters
-from sim.sensors import Readings, Suite, sense, switch_on
+from sim.sensors import Suite, said, sense, switch_on
 from sim.vehicle import DT, model, rest, rotation, step, still
 
 DEPTH_M = 10.0
@@ -63,32 +62,9 @@ def excite(
             commands = allocate(wanted, vehicle.frame)
             t = START_NS + round(tick * DT * 1e9)
             for row, (dive, values) in enumerate(zip(dives, commands.tolist(), strict=True)):
-                dive.write("vehicle", said(readings, row, t))
+                dive.write("vehicle", said(readings, row, t, armed=True))
                 dive.write(
                     "thrusters",
                     ThrusterCommand(t=t, frame_id=-1, frame_t=t, armed=True, mode=Mode.MANUAL, values=tuple(values)),
                 )
             state = step(moving, state, commands, water)
-
-
-def said(readings: Readings, row: int, t: int) -> VehicleState:
-    """The readings of one vehicle, as the daemon hears them at `t` ns."""
-    roll, pitch, yaw = readings.attitude[row].tolist()
-    p, q, r = readings.rates[row].tolist()
-    velocity = [math.nan] * 3 if readings.velocity is None else readings.velocity[row].tolist()
-    seen = all(map(math.isfinite, velocity))
-    return VehicleState(
-        t=t,
-        armed=True,
-        attitude_t=t,
-        roll=roll,
-        pitch=pitch,
-        yaw=yaw,
-        rates=(p, q, r),
-        depth_t=t - round(readings.depth_age * 1e9),
-        depth=float(readings.depth[row]),
-        velocity_t=t - round(readings.velocity_age * 1e9) if seen else None,
-        velocity=(velocity[0], velocity[1], velocity[2]) if seen else (0.0, 0.0, 0.0),
-        battery_v=float(readings.volts[row]),
-        leak=bool(readings.leak[row]),
-    )

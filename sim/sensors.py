@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rov.messages import VehicleState
 from sim.vehicle import DT, State, Water, rotation
 
 GRAVITY = 9.80665
@@ -191,6 +192,29 @@ def sense(
         leak=torch.zeros(n, dtype=torch.bool, device=heading.device) if leak is None else leak,
     )
     return readings, memory._replace(tick=tick, velocity=over_ground, depth=depth, dvl=dvl, altimeter=altimeter)
+
+
+def said(readings: Readings, row: int, t: int, *, armed: bool) -> VehicleState:
+    """The readings of one vehicle, as the daemon hears them at `t` ns."""
+    roll, pitch, yaw = readings.attitude[row].tolist()
+    p, q, r = readings.rates[row].tolist()
+    velocity = [math.nan] * 3 if readings.velocity is None else readings.velocity[row].tolist()
+    seen = all(map(math.isfinite, velocity))
+    return VehicleState(
+        t=t,
+        armed=armed,
+        attitude_t=t,
+        roll=roll,
+        pitch=pitch,
+        yaw=yaw,
+        rates=(p, q, r),
+        depth_t=t - round(readings.depth_age * 1e9),
+        depth=float(readings.depth[row]),
+        velocity_t=t - round(readings.velocity_age * 1e9) if seen else None,
+        velocity=(velocity[0], velocity[1], velocity[2]) if seen else (0.0, 0.0, 0.0),
+        battery_v=float(readings.volts[row]),
+        leak=bool(readings.leak[row]),
+    )
 
 
 def euler(attitude: Tensor) -> Tensor:

@@ -93,22 +93,7 @@ class Ship:
 
     def said(self, t: int, armed: bool) -> VehicleState:
         """What the vehicle says of itself at `t` ns."""
-        readings = self.readings
-        roll, pitch, yaw = readings.attitude[0].tolist()
-        p, q, r = readings.rates[0].tolist()
-        return VehicleState(
-            t=t,
-            armed=armed,
-            attitude_t=t,
-            roll=roll,
-            pitch=pitch,
-            yaw=yaw,
-            rates=(p, q, r),
-            depth_t=t - round(readings.depth_age * 1e9),
-            depth=float(readings.depth[0]),
-            battery_v=float(readings.volts[0]),
-            leak=bool(readings.leak[0]),
-        )
+        return sensors.said(self.readings, 0, t, armed=armed)
 
     def pose(self) -> tuple[Tensor, Tensor, Tensor]:
         """Position (1, 3) NED m, attitude (1, 4) w x y z, rates (1, 3) rad/s: for the camera."""

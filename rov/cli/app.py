@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Annotated, NoReturn
 
 import typer
 
 from rov import __version__
 from rov.cli import calibrate, dives, imports, live, recordings, settings
-from rov.errors import UserError
+from rov.cli.common import enter
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its complaints about broken files; ours say more
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
@@ -30,19 +29,7 @@ app.add_typer(calibrate.app, name="calibrate")
 
 
 def main() -> NoReturn:
-    """Run a command; exit code 2 for what the user can put right, 130 for Ctrl-C."""
-    try:
-        app()
-    except UserError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # `rov … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    sys.exit(0)
+    enter(app)
 
 
 @app.callback(invoke_without_command=True)

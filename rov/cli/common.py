@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -11,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rov.assets import find
 from rov.config import Config, load, override
+from rov.errors import UserError
 
 console = Console(stderr=True)
 
@@ -21,6 +24,22 @@ ConfigFile = Annotated[
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Change one key for this run, as `--set steering.target=bottle`.")
 ]
+
+
+def enter(app: typer.Typer) -> NoReturn:
+    """Run a command line; exit code 2 for what the user can put right, 130 for Ctrl-C."""
+    try:
+        app()
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `rov … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(0)
 
 
 def configuration(path: Path | None, settings: list[str] | None = None) -> Config:
