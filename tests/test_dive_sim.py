@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rov.assets import find
+from rov.assets import checkout, find
 from rov.cli.common import curve, detector
 from rov.config import Config, load, override
 from rov.dives.dive import Dive
@@ -129,6 +129,6 @@ def test_a_course_that_makes_no_sense_is_refused() -> None:
 
 def test_the_worlds_of_the_repository_come_to_a_place(config: Config) -> None:
     places: list[Place] = [
-        realise(parse(path.read_bytes(), path), 3) for path in sorted(Path("sim/worlds").glob("*.toml"))
+        realise(parse(path.read_bytes(), path), 3) for path in sorted((checkout() / "sim/worlds").glob("*.toml"))
     ]
     assert len(places) == 5 and json.dumps([place.start for place in places])
