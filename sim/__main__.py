@@ -175,11 +175,11 @@ def run(
     setting: Settings = None,
 ) -> None:
     """The sea for a daemon that cannot tell: a thruster board on a pty, and the camera in camerad's place."""
-    from rov.cli.common import configuration, console
+    from rov.cli.common import configuration
     from sim.live import run as live
 
     folder, settings = out if daemon or sail else None, configuration(config, setting)
-    raise typer.Exit(live(world, seed, settings, _size(size), folder=folder, sail=sail, tell=console.print))
+    raise typer.Exit(live(world, seed, settings, _size(size), folder=folder, sail=sail, tell=print))
 
 
 def _size(text: str) -> tuple[int, int]:
