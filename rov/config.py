@@ -190,6 +190,12 @@ class Guard(Section):
 class Link(Section):
     """The way to the vehicle."""
 
+    kind: Literal["thrusters", "ardusub"] = Field("thrusters", json_schema_extra=RESTART)
+    """A bare thruster board at `port`, or an ArduSub autopilot at `url`."""
+    url: str = Field(
+        "tcp:127.0.0.1:5760", pattern=r"^(serial:[^:]+|(tcp|udp|udpout):[^:]+):\d+$", json_schema_extra=RESTART
+    )
+    """Where ArduSub is: tcp:HOST:PORT, udp:0.0.0.0:PORT (listens), udpout:HOST:PORT or serial:DEVICE:BAUD."""
     port: str = Field("/dev/ttyACM0", min_length=1, json_schema_extra=RESTART)
     """Serial port of the thruster board (systemd/BOARD.md says what it must do)."""
     baud: int = Field(115200, ge=9600, le=4_000_000, json_schema_extra=RESTART)

@@ -160,7 +160,8 @@ class Wrench(FromFrame, frozen=True, kw_only=True):
 
 
 class ThrusterCommand(FromFrame, frozen=True, kw_only=True):
-    """What went over the wire: −1..1 per thruster, motor 1 first, after the guard."""
+    """What went over the wire, after the guard: −1..1 per thruster, motor 1 first; for an autopilot −1..1 per axis:
+    surge, sway, heave, yaw."""
 
     armed: bool
     mode: Mode

@@ -8,9 +8,8 @@ from rov.assets import find
 from rov.bus import CommandServer, Pub, Sub
 from rov.checks import classes_of
 from rov.keys import gate_of
-from rov.link.board import ThrusterLink
+from rov.link import link_to
 from rov.messages import Edit, Health, Setpoint
-from rov.motion.allocation import mixer
 from rov.motion.helm import Helm
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import load as load_curve
@@ -24,10 +23,7 @@ def main() -> int:
     gate = gate_of(config.bus.keys)
     server = CommandServer(config.bus.commands, gate, heartbeat_timeout_s=config.operator.lost_s)
     setpoints, edits = Sub(Setpoint, process.root, hz=config.perception.rate_hz), Sub(Edit, process.root)
-    motors = len(mixer(config.vehicle.frame))
-    link = ThrusterLink(
-        config.link.port, config.link.baud, motors, surface_pa=config.link.surface_pa, density=config.link.density
-    )
+    link = link_to(config)
     pilot = Pilot(config, load_curve(find(config.vehicle.thrusters), config.vehicle.battery_cells))
     helm = Helm(config, pilot, link, classes_of(find(config.perception.weights)))
     realtime()

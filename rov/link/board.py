@@ -20,7 +20,7 @@ import serial
 from pymavlink.dialects.v20 import common
 
 from rov.link.mavlink import MS, QUIET_NS, Frame, Packer, Parser, SenderClock
-from rov.messages import Event, VehicleState
+from rov.messages import Event, Mode, VehicleState
 
 READ_MAX = 4096
 """Bytes parsed per poll: at 50 Hz twice what 921,600 baud carries."""
@@ -236,6 +236,8 @@ class ThrusterLink:
         self.address = board
         self.surface_pa = surface_pa
         self.density = density
+        self.mode = Mode.MANUAL
+        """What the pilot does. A board has no modes; autopilots do."""
         self.parser = Parser()
         self.packer = Packer(system, component)
         self.counters = Counters()

@@ -1,4 +1,4 @@
-"""MAVLink 2 on a byte stream: frames found in whatever arrives, messages packed, and the sender's clock.
+"""MAVLink on a byte stream: frames found in whatever arrives, messages packed, and the sender's clock.
 
 pymavlink's generated dialect packs and decodes. Its own stream parser is not used: after a false or broken frame it
 throws away as many bytes as that frame claimed to have, good frames among them, it lets unknown messages through
@@ -7,6 +7,7 @@ unchecked, and the environment can switch its checksums off.
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 from pymavlink.dialects.v20 import common
@@ -14,6 +15,9 @@ from pymavlink.dialects.v20 import common
 START = 0xFD
 HEADER = 10
 """Bytes: start, payload length, two flag bytes, sequence, system, component, message id (3)."""
+START_1 = 0xFE
+HEADER_1 = 6
+"""MAVLink 1: start, payload length, sequence, system, component, message id."""
 CHECKSUM = 2
 MS = 1_000_000  # ns
 QUIET_NS = 500 * MS
@@ -37,11 +41,13 @@ class Parser:
     """Bytes in, frames out. Never raises, and keeps at most one unfinished frame (267 bytes).
 
     Where a frame turns out to be none, the search goes on at its second byte: a good frame is found whatever stands
-    before it. Signed frames, MAVLink 1 and messages outside the dialect are skipped as if they were noise.
+    before it. Signed frames and messages outside the dialect are skipped as if they were noise, and so is MAVLink 1,
+    unless it is expected (`version_1`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, version_1: bool = False) -> None:
         self.codec = common.MAVLink(None)
+        self.starts = re.compile(b"[\xfd\xfe]" if version_1 else b"\xfd")
         self.buffer = bytearray()
         self.skipped = 0
         """Bytes that belonged to no frame."""
@@ -53,9 +59,9 @@ class Parser:
         self.buffer += data
         frames = []
         at = 0
-        while (start := self.buffer.find(START, at)) >= 0:
-            self.skipped += start - at
-            at = start
+        while found := self.starts.search(self.buffer, at):
+            self.skipped += found.start() - at
+            at = found.start()
             length = self._length(at)
             if length is not None and len(self.buffer) < at + length:
                 break  # a beginning; the rest has not arrived
@@ -79,6 +85,10 @@ class Parser:
     def _length(self, at: int) -> int | None:
         """Bytes of the frame that begins at `at`, HEADER while that is not yet known, None if none can begin there."""
         header = self.buffer[at : at + HEADER]
+        if header[0] == START_1:
+            if len(header) < HEADER_1:
+                return HEADER_1
+            return HEADER_1 + header[1] + CHECKSUM if header[5] in common.mavlink_map else None
         if len(header) > 2 and header[2] != 0:  # a flag that changes the format
             return None
         if len(header) < HEADER:
@@ -89,7 +99,8 @@ class Parser:
 
     def _frame(self, raw: bytearray) -> Frame | None:
         """The frame in its bytes, if the checksum and the dialect agree with it."""
-        kind = common.mavlink_map[int.from_bytes(raw[7:10], "little")]
+        first = raw[0] == START_1
+        kind = common.mavlink_map[raw[5] if first else int.from_bytes(raw[7:10], "little")]
         checksum = common.x25crc(raw[1:-CHECKSUM] + bytes([kind.crc_extra])).crc
         if checksum != int.from_bytes(raw[-CHECKSUM:], "little"):
             self.broken += 1
@@ -99,7 +110,8 @@ class Parser:
         except common.MAVError:
             self.broken += 1
             return None
-        return Frame(raw[4], (raw[5], raw[6]), message)
+        sequence, system, component = raw[2:5] if first else raw[4:7]
+        return Frame(sequence, (system, component), message)
 
 
 class Packer:

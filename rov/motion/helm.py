@@ -47,6 +47,8 @@ class Link(Protocol):
     surface_pa: float
     density: float
     """Of the water in kg/m³; with the pressure at the surface in Pa it makes depths of pressures."""
+    mode: Mode
+    """What the pilot does, as the helm says it: an autopilot needs a mode of its own that fits."""
 
     @property
     def state(self) -> VehicleState | None:
@@ -71,6 +73,9 @@ class Link(Protocol):
 
     def send(self, values: Sequence[float], armed: bool, t: int) -> None:
         """The tick's outputs, −1..1."""
+
+    def close(self, t: int) -> None:
+        """Neutral and disarmed as far as that is still possible, and nothing more."""
 
 
 class Helm:
@@ -207,6 +212,7 @@ class Helm:
             self._apply(held, now)
         if self.tuning_t is None or now - self.tuning_t >= TUNING_NS:
             self._publish(now)
+        self.link.mode = self.pilot.mode
         self.said += self.link.poll(now)
         vehicle = self.link.state
         if vehicle is not None:
@@ -249,7 +255,7 @@ class Helm:
             self.arming = False
         if self.pilot.armed and not self.link.live:
             self._tell(now, "disarm")
-            self._say(now, "alarm", "link_lost", "the thruster board is not under control: disarmed")
+            self._say(now, "alarm", "link_lost", "the vehicle is not under our control: disarmed")
 
     def _miss(self, operator: str, now: int) -> None:
         """The operator's heartbeat was lost, or never seen, while armed."""

@@ -34,6 +34,8 @@ SOURCE = {Mode.MANUAL: "operator", Mode.HOLD: "operator", Mode.FOLLOW: "steer", 
 """Whose setpoints move the vehicle in a mode."""
 STREAMED = (Mode.FOLLOW, Mode.POLICY)
 """Modes that live on a stream of setpoints from frames."""
+AXES_DOWN = (0.0, 0.0, 1.0, 0.0)
+"""How much surge, sway, heave and yaw push down: the outputs, where an autopilot allocates."""
 LOOPED = (Mode.HOLD, Mode.FOLLOW, Mode.POLICY)
 """Modes that need depth and attitude."""
 
@@ -74,7 +76,10 @@ class Pilot:
         self.vehicle_expected = vehicle_expected
         self.frame = config.vehicle.frame
         self.capable = np.array(capable(self.frame), dtype=np.float64)
-        self.guard = Guard(config.guard, config.vehicle.max_depth, effect(self.frame)[2])
+        self.autopilot = config.link.kind == "ardusub"
+        """Does the vehicle hold depth and heading by itself? Then the outputs are axes, and the loops are its own."""
+        down = AXES_DOWN if self.autopilot else effect(self.frame)[2]
+        self.guard = Guard(config.guard, config.vehicle.max_depth, down)
         self.mode = Mode.MANUAL
         self.refused = ""
         """Why the last arming or mode was refused; empty when it was not."""
@@ -189,7 +194,7 @@ class Pilot:
 
         attitude, depth = self._attitude_known(t), self._depth_known(t)
         used = self._fresh_setpoint(self.mode, t)
-        on = self.armed and self.vehicle_expected and self.mode is not Mode.MANUAL
+        on = self.armed and self.vehicle_expected and self.mode is not Mode.MANUAL and not self.autopilot
         loops = np.array([on and depth, on and attitude, on and attitude])
         self.gains = self._gains(t)
         wrench, self.memory = control(
@@ -202,7 +207,10 @@ class Pilot:
         if "setpoint_stale" in conditions and not loops.any():
             because = because or "setpoint_stale"
         volts = None if self.vehicle is None else self.vehicle.battery_v
-        commands = self.curve.command(allocate(wrench, self.frame), volts, self.config.guard.gain)
+        if self.autopilot:
+            commands = wrench[[0, 1, 2, 5]]
+        else:
+            commands = self.curve.command(allocate(wrench, self.frame), volts, self.config.guard.gain)
         was_armed = self.armed
         guarded = self.guard.step(
             commands,

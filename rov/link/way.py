@@ -1,0 +1,169 @@
+"""Ways to an autopilot: a serial port, TCP or UDP, by one URL. None of them ever blocks.
+
+serial:/dev/ttyACM0:115200    tcp:127.0.0.1:5760    udp:0.0.0.0:14550 (listens)    udpout:192.168.2.2:14550
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import select
+import socket
+import struct
+import termios
+from typing import Literal, Protocol
+
+from rov.errors import UserError
+from rov.link.board import Port
+
+READ_MAX = 65536
+QUEUE_MAX = 2000
+"""Bytes that may wait in the kernel to be sent: 1 s of sticks. More is history that nobody should act on."""
+URL = r"^(serial:[^:]+:\d+|(tcp|udp|udpout):[^:]+:\d+)$"
+
+
+class Way(Protocol):
+    """What a link needs of its port. All methods but `open` may raise OSError when the other end is gone."""
+
+    path: str
+
+    @property
+    def is_open(self) -> bool: ...
+    def open(self) -> str: ...
+    def read(self) -> bytes: ...
+    def write(self, data: bytes) -> bool: ...
+    def discard(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Socket:
+    """TCP to an address, or UDP: listening at one and answering whoever spoke last, or sending to one."""
+
+    def __init__(self, kind: Literal["tcp", "udp", "udpout"], host: str, port: int):
+        """The name is looked up once, here, because a look-up blocks. Raises UserError when it is not known."""
+        self.kind = kind
+        self.path = f"{kind}:{host}:{port}"
+        try:
+            *_, self.address = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0]
+        except OSError as error:
+            raise UserError(f"link.url = {self.path!r}: {host} is not known ({error}); give its IP address") from None
+        self.socket: socket.socket | None = None
+        self.peer = None if kind == "udp" else self.address
+        self.connected = False
+        self.unsent = b""
+
+    @property
+    def is_open(self) -> bool:
+        return self.socket is not None
+
+    def open(self) -> str:
+        """Begin to connect, or bind; returns why not, or nothing. A connection that fails later raises in `read`."""
+        stream = self.kind == "tcp"
+        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM)
+        made.setblocking(False)
+        try:
+            if stream:
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                code = made.connect_ex(self.address)
+                if code not in (0, errno.EINPROGRESS):
+                    raise OSError(code, os.strerror(code))
+            elif self.kind == "udp":
+                made.bind(self.address)
+        except OSError as error:
+            made.close()
+            return f"{self.path}: {error.strerror}"
+        self.socket, self.connected, self.unsent = made, not stream, b""
+        return ""
+
+    def read(self) -> bytes:
+        """What is there; empty when nothing is, or the connection is still being made."""
+        assert self.socket is not None
+        if not self._ready():
+            return b""
+        try:
+            if self.kind == "tcp":
+                data = self.socket.recv(READ_MAX)
+                if not data:
+                    raise ConnectionResetError(errno.ECONNRESET, "closed by the other end")
+                return data
+            out = b""
+            while len(out) < READ_MAX:
+                part, sender = self.socket.recvfrom(READ_MAX)
+                if self.kind == "udpout" and sender != self.address:
+                    continue
+                self.peer = sender
+                out += part
+            return out
+        except BlockingIOError:
+            return b"" if self.kind == "tcp" else out
+        except ConnectionRefusedError:
+            if self.kind == "tcp":
+                raise
+            return b""  # nobody listens there yet
+
+    def write(self, data: bytes) -> bool:
+        """Send all of it, or nothing and return False. What TCP takes only in part is finished first."""
+        assert self.socket is not None
+        if not self._ready() or self.peer is None:
+            return False
+        try:
+            if self.kind != "tcp":
+                return self.socket.sendto(data, self.peer) == len(data)
+            if self._queued() > QUEUE_MAX:
+                return False
+            if self.unsent:
+                self.unsent = self.unsent[self.socket.send(self.unsent) :]
+                if self.unsent:
+                    return False
+            self.unsent = data[self.socket.send(data) :]
+            return True
+        except BlockingIOError:
+            return False
+        except ConnectionRefusedError:
+            if self.kind == "tcp":
+                raise
+            return False
+
+    def discard(self) -> None:
+        """Drop what waits to be sent: for TCP that is possible only together with the connection."""
+        if self.kind == "tcp" and self.socket is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raise TimeoutError(errno.ETIMEDOUT, "takes no more bytes")
+
+    def close(self) -> None:
+        if self.socket is not None:
+            self.socket.close()
+        self.socket = None
+        self.unsent = b""
+        self.peer = None if self.kind == "udp" else self.address
+
+    def _ready(self) -> bool:
+        """Is the connection there? Raises OSError when it could not be made."""
+        assert self.socket is not None
+        if not self.connected:
+            if not select.select([], [self.socket], [], 0)[1]:
+                return False
+            if code := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(code, os.strerror(code))
+            self.connected = True
+        return True
+
+    def _queued(self) -> int:
+        """Bytes the kernel has not yet delivered."""
+        assert self.socket is not None
+        return int(struct.unpack("i", fcntl.ioctl(self.socket, termios.TIOCOUTQ, b"\0" * 4))[0])
+
+
+def way(url: str) -> Way:
+    """The way that a URL names; opened by its user. Raises UserError."""
+    if not re.match(URL, url):
+        raise UserError(
+            f"link.url = {url!r}: must look like tcp:127.0.0.1:5760, udp:0.0.0.0:14550 or serial:/dev/x:115200"
+        )
+    kind, where, number = url.split(":")
+    if kind == "serial":
+        return Port(where, int(number))
+    assert kind in ("tcp", "udp", "udpout")
+    return Socket(kind, where, int(number))  # type: ignore[arg-type]

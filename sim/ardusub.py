@@ -1,0 +1,386 @@
+"""An ArduSub autopilot and a ground station, scripted, with a simple vehicle: `python -m sim.ardusub`.
+
+It enforces what the real one does: sticks only from its ground station's id, failsafes for pilot input and ground
+station, checked arming, streams only as asked, the pilot's gain. Behaviour: ArduSub's Parameters.cpp, joystick.cpp,
+failsafe.cpp, GCS_MAVLink_Sub.cpp. Time is an argument, ns; only `main` has a clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import select
+import socket
+import time
+from collections import deque
+from typing import Any, NamedTuple
+
+import numpy as np
+from pymavlink.dialects.v20 import common
+
+from rov.assets import find
+from rov.link.ardusub import ALT_HOLD, ARM_DISARM, SET_INTERVAL, SET_MODE, STABILIZE, SURFACE, Rc, rc_of
+from rov.link.mavlink import MS, Packer, Parser
+from rov.motion import thrusters
+from rov.motion.allocation import allocate
+from sim.board import Pty, Vessel
+
+NEUTRAL: Rc = (1500.0, 1500.0, 1500.0, 1500.0)
+MODES = (0, 1, 2, 9, 16, 19)
+STEP_NS = 20 * MS
+CLIMB = 0.5
+"""Full stick in ALT_HOLD, m/s."""
+
+
+class Stick(NamedTuple):
+    """One MANUAL_CONTROL that the autopilot took."""
+
+    t: int
+    component: int
+    x: int
+    y: int
+    z: int
+    r: int
+
+
+class Autopilot:
+    """The firmware and the vehicle it sits in. Channels are named; heartbeats and sticks heard on one go to others."""
+
+    def __init__(self, frame: str = "vectored_6dof", depth: float = 2.0):
+        self.frame = frame
+        self.vessel = Vessel(frame, thrusters.load(find("calibration/t200.toml"), cells=4), depth)
+        self.parameters: dict[str, float] = {
+            "SYSID_MYGCS": 255,
+            "FS_PILOT_INPUT": 2,
+            "FS_PILOT_TIMEOUT": 0.5,
+            "FS_GCS_ENABLE": 2,
+            "FS_LEAK_ENABLE": 1,
+            "FRAME_CONFIG": 2,
+            "JS_GAIN_DEFAULT": 0.5,
+            "JS_GAIN_MIN": 0.25,
+            "JS_GAIN_MAX": 1.0,
+            "JS_GAIN_STEPS": 4,
+            "JS_THR_GAIN": 1.0,
+            "RC_OVERRIDE_TIME": 3.0,
+        }
+        self.gain = 0.5
+        self.battery_v = 16.0
+        self.leak = False
+        self.refuses: set[int] = set()
+        """Commands answered with MAV_RESULT_DENIED."""
+        self.version_1 = False
+        self.t: int | None = None
+        self.mode, self.armed = 19, False
+        self.rc: Rc = NEUTRAL
+        self.pilot_t: int | None = None
+        self.gcs_t: int | None = None
+        self.pilot_lost = True
+        self.target: float | None = None
+        self.effort = np.zeros(6)
+        self.taken: deque[Stick] = deque(maxlen=200_000)
+        self.refused_sticks = 0
+        self.reasons: list[str] = []
+        """Why it was disarmed or changed its mode, each time."""
+        self.parsers: dict[str, Parser] = {}
+        self.packers: dict[str, Packer] = {}
+        self.intervals: dict[str, dict[int, int]] = {}
+        self.due: dict[tuple[str, int], int] = {}
+
+    def step(self, t: int, heard: dict[str, bytes]) -> dict[str, list[bytes]]:
+        """Live until `t`, when these bytes arrive by channel; returns the frames that go out on each."""
+        if self.t is None:
+            self.t = self.boot_t = t
+        dt, self.t = (t - self.t) / 1e9, t
+        out: dict[str, list[bytes]] = {channel: [] for channel in heard}
+        for channel, data in heard.items():
+            self.packers.setdefault(channel, Packer(1, 1))
+            for frame in self.parsers.setdefault(channel, Parser()).feed(data):
+                kind = frame.message.get_type()
+                if kind in ("HEARTBEAT", "MANUAL_CONTROL"):
+                    for other in out:
+                        if other != channel:
+                            out[other].append(bytes(frame.message.get_msgbuf()))
+                out[channel] += [
+                    self.packers[channel].pack(m) for m in self._obey(frame.message, frame.sender, channel)
+                ]
+        self._failsafes()
+        self._move(dt)
+        for channel, frames in out.items():
+            frames += [self._packed(channel, message) for message in self._tell(channel)]
+        return out
+
+    def restart(self) -> None:
+        self.mode, self.armed, self.rc, self.pilot_t, self.gcs_t = 19, False, NEUTRAL, None, None
+        self.boot_t = self.t or 0
+        self.intervals, self.packers = {}, {}
+
+    def _packed(self, channel: str, message: Any) -> bytes:
+        packer = self.packers[channel]
+        if not self.version_1:
+            return packer.pack(message)
+        frame: bytes = message.pack(packer.codec, force_mavlink1=True)
+        packer.codec.seq = (packer.codec.seq + 1) % 256
+        return frame
+
+    def _obey(self, message: Any, sender: tuple[int, int], channel: str) -> list[Any]:
+        assert self.t is not None
+        gcs = sender[0] == self.parameters.get("SYSID_MYGCS", 255)
+        match message:
+            case common.MAVLink_heartbeat_message() if gcs:
+                self.gcs_t = self.t
+            case common.MAVLink_manual_control_message():
+                if not gcs or message.target != 1:
+                    self.refused_sticks += 1
+                    return []
+                self.taken.append(Stick(self.t, sender[1], message.x, message.y, message.z, message.r))
+                self.rc = rc_of(message.x, message.y, message.z, message.r, self.gain, self.parameters["JS_THR_GAIN"])
+                self.pilot_t = self.gcs_t = self.t
+            case common.MAVLink_param_request_read_message() if message.param_id in self.parameters:
+                return [self._parameter(message.param_id)]
+            case common.MAVLink_param_set_message() if message.param_id in self.parameters:
+                self.parameters[message.param_id] = message.param_value
+                return [self._parameter(message.param_id)]
+            case common.MAVLink_command_long_message() if message.target_system == 1:
+                result = self._command(message, channel)
+                return [common.MAVLink_command_ack_message(message.command, result, 0, 0, *sender)]
+        return []
+
+    def _command(self, message: Any, channel: str) -> int:
+        denied: int = common.MAV_RESULT_DENIED
+        if message.command in self.refuses:
+            return denied
+        match message.command:
+            case value if value == ARM_DISARM:
+                if bool(message.param1) != self.armed:
+                    self._arm(bool(message.param1), "command")
+            case value if value == SET_MODE:
+                if message.param2 not in MODES:
+                    return denied
+                self._set_mode(int(message.param2), "command")
+            case value if value == SET_INTERVAL:
+                self.intervals.setdefault(channel, {})[int(message.param1)] = int(message.param2 * 1000)
+            case _:
+                return int(common.MAV_RESULT_UNSUPPORTED)
+        return int(common.MAV_RESULT_ACCEPTED)
+
+    def _arm(self, armed: bool, why: str) -> None:
+        self.armed, self.target = armed, None
+        self.reasons.append(f"{'armed' if armed else 'disarmed'}: {why}")
+
+    def _set_mode(self, mode: int, why: str) -> None:
+        if mode != self.mode:
+            self.mode, self.target = mode, None
+            self.reasons.append(f"mode {mode}: {why}")
+
+    def _failsafes(self) -> None:
+        assert self.t is not None
+        lost = self.pilot_t is None or self.t - self.pilot_t > self.parameters["FS_PILOT_TIMEOUT"] * 1e9
+        if lost and not self.pilot_lost and self.parameters["FS_PILOT_INPUT"] > 0:
+            self.rc = NEUTRAL
+            if self.armed and self.parameters["FS_PILOT_INPUT"] == 2:
+                self._arm(False, "pilot input")
+        self.pilot_lost = lost
+        if (
+            self.gcs_t is not None
+            and self.t - self.gcs_t > 5e9
+            and self.armed
+            and self.parameters["FS_GCS_ENABLE"] == 2
+        ):
+            self._arm(False, "ground station")
+        if self.pilot_t is not None and self.t - self.pilot_t > self.parameters["RC_OVERRIDE_TIME"] * 1e9:
+            self.rc = NEUTRAL
+
+    def _move(self, dt: float) -> None:
+        throttle, yaw, forward, lateral = ((us - 1500) / 400 for us in self.rc)
+        vessel = self.vessel
+        heave = -throttle
+        if self.mode == SURFACE:
+            heave = -0.5 if vessel.depth > 0.1 else 0.0
+        elif self.mode == ALT_HOLD:
+            if self.target is None:
+                self.target = vessel.depth
+            if abs(throttle) > 0.05:
+                self.target = max(0.0, self.target - throttle * CLIMB * dt)
+            heave = 1.5 * (self.target - vessel.depth) - 0.8 * float(vessel.speed[2])
+        if self.mode in (ALT_HOLD, STABILIZE, SURFACE):
+            yaw = 0.8 * (yaw - float(vessel.speed[5]))
+        roll, pitch = -0.5 * vessel.attitude[:2]
+        wanted = np.clip(np.array([forward, lateral, heave, roll, pitch, yaw]), -1, 1)
+        self.effort = wanted if self.armed else np.zeros(6)
+        if dt > 0:
+            vessel.step(np.asarray(allocate(self.effort, self.frame)), self.battery_v, min(dt, 0.1))
+
+    # ---- telemetry ---------------------------------------------------------------------------------------------
+
+    def _parameter(self, name: str) -> Any:
+        kind = common.MAV_PARAM_TYPE_REAL32
+        return common.MAVLink_param_value_message(name.encode(), self.parameters[name], kind, len(self.parameters), 0)
+
+    def _tell(self, channel: str) -> list[Any]:
+        assert self.t is not None
+        out = []
+        for kind, interval in {common.MAVLINK_MSG_ID_HEARTBEAT: 1000 * MS, **self.intervals.get(channel, {})}.items():
+            if self.t >= self.due.get((channel, kind), 0):
+                self.due[channel, kind] = max(self.due.get((channel, kind), 0) + interval, self.t + interval // 2)
+                out += [m for m in [self._message(kind)] if m is not None]
+        if self.leak and self.t >= self.due.get((channel, -1), 0):
+            self.due[channel, -1] = self.t + 20_000 * MS
+            out.append(common.MAVLink_statustext_message(common.MAV_SEVERITY_WARNING, b"Leak Detected"))
+        return out
+
+    def _message(self, kind: int) -> Any:
+        assert self.t is not None
+        ms = (self.t - self.boot_t) // MS
+        match kind:
+            case common.MAVLINK_MSG_ID_HEARTBEAT:
+                base = common.MAV_MODE_FLAG_CUSTOM_MODE_ENABLED | (common.MAV_MODE_FLAG_SAFETY_ARMED * self.armed)
+                state = common.MAV_STATE_ACTIVE if self.armed else common.MAV_STATE_STANDBY
+                return common.MAVLink_heartbeat_message(
+                    common.MAV_TYPE_SUBMARINE, common.MAV_AUTOPILOT_ARDUPILOTMEGA, base, self.mode, state, 3
+                )
+            case common.MAVLINK_MSG_ID_ATTITUDE:
+                return common.MAVLink_attitude_message(
+                    ms, *self.vessel.attitude.tolist(), *self.vessel.speed[3:].tolist()
+                )
+            case common.MAVLINK_MSG_ID_SCALED_PRESSURE2:
+                hpa = (101_325 + 1025 * 9.80665 * self.vessel.depth) / 100
+                return common.MAVLink_scaled_pressure2_message(ms, hpa, 0.0, 1500)
+            case common.MAVLINK_MSG_ID_SCALED_PRESSURE:
+                return common.MAVLink_scaled_pressure_message(ms, 950.0, 0.0, 3000)
+            case common.MAVLINK_MSG_ID_RC_CHANNELS:
+                throttle, yaw, forward, lateral = (int(us) for us in self.rc)
+                channels = [1500, 1500, throttle, yaw, forward, lateral, *[0] * 12]
+                return common.MAVLink_rc_channels_message(ms, 18, *channels, 0)
+            case common.MAVLINK_MSG_ID_BATTERY_STATUS:
+                cells = [round(self.battery_v * 1000)] + [0xFFFF] * 9
+                return common.MAVLink_battery_status_message(0, 0, 1, 32767, cells, -1, -1, -1, -1)
+            case common.MAVLINK_MSG_ID_NAMED_VALUE_FLOAT:
+                return common.MAVLink_named_value_float_message(ms, b"PilotGain", self.gain)
+        return None
+
+
+class GroundStation:
+    """Heartbeats, and a pilot who steers while `sticks` is set: (x, y, z, r)."""
+
+    def __init__(self) -> None:
+        self.packer = Packer(255, 190)
+        self.alive = True
+        self.sticks: tuple[int, int, int, int] | None = None
+        self.said: list[bytes] = []
+        self.due = {"beat": 0, "sticks": 0}
+
+    def step(self, t: int) -> bytes:
+        """What it sends at `t`."""
+        out, self.said = b"".join(self.said), []
+        if self.alive and t >= self.due["beat"]:
+            self.due["beat"] = t + 1000 * MS
+            kind, none = common.MAV_TYPE_GCS, common.MAV_AUTOPILOT_INVALID
+            out += self.packer.pack(common.MAVLink_heartbeat_message(kind, none, 0, 0, common.MAV_STATE_ACTIVE, 3))
+        if self.sticks is not None and t >= self.due["sticks"]:
+            self.due["sticks"] = t + 40 * MS
+            out += self.packer.pack(common.MAVLink_manual_control_message(1, *self.sticks, 0))
+        return out
+
+    def command(self, command: int, *values: float) -> None:
+        values = (values + (0.0,) * 7)[:7]
+        self.said.append(self.packer.pack(common.MAVLink_command_long_message(1, 1, command, 0, *values)))
+
+
+class TcpEnd:
+    """The autopilot's end of a TCP connection: one companion at a time."""
+
+    def __init__(self, port: int = 0):
+        self.server = socket.create_server(("127.0.0.1", port))
+        self.server.setblocking(False)
+        self.url = f"tcp:127.0.0.1:{self.server.getsockname()[1]}"
+        self.client: socket.socket | None = None
+
+    def read(self) -> bytes:
+        if self.client is None:
+            with contextlib.suppress(BlockingIOError):
+                self.client, _ = self.server.accept()
+                self.client.setblocking(False)
+        if self.client is None:
+            return b""
+        try:
+            data = self.client.recv(65536)
+        except BlockingIOError:
+            return b""
+        except OSError:
+            data = b""
+        if not data:
+            self.drop()
+        return data
+
+    def write(self, data: bytes) -> None:
+        if self.client is not None and data:
+            with contextlib.suppress(OSError):
+                self.client.send(data)
+
+    def drop(self) -> None:
+        """The connection breaks."""
+        if self.client is not None:
+            self.client.close()
+        self.client = None
+
+    def close(self) -> None:
+        self.drop()
+        self.server.close()
+
+
+class UdpEnd:
+    """The autopilot's end over UDP: sends to a listening companion."""
+
+    def __init__(self, port: int):
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setblocking(False)
+        self.address = ("127.0.0.1", port)
+
+    def read(self) -> bytes:
+        out = b""
+        with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+            while True:
+                out += self.socket.recv(65536)
+        return out
+
+    def write(self, data: bytes) -> None:
+        if data:
+            with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+                self.socket.sendto(data, self.address)
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class PtyEnd(Pty):
+    """The autopilot's end of a serial line."""
+
+    @property
+    def url(self) -> str:
+        return f"serial:{self.path}:115200"
+
+    def close(self) -> None:
+        self.unplug()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m sim.ardusub", description="A scripted ArduSub on TCP.")
+    parser.add_argument("--port", type=int, default=5760, help="TCP port for the companion")
+    parser.add_argument("--depth", type=float, default=2.0, help="at the start, m")
+    options = parser.parse_args(arguments)
+    autopilot, station, end = Autopilot(depth=options.depth), GroundStation(), TcpEnd(options.port)
+    print(end.url, flush=True)
+    try:
+        while True:
+            select.select([end.client or end.server], [], [], 0.005)
+            t = time.monotonic_ns()
+            out = autopilot.step(t, {"rov": end.read(), "gcs": station.step(t)})
+            end.write(b"".join(out["rov"]))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        end.close()
+
+
+if __name__ == "__main__":
+    main()
