@@ -19,7 +19,8 @@ import numpy as np
 from pymavlink.dialects.v20 import common
 
 from rov.assets import find
-from rov.link.ardusub import ALT_HOLD, ARM_DISARM, SET_INTERVAL, SET_MODE, STABILIZE, SURFACE, Rc, rc_of
+from rov.link.ardusub import ALT_HOLD, SET_INTERVAL, SET_MODE, STABILIZE, SURFACE, Rc, rc_of
+from rov.link.board import ARM_DISARM
 from rov.link.mavlink import MS, Packer, Parser
 from rov.motion import thrusters
 from rov.motion.allocation import allocate

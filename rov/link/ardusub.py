@@ -58,7 +58,9 @@ STICK_NS = 20 * MS
 GCS_NS = 3000 * MS
 """The ground station's heartbeat may be this old while sticks leave."""
 QUIET_AUTOPILOT_NS = 2000 * MS
-"""The autopilot's heartbeat (1 Hz) may be this old."""
+"""The autopilot's heartbeat may be this old."""
+SILENT_NS = 10_000 * MS
+"""A connection on which no autopilot is heard for this long is made anew. An autopilot boots in less."""
 STICKS_OVER_NS = 1000 * MS
 """Somebody who has sent no stick for this long does not steer. Ground stations send at 5 Hz or more."""
 HISTORY_NS = 2000 * MS
@@ -71,6 +73,8 @@ REPEAT_NS = 700 * MS
 """A command or parameter is asked for again after this; more than a link that lags by 500 ms needs to answer once."""
 ANSWER_NS = 4000 * MS
 """A command not carried out by then is taken as refused."""
+TOLD_NS = 1500 * MS
+"""A text of the autopilot's explains what happens until so much later."""
 BATTERY_NS = LEAK_OVER_NS = 30_000 * MS
 """ArduSub says a leak again every 20 s; a voltage older than this is unknown."""
 DEPTH_OTHER_NS = 1000 * MS
@@ -80,6 +84,7 @@ RATE_SHARE = 0.5
 BLOCKED_NS = 200 * MS
 
 STREAMS = {
+    common.MAVLINK_MSG_ID_HEARTBEAT: 5.0,
     common.MAVLINK_MSG_ID_ATTITUDE: 20.0,
     common.MAVLINK_MSG_ID_SCALED_PRESSURE2: 10.0,
     common.MAVLINK_MSG_ID_RC_CHANNELS: 10.0,
@@ -89,7 +94,8 @@ STREAMS = {
     common.MAVLINK_MSG_ID_BATTERY_STATUS: 1.0,
     common.MAVLINK_MSG_ID_NAMED_VALUE_FLOAT: 8.0,
 }
-"""What is asked for, Hz. NAMED_VALUE_FLOAT comes in bunches, PilotGain among them."""
+"""What is asked for, Hz. The heartbeat's own 1 Hz would show the pilot's change of mode too late. NAMED_VALUE_FLOAT
+comes in bunches, PilotGain among them."""
 NEEDED = (common.MAVLINK_MSG_ID_ATTITUDE, common.MAVLINK_MSG_ID_SCALED_PRESSURE2, common.MAVLINK_MSG_ID_RC_CHANNELS)
 """Slow ones among these are a warning."""
 GROUPS = {
@@ -106,12 +112,18 @@ GROUPS |= {
 
 GCS_IDS = ("SYSID_MYGCS", "MAV_GCS_SYSID")
 """The ground station's system id: its name until ArduSub 4.6, and since."""
-PARAMETERS = (*GCS_IDS, "FS_PILOT_INPUT", "FS_PILOT_TIMEOUT", "FRAME_CONFIG", "JS_GAIN_DEFAULT", "JS_THR_GAIN")
-PARAMETERS += ("JS_GAIN_MIN", "JS_GAIN_MAX", "JS_GAIN_STEPS", "FS_GCS_ENABLE", "FS_LEAK_ENABLE", "RC_OVERRIDE_TIME")
 REQUIRED = ("FS_PILOT_INPUT", "FS_PILOT_TIMEOUT", "FRAME_CONFIG", "JS_GAIN_DEFAULT", "JS_THR_GAIN")
+FAILSAFES = ("FS_GCS_ENABLE", "FS_GCS_TIMEOUT", "FS_LEAK_ENABLE", "FS_PRESS_ENABLE", "FS_TEMP_ENABLE", "FS_EKF_ACTION")
+GAINS = ("JS_GAIN_MIN", "JS_GAIN_MAX", "JS_GAIN_STEPS")
+PARAMETERS = (*GCS_IDS, *REQUIRED, *FAILSAFES, *GAINS, "FS_CRASH_CHECK", "RC_OVERRIDE_TIME")
 TRIES = 6
 """A parameter that is not answered after so many requests is not there."""
 TIMEOUT_MAX_S = 0.5
+SWITCHES = {
+    "InputHold": "input hold is on: the autopilot adds sticks of its own; press its button again",
+    "RollPitch": "roll and pitch mode is on: sticks would tilt the vehicle; press its button again",
+}
+"""NAMED_VALUE_FLOAT of the pilot's switches (GCS_MAVLink_Sub.cpp, send_info), and why sticks are refused while on."""
 
 Rc = tuple[float, float, float, float]
 """Pulses in µs of throttle, yaw, forward, lateral: RC channels 3 to 6."""
@@ -155,9 +167,12 @@ class Wire:
     rc_changes: deque[int] = field(default_factory=deque)
     parameters: dict[str, float] = field(default_factory=dict)
     tries: dict[str, int] = field(default_factory=dict)
-    said: dict[str, float] = field(default_factory=dict)
     gain: float | None = None
     gain_t: int = 0
+    switched: dict[str, bool] = field(default_factory=dict)
+    """The pilot's switches that change what sticks do (SWITCHES), by name."""
+    told: tuple[int, str] = (-ANSWER_NS, "")
+    """What the autopilot last wrote to its people, and when: why it refuses is only in there."""
     battery_t: int = -BATTERY_NS
     cells_t: int = -BATTERY_NS
     """When BATTERY_STATUS last said it; SYS_STATUS counts only without."""
@@ -205,7 +220,7 @@ class ArdusubLink:
         self.state: VehicleState | None = None
         self.stage, self.stage_t = Stage.IDLE, 0
         self.own: int | None = None
-        """The autopilot's mode while we steer; any other is somebody else's wish."""
+        """The autopilot's mode while we steer or engage; any other is somebody else's wish."""
         self.allowed: set[int] = set()
         self.wish: Wish | None = None
         self.disarming: int | None = None
@@ -213,7 +228,10 @@ class ArdusubLink:
         self.history: deque[tuple[int, Rc]] = deque()
         self.strange = 0
         self.stick_t = -STICK_NS
-        self.reopen_t, self.reopen_ns = 0, REOPEN_NS[0]
+        self.open_t = self.reopen_t = 0
+        self.reopen_ns = REOPEN_NS[0]
+        self.said: dict[str, float] = {}
+        """Parameters as they were last reported."""
         self.absent_said = False
         self.pending: list[Event] = []
         self.wire = Wire()
@@ -236,7 +254,9 @@ class ArdusubLink:
             return ""
         if reason := self._obstacle(t)[1] or self._steered(t):
             return reason
-        self.disarming, self.wish, self.own = None, None, None
+        if self.disarming is not None:
+            return "the vehicle is still being disarmed; ask again"
+        self.wish, self.own, self.allowed = None, self.wire.mode, set()
         self.history.clear()
         if self.wire.rc is not None:
             self.history.append((t, self.wire.rc))
@@ -325,9 +345,14 @@ class ArdusubLink:
             return "unsafe_parameter", f"{text}, or a crash leaves the last thrust on for so long"
         if wire.gcs_t is None or t - wire.gcs_t > GCS_NS:
             text = (
-                f"no heartbeat of the ground station (system {self._gcs()}) for 3 s: no sticks, or its loss is hidden"
+                f"no heartbeat of the ground station (system {self._gcs()}) for 3 s on {self.port.path}: sticks of ours"
             )
-            return "gcs_lost", text
+            return (
+                "gcs_lost",
+                f"{text} would hide its loss from the autopilot; start it, or have its heartbeat forwarded",
+            )
+        if switched := [SWITCHES[name] for name, on in wire.switched.items() if on]:
+            return "pilot_switch", switched[0]
         return "", ""
 
     def _steered(self, t: int) -> str:
@@ -338,7 +363,8 @@ class ArdusubLink:
         if len(self.wire.rc_changes) >= RC_STRANGE:
             return f"the RC channels are moving: somebody else steers; {how}"
         rc = self.wire.rc
-        if rc is not None and any(800 < us < 2200 and abs(us - 1500) > 2 * RC_SLACK_US for us in rc[1:]):
+        held = rc is not None and any(800 < us < 2200 and abs(us - 1500) > 2 * RC_SLACK_US for us in rc[1:])
+        if held and self.wire.armed:  # what a disarmed vehicle's channels rest at means nothing
             return f"an RC channel is held off its centre: somebody else steers; {how}"
         return ""
 
@@ -379,11 +405,11 @@ class ArdusubLink:
             self.wish = None
             if self.testing:
                 assert self.wire.mode is not None
-                self.own, self.allowed = self.wire.mode, {self.wire.mode}
+                self.own, self.allowed = self.wire.mode, set()
                 self._enter(Stage.LIVE, t)
                 self._event(t, "info", "link_live", f"engaged in {NAMES.get(self.own, self.own)}: our sticks steer")
         if self.wish is not None and t - self.wish.since > ANSWER_NS:
-            self._refused(t, f"the autopilot did not carry out: {self.wish.what}")
+            self._refused(t, f"the autopilot did not carry out: {self.wish.what}{self._why(t)}")
 
     def _want(self, what: str, command: int, first: float, second: float, t: int) -> None:
         """See to it that this command is under way."""
@@ -452,7 +478,9 @@ class ArdusubLink:
         if not unknown:
             if t - self.wire.parameter_t < BEAT_NS:
                 return b""
-            required = [n for n in (*REQUIRED, *GCS_IDS) if n in self.wire.parameters or n in REQUIRED]
+            required = [
+                n for n in (*REQUIRED, *GCS_IDS) if n in self.wire.parameters or n in REQUIRED or not self._gcs()
+            ]
             unknown = [required[t // BEAT_NS % len(required)]]
         name = min(unknown, key=lambda n: self.wire.tries.get(n, 0))
         self.wire.tries[name] = self.wire.tries.get(name, 0) + 1
@@ -509,7 +537,9 @@ class ArdusubLink:
         message, (system, component) = frame.message, frame.sender
         if component == COMPANION and system in (self.system, self._gcs()):
             return  # ours, come back
-        if isinstance(message, common.MAVLink_manual_control_message | common.MAVLink_rc_channels_override_message):
+        if (target := _steers(message)) is not None:
+            if target not in (0, self.system):
+                return  # of another vehicle
             self.wire.others_t = t
             if self.stage is Stage.IDLE:
                 self.disarming = self.wish = None
@@ -564,9 +594,13 @@ class ArdusubLink:
             case common.MAVLink_named_value_float_message() if message.name == "PilotGain":
                 if math.isfinite(message.value) and 0 < message.value <= 1:
                     self.wire.gain, self.wire.gain_t = max(message.value, 0.1), t
-            case common.MAVLink_statustext_message() if "leak detected" in message.text.lower():
-                self.wire.leak_t = t
-                self._update(leak=True)
+            case common.MAVLink_named_value_float_message() if message.name in SWITCHES:
+                self.wire.switched[message.name] = message.value != 0
+            case common.MAVLink_statustext_message():
+                self.wire.told = (t, message.text)
+                if "leak detected" in message.text.lower():
+                    self.wire.leak_t = t
+                    self._update(leak=True)
             case common.MAVLink_battery_status_message() if message.id == 0:
                 known = [mv for mv in message.voltages if mv != UNKNOWN_MV] + list(message.voltages_ext)
                 if any(known):
@@ -585,6 +619,7 @@ class ArdusubLink:
                 self._measurement(message, t)
 
     def _heartbeat(self, message: Any, t: int) -> None:
+        was_armed = self.wire.armed
         self.wire.beat_heard_t = t
         self.wire.type, self.wire.mode = message.type, message.custom_mode
         self.wire.armed = bool(message.base_mode & common.MAV_MODE_FLAG_SAFETY_ARMED)
@@ -593,14 +628,22 @@ class ArdusubLink:
             self.disarming = None
             if self.stage is Stage.IDLE:
                 self.wish = None
-        if self.live and not self.wire.armed:
-            self._end(t, "pilot_disarmed", "the vehicle was disarmed")
-        elif self.live and self.wire.mode != self.own:
+        if self.stage is Stage.IDLE:
+            return
+        if was_armed and not self.wire.armed:
+            return self._end(t, "pilot_disarmed", f"the vehicle was disarmed{self._why(t)}")
+        if self.wire.mode != self.own:
             assert self.wire.mode is not None
-            if self.wire.mode not in self.allowed:
+            leaking = self.wire.mode == SURFACE and self.state is not None and self.state.leak  # FS_LEAK_ENABLE = 2
+            if self.wire.mode not in self.allowed and not leaking:
                 name = NAMES.get(self.wire.mode, str(self.wire.mode))
-                return self._end(t, "pilot_mode", f"the vehicle's mode was changed to {name}")
-            self.own, self.allowed = self.wire.mode, {self.wire.mode}
+                return self._end(t, "pilot_mode", f"the vehicle's mode was changed to {name}{self._why(t)}")
+            self.own, self.allowed = self.wire.mode, set()
+
+    def _why(self, t: int) -> str:
+        """What the autopilot has just written, as the end of a sentence."""
+        told_t, text = self.wire.told
+        return f' (it says "{text}")' if text and t - told_t <= TOLD_NS else ""
 
     def _acknowledged(self, message: Any, t: int) -> None:
         """The answer to the command under way, if it is to us."""
@@ -613,19 +656,21 @@ class ArdusubLink:
         elif message.result != common.MAV_RESULT_IN_PROGRESS:
             answer = RESULTS.get(message.result, str(message.result))
             if self.stage is Stage.IDLE:
-                self._event(t, "alarm", "command_refused", f"the autopilot refused: {wish.what} ({answer})")
+                self._event(
+                    t, "alarm", "command_refused", f"the autopilot refused: {wish.what} ({answer}){self._why(t)}"
+                )
                 self.wish = self.disarming = None
             else:
-                self._refused(t, f"the autopilot refused: {wish.what} ({answer})")
+                self._refused(t, f"the autopilot refused: {wish.what} ({answer}){self._why(t)}")
 
     def _parameter_is(self, name: str, value: float, t: int) -> None:
         """Take a parameter, whoever asked for it; say it once for each value that is new."""
         if name not in PARAMETERS or not math.isfinite(value):
             return
         self.wire.parameters[name] = value
-        if self.wire.said.get(name) == value:
+        if self.said.get(name) == value:
             return
-        self.wire.said[name] = value
+        self.said[name] = value
         if reason := unsafe(name, value, self.frame):
             self._event(t, "warning", "parameter_unsafe", f"{name} is {value:g}: {reason}")
         elif name == "FRAME_CONFIG" or name.startswith("FS_"):
@@ -648,15 +693,19 @@ class ArdusubLink:
         fits = (min(s) - RC_SLACK_US <= us <= max(s) + RC_SLACK_US for s, us in zip(sent, rc, strict=True) if us)
         self.strange = 0 if all(fits) else self.strange + 1
         if self.strange >= RC_STRANGE:
-            text = "the RC channels do not follow our sticks: somebody else steers, or has changed the gain"
+            text = (
+                "the RC channels do not follow our sticks: somebody else steers, has changed the gain, or holds input"
+            )
             self._end(t, "pilot_sticks", text)
 
     def _measurement(self, message: Any, t: int) -> None:
         kind, stamp = message.get_type(), message.time_boot_ms
         if self.wire.clock.restarted(kind, stamp, t):
-            self._end(t, "autopilot_restarted", "the autopilot has restarted")
-            said = self.wire.said
-            self.wire = Wire(heard_t=t, sequence=self.wire.sequence, said=said)
+            text = "the autopilot has restarted: not in control until engaged again"
+            self._event(t, "alarm", "autopilot_restarted", text)
+            self._enter(Stage.IDLE, t)
+            self.wish, self.disarming, self.open_t = None, None, t
+            self.wire = Wire(heard_t=t, sequence=self.wire.sequence)
         measured_t = self.wire.clock.measured(kind, stamp, t)
         if measured_t is None:
             self.counters.old += 1
@@ -689,7 +738,12 @@ class ArdusubLink:
         self.state = msgspec.structs.replace(self.state, **news)
 
     def _expire(self, t: int) -> None:
-        """Forget what is too old to be known, and a disarming that nobody answers."""
+        """Forget what is too old to be known, a disarming that nobody answers, and an autopilot that is silent."""
+        beat_t = self.wire.beat_heard_t
+        if self.port.is_open and beat_t is not None and t - beat_t > QUIET_AUTOPILOT_NS:
+            return self._lose(t, "no heartbeat of the autopilot for 2 s", "autopilot_lost")
+        if self.port.is_open and beat_t is None and t - self.open_t > SILENT_NS:
+            return self._lose(t, "no autopilot is heard there")
         if self.state is not None and self.state.battery_v is not None and t - self.wire.battery_t > BATTERY_NS:
             self.state = msgspec.structs.replace(self.state, battery_v=None)
         if self.state is not None and self.state.leak and t - self.wire.leak_t > LEAK_OVER_NS:
@@ -706,6 +760,7 @@ class ArdusubLink:
         reason = self.port.open()
         self.reopen_t = t + self.reopen_ns
         self.reopen_ns = min(2 * self.reopen_ns, REOPEN_NS[1])
+        self.open_t = t
         if not reason:
             self._forget()
         else:
@@ -716,7 +771,7 @@ class ArdusubLink:
             self.absent_said = True
             self._event(t, "warning", "link_absent", f"{reason}; trying again")
 
-    def _lose(self, t: int, reason: str) -> None:
+    def _lose(self, t: int, reason: str, code: str = "link_lost") -> None:
         """The other end is gone. Whatever comes back is an autopilot that is not known."""
         self.port.close()
         self.reopen_t = t + self.reopen_ns
@@ -725,7 +780,7 @@ class ArdusubLink:
         else:
             self.counters.losses += 1
             self.absent_said = False
-            self._event(t, "alarm", "link_lost", f"{self.port.path}: {reason}: not in control until engaged again")
+            self._event(t, "alarm", code, f"{self.port.path}: {reason}: not in control until engaged again")
         self._enter(Stage.IDLE, t)
         self._forget()
 
@@ -736,6 +791,16 @@ class ArdusubLink:
 
     def _event(self, t: int, level: Level, code: str, text: str) -> None:
         self.pending.append(Event(t=t, level=level, source="link", code=code, text=text))
+
+
+def _steers(message: Any) -> int | None:
+    """The system that a message steers with sticks; None if it does not."""
+    match message:
+        case common.MAVLink_manual_control_message():
+            return int(message.target)
+        case common.MAVLink_rc_channels_override_message():
+            return int(message.target_system)
+    return None
 
 
 def rc_of(x: float, y: float, z: float, r: float, gain: float, throttle_gain: float) -> Rc:
@@ -753,6 +818,8 @@ def unsafe(name: str, value: float, frame: str) -> str:
             return "it must be 2, disarm"
         case "FS_PILOT_TIMEOUT" if not 0 < value <= TIMEOUT_MAX_S + 1e-6:
             return "it must be 0.5 s or less: so long the last thrust stays on after a crash"
+        case "FS_GCS_TIMEOUT" if value > 5:
+            return "so long nothing happens when the ground station is lost; 5 s is the default"
         case "FS_GCS_ENABLE" if value < 2:
             return "nothing happens when the ground station is lost; 2 disarms, 4 goes up"
         case "FS_LEAK_ENABLE" if value < 1:

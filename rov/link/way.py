@@ -13,7 +13,7 @@ import select
 import socket
 import struct
 import termios
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from rov.errors import UserError
 from rov.link.board import Port
@@ -46,9 +46,10 @@ class Socket:
         self.kind = kind
         self.path = f"{kind}:{host}:{port}"
         try:
-            *_, self.address = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0]
+            *_, address = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0]
         except OSError as error:
             raise UserError(f"link.url = {self.path!r}: {host} is not known ({error}); give its IP address") from None
+        self.address: tuple[Any, ...] = address
         self.socket: socket.socket | None = None
         self.peer = None if kind == "udp" else self.address
         self.connected = False

@@ -254,8 +254,12 @@ class Helm:
         elif self.arming and not self.link.testing:
             self.arming = False
         if self.pilot.armed and not self.link.live:
+            explained = any(
+                isinstance(each, Event) and (each.source, each.level) == ("link", "alarm") for each in self.said
+            )
             self._tell(now, "disarm")
-            self._say(now, "alarm", "link_lost", "the vehicle is not under our control: disarmed")
+            if not explained:
+                self._say(now, "alarm", "link_lost", "the vehicle is not under our control: disarmed")
 
     def _miss(self, operator: str, now: int) -> None:
         """The operator's heartbeat was lost, or never seen, while armed."""
