@@ -69,6 +69,15 @@ class Autopilot:
         self.leak = False
         self.refuses: set[int] = set()
         """Commands answered with MAV_RESULT_DENIED."""
+        self.because = ""
+        """What is written to people before a refusal."""
+        self.ignores: set[int] = set()
+        """Commands that are not even answered."""
+        self.receiver: Rc = NEUTRAL
+        """What channels show without sticks. The firmware's own simulation shows a transmitter's switches there."""
+        self.switches = {"InputHold": 0.0, "RollPitch": 0.0}
+        self.reports = True
+        """Do sticks and heartbeats heard on one channel go to the others?"""
         self.version_1 = False
         self.t: int | None = None
         self.mode, self.armed = 19, False
@@ -97,7 +106,7 @@ class Autopilot:
             self.packers.setdefault(channel, Packer(1, 1))
             for frame in self.parsers.setdefault(channel, Parser()).feed(data):
                 kind = frame.message.get_type()
-                if kind in ("HEARTBEAT", "MANUAL_CONTROL"):
+                if kind in ("HEARTBEAT", "MANUAL_CONTROL") and (self.reports or kind == "HEARTBEAT"):
                     for other in out:
                         if other != channel:
                             out[other].append(bytes(frame.message.get_msgbuf()))
@@ -111,6 +120,7 @@ class Autopilot:
         return out
 
     def restart(self) -> None:
+        """Power off and on."""
         self.mode, self.armed, self.rc, self.pilot_t, self.gcs_t = 19, False, NEUTRAL, None, None
         self.boot_t = self.t or 0
         self.intervals, self.packers = {}, {}
@@ -142,8 +152,13 @@ class Autopilot:
                 self.parameters[message.param_id] = message.param_value
                 return [self._parameter(message.param_id)]
             case common.MAVLink_command_long_message() if message.target_system == 1:
+                if message.command in self.ignores:
+                    return []
                 result = self._command(message, channel)
-                return [common.MAVLink_command_ack_message(message.command, result, 0, 0, *sender)]
+                text = [common.MAVLink_statustext_message(common.MAV_SEVERITY_CRITICAL, self.because.encode())]
+                return (text if result and self.because else []) + [
+                    common.MAVLink_command_ack_message(message.command, result, 0, 0, *sender)
+                ]
         return []
 
     def _command(self, message: Any, channel: str) -> int:
@@ -189,7 +204,7 @@ class Autopilot:
         ):
             self._arm(False, "ground station")
         if self.pilot_t is not None and self.t - self.pilot_t > self.parameters["RC_OVERRIDE_TIME"] * 1e9:
-            self.rc = NEUTRAL
+            self.rc = self.receiver
 
     def _move(self, dt: float) -> None:
         throttle, yaw, forward, lateral = ((us - 1500) / 400 for us in self.rc)
@@ -223,15 +238,21 @@ class Autopilot:
         for kind, interval in {common.MAVLINK_MSG_ID_HEARTBEAT: 1000 * MS, **self.intervals.get(channel, {})}.items():
             if self.t >= self.due.get((channel, kind), 0):
                 self.due[channel, kind] = max(self.due.get((channel, kind), 0) + interval, self.t + interval // 2)
-                out += [m for m in [self._message(kind)] if m is not None]
+                out += self._messages(kind)
         if self.leak and self.t >= self.due.get((channel, -1), 0):
             self.due[channel, -1] = self.t + 20_000 * MS
             out.append(common.MAVLink_statustext_message(common.MAV_SEVERITY_WARNING, b"Leak Detected"))
         return out
 
-    def _message(self, kind: int) -> Any:
+    def _messages(self, kind: int) -> list[Any]:
         assert self.t is not None
         ms = (self.t - self.boot_t) // MS
+        if kind == common.MAVLINK_MSG_ID_NAMED_VALUE_FLOAT:
+            values = {"PilotGain": self.gain, **self.switches}
+            return [common.MAVLink_named_value_float_message(ms, name.encode(), v) for name, v in values.items()]
+        return [message for message in [self._message(kind, ms)] if message is not None]
+
+    def _message(self, kind: int, ms: int) -> Any:
         match kind:
             case common.MAVLINK_MSG_ID_HEARTBEAT:
                 base = common.MAV_MODE_FLAG_CUSTOM_MODE_ENABLED | (common.MAV_MODE_FLAG_SAFETY_ARMED * self.armed)
@@ -255,8 +276,6 @@ class Autopilot:
             case common.MAVLINK_MSG_ID_BATTERY_STATUS:
                 cells = [round(self.battery_v * 1000)] + [0xFFFF] * 9
                 return common.MAVLink_battery_status_message(0, 0, 1, 32767, cells, -1, -1, -1, -1)
-            case common.MAVLINK_MSG_ID_NAMED_VALUE_FLOAT:
-                return common.MAVLink_named_value_float_message(ms, b"PilotGain", self.gain)
         return None
 
 
@@ -358,7 +377,7 @@ class PtyEnd(Pty):
 
     @property
     def url(self) -> str:
-        return f"serial:{self.path}:115200"
+        return f"serial:{self.link or self.path}:115200"
 
     def close(self) -> None:
         self.unplug()

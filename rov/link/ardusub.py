@@ -67,7 +67,8 @@ HISTORY_NS = 2000 * MS
 """RC_CHANNELS is compared with what we sent over this time: a link that lags by 500 ms each way, twice."""
 RC_SLACK_US = 20
 RC_STRANGE = 3
-"""Reports in a row that do not fit our sticks, or changes without us, before somebody else is steering."""
+"""Reports within HISTORY_NS that do not fit our sticks, or changes without us, before somebody else is steering. Where
+two streams alternate, about every other report shows the foreign one."""
 BEAT_NS = 1000 * MS
 REPEAT_NS = 700 * MS
 """A command or parameter is asked for again after this; more than a link that lags by 500 ms needs to answer once."""
@@ -226,7 +227,8 @@ class ArdusubLink:
         self.disarming: int | None = None
         """Since when the vehicle is to be disarmed."""
         self.history: deque[tuple[int, Rc]] = deque()
-        self.strange = 0
+        self.strange: deque[int] = deque()
+        """When channels did not fit our sticks."""
         self.stick_t = -STICK_NS
         self.open_t = self.reopen_t = 0
         self.reopen_ns = REOPEN_NS[0]
@@ -260,7 +262,7 @@ class ArdusubLink:
         self.history.clear()
         if self.wire.rc is not None:
             self.history.append((t, self.wire.rc))
-        self.strange = 0
+        self.strange.clear()
         self._enter(Stage.ENGAGING, t)
         return ""
 
@@ -691,8 +693,11 @@ class ArdusubLink:
             return
         sent = list(zip(*(each for _, each in self.history), strict=True))
         fits = (min(s) - RC_SLACK_US <= us <= max(s) + RC_SLACK_US for s, us in zip(sent, rc, strict=True) if us)
-        self.strange = 0 if all(fits) else self.strange + 1
-        if self.strange >= RC_STRANGE:
+        while self.strange and t - self.strange[0] > HISTORY_NS:
+            self.strange.popleft()
+        if not all(fits):
+            self.strange.append(t)
+        if len(self.strange) >= RC_STRANGE:
             text = (
                 "the RC channels do not follow our sticks: somebody else steers, has changed the gain, or holds input"
             )

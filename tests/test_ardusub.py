@@ -1,0 +1,870 @@
+"""The link to ArduSub, rule by rule on simulated time, then whole runs with the real `pilotd` over TCP, UDP and a pty.
+
+ROV_ARDUSUB_S=300 python -m pytest -s tests/test_ardusub.py -k taken
+
+lets the pilot take over and hand back for so many seconds on each of the three ways, instead of a few times.
+"""
+
+import itertools
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+from pymavlink.dialects.v20 import common
+
+from rov.bus import Entry, inbox
+from rov.config import load
+from rov.errors import UserError
+from rov.link.ardusub import (
+    ALT_HOLD,
+    ANSWER_NS,
+    GCS_NS,
+    QUIET_AUTOPILOT_NS,
+    SET_INTERVAL,
+    SET_MODE,
+    STABILIZE,
+    SURFACE,
+    ArdusubLink,
+    rc_of,
+)
+from rov.link.board import ARM_DISARM
+from rov.link.mavlink import MS, Parser
+from rov.link.way import way
+from rov.messages import Event, Mode, PilotStatus
+from sim.ardusub import Autopilot, GroundStation, PtyEnd, Stick, TcpEnd, UdpEnd
+from sim.board import Line
+from tests.daemon.harness import Operator, environment, free_port, wait_for
+
+TICK = 20 * MS
+SECONDS = float(os.environ.get("ROV_ARDUSUB_S", 0))
+OURS = 191
+POSHOLD, MANUAL = 16, 19
+
+
+def split(data: bytes, parser: Parser) -> list[bytes]:
+    return [bytes(frame.message.get_msgbuf()) for frame in parser.feed(data)]
+
+
+class Cable:
+    """The way to the autopilot, without a kernel."""
+
+    path = "cable"
+
+    def __init__(self) -> None:
+        self.is_open = self.deaf = False
+        self.there = True
+        self.inbound = self.outbound = b""
+        self.opened = 0
+
+    def open(self) -> str:
+        self.opened += self.there
+        self.is_open, self.inbound, self.outbound = self.there, b"", b""
+        return "" if self.there else "cable: not there"
+
+    def read(self) -> bytes:
+        if not self.there:
+            raise OSError("pulled out")
+        data, self.inbound = self.inbound, b""
+        return data
+
+    def write(self, data: bytes) -> bool:
+        if not self.deaf:
+            self.outbound += data
+        return not self.deaf
+
+    def discard(self) -> None:
+        self.outbound = b""
+
+    def close(self) -> None:
+        self.is_open = False
+
+
+class Rig:
+    """A link, an autopilot and a ground station in lockstep: 50 ticks are a second."""
+
+    def __init__(self) -> None:
+        self.cable, self.autopilot, self.station = Cable(), Autopilot(), GroundStation()
+        self.link = ArdusubLink("udp:127.0.0.1:1", "vectored_6dof")
+        self.link.port = self.cable
+        self.up, self.down, self.parser = Line(), Line(), Parser()
+        self.values: tuple[float, ...] = (0.0,) * 4
+        self.t = 1_000_000 * MS
+        self.events: list[Event] = []
+        self.frames: list[tuple[int, tuple[int, int], Any]] = []
+        """What left: when, whose, what."""
+
+    def tick(self) -> None:
+        self.t += TICK
+        self.events += self.link.poll(self.t)
+        self.link.send(self.values, True, self.t)
+        sent, self.cable.outbound = self.cable.outbound, b""
+        frames = self.parser.feed(sent)
+        self.frames += [(self.t, frame.sender, frame.message) for frame in frames]
+        heard = self.up.carry([bytes(frame.message.get_msgbuf()) for frame in frames], self.t)
+        out = self.autopilot.step(self.t, {"rov": heard, "gcs": self.station.step(self.t)})
+        if self.cable.is_open:
+            self.cable.inbound += self.down.carry(out["rov"], self.t)
+
+    def run(self, seconds: float) -> None:
+        for _ in range(round(seconds * 50)):
+            self.tick()
+
+    def until(self, done: Callable[[], bool], seconds: float = 6.0) -> float:
+        start = self.t
+        while not done():
+            self.tick()
+            assert self.t - start < seconds * 1e9, [event.text for event in self.events]
+        return (self.t - start) / 1e9
+
+    def engaged(self, **sticks: float) -> "Rig":
+        self.run(3)
+        assert self.link.arm(self.t) == ""
+        self.until(lambda: self.link.live)
+        self.values = tuple(sticks.get(axis, 0.0) for axis in ("surge", "sway", "heave", "yaw"))
+        self.run(0.5)
+        return self
+
+    def sticks(self, since: int = 0) -> list[Stick]:
+        """Ours that the autopilot took."""
+        return [stick for stick in self.autopilot.taken if stick.component == OURS and stick.t >= since]
+
+    def sent(self, kind: type[Any], since: int = 0) -> list[Any]:
+        return [message for t, _, message in self.frames if isinstance(message, kind) and t >= since]
+
+    def codes(self, level: str = "") -> list[str]:
+        return [event.code for event in self.events if level in ("", event.level)]
+
+    def ended(self, code: str, t: int, within: float) -> None:
+        """Control ended by an alarm of this code, in time, and nothing has left since."""
+        end = next(event for event in self.events if event.code == code and event.level == "alarm")
+        assert end.t - t <= within * 1e9, f"{(end.t - t) / 1e9} s"
+        assert not self.link.live and not self.link.testing
+        self.values = (1.0,) * 4
+        self.run(2)
+        assert not [1 for sent_t, _, m in self.frames if sent_t >= end.t and "MANUAL_CONTROL" in m.get_type()]
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+# ---- who says what ----------------------------------------------------------------------------------------------
+
+
+def test_our_heartbeat_is_the_vehicles_and_sticks_are_the_ground_stations(rig: Rig) -> None:
+    rig.engaged(surge=0.25)
+    start, rig.frames = rig.t, []
+    rig.run(2)
+    senders = {type(message).__name__: sender for _, sender, message in rig.frames}
+    assert senders["MAVLink_heartbeat_message"] == (1, OURS)
+    assert senders["MAVLink_manual_control_message"] == (255, OURS)
+    assert set(senders.values()) == {(1, OURS), (255, OURS)}
+    assert [m.type for m in rig.sent(common.MAVLink_heartbeat_message)] == [common.MAV_TYPE_ONBOARD_CONTROLLER] * 2
+    assert 20 * 2 <= len(rig.sticks(start + 1)) <= 50 * 2
+    assert rig.autopilot.refused_sticks == 0
+
+
+def test_another_id_of_the_ground_station(rig: Rig) -> None:
+    rig.autopilot.parameters["SYSID_MYGCS"] = 250
+    rig.run(3)
+    assert "system 250" in rig.link.arm(rig.t)  # the station's heartbeat is 255's: it is not the one
+    rig.station.packer.codec.srcSystem = 250
+    rig.engaged(yaw=0.1)
+    assert rig.sticks() and rig.autopilot.refused_sticks == 0
+
+
+def test_newer_name_of_the_ground_stations_id(rig: Rig) -> None:
+    rig.autopilot.parameters["MAV_GCS_SYSID"] = rig.autopilot.parameters.pop("SYSID_MYGCS")
+    rig.engaged()
+
+
+def test_nothing_steers_before_it_is_asked_for(rig: Rig) -> None:
+    rig.values = (1.0,) * 4
+    rig.run(10)
+    kinds = {type(message).__name__ for _, _, message in rig.frames}
+    assert not rig.autopilot.taken and not rig.autopilot.reasons
+    assert "MAVLink_manual_control_message" not in kinds
+    asked = [m.command for m in rig.sent(common.MAVLink_command_long_message)]
+    assert set(asked) == {SET_INTERVAL}
+
+
+# ---- the gain law -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gain", "throttle", "axis", "value", "stick"),
+    [
+        (0.5, 1.0, "surge", 0.25, {"x": 500}),  # 0.4 µs × 0.5 × 500 = 100 µs = 0.25 × 400
+        (0.5, 1.0, "sway", -0.25, {"y": -500}),
+        (0.25, 1.0, "yaw", 0.1, {"r": 400}),  # 0.4 × 0.25 × 400 = 40 = 0.1 × 400
+        (1.0, 1.0, "heave", 0.5, {"z": 250}),  # 0.8 × (250 − 500) = −200 µs: down by half
+        (0.5, 0.5, "heave", -0.1, {"z": 700}),  # k = 0.2; 0.2 × 200 = 40 µs up
+        (0.5, 1.0, "surge", 0.9, {"x": 1000}),  # more than the gain lets through
+        (0.5, 1.0, "heave", 1.0, {"z": 0}),
+    ],
+)
+def test_a_commanded_fraction_comes_out(
+    rig: Rig, gain: float, throttle: float, axis: str, value: float, stick: dict[str, int]
+) -> None:
+    rig.autopilot.gain, rig.autopilot.parameters["JS_THR_GAIN"] = gain, throttle
+    rig.engaged(**{axis: value})
+    last = rig.sticks()[-1]
+    assert last._asdict() == {"t": last.t, "component": OURS, "x": 0, "y": 0, "z": 500, "r": 0} | stick
+    assert rig.link.live
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=4, max_size=4),
+    st.sampled_from([0.1, 0.25, 0.5, 1.0]),
+    st.sampled_from([0.5, 1.0, 1.5]),
+)
+def test_the_gain_law_inverted(shares: list[float], gain: float, throttle: float) -> None:
+    """Whatever the gain lets through comes out to 1 µs (a stick is whole numbers: 0.6 µs at most)."""
+    rig = Rig()
+    known = {"SYSID_MYGCS": 255.0, "JS_THR_GAIN": throttle, "JS_GAIN_DEFAULT": gain, "JS_GAIN_MIN": 0.1}
+    rig.link.wire.parameters = known
+    reach = [gain, gain, min(gain * throttle, 1.0), gain]
+    surge, sway, heave, yaw = (share * r for share, r in zip(shares, reach, strict=True))
+    [frame] = Parser().feed(rig.link._sticks((surge, sway, heave, yaw), 0))
+    m = frame.message
+    assert 0 <= m.z <= 1000
+    pulses = rc_of(m.x, m.y, m.z, m.r, gain, throttle)
+    wanted = [1500 - 400 * heave, 1500 + 400 * yaw, 1500 + 400 * surge, 1500 + 400 * sway]
+    assert np.abs(np.array(pulses) - wanted).max() <= 1.0
+
+
+def test_gain_buttons_are_followed(rig: Rig) -> None:
+    rig.engaged(surge=0.2)
+    rig.autopilot.gain = 1.0
+    rig.run(1)
+    assert rig.sticks()[-1].x == 200 and rig.link.live
+
+
+def test_sticks_that_make_no_sense_are_neutral(rig: Rig) -> None:
+    rig.engaged()
+    for values in ((float("nan"), 0.0, 0.0, 0.0), (1.0,) * 8, ()):
+        rig.values = values
+        rig.run(0.2)
+        assert rig.sticks()[-1][2:] == (0, 0, 500, 0)
+
+
+# ---- what stands in the way -------------------------------------------------------------------------------------
+
+
+def pilot_pushes(rig: Rig) -> None:
+    rig.station.sticks = (0, 0, 500, 0)
+
+
+def pilot_unseen(rig: Rig) -> None:
+    """His sticks are not forwarded to us, but they show in the channels."""
+    rig.autopilot.reports = False
+    rig.autopilot.gain = 1.0
+    rig.station.sticks = (0, 0, 500, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda rig: rig.autopilot.parameters.update(FS_PILOT_INPUT=0), "FS_PILOT_INPUT is 0; it must be 2"),
+        (lambda rig: rig.autopilot.parameters.update(FS_PILOT_INPUT=1), "FS_PILOT_INPUT is 1; it must be 2"),
+        (lambda rig: rig.autopilot.parameters.update(FS_PILOT_TIMEOUT=3.0), "FS_PILOT_TIMEOUT is 3 s"),
+        (lambda rig: rig.autopilot.parameters.update(FS_PILOT_TIMEOUT=0.6), "FS_PILOT_TIMEOUT is 0.6 s"),
+        (lambda rig: rig.autopilot.parameters.pop("FS_PILOT_TIMEOUT"), "parameters not read yet: FS_PILOT_TIMEOUT"),
+        (lambda rig: rig.autopilot.parameters.pop("SYSID_MYGCS"), "parameters not read yet: SYSID_MYGCS"),
+        (lambda rig: setattr(rig.station, "alive", False), "no heartbeat of the ground station (system 255) for 3 s"),
+        (lambda rig: setattr(rig.cable, "there", False), "is not open"),
+        (lambda rig: setattr(rig.down, "mute", True), "no heartbeat of the autopilot"),
+        (lambda rig: rig.autopilot.switches.update(InputHold=1.0), "input hold is on"),
+        (lambda rig: rig.autopilot.switches.update(RollPitch=1.0), "roll and pitch mode is on"),
+        (pilot_pushes, "another stick stream is present; to hand over, switch the joystick off"),
+    ],
+)
+def test_engaging_is_refused(rig: Rig, change: Callable[[Rig], object], reason: str) -> None:
+    change(rig)
+    rig.values = (0.5,) * 4
+    rig.run(5)
+    assert reason in rig.link.arm(rig.t)
+    rig.run(3)
+    assert not rig.link.live and not rig.link.testing and not rig.sticks() and not rig.autopilot.armed
+
+
+def test_sticks_that_are_not_forwarded_show_in_the_channels(rig: Rig) -> None:
+    rig.autopilot.reports = False
+    rig.run(3)
+    for x in (0, 400, 0, 400, 0):
+        rig.station.sticks = (x, 0, 500, 0)
+        rig.run(0.2)
+    assert "RC channels are moving" in rig.link.arm(rig.t)
+    rig.station.command(ARM_DISARM, 1.0)
+    rig.station.sticks = (400, 0, 500, 0)
+    rig.run(3)
+    assert "held off its centre" in rig.link.arm(rig.t)
+    rig.station.sticks = None
+    rig.run(4)
+    assert rig.link.arm(rig.t) == ""
+
+
+def test_channels_of_a_disarmed_vehicle_may_rest_anywhere(rig: Rig) -> None:
+    """As in the firmware's own simulation, without a transmitter."""
+    rig.autopilot.receiver = (1000.0, 1500.0, 1800.0, 1000.0)
+    rig.run(5)
+    rig.engaged(surge=0.1)
+    rig.run(3)
+    assert rig.link.live
+
+
+def test_another_vehicles_sticks_are_nobodys_business(rig: Rig) -> None:
+    rig.engaged()
+    other = common.MAVLink_manual_control_message(7, 500, 0, 500, 0, 0)
+    rig.cable.inbound += rig.station.packer.pack(other)
+    rig.run(0.5)
+    assert rig.link.live
+
+
+def test_unsafe_parameters_are_a_warning_each_and_the_rest_is_reported(rig: Rig) -> None:
+    rig.autopilot.parameters.update(
+        FS_PILOT_INPUT=1, FS_PILOT_TIMEOUT=3, FS_GCS_ENABLE=0, FS_LEAK_ENABLE=0, FRAME_CONFIG=1, RC_OVERRIDE_TIME=-1
+    )
+    rig.run(10)
+    warned = sorted(event.text.split()[0] for event in rig.events if event.code == "parameter_unsafe")
+    assert warned == sorted(
+        ["FS_PILOT_INPUT", "FS_PILOT_TIMEOUT", "FS_GCS_ENABLE", "FS_LEAK_ENABLE", "FRAME_CONFIG", "RC_OVERRIDE_TIME"]
+    )
+    rig.autopilot.parameters.update(FS_LEAK_ENABLE=1, FS_PILOT_INPUT=2)
+    rig.run(8)
+    assert "FS_PILOT_INPUT is 2" in [event.text for event in rig.events if event.code == "parameter"]
+
+
+def test_a_parameter_made_unsafe_ends_control(rig: Rig) -> None:
+    rig.engaged(surge=0.2)
+    t = rig.t
+    rig.autopilot.parameters["FS_PILOT_TIMEOUT"] = 3.0
+    rig.run(6)
+    assert not rig.link.live and not rig.autopilot.armed
+    assert [e.level for e in rig.events if e.code == "unsafe_parameter"] == ["alarm"] and rig.events[-1].t > t
+
+
+# ---- the pilot wins ---------------------------------------------------------------------------------------------
+
+
+def test_the_pilots_sticks_end_control(rig: Rig) -> None:
+    rig.engaged(surge=0.3)
+    t, rig.station.sticks = rig.t, (0, 100, 500, 0)
+    rig.run(0.1)
+    rig.ended("pilot_sticks", t, 0.06)
+    assert rig.autopilot.armed, "his sticks keep it going"
+
+
+def test_sticks_of_his_that_only_the_channels_show_end_control(rig: Rig) -> None:
+    rig.autopilot.reports = False
+    rig.engaged(surge=0.3)
+    t, rig.station.sticks = rig.t, (-900, 0, 500, 0)
+    rig.station.due["sticks"] = 0
+    rig.until(lambda: not rig.link.live, 3)
+    rig.ended("pilot_sticks", t, 3.0)
+
+
+@pytest.mark.parametrize("mode", [STABILIZE, SURFACE, MANUAL, POSHOLD])
+def test_a_change_of_mode_ends_control(rig: Rig, mode: int) -> None:
+    rig.link.mode = Mode.HOLD
+    rig.engaged(surge=0.3)
+    t = rig.t
+    rig.station.command(SET_MODE, 1.0, float(mode))
+    rig.run(0.4)
+    rig.ended("pilot_mode", t, 0.3)
+    assert rig.autopilot.mode == mode
+
+
+def test_a_disarming_ends_control(rig: Rig) -> None:
+    rig.engaged(surge=0.3)
+    t = rig.t
+    rig.station.command(ARM_DISARM, 0.0)
+    rig.run(0.4)
+    rig.ended("pilot_disarmed", t, 0.3)
+    assert not rig.autopilot.armed
+
+
+def test_the_pilot_wins_while_engaging(rig: Rig) -> None:
+    for _ in range(2):
+        rig.autopilot.ignores = {ARM_DISARM}
+        rig.run(3)
+        assert rig.link.arm(rig.t) == ""
+        rig.run(0.6)
+        assert rig.link.testing and rig.sticks()[-1][2:] == (0, 0, 500, 0)
+        t = rig.t
+        rig.station.command(SET_MODE, 1.0, float(STABILIZE if rig.autopilot.mode != STABILIZE else ALT_HOLD))
+        rig.run(0.4)
+        assert not rig.link.testing and not rig.sticks(t + 300 * MS)
+    assert rig.codes("alarm") == ["pilot_mode"] * 2
+
+
+def test_engaging_again_is_an_explicit_act_and_possible(rig: Rig) -> None:
+    for _ in range(3):
+        rig.engaged(surge=0.2)
+        rig.station.sticks = (0, 0, 500, 0)
+        rig.run(1)
+        rig.station.sticks = None
+        t = rig.t
+        rig.run(3)
+        assert not rig.link.live and not rig.sticks(t) and not rig.autopilot.armed
+    assert rig.codes("alarm") == ["pilot_sticks"] * 3
+
+
+# ---- losses -----------------------------------------------------------------------------------------------------
+
+
+def test_no_sticks_without_the_ground_station(rig: Rig) -> None:
+    rig.engaged(surge=0.3)
+    rig.station.alive = False
+    heard = rig.link.wire.gcs_t
+    assert heard is not None
+    rig.run(4)
+    rig.ended("gcs_lost", heard, GCS_NS / 1e9 + 0.04)
+    assert rig.sticks()[-1].t <= heard + GCS_NS + 2 * TICK
+    assert "disarmed: pilot input" in rig.autopilot.reasons, "silence is what its own failsafe sees"
+
+
+def test_a_silent_autopilot_is_lost_after_two_seconds(rig: Rig) -> None:
+    rig.engaged(surge=0.3)
+    heard = rig.link.wire.beat_heard_t
+    assert heard is not None
+    rig.down.mute = True
+    rig.run(2.5)
+    rig.ended("autopilot_lost", heard, QUIET_AUTOPILOT_NS / 1e9 + 0.04)
+    rig.down.mute = False
+    rig.engaged(surge=0.1)
+    assert rig.sticks()[-1].x == 200
+
+
+def test_a_loss_is_an_event_also_while_we_do_not_steer(rig: Rig) -> None:
+    rig.run(3)
+    for _ in range(3):
+        rig.down.mute = True
+        rig.run(4)
+        rig.down.mute = False
+        rig.run(4)
+    assert rig.codes("alarm") == ["autopilot_lost"] * 3 and rig.codes().count("link_open") == 4
+
+
+def test_a_crash_of_ours_is_neutral_within_half_a_second(rig: Rig) -> None:
+    rig.engaged(surge=0.4)
+    t = rig.t
+    rig.up.mute = True
+    rig.until(lambda: not rig.autopilot.armed)
+    assert rig.t - t <= 540 * MS and rig.autopilot.rc == (1500.0,) * 4
+
+
+def test_the_cable_goes_and_comes(rig: Rig) -> None:
+    rig.engaged(surge=0.3)
+    rig.cable.there = False
+    rig.run(3)
+    assert rig.codes("alarm") == ["link_lost"] and rig.codes().count("link_absent") == 1
+    rig.cable.there = True
+    rig.engaged(surge=0.1)
+    assert rig.sticks()[-1].x == 200
+
+
+def test_a_way_that_is_never_there_is_said_once(rig: Rig) -> None:
+    rig.cable.there = False
+    rig.run(30)
+    assert rig.codes() == ["link_absent"]
+
+
+def test_a_connection_without_an_autopilot_is_made_anew(rig: Rig) -> None:
+    rig.down.mute = True
+    rig.run(25)
+    assert rig.cable.opened == 3 and rig.codes() == ["link_absent"]
+
+
+def test_a_restart_ends_control(rig: Rig) -> None:
+    rig.engaged(surge=0.3)
+    rig.autopilot.restart()
+    rig.run(6)  # it sends nothing but its heartbeat until it is asked again
+    assert not rig.link.live and rig.codes("alarm") == ["pilot_disarmed", "autopilot_restarted"]
+    rig.engaged(surge=0.1)
+
+
+def test_a_blocked_port_loses_its_queue(rig: Rig) -> None:
+    rig.engaged(surge=0.3)
+    rig.cable.deaf = True
+    rig.run(1)
+    assert "link_blocked" in rig.codes("alarm")
+
+
+# ---- commands ---------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_arming_ends_it_with_the_autopilots_reason(rig: Rig) -> None:
+    rig.autopilot.refuses, rig.autopilot.because = {ARM_DISARM}, "Arm: compass not calibrated"
+    rig.run(3)
+    assert rig.link.arm(rig.t) == ""
+    rig.until(lambda: not rig.link.testing)
+    [event] = [event for event in rig.events if event.code == "command_refused"]
+    assert "arming" in event.text and '"Arm: compass not calibrated"' in event.text and event.level == "alarm"
+
+
+def test_a_refused_mode_ends_control(rig: Rig) -> None:
+    rig.engaged(surge=0.3)
+    rig.autopilot.refuses = {SET_MODE}
+    rig.link.mode, t = Mode.HOLD, rig.t
+    rig.run(0.5)
+    assert not rig.link.live and rig.codes("alarm") == ["command_refused"]
+    rig.run(1)
+    assert not rig.autopilot.armed and not rig.sticks(t + 200 * MS)
+
+
+def test_a_command_that_is_not_answered_is_refused(rig: Rig) -> None:
+    rig.autopilot.ignores = {ARM_DISARM}
+    rig.run(3)
+    assert rig.link.arm(rig.t) == ""
+    took = rig.until(lambda: not rig.link.testing)
+    assert took <= ANSWER_NS / 1e9 + 1.0 and rig.codes("alarm") == ["command_refused"]
+    rig.run(5)
+    assert len([m for m in rig.sent(common.MAVLink_command_long_message) if m.command == ARM_DISARM]) <= 14
+
+
+@pytest.mark.parametrize(
+    ("ours", "before", "theirs"),
+    [
+        (Mode.MANUAL, STABILIZE, STABILIZE),
+        (Mode.MANUAL, SURFACE, ALT_HOLD),
+        (Mode.HOLD, MANUAL, ALT_HOLD),
+        (Mode.FOLLOW, STABILIZE, ALT_HOLD),
+        (Mode.POLICY, ALT_HOLD, ALT_HOLD),
+        (Mode.SURFACE, ALT_HOLD, SURFACE),
+    ],
+)
+def test_the_autopilots_mode_fits_ours(rig: Rig, ours: Mode, before: int, theirs: int) -> None:
+    rig.autopilot.mode, rig.link.mode = before, ours
+    rig.engaged()
+    assert rig.autopilot.mode == theirs and rig.autopilot.armed
+    rig.link.mode = Mode.HOLD
+    rig.run(1)
+    assert rig.autopilot.mode == ALT_HOLD and rig.link.live
+
+
+def test_a_leak_that_makes_the_autopilot_surface_is_not_the_pilot(rig: Rig) -> None:
+    rig.engaged()
+    rig.autopilot.leak = True
+    rig.tick()
+    rig.autopilot._set_mode(SURFACE, "leak")
+    rig.run(0.3)
+    rig.link.mode = Mode.SURFACE  # as the helm does
+    rig.run(2)
+    assert rig.link.live and rig.autopilot.mode == SURFACE and rig.link.state is not None and rig.link.state.leak
+
+
+def test_disarming_is_ours_only_while_we_steer(rig: Rig) -> None:
+    rig.run(3)
+    rig.station.command(ARM_DISARM, 1.0)
+    rig.station.sticks = (300, 0, 500, 0)
+    rig.run(1)
+    rig.frames.clear()
+    rig.link.disarm(rig.t)
+    rig.run(1)
+    assert rig.autopilot.armed
+    assert not [m for m in rig.sent(common.MAVLink_command_long_message) if m.command != SET_INTERVAL]
+
+    rig = Rig().engaged(surge=0.3)
+    rig.link.disarm(rig.t)
+    t = rig.t
+    rig.run(0.1)
+    assert not rig.autopilot.armed and rig.sticks(t)[-1][2:] == (0, 0, 500, 0)
+    t = rig.t
+    rig.run(3)
+    assert not rig.sticks(t)
+
+
+def test_a_lost_disarming_is_repeated_until_the_failsafe_has_it(rig: Rig) -> None:
+    rig.engaged(surge=0.3)
+    rig.autopilot.ignores = {ARM_DISARM}
+    rig.link.disarm(rig.t)
+    rig.run(0.7)
+    assert not rig.autopilot.armed and rig.autopilot.reasons[-1] == "disarmed: pilot input"
+
+
+# ---- telemetry --------------------------------------------------------------------------------------------------
+
+
+def test_state_comes_from_the_autopilot(rig: Rig) -> None:
+    rig.autopilot.battery_v = 15.25
+    rig.run(3)
+    state = rig.link.state
+    assert state is not None and state.attitude_t is not None and state.depth_t is not None
+    assert state.battery_v == pytest.approx(15.25) and state.hull_pressure_kpa == pytest.approx(95.0)
+    assert state.hull_temperature_c == pytest.approx(30.0) and not state.leak
+    # The autopilot's water: (101325 + 1025 × 9.80665 × depth) Pa; the vessel is buoyant and rises a little.
+    assert state.depth == pytest.approx(rig.autopilot.vessel.depth, abs=0.02)
+    rig.autopilot.leak = True
+    rig.run(0.1)
+    assert rig.link.state is not None and rig.link.state.leak
+
+
+def test_it_begins_in_mavlink_1(rig: Rig) -> None:
+    rig.autopilot.version_1 = True
+    rig.engaged(surge=0.2)
+    assert rig.link.state is not None and rig.link.state.depth_t is not None
+
+
+def test_rates_are_asked_for_and_checked(rig: Rig) -> None:
+    rig.run(3)
+    since = rig.t
+    rig.run(10)
+    state = [m for m in rig.sent(common.MAVLink_command_long_message, since) if m.command == SET_INTERVAL]
+    assert {int(m.param1) for m in state} <= {1, 33}, (
+        "only SYS_STATUS and GLOBAL_POSITION_INT, which this one never sends"
+    )
+    slow = Rig()
+    slow.autopilot.refuses = {SET_INTERVAL}
+    slow.run(16)
+    assert slow.sent(common.MAVLink_request_data_stream_message)
+    assert slow.codes("warning").count("stream_slow") == 3
+    slow.autopilot.refuses = set()
+    slow.run(8)
+    assert slow.codes("info").count("stream_slow_over") == 3
+
+
+# ---- urls -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["", "tcp:", "tcp:a:b", "serial:/dev/x", "http://x:1", "udp:1"])
+def test_a_url_that_cannot_be(url: str) -> None:
+    with pytest.raises(UserError, match=r"link\.url"):
+        way(url)
+
+
+def test_an_unknown_host() -> None:
+    with pytest.raises(UserError, match="give its IP address"):
+        way("tcp:no-such-host.invalid:5760")
+
+
+def test_a_connection_that_fails_is_an_error_and_not_a_wait() -> None:
+    port = way(f"tcp:127.0.0.1:{free_port()}")
+    started = time.monotonic()
+    with pytest.raises(OSError, match="refused"):
+        port.open()
+        for _ in range(1000):
+            port.read()
+            time.sleep(0.001)
+    assert time.monotonic() - started < 0.5
+    port.close()
+
+
+# ---- whole runs -------------------------------------------------------------------------------------------------
+
+
+class Boat:
+    """The real `pilotd`, and at the other end of a real way an autopilot with its ground station, in a thread."""
+
+    def __init__(self, kind: str, folder: Path):
+        folder.mkdir(parents=True)
+        self.kind, self.folder = kind, folder
+        self.end: TcpEnd | UdpEnd | PtyEnd
+        port = free_port()
+        match kind:
+            case "tcp":
+                self.end = TcpEnd()
+                url = self.end.url
+            case "udp":
+                self.end, url = UdpEnd(port), f"udp:127.0.0.1:{port}"
+            case _:
+                self.end = PtyEnd(folder / "ardusub")
+                url = self.end.url
+        self.autopilot, self.station = Autopilot(), GroundStation()
+        self.up, self.down, self.parser = Line(), Line(), Parser()
+        config = {
+            "vehicle": {"max_depth": 20.0},
+            "link": {"kind": "ardusub", "url": url},
+            "bus": {"public": f"tcp://127.0.0.1:{free_port()}", "commands": f"tcp://127.0.0.1:{free_port()}"},
+        }
+        path = folder / "rover.toml"
+        path.write_text(tomli_w.dumps(config))
+        self.reader = inbox("public", folder)
+        self.heard: list[Entry] = []
+        command = [sys.executable, "-m", "rov.pilotd", str(path), str(folder)]
+        self.process = subprocess.Popen(command, env=environment())
+        self.operator = Operator(load(path).bus.commands)
+        self.closed = threading.Event()
+        self.thread = threading.Thread(target=self._live, daemon=True)
+        self.thread.start()
+
+    def _live(self) -> None:
+        while not self.closed.wait(0.01):
+            self.heard += [e for e in self.reader.read(1000) if isinstance(e.message, Event | PilotStatus)]
+            t = time.monotonic_ns()
+            heard = self.up.carry(split(self.end.read(), self.parser), t)
+            out = self.autopilot.step(t, {"rov": heard, "gcs": self.station.step(t)})
+            self.end.write(self.down.carry(out["rov"], t))
+
+    def said(self, since: int) -> list[Event]:
+        return [e.message for e in [*self.heard] if isinstance(e.message, Event) and e.message.t >= since]
+
+    def armed(self) -> bool:
+        """As pilotd says."""
+        return next(e.message.armed for e in reversed([*self.heard]) if isinstance(e.message, PilotStatus))
+
+    def engage(self) -> int:
+        """Ask until it is granted and steers; returns since when."""
+        end = time.monotonic() + 15
+        while True:
+            t = time.monotonic_ns()
+            reply = self.operator.arm()
+            if reply.accepted:
+                with_us = time.monotonic() + 5
+                while time.monotonic() < with_us:
+                    if any(stick.x for stick in self.sticks(t)):
+                        return t
+                    time.sleep(0.02)
+            assert time.monotonic() < end, f"{self.kind}: {reply.reason} {[e.text for e in self.said(t)]}"
+            time.sleep(0.1)
+
+    def sticks(self, since: int = 0) -> list[Stick]:
+        return [stick for stick in [*self.autopilot.taken] if stick.component == OURS and stick.t >= since]
+
+    def sever(self) -> None:
+        """The way breaks, and is there again."""
+        match self.end:
+            case TcpEnd():
+                self.end.drop()
+            case PtyEnd():
+                self.end.unplug()
+                self.end.plug()
+
+    def close(self) -> None:
+        self.operator.close()
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        finally:
+            self.process.kill()
+            self.closed.set()
+            self.thread.join()
+            self.end.close()
+            self.reader.close()
+
+
+@pytest.fixture
+def boats(tmp_path: Path) -> Iterator[Callable[[str], Boat]]:
+    made: list[Boat] = []
+
+    def make(kind: str) -> Boat:
+        made.append(Boat(kind, tmp_path / kind))
+        return made[-1]
+
+    yield make
+    for boat in made:
+        boat.close()
+
+
+TROUBLES: tuple[dict[str, float], ...] = (
+    {"delay": 0.5},
+    {"drop": 0.2},
+    {"repeat": 0.5, "swap": 0.2},
+    {"corrupt": 0.2, "noise": 0.3, "cut": 0.1},
+    {"mute": 1},
+    {"sever": 1},
+    {},
+)
+"""What happens to the way while the pilot takes over, in turn."""
+SURGE = 0.2
+"""The operator's stick; with a gain of 0.5 the autopilot gets x = 400."""
+SEEN_S = 0.5 + 0.5 + 0.4
+"""From the pilot's act until nothing of ours arrives: lag there, lag back, two heartbeats of which one may be lost."""
+
+
+def trouble(boat: Boat, kind: dict[str, float]) -> None:
+    for line in (boat.up, boat.down):
+        for name in ("delay", "drop", "repeat", "swap", "corrupt", "noise", "cut", "mute"):
+            setattr(line, name, kind.get(name, 0))
+    if kind.get("sever"):
+        boat.sever()
+
+
+def taken_over(boat: Boat, times: int, seconds: float) -> tuple[int, int]:
+    """The pilot takes over and hands back; returns how often, and how many of our sticks moved the vehicle."""
+    boat.operator.take_over()
+    boat.operator.sticks = {"surge": SURGE}
+    allowed: list[tuple[int, int]] = []
+    end = time.monotonic() + seconds
+    for n in itertools.count():
+        if n >= times and time.monotonic() > end:
+            break
+        since = boat.engage()
+        trouble(boat, TROUBLES[n % len(TROUBLES)])
+        time.sleep(0.4)
+        act = time.monotonic_ns()
+        match n % 3:
+            case 0:
+                boat.station.sticks = (0, 300, 500, 0)
+            case 1:
+                boat.station.command(SET_MODE, 1.0, float(SURFACE))
+            case _:
+                boat.station.command(ARM_DISARM, 0.0)
+        gone = "mute" in TROUBLES[n % len(TROUBLES)]
+        time.sleep(QUIET_AUTOPILOT_NS / 1e9 if gone else SEEN_S)
+        quiet = act + int(SEEN_S * 1e9)
+        allowed.append((since, quiet))
+        trouble(boat, {})
+        time.sleep(0.6)  # what was under way arrives
+        assert not boat.armed() and not boat.sticks(quiet), (boat.kind, n, boat.sticks(quiet)[:3])
+        why = [event.code for event in boat.said(since) if event.level == "alarm" and event.source == "link"]
+        assert why, f"{boat.kind}, {n}: a loss without an event"
+        boat.station.sticks = None  # he hands back: silence
+    moving = [stick for stick in boat.sticks() if stick[2:] != (0, 0, 500, 0)]
+    wrong = [
+        stick
+        for stick in moving
+        if not any(a <= stick.t <= b for a, b in allowed) or not 0 < stick.x <= 401 or stick[3:] != (0, 500, 0)
+    ]
+    assert not wrong, (boat.kind, len(wrong), wrong[:3])
+    return len(allowed), len(moving)
+
+
+def test_taken_over_and_handed_back_on_a_bad_line(boats: Callable[[str], Boat]) -> None:
+    """On all three ways at once. Nothing moves that was not commanded, and each end of our control is an event."""
+    with ThreadPoolExecutor() as pool:
+        runs = {kind: pool.submit(taken_over, boats(kind), 7, SECONDS) for kind in ("tcp", "udp", "pty")}
+    for kind, run in runs.items():
+        times, moving = run.result()
+        print(f"{kind}: taken over {times} times; {moving} sticks of ours moved the vehicle, all of them commanded")
+        assert times >= 7 and moving > 100
+
+
+def test_depth_hold_a_turn_and_a_crash(boats: Callable[[str], Boat]) -> None:
+    boat = boats("tcp")
+    boat.operator.take_over()
+    boat.operator.sticks = {"surge": SURGE}
+    boat.engage()
+    assert boat.operator.mode(Mode.HOLD).accepted
+    vessel = boat.autopilot.vessel
+    wait_for(lambda: boat.autopilot.mode == ALT_HOLD, "ALT_HOLD")
+    depth, yaw = vessel.depth, vessel.attitude[2]
+    boat.operator.sticks = {"yaw": 0.3}
+    wait_for(lambda: abs(vessel.attitude[2] - yaw) > 0.5, "a turn of half a radian")
+    boat.operator.sticks = {"yaw": 0.0}
+    time.sleep(1)
+    assert abs(vessel.depth - depth) < 0.1 and boat.armed()
+    boat.operator.sticks = {"surge": SURGE}
+    time.sleep(0.5)
+    boat.process.kill()
+    t = time.monotonic()
+    wait_for(lambda: not boat.autopilot.armed, "the failsafe", 1.0)
+    assert time.monotonic() - t < 0.5 + 0.1 and boat.autopilot.rc == (1500.0,) * 4
+
+
+def test_pilotd_loads_only_the_kind_of_link_it_needs() -> None:
+    code = "import sys, rov.pilotd; print([m for m in sys.modules if m.startswith('rov.link.')])"
+    out = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
