@@ -83,10 +83,8 @@ def judge(heard: dict[str, list[Message]], config: Config) -> Iterator[Finding]:
         return next((each for each in reversed(heard.get(topic, [])) if isinstance(each, kind)), None)
 
     vehicle: VehicleState | None = last("vehicle", VehicleState)
-    if vehicle is None or vehicle.attitude_t is None or vehicle.depth_t is None:
-        yield Finding("link", "missing", "no attitude or depth from the vehicle", "power, cable, link.port")
-    else:
-        yield Finding("link", "ok", "attitude and depth arrive")
+    yield _link(vehicle, config)
+    if vehicle is not None and vehicle.depth_t is not None:
         deck = abs(vehicle.depth) < SURFACE_M
         yield Finding(
             "depth",
@@ -185,6 +183,18 @@ def _clock() -> Finding:
             "clock", "slow", f"{time.strftime('%Y-%m-%d %H:%M')}, not synchronised", "look whether it is right"
         )
     return Finding("clock", "ok", time.strftime("%Y-%m-%d %H:%M"))
+
+
+def _link(vehicle: VehicleState | None, config: Config) -> Finding:
+    """What the way to the vehicle shows; over a link to ArduSub it has a pilot of its own."""
+    ardusub = config.link.kind == "ardusub"
+    what, key = (f"ArduSub at {config.link.url}", "link.url") if ardusub else ("thruster board", "link.port")
+    if vehicle is None or vehicle.attitude_t is None or vehicle.depth_t is None:
+        return Finding("link", "missing", f"{what}: no attitude or depth", f"power, cable, {key}")
+    if ardusub and vehicle.armed:
+        return Finding("link", "slow", f"{what}: armed by its pilot", "disarm it, or leave the deck to him")
+    hint = "rov ctl arm says what is missing to engage; systemd/ARDUSUB.md" if ardusub else ""
+    return Finding("link", "ok", f"{what}: attitude and depth arrive", hint)
 
 
 def _battery(vehicle: VehicleState, config: Config) -> Finding:

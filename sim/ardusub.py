@@ -19,8 +19,9 @@ import numpy as np
 from pymavlink.dialects.v20 import common
 
 from rov.assets import find
-from rov.link.ardusub import ALT_HOLD, SET_INTERVAL, SET_MODE, STABILIZE, SURFACE, Rc, rc_of
+from rov.link.ardusub import SET_INTERVAL, SET_MODE
 from rov.link.board import ARM_DISARM
+from rov.link.firmware import ALT_HOLD, STABILIZE, SURFACE, Rc, rc_of
 from rov.link.mavlink import MS, Packer, Parser
 from rov.motion import thrusters
 from rov.motion.allocation import allocate

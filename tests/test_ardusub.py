@@ -27,18 +27,15 @@ from rov.bus import Entry, inbox
 from rov.config import load
 from rov.errors import UserError
 from rov.link.ardusub import (
-    ALT_HOLD,
     ANSWER_NS,
     GCS_NS,
     QUIET_AUTOPILOT_NS,
     SET_INTERVAL,
     SET_MODE,
-    STABILIZE,
-    SURFACE,
     ArdusubLink,
-    rc_of,
 )
 from rov.link.board import ARM_DISARM
+from rov.link.firmware import ALT_HOLD, STABILIZE, SURFACE, rc_of
 from rov.link.mavlink import MS, Parser
 from rov.link.way import way
 from rov.messages import Event, Mode, PilotStatus
@@ -353,7 +350,9 @@ def test_a_parameter_made_unsafe_ends_control(rig: Rig) -> None:
     rig.autopilot.parameters["FS_PILOT_TIMEOUT"] = 3.0
     rig.run(6)
     assert not rig.link.live and not rig.autopilot.armed
-    assert [e.level for e in rig.events if e.code == "unsafe_parameter"] == ["alarm"] and rig.events[-1].t > t
+    assert [e.level for e in rig.events if e.code == "parameter_unsafe" and e.level == "alarm"] == [
+        "alarm"
+    ] and rig.events[-1].t > t
 
 
 # ---- the pilot wins ---------------------------------------------------------------------------------------------

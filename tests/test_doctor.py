@@ -1,16 +1,21 @@
-"""The doctor on a made-up Jetson, the check list before a dive, and processors by NUMA node."""
+"""The doctor on a made-up Jetson, the check list before a dive, the manual's alarms, and processors by NUMA node."""
 
+import ast
+import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rov import jetson, placement, predive
+from rov.assets import checkout
 from rov.config import Compute, Config, override
 from rov.doctor import examine
 from rov.errors import UserError
 from rov.machined import reading
 from rov.messages import Frame, Health, Machine, Message, Mode, PilotStatus, VehicleState
+from rov.motion.pilot import CONDITIONS
 
 
 def put(root: Path, files: dict[str, str]) -> Path:
@@ -163,6 +168,24 @@ def test_what_keeps_it_on_deck(change: dict[str, object], what: str, state: str,
     assert sum(each != "ok" for each in found.values()) == 1
 
 
+def test_the_link_is_called_by_its_kind(config: Config) -> None:
+    import msgspec
+
+    def link(config: Config, **change: object) -> tuple[str, str]:
+        found = predive.judge(heard(msgspec.structs.replace(GOOD, **change)), config)
+        finding = next(each for each in found if each.what == "link")
+        return finding.state, f"{finding.found}; {finding.do}"
+
+    ardusub = override(config, ['link.kind="ardusub"', 'link.url="udp:0.0.0.0:14660"'])
+    assert link(config) == ("ok", "thruster board: attitude and depth arrive; ")
+    state, text = link(ardusub)
+    assert state == "ok" and "ArduSub at udp:0.0.0.0:14660" in text and "ARDUSUB.md" in text
+    state, text = link(ardusub, attitude_t=None)
+    assert state == "missing" and "link.url" in text
+    state, text = link(ardusub, armed=True)
+    assert state == "slow" and "armed by its pilot" in text
+
+
 def test_silent_processes_and_an_armed_pilot(config: Config) -> None:
     found = states(heard(GOOD, health=[], frame=[]), config)
     assert found["camera"] == found["perception"] == found["recording"] == "missing"
@@ -181,3 +204,47 @@ def test_without_a_daemon_the_list_ends_there(config: Config, tmp_path: Path) ->
     assert found["calibration"].state == "missing" and "none.yaml" in found["calibration"].found
     assert found["weights"].state == found["thrusters"].state == found["configuration"].state == "ok"
     assert "clock" in found and "disk" in found
+
+
+# ---- the manual --------------------------------------------------------------------------------------------------
+
+LEVELS = ("info", "warning", "alarm")
+CODE_AT = {"_alarm": 0, "_end": 1, "_lose": 2}
+"""Where functions that do not name a level have the code."""
+
+
+def codes_in(tree: ast.AST) -> Iterator[str]:
+    """Event codes that a module says: what follows a level, a keyword `code`, or what a function hands on as one."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == "_obstacle":
+            returned = [each.value for each in ast.walk(node) if isinstance(each, ast.Return)]
+            yield from (text(each.elts[0]) for each in returned if isinstance(each, ast.Tuple))
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        after = [text(b) for a, b in zip(node.args, node.args[1:], strict=False) if set(choices(a)) & {*LEVELS}]
+        yield from after
+        if name in CODE_AT and len(node.args) > CODE_AT[name]:
+            yield text(node.args[CODE_AT[name]])
+        yield from (text(each.value) for each in node.keywords if each.arg == "code")
+
+
+def text(node: ast.AST) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def choices(node: ast.AST) -> list[str]:
+    return [text(node.body), text(node.orelse)] if isinstance(node, ast.IfExp) else [text(node)]
+
+
+def test_the_manual_explains_every_event() -> None:
+    said = {*CONDITIONS}
+    for path in (checkout() / "rov").rglob("*.py"):
+        said |= {*codes_in(ast.parse(path.read_text()))}
+    said = {code.removesuffix("_over") for code in said if re.fullmatch(r"[a-z]+(_[a-z]+)*", code)}
+    assert {"leak", "gcs_lost", "autopilot_lost", "pilot_mode", "board_deaf", "disk_full", "tilted"} <= said
+    manual = (checkout() / "systemd/README.md").read_text()
+    _, _, section = manual.partition("## 6. What every alarm means")
+    rows = [line.split("|")[1] for line in section.split("## 7")[0].splitlines() if line.startswith("| `")]
+    explained = {code for row in rows for code in re.findall(r"`(\w+)`", row)}
+    assert said <= explained, f"not in the manual: {sorted(said - explained)}"

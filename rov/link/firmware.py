@@ -1,0 +1,69 @@
+"""What the link knows of ArduSub's firmware: modes, frames, parameters, what makes them unsafe, from sticks to pulses.
+
+From its sources: Parameters.cpp, joystick.cpp, defines.h, GCS_MAVLink_Sub.cpp.
+"""
+
+from __future__ import annotations
+
+from rov.messages import Mode
+
+STABILIZE, ALT_HOLD, SURFACE, POSHOLD, MANUAL = 0, 2, 9, 16, 19
+NAMES = {0: "STABILIZE", 1: "ACRO", 2: "ALT_HOLD", 3: "AUTO", 4: "GUIDED", 7: "CIRCLE", 9: "SURFACE", 16: "POSHOLD"}
+NAMES |= {19: "MANUAL", 20: "MOTOR_DETECT", 21: "SURFTRAK"}
+MODES: dict[Mode, tuple[int, ...]] = {
+    Mode.MANUAL: (ALT_HOLD, STABILIZE, POSHOLD, MANUAL),
+    Mode.HOLD: (ALT_HOLD,),
+    Mode.FOLLOW: (ALT_HOLD,),
+    Mode.POLICY: (ALT_HOLD,),
+    Mode.SURFACE: (SURFACE,),
+}
+"""ArduSub modes in which each of ours works; the first is asked for when the vehicle is in none of them."""
+FRAMES = ("bluerov1", "vectored", "vectored_6dof", "vectored_6dof_90deg", "simplerov_3", "simplerov_4")
+"""By FRAME_CONFIG."""
+
+GCS_IDS = ("SYSID_MYGCS", "MAV_GCS_SYSID")
+"""The ground station's system id: its name until ArduSub 4.6, and since."""
+REQUIRED = ("FS_PILOT_INPUT", "FS_PILOT_TIMEOUT", "FRAME_CONFIG", "JS_GAIN_DEFAULT", "JS_THR_GAIN")
+FAILSAFES = ("FS_GCS_ENABLE", "FS_GCS_TIMEOUT", "FS_LEAK_ENABLE", "FS_PRESS_ENABLE", "FS_TEMP_ENABLE", "FS_EKF_ACTION")
+GAINS = ("JS_GAIN_MIN", "JS_GAIN_MAX", "JS_GAIN_STEPS")
+PARAMETERS = (*GCS_IDS, *REQUIRED, *FAILSAFES, *GAINS, "FS_CRASH_CHECK", "RC_OVERRIDE_TIME")
+TRIES = 6
+"""A parameter that is not answered after so many requests is not there."""
+TIMEOUT_MAX_S = 0.5
+"""FS_PILOT_TIMEOUT at most: for so long the last sticks go on after a crash of ours."""
+SWITCHES = {
+    "InputHold": "input hold is on: the autopilot adds sticks of its own; press its button again",
+    "RollPitch": "roll and pitch mode is on: sticks would tilt the vehicle; press its button again",
+}
+"""NAMED_VALUE_FLOAT of the pilot's switches (GCS_MAVLink_Sub.cpp, send_info), and why sticks are refused while on."""
+
+Rc = tuple[float, float, float, float]
+"""Pulses in µs of throttle, yaw, forward, lateral: RC channels 3 to 6."""
+
+
+def rc_of(x: float, y: float, z: float, r: float, gain: float, throttle_gain: float) -> Rc:
+    """Pulses that ArduSub makes of a MANUAL_CONTROL (joystick.cpp: 0.4 µs per unit and gain; throttle 0.8)."""
+    k = 0.8 * gain * throttle_gain
+    pulses = (1500 - 500 * k + k * z, 1500 + 0.4 * gain * r, 1500 + 0.4 * gain * x, 1500 + 0.4 * gain * y)
+    throttle, yaw, forward, lateral = (min(max(us, 1100.0), 1900.0) for us in pulses)
+    return throttle, yaw, forward, lateral
+
+
+def unsafe(name: str, value: float, frame: str) -> str:
+    """Why a parameter's value makes the vehicle unsafe under a companion, or nothing."""
+    match name:
+        case "FS_PILOT_INPUT" if value != 2:
+            return "it must be 2, disarm"
+        case "FS_PILOT_TIMEOUT" if not 0 < value <= TIMEOUT_MAX_S + 1e-6:
+            return "it must be 0.5 s or less: so long the last thrust stays on after a crash"
+        case "FS_GCS_TIMEOUT" if value > 5:
+            return "so long nothing happens when the ground station is lost; 5 s is the default"
+        case "FS_GCS_ENABLE" if value < 2:
+            return "nothing happens when the ground station is lost; 2 disarms, 4 goes up"
+        case "FS_LEAK_ENABLE" if value < 1:
+            return "a leak is not reported; 1 warns, 2 goes up"
+        case "RC_OVERRIDE_TIME" if value <= 0:
+            return "sticks are ignored, or never expire; 3 s is the default"
+        case "FRAME_CONFIG" if not (0 <= value < len(FRAMES) and FRAMES[int(value)] == frame):
+            return f"vehicle.frame = {frame!r} does not agree"
+    return ""
