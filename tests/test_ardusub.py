@@ -7,6 +7,7 @@ lets the pilot take over and hand back for so many seconds on each of the three 
 
 import itertools
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -35,7 +36,7 @@ from rov.link.ardusub import (
     ArdusubLink,
 )
 from rov.link.board import ARM_DISARM
-from rov.link.firmware import ALT_HOLD, STABILIZE, SURFACE, rc_of
+from rov.link.firmware import ALT_HOLD, PARAMETERS, STABILIZE, SURFACE, rc_of
 from rov.link.mavlink import MS, Parser
 from rov.link.way import way
 from rov.messages import Event, Mode, PilotStatus
@@ -633,6 +634,48 @@ def test_rates_are_asked_for_and_checked(rig: Rig) -> None:
     slow.autopilot.refuses = set()
     slow.run(8)
     assert slow.codes("info").count("stream_slow_over") == 3
+
+
+HANDLED = ("heartbeat", "command_ack", "param_value", "rc_channels", "named_value_float", "statustext", "sys_status")
+HANDLED += (
+    "battery_status",
+    "attitude",
+    "scaled_pressure",
+    "scaled_pressure2",
+    "global_position_int",
+    "manual_control",
+)
+
+
+def whole(noise: random.Random, name: str) -> bytes:
+    """A frame with a right checksum, from anybody, whose content is random bytes."""
+    kind = getattr(common, f"MAVLink_{name}_message")
+    sender = noise.choice([(1, 1), (1, OURS), (255, 190), (7, 1)])
+    body = bytes([kind.unpacker.size, 0, 0, noise.randrange(256), *sender]) + kind.id.to_bytes(3, "little")
+    body += noise.randbytes(kind.unpacker.size)
+    crc = common.x25crc(body + bytes([kind.crc_extra])).crc
+    return b"\xfd" + body + crc.to_bytes(2, "little")
+
+
+def test_nothing_that_is_heard_breaks_it() -> None:
+    """Whole frames of nonsense, also parameters by their right names."""
+    noise = random.Random(0)
+    for name in (*PARAMETERS, "PilotGain"):
+        rig = Rig()
+        rig.run(3)
+        rig.link.arm(rig.t)
+        for value in (float("nan"), float("inf"), -1e30, 1e30, 0.0, -1.0, 300.0):
+            message = common.MAVLink_param_value_message(name.encode(), value, 9, 1, 0)
+            named = common.MAVLink_named_value_float_message(0, name.encode()[:10], value)
+            rig.cable.inbound += rig.autopilot.packers["rov"].pack(message) + rig.autopilot.packers["rov"].pack(named)
+            rig.run(0.1)
+    rig = Rig()
+    for n in range(3000):
+        if n % 100 == 0:
+            rig.link.arm(rig.t)
+        rig.cable.inbound += whole(noise, noise.choice(HANDLED))
+        rig.tick()
+    assert not [stick for stick in rig.sticks() if stick[2:] != (0, 0, 500, 0)]
 
 
 # ---- urls -------------------------------------------------------------------------------------------------------

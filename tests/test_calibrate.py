@@ -318,6 +318,11 @@ def test_turning_through_the_link_ends_disarmed(config: Config, tmp_path: Path) 
     assert moved and all(values[0] > 0 and not any(map(float, values[1:])) for values in moved)
 
 
+def test_an_autopilot_turns_its_own_thrusters(config: Config) -> None:
+    with pytest.raises(UserError, match="motor test"):
+        turn_all(override(config, ['link.kind="ardusub"']), print)
+
+
 def test_no_keyboard_no_turning(config: Config) -> None:
     read, write_end = os.pipe()
     with pytest.raises(UserError, match="keyboard"):

@@ -15,6 +15,7 @@ from rov.messages import (
     Event,
     Heartbeat,
     Message,
+    Mode,
     Setpoint,
     Sticks,
     ThrusterCommand,
@@ -44,6 +45,7 @@ class Link:
     def __init__(self, config: Config):
         self.surface_pa, self.density = config.link.surface_pa, config.link.density
         self.live = self.testing = False
+        self.mode = Mode.MANUAL
         self.state: VehicleState | None = None
         self.pascal: float | None = 101_325.0 + 5 * 1025.0 * GRAVITY
         self.sent: list[tuple[float, ...]] = []
@@ -68,6 +70,9 @@ class Link:
 
     def disarm(self, t: int) -> None:
         self.live = False
+
+    def close(self, t: int) -> None:
+        self.disarm(t)
 
 
 class World:

@@ -26,6 +26,9 @@ HELP = "hold f: ahead, b: astern, gently; m: it begins to turn; Enter: the right
 def turn_all(config: Config, tell: Callable[[str], None], keys: int | None = None) -> list[str]:
     """Turn every output by hand; returns what to change. `keys` is a file descriptor, the terminal by default. Whatever
     happens, the board is disarmed at the end. Raises UserError when there is no terminal or the board will not arm."""
+    if config.link.kind != "thrusters":
+        text = f"link.kind is {config.link.kind!r}: an autopilot turns its thrusters itself"
+        raise UserError(f"{text}; use QGroundControl's motor test, or put a board there and link.kind = 'thrusters'")
     keys = sys.stdin.fileno() if keys is None else keys
     if not os.isatty(keys):
         raise UserError("turning thrusters needs a keyboard: somebody must hold a key; run it in a terminal")

@@ -354,7 +354,8 @@ class ArdusubLink:
 
     def _gcs(self) -> int:
         """The ground station's system id; 0 while not known."""
-        return next((int(self.wire.parameters[name]) for name in GCS_IDS if name in self.wire.parameters), 0)
+        known = (self.wire.parameters.get(name, 0.0) for name in GCS_IDS)
+        return next((int(value) for value in known if 1 <= value <= 255), 0)
 
     def _gain(self, t: int) -> float:
         """The pilot's gain: as the autopilot says, else as it begins (ArduSub's init_joystick)."""
