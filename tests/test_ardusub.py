@@ -28,9 +28,6 @@ from rov.bus import Entry, inbox
 from rov.config import load
 from rov.errors import UserError
 from rov.link.ardusub import (
-    ANSWER_NS,
-    GCS_NS,
-    QUIET_AUTOPILOT_NS,
     SET_INTERVAL,
     SET_MODE,
     ArdusubLink,
@@ -431,8 +428,8 @@ def test_no_sticks_without_the_ground_station(rig: Rig) -> None:
     heard = rig.link.wire.gcs_t
     assert heard is not None
     rig.run(4)
-    rig.ended("gcs_lost", heard, GCS_NS / 1e9 + 0.04)
-    assert rig.sticks()[-1].t <= heard + GCS_NS + 2 * TICK
+    rig.ended("gcs_lost", heard, 3.04)
+    assert rig.sticks()[-1].t <= heard + 3040 * MS
     assert "disarmed: pilot input" in rig.autopilot.reasons, "silence is what its own failsafe sees"
 
 
@@ -442,7 +439,7 @@ def test_a_silent_autopilot_is_lost_after_two_seconds(rig: Rig) -> None:
     assert heard is not None
     rig.down.mute = True
     rig.run(2.5)
-    rig.ended("autopilot_lost", heard, QUIET_AUTOPILOT_NS / 1e9 + 0.04)
+    rig.ended("autopilot_lost", heard, 2.04)
     rig.down.mute = False
     rig.engaged(surge=0.1)
     assert rig.sticks()[-1].x == 200
@@ -530,7 +527,7 @@ def test_a_command_that_is_not_answered_is_refused(rig: Rig) -> None:
     rig.run(3)
     assert rig.link.arm(rig.t) == ""
     took = rig.until(lambda: not rig.link.testing)
-    assert took <= ANSWER_NS / 1e9 + 1.0 and rig.codes("alarm") == ["command_refused"]
+    assert took <= 5.0 and rig.codes("alarm") == ["command_refused"]
     rig.run(5)
     assert len([m for m in rig.sent(common.MAVLink_command_long_message) if m.command == ARM_DISARM]) <= 14
 
@@ -670,7 +667,7 @@ def test_nothing_that_is_heard_breaks_it() -> None:
             rig.cable.inbound += rig.autopilot.packers["rov"].pack(message) + rig.autopilot.packers["rov"].pack(named)
             rig.run(0.1)
     rig = Rig()
-    for n in range(3000):
+    for n in range(1500):
         if n % 100 == 0:
             rig.link.arm(rig.t)
         rig.cable.inbound += whole(noise, noise.choice(HANDLED))
@@ -860,7 +857,7 @@ def taken_over(boat: Boat, times: int, seconds: float) -> tuple[int, int]:
             case _:
                 boat.station.command(ARM_DISARM, 0.0)
         gone = "mute" in TROUBLES[n % len(TROUBLES)]
-        time.sleep(QUIET_AUTOPILOT_NS / 1e9 if gone else SEEN_S)
+        time.sleep(2.0 if gone else SEEN_S)
         quiet = act + int(SEEN_S * 1e9) + boat.stalled - stalled
         allowed.append((since, quiet))
         trouble(boat, {})
