@@ -100,6 +100,7 @@ class Daemon:
         }
         for name, keys in sections.items():
             config[name] = config.get(name, {}) | keys
+        self.sections = config
         self.path = folder / "rover.toml"
         self.path.write_text(tomli_w.dumps(config))
         self.config = load(self.path)
@@ -163,6 +164,13 @@ class Daemon:
         self.board.stdin.write(line.encode() + b"\n")
         self.board.stdin.flush()
         return t
+
+    def edit(self, section: str, **keys: Any) -> None:
+        """Change live keys of the configuration; waits until they hold."""
+        t = time.monotonic_ns()
+        self.sections[section] = self.sections.get(section, {}) | keys
+        self.path.write_text(tomli_w.dumps(self.sections))
+        self.event("tuned", t)
 
     def pid(self, name: str) -> int:
         """Of a child."""
@@ -242,7 +250,7 @@ class Daemon:
         """Armed in a mode, sticks held so; with sticks the thrusters turn."""
         operator = self.operator()
         operator.sticks = sticks
-        operator.take_over()
+        self.patiently(operator.take_over)
         since = time.monotonic_ns()
         status = self.said(PilotStatus)[-1]
         if status.armed and status.mode is not mode:

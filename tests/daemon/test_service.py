@@ -128,8 +128,12 @@ def test_a_life(tmp_path: Path, manager: Manager) -> None:
 
         hung = daemon.kill("pilotd", signal.SIGSTOP)
         daemon.event("restarted", hung)
-        assert not [t for t in manager.times("WATCHDOG=1") if hung + 600 * MS + GRACE < t < hung + S]
-        daemon.wait(PilotStatus, lambda status: True, hung + S + 200 * MS)
+        killed = daemon.event("hung", hung).t
+        fed = manager.times("WATCHDOG=1")
+        assert not [t for t in fed if hung + 600 * MS + GRACE < t < killed]
+        back = daemon.wait(PilotStatus, lambda status: True, killed).t
+        fed = [t for t in manager.times("WATCHDOG=1") if hung - S < t < back + S]
+        assert np.diff(fed).max() < S, "systemd would have ended what the supervisor mended"
         daemon.armed(surge=0.5)
         time.sleep(0.5)
         assert operator.stop().accepted
@@ -142,7 +146,9 @@ def test_a_life(tmp_path: Path, manager: Manager) -> None:
         assert all(int(str(row["compared"])) > 20 for row in rows.values()), rows
         with Dive(dive) as recorded:
             heard = {r.data.what for r in recorded.messages(["heard"]) if isinstance(r.data, Heard)}
-        assert heard == {"start", "setpoint", "arm", "mode", "target", "stop"}
+            aimed = [each for r in recorded.messages(["tuning"]) for each in r.data.settings]  # type: ignore[union-attr]
+        assert heard == {"start", "setpoint", "arm", "mode", "stop"}
+        assert ("steering.target", '"bottle"') in {(each.key, each.value) for each in aimed}
 
         # Killed: everything ends with it, the vehicle first; the next start cleans up and repairs.
         daemon.start(env)
@@ -223,6 +229,10 @@ def test_the_disk_fills_and_the_camera_changes(tmp_path: Path, small_disk: Path)
         commands = daemon.said(ThrusterCommand, t)
         assert all(command.armed for command in commands)
         assert np.diff([command.t for command in commands]).max() < 5 * TICK + GRACE
+        assert daemon.operator().stop().accepted
+        answered = time.monotonic_ns()
+        time.sleep(0.3)
+        daemon.neutral_by(answered + TICK + GRACE)
         done.set()
         sender.join()
         done.clear()
@@ -255,7 +265,8 @@ def test_the_disk_fills_and_the_camera_changes(tmp_path: Path, small_disk: Path)
 
 
 def test_only_names_and_marks_know_the_wall_clock() -> None:
-    """A clock that is set changes nothing: nobody on the vehicle reads it but to name a file or to date a mark."""
+    """A clock that is set changes nothing: nobody on the vehicle reads it but to name a file, to date a mark, or to say before
+    a dive that it is wrong."""
     readers: set[str] = set()
     for path in (checkout() / "rov").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -264,7 +275,7 @@ def test_only_names_and_marks_know_the_wall_clock() -> None:
             wall = {("time", "time"), ("time", "time_ns"), ("time", "localtime"), ("datetime", "now")}
             if (node.value.id, node.attr) in wall or node.attr in ("utcnow", "today"):
                 readers.add(path.relative_to(checkout()).as_posix())
-    assert readers <= {"rov/dives/keeper.py", "rov/dives/recovery.py", "rov/keys.py"}
+    assert readers <= {"rov/dives/keeper.py", "rov/dives/recovery.py", "rov/keys.py", "rov/predive.py"}
 
 
 def test_a_name_that_is_there_already_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
