@@ -37,7 +37,7 @@ HUNG_S = 10.0
 PILOT_HUNG_S = 1.0
 """The same for the pilot, which says its status five times a second."""
 PILOT_START_S = 10.0
-"""A pilot that was started again may take so long to speak (Python and SciPy on a slow card); its thrusters are neutral.
+"""A pilot that was started again may take so long to speak (Python and SciPy from a slow card), its thrusters neutral.
 Meanwhile the watchdog is fed for it, or systemd would end the recording and the warm network, too."""
 READY_S = 60.0
 """So long a process may take before it says anything: torch takes 10 s to load on a small computer."""
@@ -234,6 +234,7 @@ def _stop(children: dict[str, Running], relay: Callable[[], None]) -> None:
             process.send_signal(signal.SIGCONT)  # one that was stopped must hear it too
         while time.monotonic() < end and any(process.poll() is None for process in alive):
             relay()
+            notify("WATCHDOG=1")  # or it would kill the recorder while it closes the dive; TimeoutStopSec watches now
             time.sleep(0.01)
         for process in alive:
             process.kill()

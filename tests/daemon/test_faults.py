@@ -217,7 +217,7 @@ def test_memory_runs_out_in_perceptiond(daemon: Daemon, scarce: Path | None) -> 
         again, pid = time.monotonic_ns(), daemon.pid("perceptiond")
         (scarce / "cgroup.procs").write_text(str(pid))
         assert "perceptiond was killed by SIGKILL" in daemon.event("restarted", again).text
-        counts = (scarce / "memory.events" if (scarce / "memory.events").exists() else scarce / "memory.oom_control")
+        counts = scarce / "memory.events" if (scarce / "memory.events").exists() else scarce / "memory.oom_control"
         assert "oom_kill 1" in counts.read_text()  # the kernel's doing
     daemon.wait(Setpoint, lambda setpoint: True, again + S)
     pid = daemon.pid("perceptiond")

@@ -139,7 +139,9 @@ def test_a_life(tmp_path: Path, manager: Manager) -> None:
         assert operator.stop().accepted
         time.sleep(0.3)
         assert daemon.stop() == 0
-        assert manager.times("STOPPING=1") and not list(runtime.iterdir())
+        (stopping,) = manager.times("STOPPING=1")
+        fed = [stopping, *(t for t in manager.times("WATCHDOG=1") if t > stopping), time.monotonic_ns()]
+        assert len(fed) > 2 and np.diff(fed).max() < S and not list(runtime.iterdir())
 
         (dive,) = daemon.dives.glob("*.mcap")
         rows = replay_differs(daemon, dive, tmp_path / "out")
@@ -264,9 +266,41 @@ def test_the_disk_fills_and_the_camera_changes(tmp_path: Path, small_disk: Path)
 # ---- time, and the unit -------------------------------------------------------------------------------------------
 
 
+def test_the_clock_is_set_back(tmp_path: Path) -> None:
+    """By a year, while armed and recorded: nothing on the vehicle takes notice, and no name of a dive is taken twice."""
+    fake = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if fake is None:
+        pytest.skip("needs libfaketime (apt-get install libfaketime), which sets the clock for the daemon alone")
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    env = {"LD_PRELOAD": str(fake), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
+    env |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1"}
+    daemon = Daemon(tmp_path / "run", start=False)
+    try:
+        daemon.start(env)
+        daemon.ready()
+        daemon.armed(Mode.FOLLOW)
+        clock.write_text("-365d")
+        t = time.monotonic_ns()
+        time.sleep(1.5)
+        commands = daemon.said(ThrusterCommand, t)
+        assert len(commands) > 50 and all(command.armed and command.mode is Mode.FOLLOW for command in commands)
+        assert np.diff([command.t for command in commands]).max() < 5 * TICK + GRACE
+        assert daemon.said(Detections, t) and not {"restarted", "hung", "perception_gone"} & set(daemon.events(t))
+        daemon.kill("recorderd")  # its next dive gets a name of a year ago
+        daemon.event("dive_recovered", t)
+        assert daemon.operator().stop().accepted
+        assert daemon.stop() == 0
+        names = sorted(path.name for path in daemon.dives.glob("*.mcap"))
+        assert len(names) == 2 and int(names[0][:4]) == int(names[1][:4]) - 1, names
+        assert all(info(path).complete for path in daemon.dives.glob("*.mcap"))
+    finally:
+        daemon.close()
+
+
 def test_only_names_and_marks_know_the_wall_clock() -> None:
-    """A clock that is set changes nothing: nobody on the vehicle reads it but to name a file, to date a mark, or to say before
-    a dive that it is wrong."""
+    """A clock that is set changes nothing: nobody on the vehicle reads it but to name a file, to date a mark, or to
+    say before a dive that it is wrong."""
     readers: set[str] = set()
     for path in (checkout() / "rov").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
