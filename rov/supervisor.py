@@ -36,6 +36,9 @@ HUNG_S = 10.0
 """A process that has said for this long nothing of its health, which it does every second, hangs."""
 PILOT_HUNG_S = 1.0
 """The same for the pilot, which says its status five times a second."""
+PILOT_START_S = 10.0
+"""A pilot that was started again may take so long to speak (Python and SciPy from a slow card), its thrusters neutral.
+Meanwhile the watchdog is fed for it, or systemd would end the recording and the warm network, too."""
 READY_S = 60.0
 """So long a process may take before it says anything: torch takes 10 s to load on a small computer."""
 ASLEEP_S = 0.5
@@ -79,6 +82,11 @@ class Running:
         self.heard: float | None = None
         """When it last said that it is well; None: not since it was started."""
 
+    def hear(self, t: int, now: float) -> None:
+        """It said at `t` ns that it is well; what came late from the one before does not count."""
+        if t > self.starts[-1] * 1e9:
+            self.heard = now
+
     def start(self) -> None:
         self.starts.append(time.monotonic())
         self.heard = None
@@ -91,6 +99,10 @@ class Running:
     @property
     def worn_out(self) -> bool:
         return len(self.starts) == STARTS_MAX and time.monotonic() - self.starts[0] < STARTS_S
+
+    def starting(self, now: float) -> bool:
+        """Whether it was started a moment ago, and need not have spoken yet."""
+        return self.alive and self.heard is None and now - self.starts[-1] < PILOT_START_S
 
     def silent(self, now: float) -> float:
         """For how many s it has owed us a sign of life."""
@@ -130,7 +142,7 @@ def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
                 if isinstance(entry.message, Event):
                     tell(f"{entry.message.level}: {entry.message.text}")
                 elif isinstance(entry.message, Health) and entry.message.process != "pilotd":
-                    children[entry.message.process].heard = time.monotonic()
+                    children[entry.message.process].hear(entry.message.t, time.monotonic())
 
         for each in children.values():
             each.start()
@@ -146,8 +158,8 @@ def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
             if tunings.update(time.monotonic_ns()) and tunings.msg is not None:
                 saved.hold(tunings.msg.settings)
             now = time.monotonic()
-            if pilot.update(time.monotonic_ns()):
-                children["pilotd"].heard = now
+            if pilot.update(time.monotonic_ns()) and pilot.msg is not None:
+                children["pilotd"].hear(pilot.msg.t, now)
             if now - turn > ASLEEP_S:
                 for each in children.values():
                     each.heard = now if each.heard else None
@@ -170,6 +182,9 @@ def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
                 else:
                     say("warning", "restarted", f"{name} {why}: started again")
                     each.start()
+            if ready and now - fed > FEED_S and children["pilotd"].starting(now):
+                fed = now
+                notify("WATCHDOG=1")
             if not pilot.fresh(time.monotonic_ns()) or pilot.msg is None:
                 continue
             if not ready:
@@ -219,6 +234,7 @@ def _stop(children: dict[str, Running], relay: Callable[[], None]) -> None:
             process.send_signal(signal.SIGCONT)  # one that was stopped must hear it too
         while time.monotonic() < end and any(process.poll() is None for process in alive):
             relay()
+            notify("WATCHDOG=1")  # or it would kill the recorder while it closes the dive; TimeoutStopSec watches now
             time.sleep(0.01)
         for process in alive:
             process.kill()

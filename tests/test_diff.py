@@ -1,7 +1,7 @@
 """What counts as the same."""
 
 from rov.messages import Box, Detection, Detections, Setpoint, Track, Tracks
-from rov.offline.diff import detections_differ, numbers_differ
+from rov.offline.diff import Difference, detections_differ, numbers_differ
 
 BOX: Box = (100.0, 100.0, 200.0, 150.0)
 
@@ -46,3 +46,12 @@ def test_what_is_near_the_threshold_may_come_and_go() -> None:
     assert detections_differ(seen(), faint, 0.4)[1] == "" and detections_differ(faint, seen(), 0.4)[1] == ""
     clear = seen(Detection("rock", 0.55, BOX))
     assert detections_differ(seen(), clear, 0.4)[1] and detections_differ(clear, seen(), 0.4)[1]
+
+
+def test_what_was_not_compared_is_neither_same_nor_different() -> None:
+    assert Difference("tracks").verdict == "not compared"
+    assert Difference("tracks", compared=3).verdict == "same"
+    assert Difference("tracks", compared=3, differing=1).verdict == "differs"
+    assert Difference("detections", compared=100, differing=2).verdict == "same"  # 2 % may
+    assert Difference("detections", compared=100, differing=3).verdict == "differs"
+    assert Difference("detections", differing=1).verdict == "differs"  # seen then, and no picture to look at now

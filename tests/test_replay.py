@@ -104,15 +104,16 @@ def test_a_dive_replays_and_differs_in_nothing_from_itself(replay_of_clip: Path,
     assert run.returncode == 0, run.stdout + run.stderr
     rows = {row["topic"]: row for row in json.loads((tmp_path / "again" / "report.json").read_text())["diff"]}
     assert rows["thrusters"]["compared"] == 150 and rows["detections"]["compared"] == 30
-    assert all(row["same"] for row in rows.values())
+    assert all(row["verdict"] == "same" for row in rows.values())
 
 
 def test_diff_names_the_stage_that_changed(replay_of_clip: Path, tmp_path: Path) -> None:
     dive = replay_of_clip / "out" / "dive.mcap"
     run = rov("replay", dive, "--out", tmp_path / "x", "--no-overlay", "--diff", "--set", "vehicle.frame=vectored")
     assert run.returncode == 1
-    rows = {row["topic"]: row["same"] for row in json.loads((tmp_path / "x" / "report.json").read_text())["diff"]}
-    assert not rows.pop("thrusters") and all(same for topic, same in rows.items() if topic != "wrench")
+    rows = {row["topic"]: row["verdict"] for row in json.loads((tmp_path / "x" / "report.json").read_text())["diff"]}
+    assert rows.pop("thrusters") == "differs"
+    assert all(verdict == "same" for topic, verdict in rows.items() if topic != "wrench")
     assert "thrusters" in run.stdout and "differs" in run.stdout
 
 

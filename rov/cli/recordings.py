@@ -171,10 +171,14 @@ def doctor(
         raise typer.Exit(1)
 
 
+VERDICTS = {"same": "[green]same[/]", "differs": "[red]differs[/] {}", "not compared": "[yellow]not compared[/]"}
+
+
 def _print_differences(differences: list[Any]) -> bool:
     table = Table("topic", "compared", "differing", "worst", "tolerance", "", title="against what was recorded")
     for row in differences:
-        verdict = "[green]same[/]" if row.same else f"[red]differs[/] {row.first}"
+        verdict = VERDICTS[row.verdict].format(row.first)
         table.add_row(row.topic, str(row.compared), str(row.differing), f"{row.worst:.3g}", row.tolerance, verdict)
     Console().print(table)
-    return not all(row.same for row in differences)
+    verdicts = {row.verdict for row in differences}
+    return "differs" in verdicts or verdicts == {"not compared"}

@@ -58,7 +58,15 @@ class Difference:
         return TOLERANCES.get(self.topic, f"{NUMBER_TOLERANCE:g}")
 
     @property
-    def same(self) -> bool:
+    def verdict(self) -> str:
+        """`same`, `differs` or, where there was nothing to compare, `not compared`."""
+        if not self.compared and not self.differing:
+            return "not compared"
+        return "same" if self.within else "differs"
+
+    @property
+    def within(self) -> bool:
+        """No more differing than may be; nothing differs where nothing was compared."""
         return self.differing <= (FRAMES_TOLERANCE * self.compared if self.topic == "detections" else 0)
 
 

@@ -46,7 +46,7 @@ def summary(result: Result) -> dict[str, Any]:
     if result.differences is not None:
         report["diff"] = [
             {"topic": d.topic, "compared": d.compared, "differing": d.differing, "worst": d.worst, "first": d.first,
-             "tolerance": d.tolerance, "same": d.same}
+             "tolerance": d.tolerance, "verdict": d.verdict}
             for d in result.differences
         ]  # fmt: skip
     return report
@@ -88,7 +88,7 @@ def _page(result: Result, report: dict[str, Any], film: bool) -> str:
     if result.differences is not None:
         lines = "".join(
             f"<tr><th>{d.topic}</th><td>{d.compared}</td><td>{d.differing}</td><td>{d.worst:.3g}</td>"
-            f"<td>{'same' if d.same else html.escape(d.first)}</td></tr>"
+            f"<td>{html.escape(d.verdict if d.within else d.first)}</td></tr>"
             for d in result.differences
         )
         diff = "<h2>Against what was recorded</h2><table><tr><th>topic</th><td>compared</td><td>differing</td>"

@@ -3,6 +3,7 @@ somebody who commands. All times are monotonic ns, which every process of a mach
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -84,6 +85,8 @@ class Daemon:
         self.board = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=checkout())
         assert self.board.stdout is not None
         self.board.stdout.readline()
+        with contextlib.suppress(PermissionError):  # a real board has a processor to itself
+            os.sched_setscheduler(self.board.pid, os.SCHED_FIFO, os.sched_param(10))
         if "camera" not in sections:
             sections["camera"] = {"source": f"loop:{make_video(folder / 'clip.avi')}"}
         self.weights = folder / "detector.safetensors"
@@ -100,6 +103,7 @@ class Daemon:
         }
         for name, keys in sections.items():
             config[name] = config.get(name, {}) | keys
+        self.sections = config
         self.path = folder / "rover.toml"
         self.path.write_text(tomli_w.dumps(config))
         self.config = load(self.path)
@@ -163,6 +167,13 @@ class Daemon:
         self.board.stdin.write(line.encode() + b"\n")
         self.board.stdin.flush()
         return t
+
+    def edit(self, section: str, **keys: Any) -> None:
+        """Change live keys of the configuration; waits until they hold."""
+        t = time.monotonic_ns()
+        self.sections[section] = self.sections.get(section, {}) | keys
+        self.path.write_text(tomli_w.dumps(self.sections))
+        self.event("tuned", t)
 
     def pid(self, name: str) -> int:
         """Of a child."""
@@ -242,7 +253,7 @@ class Daemon:
         """Armed in a mode, sticks held so; with sticks the thrusters turn."""
         operator = self.operator()
         operator.sticks = sticks
-        operator.take_over()
+        self.patiently(operator.take_over)
         since = time.monotonic_ns()
         status = self.said(PilotStatus)[-1]
         if status.armed and status.mode is not mode:

@@ -42,6 +42,7 @@ TICK = 20 * MS
 WATCHDOG = 520 * MS
 """The board's own, at its latest."""
 S = 1000 * MS
+LIMIT_V1 = "memory.limit_in_bytes"
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +82,28 @@ def daemon(shared: Daemon) -> Iterator[Daemon]:
     (shared.folder / "camera").write_text("live")
     operator = shared.operator()
     operator.sticks, operator.beating = {}, True
-    operator.take_over()
-    operator.disarm()
-    shared.wait(PilotStatus, lambda status: not status.armed, time.monotonic_ns())
+    assert operator.stop().accepted
+    shared.wait(PilotStatus, lambda s: not s.armed and s.mode is Mode.MANUAL, time.monotonic_ns())
+
+
+@pytest.fixture
+def scarce() -> Iterator[Path | None]:
+    """A control group with 100 MB of memory, less than torch takes; None where this machine lends none."""
+    root = Path("/sys/fs/cgroup")
+    parent, limit = (root, "memory.max") if (root / "cgroup.controllers").exists() else (root / "memory", LIMIT_V1)
+    group = parent / f"rov-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError:
+        yield None
+        return
+    try:
+        (group / limit).write_text(str(100 << 20))
+        yield group
+    except OSError:  # the memory controller is not handed down to groups here
+        yield None
+    finally:
+        group.rmdir()
 
 
 def stopped(daemon: Daemon, deadline: int = 0) -> None:
@@ -104,8 +124,10 @@ def stopped(daemon: Daemon, deadline: int = 0) -> None:
 
 
 def in_hold_by(daemon: Daemon, deadline: int, since: int) -> None:
-    """`follow` ended in `hold` in time, and does not come back by itself."""
-    event = daemon.event("perception_gone", since)
+    """`follow` ended in `hold` in time: after a second without perception, or before, where a busy machine saw too
+    seldom already."""
+    codes = {"perception_gone", "perception_slow"}
+    event = daemon.wait(Event, lambda event: event.code in codes, since)
     assert event.t <= deadline, (event.t - deadline) / MS
     daemon.wait(PilotStatus, lambda s: s.mode is Mode.HOLD and s.armed, event.t)
 
@@ -153,9 +175,12 @@ def test_pilotd_pauses_shorter_than_the_watchdog(daemon: Daemon) -> None:
 @pytest.mark.parametrize("name", ["camerad", "perceptiond"])
 def test_what_sees_is_killed(daemon: Daemon, name: str) -> None:
     daemon.armed(Mode.FOLLOW)
+    if name == "camerad":  # it is back within a second, which follow outlives; its camera is not
+        (daemon.folder / "camera").write_text("silent")
     t = daemon.kill(name)
     in_hold_by(daemon, t + S + TICK + GRACE, t)
     daemon.event("restarted", t)
+    (daemon.folder / "camera").write_text("live")
     still_in_hold(daemon, t + S)
     stopped(daemon)
 
@@ -170,28 +195,39 @@ def test_camerad_hangs_for_a_while(daemon: Daemon) -> None:
     stopped(daemon)
 
 
-def test_inference_hangs(daemon: Daemon) -> None:
+def test_inference_hangs_while_battery_and_hull_fail(daemon: Daemon) -> None:
     daemon.armed(Mode.FOLLOW)
     t = daemon.kill("perceptiond", signal.SIGSTOP)
     in_hold_by(daemon, t + S + TICK + GRACE, t)
+    stopped(daemon)
+    battery_and_hull(daemon)
+    assert "hung" not in daemon.events(t)
+    daemon.armed(Mode.HOLD)
     assert daemon.event("hung", t).t <= t + 10 * S + S + GRACE  # it said how it is doing once a second
     daemon.event("restarted", t)
-    still_in_hold(daemon, t + 2 * S)
+    still_in_hold(daemon, daemon.event("hung", t).t + S)
 
 
-def test_memory_runs_out_in_perceptiond(daemon: Daemon) -> None:
+def test_memory_runs_out_in_perceptiond(daemon: Daemon, scarce: Path | None) -> None:
     daemon.armed(surge=0.8)
     t = daemon.kill("perceptiond")  # as the kernel does, the most expendable first
     daemon.event("restarted", t)
     pid, again = daemon.pid("perceptiond"), time.monotonic_ns()
-    resource.prlimit(pid, resource.RLIMIT_AS, (200 << 20, 200 << 20))  # torch does not fit
-    assert "ended with" in daemon.event("restarted", again).text
+    if scarce:
+        (scarce / "cgroup.procs").write_text(str(pid))
+        assert "perceptiond was killed by SIGKILL" in daemon.event("restarted", again).text
+        v2 = scarce / "memory.events"
+        assert "oom_kill 1" in (v2 if v2.exists() else scarce / "memory.oom_control").read_text()  # the kernel's doing
+    else:
+        resource.prlimit(pid, resource.RLIMIT_AS, (200 << 20, 200 << 20))  # torch does not fit
+        assert "ended with" in daemon.event("restarted", again).text
+    assert all(status.armed and status.mode is Mode.MANUAL for status in daemon.said(PilotStatus, t))
+    stopped(daemon)
     daemon.wait(Setpoint, lambda setpoint: True, again + S)
     pid = daemon.pid("perceptiond")
     assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) > int(
         Path(f"/proc/{daemon.pid('pilotd')}/oom_score_adj").read_text()
     )
-    assert all(status.armed and status.mode is Mode.MANUAL for status in daemon.said(PilotStatus, t))
 
 
 def test_recorderd_is_killed(daemon: Daemon) -> None:
@@ -252,30 +288,6 @@ def test_the_camera_fails(daemon: Daemon, fault: str) -> None:
     control.write_text("live")
     still_in_hold(daemon, back)
     stopped(daemon)
-
-
-def test_the_network_gives_nan(daemon: Daemon) -> None:
-    daemon.armed(Mode.FOLLOW)
-    weights, card = daemon.weights, daemon.card
-    good = weights.read_bytes(), card.read_text()
-    tensors = load_file(weights)
-    name = next(name for name in tensors if name.endswith("head.1.bias"))
-    tensors[name] = tensors[name] * float("nan")
-    save_file(tensors, weights)
-    old = msgspec.toml.decode(good[1])["weights_sha256"]
-    card.write_text(good[1].replace(old, sha256(weights)))
-    t = daemon.kill("perceptiond")
-    in_hold_by(daemon, t + S + TICK + GRACE, t)
-    daemon.event("bad_network", t)
-    began = time.monotonic_ns()
-    time.sleep(1.0)
-    assert not daemon.said(Setpoint, began)
-    reply = daemon.operator().mode(Mode.FOLLOW)
-    assert not reply.accepted and "fresh setpoints" in reply.reason
-    weights.write_bytes(good[0])
-    card.write_text(good[1])
-    again = daemon.kill("perceptiond")
-    still_in_hold(daemon, again)
 
 
 # ---- the link -----------------------------------------------------------------------------------------------------
@@ -348,7 +360,7 @@ def test_water_in_the_hull(daemon: Daemon) -> None:
     daemon.do("leak 0")
 
 
-def test_battery_and_hull(daemon: Daemon) -> None:
+def battery_and_hull(daemon: Daemon) -> None:
     daemon.armed(surge=0.3)
     t = daemon.do("battery_v 13.0")  # 3.25 V per cell
     daemon.do("hull_c 70")
@@ -413,6 +425,29 @@ def test_the_operator_is_lost(daemon: Daemon) -> None:
     daemon.neutral_by(event.t + TICK + GRACE)
 
 
+@pytest.mark.parametrize("then", [Mode.HOLD, Mode.SURFACE])
+def test_the_operator_is_lost_and_the_vehicle_goes_on(daemon: Daemon, then: Mode) -> None:
+    daemon.edit("operator", on_lost=then.value)
+    operator = daemon.armed(surge=0.8)
+    operator.beating = False
+    t = time.monotonic_ns()
+    event = daemon.event("operator_lost", t)
+    assert event.t <= t + 3 * S + 2 * TICK + GRACE
+    daemon.wait(PilotStatus, lambda s: s.mode is then and s.armed, event.t)
+    began = event.t + 500 * MS
+    time.sleep(1.0)  # the sticks go on, and are nobody's
+    wrenches = daemon.said(Wrench, began)
+    assert wrenches and all(w.mode is then and w.surge == w.sway == 0 for w in wrenches)
+    if then is Mode.SURFACE:
+        assert all(wrench.heave < 0 for wrench in wrenches)
+    operator.beating = True
+    daemon.patiently(operator.take_over)  # back, which alone changes nothing
+    time.sleep(0.3)
+    assert {status.mode for status in daemon.said(PilotStatus, event.t + TICK)} == {then}
+    stopped(daemon)
+    daemon.edit("operator", on_lost="disarm")
+
+
 def test_bad_commands(daemon: Daemon) -> None:
     operator = daemon.armed(surge=0.8)
     pid, t = daemon.pid("pilotd"), time.monotonic_ns()
@@ -474,6 +509,33 @@ def test_a_second_daemon_is_refused(daemon: Daemon) -> None:
         command, capture_output=True, text=True, env=environment(), cwd=checkout(), timeout=60, check=False
     )
     assert run.returncode == 2 and len(run.stderr.splitlines()) == 1 and "is taken" in run.stderr, run.stderr
+
+
+def test_the_network_gives_nan(daemon: Daemon) -> None:
+    """Late: five deaths of a process within a minute are too many, and others are killed above."""
+    daemon.armed(Mode.FOLLOW)
+    weights, card = daemon.weights, daemon.card
+    good = weights.read_bytes(), card.read_text()
+    tensors = load_file(weights)
+    name = next(name for name in tensors if name.endswith("head.1.bias"))
+    tensors[name] = tensors[name] * float("nan")
+    save_file(tensors, weights)
+    old = msgspec.toml.decode(good[1])["weights_sha256"]
+    card.write_text(good[1].replace(old, sha256(weights)))
+    t = daemon.kill("perceptiond")
+    in_hold_by(daemon, t + S + TICK + GRACE, t)
+    daemon.event("bad_network", t)
+    began = time.monotonic_ns()
+    time.sleep(1.0)
+    assert not daemon.said(Setpoint, began)
+    reply = daemon.operator().mode(Mode.FOLLOW)
+    assert not reply.accepted and "fresh setpoints" in reply.reason
+    stopped(daemon)
+    daemon.armed(Mode.HOLD)
+    weights.write_bytes(good[0])
+    card.write_text(good[1])
+    again = daemon.kill("perceptiond")
+    still_in_hold(daemon, again)
 
 
 # ---- afterwards -----------------------------------------------------------------------------------------------------
