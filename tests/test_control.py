@@ -40,13 +40,21 @@ def test_loops_by_hand():
         0.3,
         -0.2,
         1.5 * (5.0 - 5.2) - 1.2 * 0.1,
-        -0.6 * 0.1 - 0.25 * 0.2,
-        -0.6 * -0.2 - 0.25 * 0.1,
+        -1.5 * 0.1 - 0.45 * 0.2,
+        -1.5 * -0.2 - 0.45 * 0.1,
         1.2 * (0.1 - 0.3) - 0.5 * -0.4,
     ])  # fmt: skip
     assert after.depth_trim == pytest.approx(0.2 * -0.2 * 0.02)
     assert after.heading_trim == pytest.approx(0.05 * -0.2 * 0.02)
     assert (after.depth, after.heading) == pytest.approx((5.0, 0.1))
+
+
+def test_a_turn_by_hand_is_damped_while_heading_is_controlled():
+    turning = state(rates=(0.0, 0.0, 0.6))
+    held, _ = step([0.0, 0.0, 0.0, 0.5], turning, memory(), ON)
+    assert held[5] == pytest.approx(0.5 - 0.5 * 0.6)
+    loose, _ = step([0.0, 0.0, 0.0, 0.5], turning, memory(), OFF)
+    assert loose[5] == pytest.approx(0.5)
 
 
 def test_open_loop_passes_sticks_and_follows_the_vehicle():

@@ -61,6 +61,8 @@ class Sea(RuleBasedStateMachine):
         sent_t, reason = world.operators.judge(command, world.t)
         if not reason:
             reason = world.helm.obey(command, sent_t, world.t)
+        if isinstance(command, Stop | Disarm) and not reason:
+            self.last = np.zeros(8)  # neutral at once, also where it is armed again before the next tick
         if isinstance(command, Stop):
             self.stopped_t, self.armed_since_stop = world.t, False
             assert not world.helm.pilot.armed
