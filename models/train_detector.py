@@ -294,8 +294,8 @@ def save(net: DetectorNet, recipe: Recipe, weights: Path, start: Path | None) ->
         "commit": git.stdout.strip() or "unknown",
         "parameters": sum(p.numel() for p in net.parameters()),
         "limits": (
-            "Learned from two robotics pools, one tank of litter and two public aquariums: no wild divers or fish from"
-            " a rover, no turbid harbour, no night. Scores are not probabilities. Objects under about 8 pixels of"
+            "Learned from two robotics pools, one tank of litter, two public aquariums and what was rendered: no real wild"
+            " divers or fish from a rover, no real turbid harbour, no night. Scores are not probabilities. Objects under about 8 pixels of"
             " the network's input are not found. Each class was seen at one or two sites only: expect false alarms"
             " elsewhere."
         ),
@@ -313,8 +313,7 @@ def save(net: DetectorNet, recipe: Recipe, weights: Path, start: Path | None) ->
         for name in recipe.sets
     }
     rendered = tuple(name for name in recipe.sets if data.rendered(name))
-    chosen_by = tuple(name for name in recipe.sets if name not in rendered) or rendered
-    card["thresholds"] = thresholds(evaluated(weights, chosen_by, "val"))  # raw scores: the card has none yet
+    card["thresholds"] = thresholds(evaluated(weights, recipe.sets, "val"))  # raw scores: the card has none yet
     write_card(weights, card)
     splits: tuple[data.Split, ...] = ("val", "test")
     card["metrics"] = {split: table(evaluated(weights, Recipe.sets, split)) for split in splits}
