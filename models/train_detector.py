@@ -294,10 +294,10 @@ def save(net: DetectorNet, recipe: Recipe, weights: Path, start: Path | None) ->
         "commit": git.stdout.strip() or "unknown",
         "parameters": sum(p.numel() for p in net.parameters()),
         "limits": (
-            "Learned from two robotics pools, one tank of litter, two public aquariums and what was rendered: no real wild"
-            " divers or fish from a rover, no real turbid harbour, no night. Scores are not probabilities. Objects under about 8 pixels of"
-            " the network's input are not found. Each class was seen at one or two sites only: expect false alarms"
-            " elsewhere."
+            "Learned from two robotics pools, one tank of litter, two public aquariums and what was rendered: no real"
+            " wild divers or fish from a rover, no real turbid harbour, no night. Scores are not probabilities. Objects"
+            " under about 8 pixels of the network's input are not found. Each class was seen at one or two sites only:"
+            " expect false alarms elsewhere."
         ),
         "input": {"size": recipe.size, "channels": "BGR", "mean": 127.5, "std": 64.0, "fit": "top left, grey 127"},
         "recipe": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(recipe).items()},
