@@ -356,3 +356,13 @@ def test_for_any_inputs_the_output_is_safe(expected, sequence):
         else:
             assert np.abs(sent - before).max() <= 2.0 * min(max(0, t - was_t) / 1e9, 0.1) + 1e-12
         before = sent
+
+
+@pytest.mark.parametrize("field", ["roll", "rates"])
+def test_an_attitude_that_no_vehicle_has_is_unknown(field):
+    dive = Dive().engaged(Mode.HOLD, "operator")
+    dive.state = msgspec.structs.replace(dive.state, **{field: 99.0 if field == "roll" else (0.0, 0.0, 99.0)})
+    dive.run(25)  # half a second
+    assert "state_lost" not in dive.codes
+    dive.run(2)
+    assert "state_lost" in dive.codes and dive.pilot.mode is Mode.MANUAL

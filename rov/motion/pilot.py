@@ -23,6 +23,8 @@ FUTURE_NS = 20_000_000
 """A stamp may be this far ahead of a tick, which takes its time before it reads its inputs; not further."""
 DEPTH_MAX = 12_000.0
 """No depth in m beyond this is believed: the deepest sea is 10,935 m."""
+ANGLE_MAX, RATE_MAX = 7.0, 50.0
+"""No angle in rad beyond a full turn, and no rate beyond eight turns a second, is believed."""
 DEPTH_GAP_S = 1.0
 """Depths further apart than this in s say nothing about the rate."""
 GLIDE_NS = 1_000_000_000
@@ -273,7 +275,9 @@ class Pilot:
         self.vehicle = vehicle
         attitude, rates, depth, rate = self.state
         angles = (vehicle.roll, vehicle.pitch, vehicle.yaw, *vehicle.rates)
-        if vehicle.attitude_t is not None and all(map(math.isfinite, angles)):
+        limits = (ANGLE_MAX, ANGLE_MAX, ANGLE_MAX, RATE_MAX, RATE_MAX, RATE_MAX)
+        likely = all(abs(each) <= limit for each, limit in zip(angles, limits, strict=True))
+        if vehicle.attitude_t is not None and likely:  # a NaN is not likely either
             self.attitude_t = vehicle.attitude_t
             attitude, rates = np.array(angles[:3]), np.array(angles[3:])
         believable = math.isfinite(vehicle.depth) and abs(vehicle.depth) <= DEPTH_MAX
