@@ -336,6 +336,7 @@ def main(
     ] = None,
     draws: Annotated[int | None, typer.Option(help="Pictures per epoch and set, for a quick try.")] = None,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = Recipe.rate,
+    size: Annotated[int, typer.Option(help="Side of the network's input, pixels; a multiple of 32.")] = Recipe.size,
     start: Annotated[Path | None, typer.Option(help="Weights to start from, instead of from nothing.")] = None,
     threads: Annotated[int, typer.Option(help="Processor threads; 0 takes all.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda; auto takes what is there.")] = "auto",
@@ -345,7 +346,7 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     chosen = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
-    recipe = Recipe(epochs=epochs, rate=rate, start=sha256(start) if start else "")
+    recipe = Recipe(epochs=epochs, rate=rate, size=size, start=sha256(start) if start else "")
     if sets:
         pairs = [each.partition("=") for each in sets]
         if not all(name and number.isdecimal() for name, _, number in pairs):

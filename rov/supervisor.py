@@ -45,7 +45,7 @@ ASLEEP_S = 0.5
 """A loop that took longer was not running; what it missed is nobody else's silence."""
 FEED_S = 0.25
 """The watchdog is fed this often: a quarter of what the unit allows."""
-PREFIX = "rov-"
+PREFIX = "rov-run-"
 
 
 class Child(NamedTuple):

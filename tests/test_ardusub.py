@@ -41,6 +41,8 @@ from sim.ardusub import Autopilot, GroundStation, PtyEnd, Stick, TcpEnd, UdpEnd
 from sim.board import Line
 from tests.daemon.harness import Operator, environment, free_port, wait_for
 
+pytestmark = pytest.mark.clock
+
 TICK = 20 * MS
 SECONDS = float(os.environ.get("ROV_ARDUSUB_S", 0))
 OURS = 191

@@ -56,6 +56,8 @@ from rov.messages import (
     VehicleState,
 )
 
+pytestmark = pytest.mark.clock
+
 S = 1_000_000_000
 PATIENCE_S = 10.0
 

@@ -30,6 +30,8 @@ from rov.vision.camera import (
 from rov.vision.footage import Image, Shot
 from tests.conftest import disc, make_clip
 
+pytestmark = pytest.mark.clock
+
 PATIENCE_S = 15.0
 QUICK = Settings(open_timeout_s=5.0, silent_s=0.5)
 

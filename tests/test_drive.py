@@ -35,6 +35,8 @@ from rov.messages import (
 from rov.rates import Rates
 from rov.sticks import EVENT, HELD_NS, REOPEN_NS, Gamepad, Keyboard
 
+pytestmark = pytest.mark.clock
+
 MS = 1_000_000
 PATIENCE_S = 20.0
 

@@ -25,6 +25,8 @@ from rov.motion.pilot import Pilot
 from rov.motion.thrusters import load
 from sim.board import Board, Line, Pty
 
+pytestmark = pytest.mark.clock
+
 TICK = 20 * MS
 BYTES = int(os.environ.get("ROV_FUZZ_BYTES", 2_000_000))
 

@@ -18,6 +18,8 @@ from rov.bus import PublicPub, Reader, listen
 from rov.messages import Detection, Detections, Event, Message, PilotStatus, ThrusterCommand, Tuning, VehicleState
 from rov.tuning import Values, received
 
+pytestmark = pytest.mark.clock
+
 PATIENCE_S = 60.0
 """For processes to come up on a busy machine."""
 

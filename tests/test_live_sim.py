@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from rov.assets import checkout
 from rov.dives.dive import Dive
 from rov.messages import Frame, Mode, PilotStatus, ThrusterCommand, VehicleState
+
+pytestmark = pytest.mark.clock
 
 WORLD = """
 about = "Open water that flows."

@@ -236,10 +236,11 @@ def test_readers_killed_in_the_middle_of_a_copy_harm_nobody(path: Path) -> None:
     try:
         for delay in (0.003, 0.0, 0.011):
             arguments = [str(path), str(WIDTH), str(HEIGHT)]
-            victim = subprocess.Popen([sys.executable, "-c", READER, *arguments], stdout=subprocess.PIPE)
-            assert victim.stdout is not None and victim.stdout.readline() == b"reading\n"
-            time.sleep(delay)
-            end(victim)
+            with subprocess.Popen([sys.executable, "-c", READER, *arguments], stdout=subprocess.PIPE) as victim:
+                said = victim.stdout and victim.stdout.readline()
+                time.sleep(delay)
+                victim.kill()
+            assert said == b"reading\n"
             assert writer.poll() is None and path.exists()
             assert read_for(RingReader(path), 0.2)[0] > 0
     finally:

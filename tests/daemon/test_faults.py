@@ -38,6 +38,8 @@ from rov.motion.allocation import effect
 from rov.vision.detector import sha256
 from tests.daemon.harness import GRACE, MS, Daemon, Operator, environment
 
+pytestmark = pytest.mark.clock
+
 TICK = 20 * MS
 WATCHDOG = 520 * MS
 """The board's own, at its latest."""

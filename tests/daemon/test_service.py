@@ -28,6 +28,8 @@ from rov.messages import Detections, Event, Heard, Mode, PilotStatus, ThrusterCo
 from tests.daemon.harness import GRACE, MS, Daemon, children, environment, make_video, wait_for
 from tests.test_camera import send_rtp
 
+pytestmark = pytest.mark.clock
+
 TICK, S = 20 * MS, 1000 * MS
 
 
