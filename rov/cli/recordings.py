@@ -34,8 +34,6 @@ def replay(
     ] = False,
 ) -> None:
     """Run every stage over recordings, on recorded time. Several sources get a folder each below OUT."""
-    from rov.offline.replay import replay as run
-    from rov.offline.report import write
     from rov.offline.source import open_source
 
     settings = configuration(config, setting)
@@ -45,6 +43,10 @@ def replay(
     for source in opened:
         if diff and source.path.suffix != ".mcap":
             raise UserError(f"{source.path}: a video holds nothing to compare with; --diff wants a dive (.mcap)")
+
+    from rov.offline.replay import replay as run  # torch takes seconds: what cannot be opened is told before
+    from rov.offline.report import write
+
     detector, curve = common.detector(settings), common.curve(settings)
     different = False
     for source in opened:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 
 from rov.errors import UserError
 from rov.messages import Detection, Track, Tracks
 from rov.offline.pipeline import ahead
-from rov.vision.detector import Detector
 from rov.vision.footage import IMAGES, VIDEOS, Image, Video, images_in, read_image
 from rov.vision.overlay import draw
+
+if TYPE_CHECKING:
+    from rov.vision.detector import Detector  # torch takes seconds: paths that cannot be read are told before
 
 
 class Still(NamedTuple):
