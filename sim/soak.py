@@ -244,8 +244,8 @@ def soak(video: Path, seconds: float, rate_hz: float, tell: Callable[[str], None
             events, run.notes, start = run.notes.events, Notes(), engaged
             told = began = time.monotonic()
             while time.monotonic() - began < seconds:
-                run.look()
                 run.listen(min(LOOK_S, seconds), run.engage)
+                run.look()
                 if time.monotonic() - told > TELL_S:
                     told = time.monotonic()
                     tell(progress(run.notes, start, time.monotonic_ns()))
