@@ -19,6 +19,10 @@ from rov.errors import UserError
 MCL_CURRENT_AND_FUTURE = 3
 PR_SET_PDEATHSIG = 1
 FIFO_PRIORITY = 20
+BUS_PRIORITY = 15
+"""Of ZeroMQ's threads, below the loop: a stop passes through them, and must not wait behind a busy network."""
+BUS_THREADS = "ZMQbg"
+"""How their names begin."""
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
@@ -65,12 +69,16 @@ def enter(main: Callable[[], int]) -> NoReturn:
 
 
 def realtime() -> bool:
-    """Ask for SCHED_FIFO and locked memory, and freeze what is there for the garbage collector. True when granted."""
+    """Ask for SCHED_FIFO, for this thread and those of the bus (which must be there), and for locked memory; freeze
+    what is there for the garbage collector. True when granted."""
     gc.collect()
     gc.freeze()
     ctypes.CDLL(None).mlockall(MCL_CURRENT_AND_FUTURE)  # refused without the limit: a page fault then costs a little
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(FIFO_PRIORITY))
+        for task in Path("/proc/self/task").iterdir():
+            if (task / "comm").read_text().startswith(BUS_THREADS):
+                os.sched_setscheduler(int(task.name), os.SCHED_FIFO, os.sched_param(BUS_PRIORITY))
     except OSError:
         return False
     return True

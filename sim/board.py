@@ -2,7 +2,8 @@
 
 For trying the daemon without hardware, and for breaking things: what goes wrong on the wire is `Line`, what goes wrong
 on the vehicle are attributes of `Board`; a running one takes both as lines on its standard input (see `obey`). Prints
-the port's path. Time is an argument, ns; only `main` has a clock.
+the port's path. Time is an argument, ns; only `main` has a clock. What arrives is stamped as soon as the pty gives it:
+when it was written, which on a busy machine is some ms earlier, `sim.tap` tells.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ TICK_S = 0.005
 """Pace of the firmware on the real clock; what arrives is taken at once."""
 STEP_S = 0.005
 """Longest step of the vehicle's motion."""
+PRIORITY = 10
+"""Of the process, real-time where that is allowed: above all that waits, below the pilot."""
 
 
 class Afloat(Protocol):
@@ -496,6 +499,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--record", type=Path, help="file for what the thrusters were given: one JSON object per line")
     options = parser.parse_args(arguments)
 
+    with contextlib.suppress(PermissionError):  # a real board has a processor to itself
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
     board, pty = Board(options.frame, depth=options.depth), Pty(options.link)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(options.link or pty.path, flush=True)

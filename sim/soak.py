@@ -1,13 +1,13 @@
 """The live figures of a whole daemon, with a video as camera and the simulated board: `python -m sim.soak clip.mp4`.
 
-Armed in `follow` all the time, while the recorder writes; measured from outside: by a subscriber, at the board, in
-/proc. `--seconds 1800` shows whether memory stays flat.
+Armed in `follow` all the time, while the recorder writes; measured from outside: by a subscriber, at the port
+(`sim.tap`), at the board, in /proc. A line a minute says how it goes; Ctrl-C ends it early, with the table so far.
+`--seconds 1800` shows whether memory stays flat.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import signal
@@ -16,15 +16,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from array import array
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import tomli_w
+from numpy.typing import NDArray
 
 from rov.assets import checkout
 from rov.bus import CommandClient, listen
+from rov.errors import UserError
 from rov.messages import (
     AnyCommand,
     Arm,
@@ -41,9 +45,62 @@ from rov.messages import (
 )
 
 SESSION = "soak"
-PROCESSES = ("run", "pilotd", "camerad", "perceptiond", "recorderd")
+PROCESSES = ("run", "pilotd", "camerad", "perceptiond", "recorderd", "machined")
 LOOK_S = 5.0
 """/proc is looked at this often."""
+TELL_S = 60.0
+WARM_S = 60.0
+"""What is taken in this time is no leak: buffers fill, the allocator settles. Of a short run, the first third."""
+SHORT_S = 600.0
+"""Memory over a shorter time says nothing about a day."""
+DAY_H, GROWTH = 8.0, 0.1
+"""Flat: a working day at this slope would add less than this share."""
+PERIOD_NS = 20_000_000
+
+Stamps = NDArray[np.int64]
+
+
+class Use(NamedTuple):
+    """What a process takes."""
+
+    t: float
+    pid: int
+    cpu_s: float
+    rss_mb: float
+    files: int
+
+
+class Notes:
+    """What is remembered of what was heard: numbers only, so that hours of them fit into memory."""
+
+    def __init__(self) -> None:
+        self.commands, self.command_frames = array("q"), array("q")
+        """`t` and `frame_t` of each ThrusterCommand; in the same way of the others."""
+        self.setpoints, self.setpoint_frames = array("q"), array("q")
+        self.detections, self.detection_frames, self.network_ms = array("q"), array("q"), array("d")
+        self.writes, self.arrivals, self.arrived_us = array("q"), array("q"), array("q")
+        """Bytes handed to the port; commands that came out of it, and their stamps."""
+        self.events: Counter[str] = Counter()
+        self.left = 0
+        """Status reports of another mode than `follow`."""
+        self.use: dict[str, list[Use]] = {}
+
+    def hear(self, message: Message) -> None:
+        match message:
+            case ThrusterCommand():
+                self.commands.append(message.t)
+                self.command_frames.append(message.frame_t)
+            case Setpoint():
+                self.setpoints.append(message.t)
+                self.setpoint_frames.append(message.frame_t)
+            case Detections():
+                self.detections.append(message.t)
+                self.detection_frames.append(message.frame_t)
+                self.network_ms.append(message.network_ms)
+            case Event():
+                self.events[message.code] += 1
+            case PilotStatus():
+                self.left += message.mode is not Mode.FOLLOW
 
 
 class Soak:
@@ -51,21 +108,13 @@ class Soak:
 
     def __init__(self, folder: Path, video: Path, rate_hz: float):
         port = folder / "board"
-        self.applied = folder / "board.jsonl"
-        command = [
-            sys.executable,
-            "-m",
-            "sim.board",
-            "--link",
-            str(port),
-            "--record",
-            str(self.applied),
-        ]
-        self.board = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=checkout())
-        assert self.board.stdout is not None
-        self.board.stdout.readline()
-        with contextlib.suppress(PermissionError):  # a real board has a processor to itself
-            os.sched_setscheduler(self.board.pid, os.SCHED_FIFO, os.sched_param(10))
+        applied, written = folder / "board.jsonl", folder / "written"
+        self.started: list[subprocess.Popen[bytes]] = []
+        board = self._start("sim.board", "--link", str(port), "--record", str(applied), stdout=subprocess.PIPE)
+        assert board.stdout is not None
+        board.stdout.readline()
+        with written.open("w") as out:
+            self._start("sim.tap", str(port), stdout=out)
         public, commands = (f"tcp://127.0.0.1:{_free_port()}" for _ in range(2))
         config = {
             "camera": {"source": f"loop:{video.absolute()}"},
@@ -77,12 +126,26 @@ class Soak:
         }
         (folder / "rover.toml").write_text(tomli_w.dumps(config))
         self.reader, self.client, self.seq = listen(public), CommandClient(commands), 0
-        self.said: dict[type[Message], list[Any]] = {
-            kind: [] for kind in (Detections, Setpoint, ThrusterCommand, Event, PilotStatus)
-        }
-        self.beat_t = 0.0
+        self.notes = Notes()
+        self.status: PilotStatus | None = None
+        self.applied, self.written = applied.open(), written.open()
+        self.beat_t = self.asked_t = 0.0
         self.began = time.monotonic_ns()
-        self.daemon = subprocess.Popen([sys.executable, "-m", "rov", "run", str(folder / "rover.toml")], cwd=folder)
+        self.daemon = self._start("rov", "run", str(folder / "rover.toml"), cwd=folder)
+
+    def _start(self, module: str, *arguments: str, cwd: Path | None = None, stdout: Any = None) -> Any:
+        command = [sys.executable, "-m", module, *arguments]
+        env = os.environ | {"PYTHONPATH": str(checkout())}
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=stdout,
+            cwd=cwd or checkout(),
+            env=env,
+            start_new_session=True,  # Ctrl-C is ours: the daemon ends before its board
+        )
+        self.started.append(process)
+        return process
 
     def listen(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
         """Take in what is said, and keep the operator's heartbeat; True when `until` came true."""
@@ -90,8 +153,9 @@ class Soak:
         while time.monotonic() < end:
             self.reader.wait(20)
             for entry in self.reader.read():
-                if type(entry.message) in self.said:
-                    self.said[type(entry.message)].append(entry.message)
+                self.notes.hear(entry.message)
+                if isinstance(entry.message, PilotStatus):
+                    self.status = entry.message
             if time.monotonic() - self.beat_t > 1.0:
                 self.beat_t = time.monotonic()
                 self.say(Heartbeat)
@@ -113,11 +177,19 @@ class Soak:
     def until(self, ask: Callable[[], bool], what: str) -> int:
         """Ask until it is granted; when that was."""
         if not self.listen(60.0, ask):
-            raise SystemExit(f"never {what}: {[event.text for event in self.said[Event]][-5:]}")
+            raise UserError(f"never {what}; it said {dict(self.notes.events)}")
         return time.monotonic_ns()
 
-    def pids(self) -> dict[str, int]:
-        found = {"run": self.daemon.pid}
+    def engage(self) -> bool:
+        """In `follow`: where a busy machine saw too seldom, again, as an operator would."""
+        if self.status is not None and self.status.mode is not Mode.FOLLOW and time.monotonic() - self.asked_t > 1.0:
+            self.asked_t = time.monotonic()
+            self.say(SetMode, mode=Mode.FOLLOW)
+        return False
+
+    def look(self) -> None:
+        """What the processes take, and what reached the port and the board."""
+        pids = {"run": self.daemon.pid}
         for path in Path("/proc").iterdir():
             try:
                 parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
@@ -125,72 +197,158 @@ class Soak:
             except (OSError, ValueError):
                 continue
             if parent == self.daemon.pid:
-                found |= {name: int(path.name) for name in PROCESSES if f"rov.{name}" in words}
-        return found
+                pids |= {name: int(path.name) for name in PROCESSES if f"rov.{name}" in words}
+        for name, pid in pids.items():
+            try:
+                self.notes.use.setdefault(name, []).append(_use(pid))
+            except OSError:
+                continue  # it ended a moment ago
+        self.notes.writes.extend(map(int, _lines(self.written)))
+        for line in _lines(self.applied):
+            command = json.loads(line)
+            if command["because"] == "command":
+                self.notes.arrivals.append(command["t"])
+                self.notes.arrived_us.append(command["sent_us"])
 
     def close(self) -> int:
+        """The daemon first, then what it talked to; returns its exit code."""
         self.daemon.send_signal(signal.SIGINT)
-        code = self.daemon.wait(20)
-        self.board.terminate()
-        self.board.wait()
-        self.reader.close()
-        self.client.close()
+        code: int = self.daemon.wait(20)
+        for process in self.started[:-1]:
+            process.terminate()
+        for process in self.started:
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+        for each in (self.reader, self.client, self.applied, self.written):
+            each.close()
         return code
 
 
-def soak(video: Path, seconds: float, rate_hz: float) -> dict[str, Any]:
-    """Run it, and measure. All times on the monotonic clock, which the processes share."""
-    with tempfile.TemporaryDirectory() as name:
+def soak(video: Path, seconds: float, rate_hz: float, tell: Callable[[str], None]) -> tuple[dict[str, Any], bool]:
+    """Run it, and measure; returns the figures, and whether it was interrupted. All times on the monotonic clock,
+    which the processes share. Raises UserError where it does not get to `follow`."""
+    interrupted = False
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
         run = Soak(Path(name), video, rate_hz)
+        code, start, ready = -1, 0, 0
         try:
             ready = run.until(lambda: run.say(TakeOver, 50) and run.say(Arm, 50), "ready to arm")
-            run.until(lambda: any(event.code == "armed" for event in run.said[Event]), "armed")
+            run.until(lambda: bool(run.notes.events["armed"]), "armed")
             run.until(lambda: run.say(SetMode, 50, mode=Mode.FOLLOW), "in follow")
-            start = time.monotonic_ns()
-            samples: list[dict[str, tuple[float, float]]] = []
-            while time.monotonic_ns() - start < seconds * 1e9:
-                samples.append({name: _usage(pid) for name, pid in run.pids().items()})
-                run.listen(min(LOOK_S, seconds))
-            samples.append({name: _usage(pid) for name, pid in run.pids().items()})
-            end = time.monotonic_ns()
-            warm = next(event.t for event in run.said[Event] if event.code == "warm")
+            engaged = run.until(
+                lambda: run.status is not None and run.status.mode is Mode.FOLLOW, "said to be in follow"
+            )
+            run.look()
+            events, run.notes, start = run.notes.events, Notes(), engaged
+            told = began = time.monotonic()
+            while time.monotonic() - began < seconds:
+                run.listen(min(LOOK_S, seconds), run.engage)
+                run.look()
+                if time.monotonic() - told > TELL_S:
+                    told = time.monotonic()
+                    tell(progress(run.notes, start, time.monotonic_ns()))
+        except KeyboardInterrupt:
+            interrupted = True
+            if not start:
+                raise
         finally:
+            if start:
+                run.look()
+            end = time.monotonic_ns()
             code = run.close()
-        applied = [json.loads(line) for line in run.applied.read_text().splitlines()]
-        during: dict[type[Message], list[Any]] = {
-            kind: [each for each in said if start <= each.t <= end] for kind, said in run.said.items()
-        }
-        gaps = np.diff([a["t"] for a in applied if a["because"] == "command" and start <= a["t"] <= end]) / 1e6
-        arrived = {a["sent_us"]: a["t"] for a in applied if a["because"] == "command"}
-        network = {seen.frame_t: seen.network_ms for seen in during[Detections]}
-        thought = [(s.t - s.frame_t) / 1e6 - network[s.frame_t] for s in during[Setpoint] if s.frame_t in network]
-        acted: dict[int, int] = {}
-        for command in during[ThrusterCommand]:
-            acted.setdefault(command.frame_t, arrived.get(command.t // 1000, 0))
-        carried = [(acted[s.frame_t] - s.t) / 1e6 for s in during[Setpoint] if acted.get(s.frame_t)]
-        took = (end - start) / 1e9
-        return {
-            "seconds": round(took, 1),
-            "exit": code,
-            "ready_to_arm_s": round((ready - run.began) / 1e9, 2),
-            "warm_s": round((warm - run.began) / 1e9, 2),
-            "detections_hz": round(len(during[Detections]) / took, 2),
-            "board_hz": round(len(gaps) / took, 2),
-            "board_jitter_ms": _percentiles(np.abs(gaps - 20.0)),
-            "tick_jitter_ms": _percentiles(np.abs(np.diff([c.t for c in during[ThrusterCommand]]) / 1e6 - 20.0)),
-            "capture_to_setpoint_less_network_ms": _percentiles(np.array(thought)),
-            "network_ms": _percentiles(np.array(list(network.values()))),
-            "setpoint_to_board_ms": _percentiles(np.array(carried)),
-            "cpu_percent": {
-                name: round((samples[-1][name][0] - samples[0][name][0]) / took * 100, 1) for name in samples[0]
-            },
-            "rss_mb": {name: [round(s[name][1], 1) for s in (samples[0], samples[-1])] for name in samples[0]},
-            "events": sorted({event.code for event in during[Event]}),
-            "follow_all_the_time": {status.mode for status in during[PilotStatus]} == {Mode.FOLLOW},
-        }
+        about = {"exit": code, "ready_to_arm_s": round((ready - run.began) / 1e9, 2), "events_before": dict(events)}
+        return about | figures(run.notes, start, end), interrupted
 
 
-def _percentiles(values: Any) -> dict[str, float]:
+def progress(notes: Notes, start: int, now: int) -> str:
+    """One line: the last minute's rates and jitter, and what each process takes."""
+    since = max(start, now - int(TELL_S * 1e9))
+    took = (now - since) / 1e9
+    writes, ticks = (_during(each, since, now) for each in (notes.writes, notes.commands))
+    seen = len(_during(notes.detections, since, now)) / took
+    use = ", ".join(f"{name} {series[-1].rss_mb:.1f} MB {series[-1].files} fd" for name, series in notes.use.items())
+    late = " / ".join(f"{_jitter(each).get('p99', float('nan')):.2f}" for each in (ticks, writes))
+    return (
+        f"{(now - start) / 60e9:5.1f} min: seen {seen:.1f} Hz, written {len(writes) / took:.1f} Hz, "
+        f"jitter p99 of tick / write {late} ms; {use}"
+    )
+
+
+def figures(notes: Notes, start: int, end: int) -> dict[str, Any]:
+    """What a run of which these notes were taken from `start` to `end` amounts to."""
+    took = (end - start) / 1e9
+    network = dict(zip(notes.detection_frames, notes.network_ms, strict=True))
+    thought = [
+        (t - frame) / 1e6 - network[frame]
+        for t, frame in zip(notes.setpoints, notes.setpoint_frames, strict=True)
+        if frame in network
+    ]
+    acted: dict[int, int] = {}
+    for t, frame in zip(notes.commands, notes.command_frames, strict=True):
+        acted.setdefault(frame, t)
+    made = dict(zip(notes.setpoint_frames, notes.setpoints, strict=True))
+    pairs = [(t, acted[frame]) for frame, t in made.items() if frame in acted]
+    writes = np.array(notes.writes, np.int64)
+    arrived = dict(zip(notes.arrived_us, notes.arrivals, strict=True))
+    return {
+        "seconds": round(took, 1),
+        "detections_hz": round(len(_during(notes.detections, start, end)) / took, 2),
+        "written_hz": round(len(_during(notes.writes, start, end)) / took, 2),
+        "board_hz": round(len(_during(notes.arrivals, start, end)) / took, 2),
+        "tick_jitter_ms": _jitter(_during(notes.commands, start, end)),
+        "write_jitter_ms": _jitter(_during(notes.writes, start, end)),
+        "board_jitter_ms": _jitter(_during(notes.arrivals, start, end)),
+        "capture_to_setpoint_less_network_ms": _percentiles(np.array(thought)),
+        "network_ms": _percentiles(np.array(notes.network_ms)),
+        "setpoint_to_write_ms": _percentiles(
+            np.array([(writes[i] - t) / 1e6 for t, tick in pairs if (i := np.searchsorted(writes, tick)) < len(writes)])
+        ),
+        "setpoint_to_board_ms": _percentiles(
+            np.array([(arrived[tick // 1000] - t) / 1e6 for t, tick in pairs if tick // 1000 in arrived])
+        ),
+        "cpu_percent": {
+            name: round((series[-1].cpu_s - series[0].cpu_s) / (series[-1].t - series[0].t) * 100, 1)
+            for name, series in notes.use.items()
+            if series[-1].t > series[0].t
+        },
+        "flat": {name: flatness(series) for name, series in notes.use.items()},
+        "events": dict(sorted(notes.events.items())),
+        "follow_all_the_time": notes.left == 0,
+    }
+
+
+def flatness(series: list[Use]) -> dict[str, Any]:
+    """Memory and open files of one process at the start (warm), in the middle and at the end, their slopes, and what
+    to think of them."""
+    if len({use.pid for use in series}) > 1:
+        return {"verdict": "was started again"}
+    took = series[-1].t - series[0].t
+    warm = [use for use in series if use.t - series[0].t >= min(WARM_S, took / 3)]
+    t = np.array([use.t for use in warm]) / 3600
+    answer: dict[str, Any] = {}
+    steady = True
+    for name, values in (("rss_mb", [use.rss_mb for use in warm]), ("files", [float(use.files) for use in warm])):
+        slope = float(np.polyfit(t - t[0], values, 1)[0]) if len(warm) > 2 else 0.0
+        points = [round(values[i], 1) for i in (0, len(values) // 2, -1)]
+        answer[name] = {"start_middle_end": points, "per_hour": round(slope, 2) + 0.0}
+        steady &= DAY_H * slope < GROWTH * points[0]
+    answer["verdict"] = "too short to tell" if took < SHORT_S else "flat" if steady else "grows"
+    return answer
+
+
+def _during(stamps: array[int], start: int, end: int) -> Stamps:
+    each = np.array(stamps, np.int64)
+    return each[(each >= start) & (each <= end)]
+
+
+def _jitter(stamps: Stamps) -> dict[str, float]:
+    """By how much each period differs from 20 ms."""
+    return _percentiles(np.abs(np.diff(stamps) - PERIOD_NS) / 1e6)
+
+
+def _percentiles(values: NDArray[np.float64]) -> dict[str, float]:
     if not len(values):
         return {}
     return {f"p{q}": round(float(np.percentile(values, q)), 3) for q in (50, 99)} | {
@@ -198,11 +356,20 @@ def _percentiles(values: Any) -> dict[str, float]:
     }
 
 
-def _usage(pid: int) -> tuple[float, float]:
-    """(processor seconds, resident MB) of a process."""
+def _use(pid: int) -> Use:
+    """Raises OSError when it is gone."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return cpu, int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    rss = int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return Use(time.monotonic(), pid, cpu, rss, len(os.listdir(f"/proc/{pid}/fd")))
+
+
+def _lines(file: TextIO) -> list[str]:
+    """What was added since the last call, in whole lines."""
+    at, text = file.tell(), file.read()
+    whole = text.rpartition("\n")[0]
+    file.seek(at + len(whole) + bool(whole))
+    return whole.splitlines()
 
 
 def _free_port() -> int:
@@ -212,18 +379,41 @@ def _free_port() -> int:
         return port
 
 
-def main() -> None:
+def table(figures: dict[str, Any]) -> str:
+    """Memory and files, to be read."""
+    lines = [f"{'':12}{'RSS MB, start middle end':>30}{'per hour':>10}{'files':>18}{'per hour':>10}  verdict"]
+    for name, each in figures["flat"].items():
+        cells = ""
+        for what, width in (("rss_mb", 30), ("files", 18)):
+            if what in each:
+                points = " ".join(f"{value:g}" for value in each[what]["start_middle_end"])
+                cells += f"{points:>{width}}{each[what]['per_hour']:>+10.2f}"
+        lines.append(f"{name:12}{cells or ' ' * 68}  {each['verdict']}")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sim.soak", description="Live figures of a whole daemon.")
     parser.add_argument("video", type=Path, help="the camera's picture, in a loop at its own rate")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rate", type=float, default=15.0, help="perception.rate_hz; the video needs that rate")
     parser.add_argument("--json", type=Path, help="write the figures there")
-    options = parser.parse_args()
-    figures = soak(options.video, options.seconds, options.rate)
-    print(json.dumps(figures, indent=2))
+    options = parser.parse_args(arguments)
+    try:
+        found, interrupted = soak(
+            options.video, options.seconds, options.rate, lambda text: print(text, file=sys.stderr, flush=True)
+        )
+    except UserError as error:
+        print(f"sim.soak: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    print(json.dumps(found, indent=2))
+    print(table(found), file=sys.stderr)
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    return 130 if interrupted else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

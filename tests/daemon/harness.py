@@ -3,7 +3,6 @@ somebody who commands. All times are monotonic ns, which every process of a mach
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -85,8 +84,6 @@ class Daemon:
         self.board = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=checkout())
         assert self.board.stdout is not None
         self.board.stdout.readline()
-        with contextlib.suppress(PermissionError):  # a real board has a processor to itself
-            os.sched_setscheduler(self.board.pid, os.SCHED_FIFO, os.sched_param(10))
         if "camera" not in sections:
             sections["camera"] = {"source": f"loop:{make_video(folder / 'clip.avi')}"}
         self.weights = folder / "detector.safetensors"

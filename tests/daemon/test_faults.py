@@ -141,7 +141,21 @@ def still_in_hold(daemon: Daemon, since: int) -> None:
     assert {status.mode for status in daemon.said(PilotStatus, since)} == {Mode.HOLD}
 
 
+def may_be_realtime() -> bool:
+    code = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(20))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
 # ---- the processes ----------------------------------------------------------------------------------------------
+
+
+def test_the_pilot_and_what_a_stop_passes_through_come_before_all_else(daemon: Daemon) -> None:
+    if not may_be_realtime():
+        pytest.skip("needs to be allowed real-time scheduling")
+    pid = daemon.pid("pilotd")
+    (bus,) = (task for task in Path(f"/proc/{pid}/task").iterdir() if "IO/0" in (task / "comm").read_text())
+    assert os.sched_getscheduler(pid) == os.sched_getscheduler(int(bus.name)) == os.SCHED_FIFO
+    assert os.sched_getparam(pid).sched_priority > os.sched_getparam(int(bus.name)).sched_priority
 
 
 def test_pilotd_is_killed(daemon: Daemon) -> None:
