@@ -36,9 +36,10 @@ HUNG_S = 10.0
 """A process that has said for this long nothing of its health, which it does every second, hangs."""
 PILOT_HUNG_S = 1.0
 """The same for the pilot, which says its status five times a second."""
-PILOT_START_S = 10.0
-"""A pilot that was started again may take so long to speak (Python and SciPy from a slow card), its thrusters neutral.
-Meanwhile the watchdog is fed for it, or systemd would end the recording and the warm network, too."""
+PILOT_START_S = 3.0
+"""A pilot that was started again may take so long to speak, its thrusters neutral by the board's own watchdog. It takes
+0.6 s on a laptop, its files being in memory already; a small computer is some times slower. Meanwhile the watchdog is
+fed for it, or systemd would end the recording and the warm network, too; afterwards systemd starts all of it again."""
 READY_S = 60.0
 """So long a process may take before it says anything: torch takes 10 s to load on a small computer."""
 ASLEEP_S = 0.5
