@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rov import keys
+from rov.bus import keys
 from rov.assets import find
 from rov.bus import is_local
 from rov.config import Config, ConfigError, load

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rov.bus import CommandClient, reached
+from rov.bus.keys import ClientKeys, load_client
 from rov.config import Bus
 from rov.errors import UserError
-from rov.keys import ClientKeys, load_client
 from rov.messages import AnyCommand, Arm, Disarm, Mode, SetMode, SetTarget, Stop, TakeOver
 
 ANSWER_MS = 1000

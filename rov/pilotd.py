@@ -6,8 +6,8 @@ import time
 
 from rov.assets import find
 from rov.bus import CommandServer, Pub, Sub
+from rov.bus.keys import gate_of
 from rov.checks import classes_of
-from rov.keys import gate_of
 from rov.link import link_to
 from rov.messages import Edit, Health, Setpoint
 from rov.motion.helm import Helm

@@ -22,9 +22,9 @@ from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from rov.bus import Pub, PublicPub, Sub, inbox
+from rov.bus.keys import gate_of
 from rov.config import Config
 from rov.errors import UserError
-from rov.keys import gate_of
 from rov.messages import Event, Health, PilotStatus, Tuning
 from rov.saved import Saved
 

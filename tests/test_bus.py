@@ -14,7 +14,6 @@ import msgspec
 import pytest
 import zmq
 
-from rov import keys
 from rov.bus import (
     COMMAND_BYTES,
     COMMANDS_PER_UPDATE,
@@ -33,6 +32,7 @@ from rov.bus import (
     encode,
     inbox,
     is_local,
+    keys,
     listen,
 )
 from rov.errors import UserError

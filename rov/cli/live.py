@@ -89,7 +89,7 @@ def make_keys(
     folder: Annotated[Path, typer.Option(help="The vehicle's folder of keys.")] = Path("keys"),
 ) -> None:
     """Make the keys that a client on another machine needs, and the vehicle's own where there are none yet."""
-    from rov.keys import make
+    from rov.bus.keys import make
 
     bundle = make(folder, name)
     print(f'{bundle}: copy this folder to the client, for its --keys. The vehicle needs [bus] keys = "{folder}" and a')

@@ -324,7 +324,7 @@ def test_only_names_and_marks_know_the_wall_clock() -> None:
             wall = {("time", "time"), ("time", "time_ns"), ("time", "localtime"), ("datetime", "now")}
             if (node.value.id, node.attr) in wall or node.attr in ("utcnow", "today"):
                 readers.add(path.relative_to(checkout()).as_posix())
-    assert readers <= {"rov/dives/keeper.py", "rov/dives/recovery.py", "rov/keys.py", "rov/predive.py"}
+    assert readers <= {"rov/dives/keeper.py", "rov/dives/recovery.py", "rov/bus/keys.py", "rov/predive.py"}
 
 
 def test_a_name_that_is_there_already_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

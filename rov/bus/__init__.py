@@ -1,0 +1,47 @@
+"""How processes talk, over ZeroMQ: the newest state inside, bounded mail to who keeps it, and the public side.
+
+Every payload, inside and outside, is one msgpack object: `[SCHEMA_VERSION, {field: value, …}]`.
+
+    state   one ipc endpoint per state topic that has one publisher; PUB to SUB, CONFLATE: the newest wins
+    mail    everything a process says, in order, [topic, payload], PUSH to each sink (the recorder, the public relay);
+            at most MAIL messages wait; what finds no room is dropped and counted where it was said
+    public  one PUB endpoint, [topic, payload]; one ROUTER endpoint for commands, each answered with a Reply
+
+Sending never blocks, whoever listens or does not. What arrives malformed is counted and dropped. Sockets belong to the
+thread that made them, and do not survive a fork.
+"""
+
+from rov.bus.commands import COMMANDS_PER_UPDATE, CommandClient, CommandServer, Request
+from rov.bus.inside import Pub, Sub, inbox
+from rov.bus.operators import LATE_S, SESSIONS, SETTLE_S, Operators
+from rov.bus.payload import COMMAND_BYTES, TEXT_MAX, Malformed, decode, decode_command, encode
+from rov.bus.public import PublicPub, listen
+from rov.bus.reader import MAIL, Entry, Reader
+from rov.bus.sockets import is_local, reached
+
+__all__ = [
+    "COMMANDS_PER_UPDATE",
+    "COMMAND_BYTES",
+    "LATE_S",
+    "MAIL",
+    "SESSIONS",
+    "SETTLE_S",
+    "TEXT_MAX",
+    "CommandClient",
+    "CommandServer",
+    "Entry",
+    "Malformed",
+    "Operators",
+    "Pub",
+    "PublicPub",
+    "Reader",
+    "Request",
+    "Sub",
+    "decode",
+    "decode_command",
+    "encode",
+    "inbox",
+    "is_local",
+    "listen",
+    "reached",
+]

@@ -1,0 +1,69 @@
+"""The payload: one msgpack object a message, `[SCHEMA_VERSION, {field: value, …}]`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from rov.messages import SCHEMA_VERSION, TOPICS, AnyCommand, Message, Reply
+
+COMMAND_BYTES = 4096
+"""Largest command; a peer that sends more is disconnected."""
+TEXT_MAX = 64
+"""Longest session or label in a command."""
+
+_HEAD = bytes((0x92, SCHEMA_VERSION))  # msgpack: an array of two, the first of them the version
+_ENCODE = msgspec.msgpack.Encoder().encode
+_TYPES: dict[str, Any] = {name: topic.type for name, topic in TOPICS.items()} | {"commands": AnyCommand}
+_DECODE = {name: msgspec.msgpack.Decoder(kind).decode for name, kind in _TYPES.items()}
+_DECODE_REPLY = msgspec.msgpack.Decoder(Reply).decode
+
+
+class Malformed(Exception):
+    """A payload that is not what it should be; the text says how."""
+
+
+def encode(message: Message) -> bytes:
+    """The payload of a message."""
+    return _HEAD + _ENCODE(message)
+
+
+def decode(topic: str, payload: bytes) -> Message:
+    """The message in a payload of that topic. Raises Malformed."""
+    if topic not in _DECODE:
+        raise Malformed(f"there is no topic {topic[:TEXT_MAX]!r}")
+    message: Message = _decoded(_DECODE[topic], payload)
+    return message
+
+
+def decode_command(payload: bytes) -> AnyCommand:
+    """The command in a payload, checked also where the types are not enough. Raises Malformed."""
+    if len(payload) > COMMAND_BYTES:
+        raise Malformed(f"larger than {COMMAND_BYTES} bytes")
+    command: AnyCommand = _decoded(_DECODE["commands"], payload)
+    for name, value in zip(command.__struct_fields__, msgspec.structs.astuple(command), strict=True):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise Malformed(f"{name} is not finite")
+        if isinstance(value, str) and not (0 < len(value) <= TEXT_MAX and value.isprintable()):
+            raise Malformed(f"{name} is not 1 to {TEXT_MAX} printable characters")
+    return command
+
+
+def decode_reply(payload: bytes) -> Reply:
+    """The reply in a payload. Raises Malformed."""
+    reply: Reply = _decoded(_DECODE_REPLY, payload)
+    return reply
+
+
+def _decoded(decoder: Any, payload: bytes) -> Any:
+    if payload[:2] != _HEAD:
+        raise Malformed(f"not [{SCHEMA_VERSION}, {{…}}] in msgpack")
+    try:
+        return decoder(memoryview(payload)[2:])
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # msgspec's own are ValueErrors; bad UTF-8 and deep nesting are not its
+        raise Malformed(str(error)) from None

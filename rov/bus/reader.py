@@ -1,0 +1,56 @@
+"""Messages in the order they came, from the mail inside or from the public side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import zmq
+
+from rov.bus.payload import Malformed, decode
+from rov.bus.sockets import Socket
+from rov.messages import Message
+
+MAIL = 1000
+"""Messages that may wait for a sink, at each end: some 4 s of all that `pilotd` says."""
+
+
+class Entry(NamedTuple):
+    """One message as it was said; `payload` is what `message` was decoded from."""
+
+    topic: str
+    message: Message
+    payload: bytes
+
+
+class Reader:
+    """Messages in the order they came, from a sink's inbox or from the public endpoint."""
+
+    def __init__(self, socket: Socket):
+        self.socket = socket
+        """For a poller."""
+        self.malformed = 0
+
+    def read(self, limit: int = 256) -> Iterator[Entry]:
+        """What is there now, at most `limit` of it."""
+        for _ in range(limit):
+            try:
+                parts = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                if len(parts) != 2:
+                    raise Malformed("not two parts")
+                topic = parts[0].decode("ascii", "replace")
+                entry = Entry(topic, decode(topic, parts[1]), parts[1])
+            except Malformed:
+                self.malformed += 1
+                continue
+            yield entry
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Wait for a message; True when there is one to read."""
+        return bool(self.socket.poll(timeout_ms))
+
+    def close(self) -> None:
+        self.socket.close(0)
