@@ -1,31 +1,29 @@
-"""The link to ArduSub, rule by rule on simulated time, then whole runs with the real `pilotd` over TCP, UDP and a pty.
+"""The link to ArduSub, rule by rule on simulated time, then whole runs over TCP, UDP and a pty.
 
 ROV_ARDUSUB_S=300 python -m pytest -s tests/test_ardusub.py -k taken
 
-lets the pilot take over and hand back for so many seconds on each of the three ways, instead of a few times.
+lets the pilot take over and hand back for so many seconds on each of the three ways, instead of a few times; over TCP
+from a whole daemon, `rov run` with its camera, network and recorder.
 """
 
-import itertools
 import os
 import random
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 from pymavlink.dialects.v20 import common
 
-from rov.bus import Entry, inbox
-from rov.config import load
+from rov.dives.dive import Dive
 from rov.errors import UserError
 from rov.link.ardusub import (
     SET_INTERVAL,
@@ -36,21 +34,17 @@ from rov.link.board import ARM_DISARM
 from rov.link.firmware import ALT_HOLD, PARAMETERS, STABILIZE, SURFACE, rc_of
 from rov.link.mavlink import MS, Parser
 from rov.link.way import way
-from rov.messages import Event, Mode, PilotStatus
-from sim.ardusub import Autopilot, GroundStation, PtyEnd, Stick, TcpEnd, UdpEnd
+from rov.messages import Event, Mode
+from sim.ardusub import Autopilot, GroundStation, Stick
 from sim.board import Line
-from tests.daemon.harness import Operator, environment, free_port, wait_for
+from tests.daemon.autopilot import OURS, SURGE, Boat, PilotAlone, Rover, Turn, Whole, taken_over, told
+from tests.daemon.harness import Daemon, environment, free_port, wait_for
 
 pytestmark = pytest.mark.clock
 
 TICK = 20 * MS
 SECONDS = float(os.environ.get("ROV_ARDUSUB_S", 0))
-OURS = 191
 POSHOLD, MANUAL = 16, 19
-
-
-def split(data: bytes, parser: Parser) -> list[bytes]:
-    return [bytes(frame.message.get_msgbuf()) for frame in parser.feed(data)]
 
 
 class Cable:
@@ -706,207 +700,72 @@ def test_a_connection_that_fails_is_an_error_and_not_a_wait() -> None:
 # ---- whole runs -------------------------------------------------------------------------------------------------
 
 
-class Boat:
-    """The real `pilotd`, and at the other end of a real way an autopilot with its ground station, in a thread."""
-
-    def __init__(self, kind: str, folder: Path):
-        folder.mkdir(parents=True)
-        self.kind, self.folder = kind, folder
-        self.end: TcpEnd | UdpEnd | PtyEnd
-        port = free_port()
-        match kind:
-            case "tcp":
-                self.end = TcpEnd()
-                url = self.end.url
-            case "udp":
-                self.end, url = UdpEnd(port), f"udp:127.0.0.1:{port}"
-            case _:
-                self.end = PtyEnd(folder / "ardusub")
-                url = self.end.url
-        self.autopilot, self.station = Autopilot(), GroundStation()
-        self.up, self.down, self.parser = Line(), Line(), Parser()
-        config = {
-            "vehicle": {"max_depth": 20.0},
-            "link": {"kind": "ardusub", "url": url},
-            "bus": {"public": f"tcp://127.0.0.1:{free_port()}", "commands": f"tcp://127.0.0.1:{free_port()}"},
-        }
-        path = folder / "rover.toml"
-        path.write_text(tomli_w.dumps(config))
-        self.reader = inbox("public", folder)
-        self.heard: list[Entry] = []
-        command = [sys.executable, "-m", "rov.pilotd", str(path), str(folder)]
-        self.process = subprocess.Popen(command, env=environment())
-        self.operator = Operator(load(path).bus.commands)
-        self.stalled = 0
-        """How long this thread was kept waiting, ns, in all: on a busy machine what was sent in time is taken late."""
-        self.closed = threading.Event()
-        self.thread = threading.Thread(target=self._live, daemon=True)
-        self.thread.start()
-
-    def _live(self) -> None:
-        last = time.monotonic_ns()
-        while not self.closed.wait(0.01):
-            last, gap = time.monotonic_ns(), time.monotonic_ns() - last
-            self.stalled += max(0, gap - TICK)
-            self.heard += [e for e in self.reader.read(1000) if isinstance(e.message, Event | PilotStatus)]
-            t = time.monotonic_ns()
-            heard = self.up.carry(split(self.end.read(), self.parser), t)
-            out = self.autopilot.step(t, {"rov": heard, "gcs": self.station.step(t)})
-            self.end.write(self.down.carry(out["rov"], t))
-
-    def said(self, since: int) -> list[Event]:
-        return [e.message for e in [*self.heard] if isinstance(e.message, Event) and e.message.t >= since]
-
-    def armed(self) -> bool:
-        """As pilotd says."""
-        return next(e.message.armed for e in reversed([*self.heard]) if isinstance(e.message, PilotStatus))
-
-    def engage(self) -> int:
-        """Ask until it is granted and steers; returns since when."""
-        end = time.monotonic() + 15
-        while True:
-            t = time.monotonic_ns()
-            self.operator.take_over()  # again, where it was not yet heard, or its heartbeat got lost on a busy machine
-            reply = self.operator.arm()
-            if reply.accepted:
-                with_us = time.monotonic() + 5
-                while time.monotonic() < with_us:
-                    if any(stick.x for stick in self.sticks(t)):
-                        return t
-                    time.sleep(0.02)
-            assert time.monotonic() < end, f"{self.kind}: {reply.reason} {[e.text for e in self.said(t)]}"
-            time.sleep(0.1)
-
-    def sticks(self, since: int = 0) -> list[Stick]:
-        return [stick for stick in [*self.autopilot.taken] if stick.component == OURS and stick.t >= since]
-
-    def sever(self) -> None:
-        """The way breaks, and is there again."""
-        match self.end:
-            case TcpEnd():
-                self.end.drop()
-            case PtyEnd():
-                self.end.unplug()
-                self.end.plug()
-
-    def close(self) -> None:
-        self.operator.close()
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        finally:
-            self.process.kill()
-            self.closed.set()
-            self.thread.join()
-            self.end.close()
-            self.reader.close()
-
-
 @pytest.fixture
-def boats(tmp_path: Path) -> Iterator[Callable[[str], Boat]]:
-    made: list[Boat] = []
+def boats(tmp_path: Path) -> Iterator[Callable[[str, type[PilotAlone] | type[Whole]], Boat]]:
+    with ExitStack() as stack:
 
-    def make(kind: str) -> Boat:
-        made.append(Boat(kind, tmp_path / kind))
-        return made[-1]
+        def make(kind: str, ours: type[PilotAlone] | type[Whole]) -> Boat:
+            rover = Rover(kind, tmp_path / kind)
+            stack.callback(rover.close)
+            boat = Boat(rover, ours(rover, tmp_path / kind))
+            stack.callback(boat.ours.close)
+            return boat
 
-    yield make
-    for boat in made:
-        boat.close()
-
-
-TROUBLES: tuple[dict[str, float], ...] = (
-    {"delay": 0.5},
-    {"drop": 0.2},
-    {"repeat": 0.5, "swap": 0.2},
-    {"corrupt": 0.2, "noise": 0.3, "cut": 0.1},
-    {"mute": 1},
-    {"sever": 1},
-    {},
-)
-"""What happens to the way while the pilot takes over, in turn."""
-SURGE = 0.2
-"""The operator's stick; with a gain of 0.5 the autopilot gets x = 400."""
-SEEN_S = 0.5 + 0.5 + 0.4
-"""From the pilot's act until nothing of ours arrives: lag there, lag back, two heartbeats of which one may be lost."""
+        yield make
 
 
-def trouble(boat: Boat, kind: dict[str, float]) -> None:
-    for line in (boat.up, boat.down):
-        for name in ("delay", "drop", "repeat", "swap", "corrupt", "noise", "cut", "mute"):
-            setattr(line, name, kind.get(name, 0))
-    if kind.get("sever"):
-        boat.sever()
-
-
-def taken_over(boat: Boat, times: int, seconds: float) -> tuple[int, int]:
-    """The pilot takes over and hands back; returns how often, and how many of our sticks moved the vehicle."""
-    boat.operator.sticks = {"surge": SURGE}
-    allowed: list[tuple[int, int]] = []
-    end = time.monotonic() + seconds
-    for n in itertools.count():
-        if n >= times and time.monotonic() > end:
-            break
-        since = boat.engage()
-        trouble(boat, TROUBLES[n % len(TROUBLES)])
-        time.sleep(0.4)
-        act, stalled = time.monotonic_ns(), boat.stalled
-        match n % 3:
-            case 0:
-                boat.station.sticks = (0, 300, 500, 0)
-            case 1:
-                boat.station.command(SET_MODE, 1.0, float(SURFACE))
-            case _:
-                boat.station.command(ARM_DISARM, 0.0)
-        gone = "mute" in TROUBLES[n % len(TROUBLES)]
-        time.sleep(2.0 if gone else SEEN_S)
-        quiet = act + int(SEEN_S * 1e9) + boat.stalled - stalled
-        allowed.append((since, quiet))
-        trouble(boat, {})
-        time.sleep(0.6)  # what was under way arrives
-        assert not boat.armed() and not boat.sticks(quiet), (boat.kind, n, boat.sticks(quiet)[:3])
-        why = [event.code for event in boat.said(since) if event.level == "alarm"]
-        assert why, f"{boat.kind}, {n}: a loss without an event"
-        boat.station.sticks = None  # he hands back: silence
-    moving = [stick for stick in boat.sticks() if stick[2:] != (0, 0, 500, 0)]
-    wrong = [
-        stick
-        for stick in moving
-        if not any(a <= stick.t <= b for a, b in allowed) or not 0 < stick.x <= 401 or stick[3:] != (0, 500, 0)
-    ]
-    assert not wrong, (boat.kind, len(wrong), wrong[:3])
-    return len(allowed), len(moving)
-
-
-def test_taken_over_and_handed_back_on_a_bad_line(boats: Callable[[str], Boat]) -> None:
-    """On all three ways at once. Nothing moves that was not commanded, and each end of our control is an event."""
+def test_taken_over_and_handed_back_on_a_bad_line(boats: Callable[..., Boat]) -> None:
+    """On all three ways at once, with a whole daemon on one of them. Nothing moves that was not commanded; each end of
+    our control is an event, on the public endpoint and in the dive, which is whole."""
+    made = {"tcp": boats("tcp", Whole), "udp": boats("udp", PilotAlone), "pty": boats("pty", PilotAlone)}
     with ThreadPoolExecutor() as pool:
-        runs = {kind: pool.submit(taken_over, boats(kind), 7, SECONDS) for kind in ("tcp", "udp", "pty")}
+        runs = {kind: pool.submit(taken_over, boat, 7, SECONDS) for kind, boat in made.items()}
     for kind, run in runs.items():
-        times, moving = run.result()
-        print(f"{kind}: taken over {times} times; {moving} sticks of ours moved the vehicle, all of them commanded")
-        assert times >= 7 and moving > 100
+        turns, boat = run.result(), made[kind]
+        moving = sum(stick.x > 0 for stick in boat.rover.sticks())
+        print(f"{kind}: taken over {len(turns)} times; {moving} sticks of ours moved the vehicle, all commanded")
+        assert moving > 100
+        told(turns, boat.said(0))
+        if isinstance(boat.ours, Whole):
+            recorded(boat.ours.daemon, boat, turns)
 
 
-def test_depth_hold_a_turn_and_a_crash(boats: Callable[[str], Boat]) -> None:
-    boat = boats("tcp")
-    boat.operator.sticks = {"surge": SURGE}
+def recorded(daemon: Daemon, boat: Boat, turns: list[Turn]) -> None:
+    """The dive of the run is whole, and says of the link what was said in public."""
+    assert daemon.stop() == 0
+    (path,) = daemon.dives.glob("*.mcap")
+    with Dive(path) as dive:
+        digests = dive.digests()
+        assert dive.complete, dive.problems
+        events = [r.data for r in dive.messages(["events"]) if isinstance(r.data, Event)]
+    told(turns, events)
+    public = {(event.t, event.code) for event in boat.said(0) if event.source == "link"}
+    assert public and public <= {(event.t, event.code) for event in events}
+    seconds = (digests["thrusters"].last_t - digests["thrusters"].first_t) / 1e9
+    assert digests["thrusters"].count > 0.95 * 50 * seconds and digests["camera"].count > 5 * seconds
+    print(f"dive: {seconds:.0f} s, " + ", ".join(f"{digest.count} {topic}" for topic, digest in digests.items()))
+
+
+def test_depth_hold_a_turn_and_a_crash(boats: Callable[..., Boat]) -> None:
+    boat = boats("tcp", PilotAlone)
+    assert isinstance(boat.ours, PilotAlone)
+    operator, autopilot = boat.ours.operator, boat.rover.autopilot
+    operator.sticks = {"surge": SURGE}
     boat.engage()
-    assert boat.operator.mode(Mode.HOLD).accepted
-    vessel = boat.autopilot.vessel
-    wait_for(lambda: boat.autopilot.mode == ALT_HOLD, "ALT_HOLD")
-    depth, yaw = vessel.depth, vessel.attitude[2]
-    boat.operator.sticks = {"yaw": 0.3}
-    wait_for(lambda: abs(vessel.attitude[2] - yaw) > 0.5, "a turn of half a radian")
-    boat.operator.sticks = {"yaw": 0.0}
+    assert operator.mode(Mode.HOLD).accepted
+    wait_for(lambda: autopilot.mode == ALT_HOLD, "ALT_HOLD")
+    depth, yaw = autopilot.vessel.depth, autopilot.vessel.attitude[2]
+    operator.sticks = {"yaw": 0.3}
+    wait_for(lambda: abs(autopilot.vessel.attitude[2] - yaw) > 0.5, "a turn of half a radian")
+    operator.sticks = {"yaw": 0.0}
     time.sleep(1)
-    assert abs(vessel.depth - depth) < 0.1 and boat.armed()
-    boat.operator.sticks = {"surge": SURGE}
+    assert abs(autopilot.vessel.depth - depth) < 0.1 and boat.armed()
+    operator.sticks = {"surge": SURGE}
     time.sleep(0.5)
-    boat.process.kill()
+    boat.ours.process.kill()
     t = time.monotonic()
-    wait_for(lambda: not boat.autopilot.armed, "the failsafe", 1.0)
-    assert time.monotonic() - t < 0.5 + 0.1 and boat.autopilot.rc == (1500.0,) * 4
+    wait_for(lambda: not autopilot.armed, "the failsafe", 1.0)
+    assert time.monotonic() - t < 0.5 + 0.1 and autopilot.rc == (1500.0,) * 4
 
 
 def test_pilotd_loads_only_the_kind_of_link_it_needs() -> None:
