@@ -228,9 +228,10 @@ class Boat:
             time.sleep(0.1)
 
     def turn(self, n: int) -> Turn:
-        """Engage; the pilot takes over on a bad way, and hands back. Every second round the way is bad before."""
+        """Engage; the pilot takes over on a bad way, and hands back. Every second round the way is bad before, but for
+        a lag: with a state that is half a second old nothing is armed."""
         rover, (line, seen_s, losses) = self.rover, TROUBLES[n % len(TROUBLES)]
-        asked, bad_before = time.monotonic_ns(), n // len(TROUBLES) % 2 == 1 and not losses
+        asked, bad_before = time.monotonic_ns(), n // len(TROUBLES) % 2 == 1 and not losses and "delay" not in line
         if bad_before:
             rover.spoil(line)
         self.engage()
