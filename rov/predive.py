@@ -135,7 +135,7 @@ def judge(heard: dict[str, list[Message]], config: Config) -> Iterator[Finding]:
         " cable, camera.source",
     )
     for name, what in (("perceptiond", "perception"), ("recorderd", "recording")):
-        runs = name in health and (name != "recorderd" or health[name].rate_hz > 0 or not frames)
+        runs = name in health and (health[name].rate_hz > 0 or not frames)
         yield Finding(
             what,
             "ok" if runs else "missing",
