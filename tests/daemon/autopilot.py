@@ -28,6 +28,8 @@ from tests.daemon.harness import GRACE, MS, Daemon, Operator, environment, free_
 
 OURS = 191
 TICK, S = 20 * MS, 1000 * MS
+STATUS = 200 * MS
+"""Between two things that pilotd says of itself."""
 
 
 class Rover:
@@ -237,7 +239,7 @@ class Boat:
         self.engage()
         if not bad_before:
             rover.spoil(line)
-        time.sleep(0.4)
+        time.sleep(0.3)
         act, stalled = time.monotonic_ns(), rover.stalled
         match n % len(ACTS):
             case 0:
@@ -246,19 +248,21 @@ class Boat:
                 rover.station.command(SET_MODE, 1.0, float(SURFACE))
             case _:
                 rover.station.command(ARM_DISARM, 0.0)
-        time.sleep(seen_s)
-        quiet = act + int(seen_s * S) + GRACE + rover.stalled - stalled
-        rover.spoil({})
-        time.sleep(line.get("delay", 0.0) + 0.2)  # what was under way arrives
-        assert not rover.sticks(quiet), (rover.kind, n, rover.sticks(quiet)[:3])
-        wait_for(rover.rests, "rest", 0.5 + GRACE / S)  # FS_PILOT_TIMEOUT
-        wait_for(lambda: not self.armed(), "end of our control", 1.0)
-        rover.station.sticks = None  # he hands back: silence
         codes = losses if losses and rover.kind != "udp" or "mute" in line else (ACTS[n % len(ACTS)],)
         if "delay" in line:
             codes += ("pilot_disarmed", "vehicle_lost")  # where it begins it is a gap of 0.5 s: both ends' own limit
         if {"drop", "cut"} & {*line, *TROUBLES[n % len(TROUBLES) - 1].line}:
             codes += ("gcs_lost",)  # three of the ground station's heartbeats in a row may be among what is lost
+        while self.armed() or not {event.code for event in self.said(asked)} & {*codes}:
+            late = time.monotonic_ns() - act - int(seen_s * S) - (rover.stalled - stalled)
+            assert late < STATUS + GRACE, (rover.kind, n, codes, [event.text for event in self.said(asked)])
+            time.sleep(0.01)
+        quiet = time.monotonic_ns() + int(line.get("delay", 0.0) * S) + GRACE + rover.stalled - stalled
+        wait_for(rover.rests, "rest", line.get("delay", 0.0) + 0.5 + GRACE / S)  # FS_PILOT_TIMEOUT
+        rover.spoil({})
+        while time.monotonic_ns() < quiet:  # what was under way arrives
+            time.sleep(0.01)
+        rover.station.sticks = None  # he hands back: silence
         return Turn(asked, quiet, codes)
 
 
