@@ -10,8 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import tomli_w
 
@@ -24,8 +25,9 @@ from rov.link.mavlink import Parser
 from rov.messages import Event, PilotStatus
 from sim.ardusub import NEUTRAL, Autopilot, GroundStation, PtyEnd, Stick, TcpEnd, UdpEnd
 from sim.board import Line
-from tests.daemon.harness import GRACE, MS, Daemon, Operator, environment, free_port, wait_for
+from tests.daemon.harness import GRACE, MS, Daemon, Operator, environment, free_port
 
+T = TypeVar("T")
 OURS = 191
 TICK, S = 20 * MS, 1000 * MS
 STATUS = 200 * MS
@@ -70,14 +72,23 @@ class Rover:
 
     def sticks(self, since: int = 0) -> list[Stick]:
         """Ours that the autopilot took."""
-        taken = reversed([*self.autopilot.taken])
-        return [stick for stick in itertools.takewhile(lambda s: s.t >= since, taken) if stick.component == OURS][::-1]
+        recent = itertools.takewhile(lambda stick: stick.t >= since, newest_first(self.autopilot.taken))
+        return [stick for stick in recent if stick.component == OURS][::-1]
 
     def rests(self) -> bool:
         """Does nothing move the vehicle but its pilot?"""
         pilot, gain = self.station.sticks, self.autopilot.gain
         his = NEUTRAL if pilot is None else rc_of(*pilot, gain, self.autopilot.parameters["JS_THR_GAIN"])
         return not self.autopilot.armed or self.autopilot.rc in (NEUTRAL, his)
+
+    def within(self, seconds: float, done: Callable[[], bool]) -> None:
+        """Wait for it, for so long at most by the time that this thread had."""
+        end, stalled = time.monotonic_ns() + int(seconds * S) + GRACE, self.stalled
+        while not done():
+            late = time.monotonic_ns() - end - (self.stalled - stalled)
+            last = [(time.monotonic_ns() - stick.t) / S for stick in self.sticks()[-1:]]
+            assert late < 0, (self.kind, self.autopilot.armed, self.autopilot.rc, self.autopilot.reasons[-3:], last)
+            time.sleep(0.01)
 
     def spoil(self, line: dict[str, float]) -> None:
         """Make the way so, both ways; what is not named is whole. `sever`: it breaks, and is there again."""
@@ -205,17 +216,23 @@ class Boat:
         self.rover, self.ours = rover, ours
 
     def said(self, since: int) -> list[Event]:
-        recent = itertools.takewhile(lambda e: e.message.t >= since - S, reversed([*self.ours.heard]))
+        recent = itertools.takewhile(lambda e: e.message.t >= since - S, newest_first(self.ours.heard))
         events = [e.message for e in recent if isinstance(e.message, Event) and e.message.t >= since]
         return events[::-1]
 
     def armed(self) -> bool:
         """As pilotd says."""
-        said = (e.message for e in reversed([*self.ours.heard]))
+        said = (e.message for e in newest_first(self.ours.heard))
         return next((each.armed for each in said if isinstance(each, PilotStatus)), False)
 
-    def engage(self) -> None:
-        """Ask until it is granted, and steers."""
+    def ended(self, codes: tuple[str, ...], since: int, t: int) -> bool:
+        """Did it say after `since` why, and after `t` that it is not armed?"""
+        status = next((e.message for e in newest_first(self.ours.heard) if isinstance(e.message, PilotStatus)), None)
+        disarmed = status is not None and status.t > t and not status.armed
+        return disarmed and not {*codes}.isdisjoint(event.code for event in self.said(since))
+
+    def engage(self) -> int:
+        """Ask until it is granted, and steers; returns when that was granted."""
         end = time.monotonic() + 20
         while True:
             t = time.monotonic_ns()
@@ -224,7 +241,7 @@ class Boat:
             with_us = time.monotonic() + 5
             while reply.accepted and time.monotonic() < with_us:
                 if any(stick.x for stick in self.rover.sticks(t)):
-                    return
+                    return t
                 time.sleep(0.02)
             assert time.monotonic() < end, f"{self.rover.kind}: {reply.reason} {[e.text for e in self.said(t)]}"
             time.sleep(0.1)
@@ -236,7 +253,7 @@ class Boat:
         asked, bad_before = time.monotonic_ns(), n // len(TROUBLES) % 2 == 1 and not losses and "delay" not in line
         if bad_before:
             rover.spoil(line)
-        self.engage()
+        engaged = self.engage()
         if not bad_before:
             rover.spoil(line)
         time.sleep(0.3)
@@ -253,17 +270,20 @@ class Boat:
             codes += ("pilot_disarmed", "vehicle_lost")  # where it begins it is a gap of 0.5 s: both ends' own limit
         if {"drop", "cut"} & {*line, *TROUBLES[n % len(TROUBLES) - 1].line}:
             codes += ("gcs_lost",)  # three of the ground station's heartbeats in a row may be among what is lost
-        while self.armed() or not {event.code for event in self.said(asked)} & {*codes}:
-            late = time.monotonic_ns() - act - int(seen_s * S) - (rover.stalled - stalled)
-            assert late < STATUS + GRACE, (rover.kind, n, codes, [event.text for event in self.said(asked)])
-            time.sleep(0.01)
+        rover.within(seen_s + STATUS / S, lambda: self.ended(codes, engaged, act))
         quiet = time.monotonic_ns() + int(line.get("delay", 0.0) * S) + GRACE + rover.stalled - stalled
-        wait_for(rover.rests, "rest", line.get("delay", 0.0) + 0.5 + GRACE / S)  # FS_PILOT_TIMEOUT
+        rover.within(line.get("delay", 0.0) + 0.5, rover.rests)  # FS_PILOT_TIMEOUT
         rover.spoil({})
         while time.monotonic_ns() < quiet:  # what was under way arrives
             time.sleep(0.01)
         rover.station.sticks = None  # he hands back: silence
         return Turn(asked, quiet, codes)
+
+
+def newest_first(grows: Sequence[T]) -> Iterator[T]:
+    """What is in there now, while others append to it."""
+    for i in range(len(grows) - 1, -1, -1):
+        yield grows[i]
 
 
 def taken_over(boat: Boat, times: int, seconds: float) -> list[Turn]:
