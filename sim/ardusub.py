@@ -19,9 +19,10 @@ import numpy as np
 from pymavlink.dialects.v20 import common
 
 from rov.assets import find
-from rov.link.ardusub import SET_INTERVAL, SET_MODE
-from rov.link.board import ARM_DISARM
+from rov.link.ardusub import SET_MODE
 from rov.link.firmware import ALT_HOLD, STABILIZE, SURFACE, Rc, rc_of
+from rov.link.inquiry import SET_INTERVAL
+from rov.link.line import ARM_DISARM
 from rov.link.mavlink import MS, Packer, Parser
 from rov.motion import thrusters
 from rov.motion.allocation import allocate

@@ -14,13 +14,10 @@ from hypothesis import strategies as st
 from pymavlink.dialects.v20 import common
 
 from rov.errors import UserError
-from rov.link.ardusub import (
-    SET_INTERVAL,
-    SET_MODE,
-    ArdusubLink,
-)
-from rov.link.board import ARM_DISARM
+from rov.link.ardusub import SET_MODE, ArdusubLink
 from rov.link.firmware import ALT_HOLD, PARAMETERS, STABILIZE, SURFACE, rc_of
+from rov.link.inquiry import SET_INTERVAL
+from rov.link.line import ARM_DISARM
 from rov.link.mavlink import MS, Parser
 from rov.link.way import way
 from rov.messages import Event, Mode
@@ -211,7 +208,7 @@ def test_the_gain_law_inverted(shares: list[float], gain: float, throttle: float
     """Whatever the gain lets through comes out to 1 µs (a stick is whole numbers: 0.6 µs at most)."""
     rig = Rig()
     known = {"SYSID_MYGCS": 255.0, "JS_THR_GAIN": throttle, "JS_GAIN_DEFAULT": gain, "JS_GAIN_MIN": 0.1}
-    rig.link.wire.parameters = known
+    rig.link.wire.inquiry.parameters = known
     reach = [gain, gain, min(gain * throttle, 1.0), gain]
     surge, sway, heave, yaw = (share * r for share, r in zip(shares, reach, strict=True))
     [frame] = Parser().feed(rig.link._sticks((surge, sway, heave, yaw), 0))

@@ -223,7 +223,7 @@ CODE_AT = {"_alarm": 0, "_end": 1, "_lose": 2}
 def codes_in(tree: ast.AST) -> Iterator[str]:
     """Event codes that a module says: what follows a level, a keyword `code`, or what a function hands on as one."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name == "_obstacle":
+        if isinstance(node, ast.FunctionDef) and node.name in ("_obstacle", "obstacle"):
             returned = [each.value for each in ast.walk(node) if isinstance(each, ast.Return)]
             yield from (text(each.elts[0]) for each in returned if isinstance(each, ast.Tuple))
         if not isinstance(node, ast.Call):

@@ -19,8 +19,8 @@ import tomli_w
 from rov.bus import Entry, inbox
 from rov.config import load
 from rov.link.ardusub import SET_MODE
-from rov.link.board import ARM_DISARM
 from rov.link.firmware import SURFACE, rc_of
+from rov.link.line import ARM_DISARM
 from rov.link.mavlink import Parser
 from rov.messages import Event, PilotStatus
 from sim.ardusub import NEUTRAL, Autopilot, GroundStation, PtyEnd, Stick, TcpEnd, UdpEnd
