@@ -18,7 +18,7 @@ from rov.link.ardusub import SET_MODE, ArdusubLink
 from rov.link.firmware import ALT_HOLD, PARAMETERS, STABILIZE, SURFACE, rc_of
 from rov.link.inquiry import SET_INTERVAL
 from rov.link.line import ARM_DISARM
-from rov.link.mavlink import MS, Parser
+from rov.link.mavlink import MS, Packer, Parser
 from rov.link.way import way
 from rov.messages import Event, Mode
 from sim.ardusub import Autopilot, GroundStation, Stick
@@ -224,6 +224,19 @@ def test_gain_buttons_are_followed(rig: Rig) -> None:
     rig.autopilot.gain = 1.0
     rig.run(1)
     assert rig.sticks()[-1].x == 200 and rig.link.live
+
+
+def test_the_autopilot_hears_nothing_late(rig: Rig) -> None:
+    """A stick behind the beginning of a long frame that never comes is lost, not acted on when it is history."""
+    rig.run(1)
+    autopilot, packer = rig.autopilot, Packer(255, OURS)
+    stick = packer.pack(common.MAVLink_manual_control_message(1, 500, 0, 500, 0, 0))
+    false = b"\xfd\xff" + packer.pack(common.MAVLink_heartbeat_message(6, 8, 0, 0, 4, 3))[2:10]
+    for heard in (false + stick, *[packer.pack(common.MAVLink_heartbeat_message(6, 8, 0, 0, 4, 3))] * 20, stick):
+        taken = len(autopilot.taken)
+        rig.t += TICK
+        autopilot.step(rig.t, {"rov": heard, "gcs": b""})
+    assert len(autopilot.taken) == taken + 1 == 1
 
 
 def test_sticks_that_make_no_sense_are_neutral(rig: Rig) -> None:
