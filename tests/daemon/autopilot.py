@@ -268,6 +268,8 @@ class Boat:
         codes = losses if losses and rover.kind != "udp" or "mute" in line else (ACTS[n % len(ACTS)],)
         if "delay" in line:
             codes += ("pilot_disarmed", "vehicle_lost")  # where it begins it is a gap of 0.5 s: both ends' own limit
+        if "cut" in line:
+            codes += ("pilot_disarmed", "vehicle_lost")  # a broken frame takes up to a dozen sticks with it: the same
         if {"drop", "cut"} & {*line, *TROUBLES[n % len(TROUBLES) - 1].line}:
             codes += ("gcs_lost",)  # three of the ground station's heartbeats in a row may be among what is lost
         rover.within(seen_s + STATUS / S, lambda: self.ended(codes, engaged, act))
