@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rov.bus import keys
 from rov.assets import find
-from rov.bus import is_local
+from rov.bus import is_local, keys
 from rov.config import Config, ConfigError, load
 from rov.errors import UserError
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from typing import Literal
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads starve the control loop
 
@@ -42,7 +43,7 @@ def main() -> int:
     now = time.monotonic_ns()
     pub.send(Event(t=now, level="info", source="perceptiond", code="warm", text=f"ready on {detector.device}"))
     pub.send(Heard(t=now, by="perceptiond", what="start"))
-    broken, period = False, int(1e9 / wanted.rate_hz)
+    broken, refused, period = False, False, int(1e9 / wanted.rate_hz)
     last, due, meter = -1, now, Meter(now)
     while not process.stopped.is_set():
         if frames.wait(timeout_ms=100) and frames.update(time.monotonic_ns()) and frames.msg is not None:
@@ -61,10 +62,13 @@ def main() -> int:
                 try:
                     clear = sight.clear(image)
                 except UserError as error:  # a calibration of another camera: wrong angles are worse than none
-                    now, code = time.monotonic_ns(), "calibration_refused"
-                    pub.send(Event(t=now, level="alarm", source="perceptiond", code=code, text=str(error)))
-                    pub.close()
-                    return 2
+                    if not refused:
+                        pub.send(_said("alarm", "calibration_refused", f"{error}. Until then nothing is seen"))
+                    refused = True
+                    continue
+                if refused:
+                    refused = False
+                    pub.send(_said("info", "calibration_refused_over", "pictures are of the calibration's size"))
                 found = sight.original(detector.detect([clear], perception.config.perception.score_min)[0])
                 if broken != (detector.bad > bad):
                     broken = not broken
@@ -88,11 +92,13 @@ def main() -> int:
 
 
 def _verdict(broken: bool) -> Event:
-    now = time.monotonic_ns()
     if broken:
-        text = "the network gives what is not a number: its frames move nothing"
-        return Event(t=now, level="alarm", source="perceptiond", code="bad_network", text=text)
-    return Event(t=now, level="info", source="perceptiond", code="bad_network_over", text="the network gives numbers")
+        return _said("alarm", "bad_network", "the network gives what is not a number: its frames move nothing")
+    return _said("info", "bad_network_over", "the network gives numbers")
+
+
+def _said(level: Literal["info", "alarm"], code: str, text: str) -> Event:
+    return Event(t=time.monotonic_ns(), level=level, source="perceptiond", code=code, text=text)
 
 
 if __name__ == "__main__":

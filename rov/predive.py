@@ -82,8 +82,12 @@ def judge(heard: dict[str, list[Message]], config: Config) -> Iterator[Finding]:
     def last(topic: str, kind: type[Any]) -> Any:
         return next((each for each in reversed(heard.get(topic, [])) if isinstance(each, kind)), None)
 
+    now = max(each.t for messages in heard.values() for each in messages)
     vehicle: VehicleState | None = last("vehicle", VehicleState)
-    yield _link(vehicle, config)
+    link = _link(vehicle, config, now)
+    yield link
+    if link.state == "missing":
+        vehicle = None  # what it last said is history
     if vehicle is not None and vehicle.depth_t is not None:
         deck = abs(vehicle.depth) < SURFACE_M
         yield Finding(
@@ -111,6 +115,12 @@ def judge(heard: dict[str, list[Message]], config: Config) -> Iterator[Finding]:
             "ARMED" if pilot.armed else "disarmed",
             "rov ctl stop, before anybody touches a propeller" if pilot.armed else "",
         )
+        yield Finding(
+            "operator",
+            "ok" if pilot.operator else "slow",
+            pilot.operator or "nobody is at the controls",
+            "" if pilot.operator else "rov drive: without an operator's heartbeat nothing is armed",
+        )
     health: dict[str, Health] = {each.process: each for each in heard.get("health", []) if isinstance(each, Health)}
     frames = [each for each in heard.get("frame", []) if isinstance(each, Frame)]
     rate = health["camerad"].rate_hz if "camerad" in health else 0.0
@@ -119,10 +129,13 @@ def judge(heard: dict[str, list[Message]], config: Config) -> Iterator[Finding]:
         "camera",
         "ok" if good else "missing",
         f"{rate:.1f} pictures/s" if frames else "no pictures",
-        "" if good else f"needs {CAMERA_SHARE * config.perception.rate_hz:.0f} a second: cable, camera.source",
+        ""
+        if good
+        else f"needs {CAMERA_SHARE * config.perception.rate_hz:.0f} new ones a second (one that stands still is none):"
+        " cable, camera.source",
     )
     for name, what in (("perceptiond", "perception"), ("recorderd", "recording")):
-        runs = name in health and (name != "recorderd" or health[name].rate_hz > 0 or not frames)
+        runs = name in health and (health[name].rate_hz > 0 or not frames)
         yield Finding(
             what,
             "ok" if runs else "missing",
@@ -185,12 +198,15 @@ def _clock() -> Finding:
     return Finding("clock", "ok", time.strftime("%Y-%m-%d %H:%M"))
 
 
-def _link(vehicle: VehicleState | None, config: Config) -> Finding:
-    """What the way to the vehicle shows; over a link to ArduSub it has a pilot of its own."""
+def _link(vehicle: VehicleState | None, config: Config, now: int) -> Finding:
+    """What the way to the vehicle shows at `now`, ns; over a link to ArduSub it has a pilot of its own."""
     ardusub = config.link.kind == "ardusub"
     what, key = (f"ArduSub at {config.link.url}", "link.url") if ardusub else ("thruster board", "link.port")
     if vehicle is None or vehicle.attitude_t is None or vehicle.depth_t is None:
         return Finding("link", "missing", f"{what}: no attitude or depth", f"power, cable, {key}")
+    silent = (now - min(vehicle.attitude_t, vehicle.depth_t)) / 1e9
+    if silent > config.guard.state_stale_ms / 1e3:
+        return Finding("link", "missing", f"{what}: no attitude or depth for {silent:.0f} s", f"power, cable, {key}")
     if ardusub and vehicle.armed:
         return Finding("link", "slow", f"{what}: armed by its pilot", "disarm it, or leave the deck to him")
     hint = "rov ctl arm says what is missing to engage; systemd/ARDUSUB.md" if ardusub else ""

@@ -19,6 +19,7 @@ from rov.messages import Event, Frame, Health, Tracks, Tuning
 from rov.process import Meter, enter, start
 from rov.ring import Image, RingReader
 from rov.tuning import received, tuned
+from rov.vision.sight import open_lens
 
 IDLE_MS = 20
 LOOK_S = 1.0
@@ -38,6 +39,8 @@ class Recording:
         self.began = 0.0
         self.continues = ""
         self.encoder: Encoder | None = None
+        self.lens = open_lens(config.camera)
+        self.lens_said = False
 
     def tune(self, config: Config) -> None:
         """Go on with other live values."""
@@ -48,7 +51,7 @@ class Recording:
         path = free_name(self.folder)
         about = {"source": self.config.camera.source, "config_sha256": self.config.sha256(), "rov": __version__}
         self.dive = DiveWriter(path, about | ({"continues": self.continues} if self.continues else {}))
-        self.path, self.began, self.continues = path, time.monotonic(), path.name
+        self.path, self.began, self.continues, self.lens_said = path, time.monotonic(), path.name, False
         h264 = self.wanted.codec == "h264"
         self.encoder = Encoder(self.config.perception.rate_hz) if h264 else None
 
@@ -77,6 +80,9 @@ class Recording:
     def picture(self, frame: Frame, image: Image) -> None:
         if self.dive is None:
             return
+        if self.lens is not None and not self.lens_said and self.lens.fits(frame.width, frame.height):
+            self.lens_said = True
+            self.dive.calibration(frame.frame_t, self.lens.calibration)
         if self.encoder is not None:
             self.dive.picture(frame.frame_t, self.encoder.packet(image), frame.frame_id, "h264")
         else:

@@ -252,11 +252,14 @@ def _why(code: int) -> str:
 @contextlib.contextmanager
 def home() -> Iterator[Path]:
     """A directory for the endpoints and the frame ring, in memory, ours as long as it is locked; what others left
-    unlocked is removed."""
+    unlocked is removed. Raises UserError where none can be made."""
     parent = Path(os.environ.get("RUNTIME_DIRECTORY") or "/dev/shm")
     _clean(parent)
     while True:
-        root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        try:
+            root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        except OSError as error:
+            raise UserError(f"{parent}: frames travel through it, and {error.strerror}; mount a tmpfs there") from None
         lock = _locked(root)
         if lock is not None and root.is_dir():  # not taken for an orphan before it was locked
             break

@@ -19,10 +19,11 @@ import numpy as np
 from pymavlink.dialects.v20 import common
 
 from rov.assets import find
-from rov.link.ardusub import SET_INTERVAL, SET_MODE
-from rov.link.board import ARM_DISARM
+from rov.link.ardusub import SET_MODE
 from rov.link.firmware import ALT_HOLD, STABILIZE, SURFACE, Rc, rc_of
-from rov.link.mavlink import MS, Packer, Parser
+from rov.link.inquiry import SET_INTERVAL
+from rov.link.line import ARM_DISARM
+from rov.link.mavlink import MS, Frame, Packer, Parser
 from rov.motion import thrusters
 from rov.motion.allocation import allocate
 from sim.board import Pty, Vessel
@@ -43,6 +44,25 @@ class Stick(NamedTuple):
     y: int
     z: int
     r: int
+
+
+class Ears(Parser):
+    """A parser that loses with a broken frame all bytes that it claimed, as MAVLink's own does: ours would find a good
+    one among them, late, when somebody says something again."""
+
+    def feed(self, data: bytes) -> list[Frame]:
+        self.buffer += data
+        frames: list[Frame] = []
+        while found := self.starts.search(self.buffer):
+            del self.buffer[: found.start()]
+            length = self._length(0)
+            if length is not None and len(self.buffer) < length:
+                return frames
+            frame = None if length is None else self._frame(self.buffer[:length])
+            frames += [] if frame is None else [frame]
+            del self.buffer[: length or 1]
+        self.buffer.clear()
+        return frames
 
 
 class Autopilot:
@@ -92,7 +112,7 @@ class Autopilot:
         self.refused_sticks = 0
         self.reasons: list[str] = []
         """Why it was disarmed or changed its mode, each time."""
-        self.parsers: dict[str, Parser] = {}
+        self.parsers: dict[str, Ears] = {}
         self.packers: dict[str, Packer] = {}
         self.intervals: dict[str, dict[int, int]] = {}
         self.due: dict[tuple[str, int], int] = {}
@@ -105,7 +125,7 @@ class Autopilot:
         out: dict[str, list[bytes]] = {channel: [] for channel in heard}
         for channel, data in heard.items():
             self.packers.setdefault(channel, Packer(1, 1))
-            for frame in self.parsers.setdefault(channel, Parser()).feed(data):
+            for frame in self.parsers.setdefault(channel, Ears()).feed(data):
                 kind = frame.message.get_type()
                 if kind in ("HEARTBEAT", "MANUAL_CONTROL") and (self.reports or kind == "HEARTBEAT"):
                     for other in out:

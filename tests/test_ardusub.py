@@ -1,56 +1,33 @@
-"""The link to ArduSub, rule by rule on simulated time, then whole runs with the real `pilotd` over TCP, UDP and a pty.
+"""The link to ArduSub, rule by rule on simulated time; whole runs are in daemon/test_pilot_wins.py."""
 
-ROV_ARDUSUB_S=300 python -m pytest -s tests/test_ardusub.py -k taken
-
-lets the pilot take over and hand back for so many seconds on each of the three ways, instead of a few times.
-"""
-
-import itertools
-import os
 import random
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 from pymavlink.dialects.v20 import common
 
-from rov.bus import Entry, inbox
-from rov.config import load
 from rov.errors import UserError
-from rov.link.ardusub import (
-    SET_INTERVAL,
-    SET_MODE,
-    ArdusubLink,
-)
-from rov.link.board import ARM_DISARM
+from rov.link.ardusub import SET_MODE, ArdusubLink
 from rov.link.firmware import ALT_HOLD, PARAMETERS, STABILIZE, SURFACE, rc_of
-from rov.link.mavlink import MS, Parser
+from rov.link.inquiry import SET_INTERVAL
+from rov.link.line import ARM_DISARM
+from rov.link.mavlink import MS, Packer, Parser
 from rov.link.way import way
-from rov.messages import Event, Mode, PilotStatus
-from sim.ardusub import Autopilot, GroundStation, PtyEnd, Stick, TcpEnd, UdpEnd
+from rov.messages import Event, Mode
+from sim.ardusub import Autopilot, GroundStation, Stick
 from sim.board import Line
-from tests.daemon.harness import Operator, environment, free_port, wait_for
-
-pytestmark = pytest.mark.clock
+from tests.daemon.autopilot import OURS
+from tests.daemon.harness import environment, free_port
 
 TICK = 20 * MS
-SECONDS = float(os.environ.get("ROV_ARDUSUB_S", 0))
-OURS = 191
 POSHOLD, MANUAL = 16, 19
-
-
-def split(data: bytes, parser: Parser) -> list[bytes]:
-    return [bytes(frame.message.get_msgbuf()) for frame in parser.feed(data)]
 
 
 class Cable:
@@ -231,7 +208,7 @@ def test_the_gain_law_inverted(shares: list[float], gain: float, throttle: float
     """Whatever the gain lets through comes out to 1 µs (a stick is whole numbers: 0.6 µs at most)."""
     rig = Rig()
     known = {"SYSID_MYGCS": 255.0, "JS_THR_GAIN": throttle, "JS_GAIN_DEFAULT": gain, "JS_GAIN_MIN": 0.1}
-    rig.link.wire.parameters = known
+    rig.link.wire.inquiry.parameters = known
     reach = [gain, gain, min(gain * throttle, 1.0), gain]
     surge, sway, heave, yaw = (share * r for share, r in zip(shares, reach, strict=True))
     [frame] = Parser().feed(rig.link._sticks((surge, sway, heave, yaw), 0))
@@ -247,6 +224,19 @@ def test_gain_buttons_are_followed(rig: Rig) -> None:
     rig.autopilot.gain = 1.0
     rig.run(1)
     assert rig.sticks()[-1].x == 200 and rig.link.live
+
+
+def test_the_autopilot_hears_nothing_late(rig: Rig) -> None:
+    """A stick behind the beginning of a long frame that never comes is lost, not acted on when it is history."""
+    rig.run(1)
+    autopilot, packer = rig.autopilot, Packer(255, OURS)
+    stick = packer.pack(common.MAVLink_manual_control_message(1, 500, 0, 500, 0, 0))
+    false = b"\xfd\xff" + packer.pack(common.MAVLink_heartbeat_message(6, 8, 0, 0, 4, 3))[2:10]
+    for heard in (false + stick, *[packer.pack(common.MAVLink_heartbeat_message(6, 8, 0, 0, 4, 3))] * 20, stick):
+        taken = len(autopilot.taken)
+        rig.t += TICK
+        autopilot.step(rig.t, {"rov": heard, "gcs": b""})
+    assert len(autopilot.taken) == taken + 1 == 1
 
 
 def test_sticks_that_make_no_sense_are_neutral(rig: Rig) -> None:
@@ -701,212 +691,6 @@ def test_a_connection_that_fails_is_an_error_and_not_a_wait() -> None:
             time.sleep(0.001)
     assert time.monotonic() - started < 0.5
     port.close()
-
-
-# ---- whole runs -------------------------------------------------------------------------------------------------
-
-
-class Boat:
-    """The real `pilotd`, and at the other end of a real way an autopilot with its ground station, in a thread."""
-
-    def __init__(self, kind: str, folder: Path):
-        folder.mkdir(parents=True)
-        self.kind, self.folder = kind, folder
-        self.end: TcpEnd | UdpEnd | PtyEnd
-        port = free_port()
-        match kind:
-            case "tcp":
-                self.end = TcpEnd()
-                url = self.end.url
-            case "udp":
-                self.end, url = UdpEnd(port), f"udp:127.0.0.1:{port}"
-            case _:
-                self.end = PtyEnd(folder / "ardusub")
-                url = self.end.url
-        self.autopilot, self.station = Autopilot(), GroundStation()
-        self.up, self.down, self.parser = Line(), Line(), Parser()
-        config = {
-            "vehicle": {"max_depth": 20.0},
-            "link": {"kind": "ardusub", "url": url},
-            "bus": {"public": f"tcp://127.0.0.1:{free_port()}", "commands": f"tcp://127.0.0.1:{free_port()}"},
-        }
-        path = folder / "rover.toml"
-        path.write_text(tomli_w.dumps(config))
-        self.reader = inbox("public", folder)
-        self.heard: list[Entry] = []
-        command = [sys.executable, "-m", "rov.pilotd", str(path), str(folder)]
-        self.process = subprocess.Popen(command, env=environment())
-        self.operator = Operator(load(path).bus.commands)
-        self.stalled = 0
-        """How long this thread was kept waiting, ns, in all: on a busy machine what was sent in time is taken late."""
-        self.closed = threading.Event()
-        self.thread = threading.Thread(target=self._live, daemon=True)
-        self.thread.start()
-
-    def _live(self) -> None:
-        last = time.monotonic_ns()
-        while not self.closed.wait(0.01):
-            last, gap = time.monotonic_ns(), time.monotonic_ns() - last
-            self.stalled += max(0, gap - TICK)
-            self.heard += [e for e in self.reader.read(1000) if isinstance(e.message, Event | PilotStatus)]
-            t = time.monotonic_ns()
-            heard = self.up.carry(split(self.end.read(), self.parser), t)
-            out = self.autopilot.step(t, {"rov": heard, "gcs": self.station.step(t)})
-            self.end.write(self.down.carry(out["rov"], t))
-
-    def said(self, since: int) -> list[Event]:
-        return [e.message for e in [*self.heard] if isinstance(e.message, Event) and e.message.t >= since]
-
-    def armed(self) -> bool:
-        """As pilotd says."""
-        return next(e.message.armed for e in reversed([*self.heard]) if isinstance(e.message, PilotStatus))
-
-    def engage(self) -> int:
-        """Ask until it is granted and steers; returns since when."""
-        end = time.monotonic() + 15
-        while True:
-            t = time.monotonic_ns()
-            self.operator.take_over()  # again, where it was not yet heard, or its heartbeat got lost on a busy machine
-            reply = self.operator.arm()
-            if reply.accepted:
-                with_us = time.monotonic() + 5
-                while time.monotonic() < with_us:
-                    if any(stick.x for stick in self.sticks(t)):
-                        return t
-                    time.sleep(0.02)
-            assert time.monotonic() < end, f"{self.kind}: {reply.reason} {[e.text for e in self.said(t)]}"
-            time.sleep(0.1)
-
-    def sticks(self, since: int = 0) -> list[Stick]:
-        return [stick for stick in [*self.autopilot.taken] if stick.component == OURS and stick.t >= since]
-
-    def sever(self) -> None:
-        """The way breaks, and is there again."""
-        match self.end:
-            case TcpEnd():
-                self.end.drop()
-            case PtyEnd():
-                self.end.unplug()
-                self.end.plug()
-
-    def close(self) -> None:
-        self.operator.close()
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        finally:
-            self.process.kill()
-            self.closed.set()
-            self.thread.join()
-            self.end.close()
-            self.reader.close()
-
-
-@pytest.fixture
-def boats(tmp_path: Path) -> Iterator[Callable[[str], Boat]]:
-    made: list[Boat] = []
-
-    def make(kind: str) -> Boat:
-        made.append(Boat(kind, tmp_path / kind))
-        return made[-1]
-
-    yield make
-    for boat in made:
-        boat.close()
-
-
-TROUBLES: tuple[dict[str, float], ...] = (
-    {"delay": 0.5},
-    {"drop": 0.2},
-    {"repeat": 0.5, "swap": 0.2},
-    {"corrupt": 0.2, "noise": 0.3, "cut": 0.1},
-    {"mute": 1},
-    {"sever": 1},
-    {},
-)
-"""What happens to the way while the pilot takes over, in turn."""
-SURGE = 0.2
-"""The operator's stick; with a gain of 0.5 the autopilot gets x = 400."""
-SEEN_S = 0.5 + 0.5 + 0.4
-"""From the pilot's act until nothing of ours arrives: lag there, lag back, two heartbeats of which one may be lost."""
-
-
-def trouble(boat: Boat, kind: dict[str, float]) -> None:
-    for line in (boat.up, boat.down):
-        for name in ("delay", "drop", "repeat", "swap", "corrupt", "noise", "cut", "mute"):
-            setattr(line, name, kind.get(name, 0))
-    if kind.get("sever"):
-        boat.sever()
-
-
-def taken_over(boat: Boat, times: int, seconds: float) -> tuple[int, int]:
-    """The pilot takes over and hands back; returns how often, and how many of our sticks moved the vehicle."""
-    boat.operator.sticks = {"surge": SURGE}
-    allowed: list[tuple[int, int]] = []
-    end = time.monotonic() + seconds
-    for n in itertools.count():
-        if n >= times and time.monotonic() > end:
-            break
-        since = boat.engage()
-        trouble(boat, TROUBLES[n % len(TROUBLES)])
-        time.sleep(0.4)
-        act, stalled = time.monotonic_ns(), boat.stalled
-        match n % 3:
-            case 0:
-                boat.station.sticks = (0, 300, 500, 0)
-            case 1:
-                boat.station.command(SET_MODE, 1.0, float(SURFACE))
-            case _:
-                boat.station.command(ARM_DISARM, 0.0)
-        gone = "mute" in TROUBLES[n % len(TROUBLES)]
-        time.sleep(2.0 if gone else SEEN_S)
-        quiet = act + int(SEEN_S * 1e9) + boat.stalled - stalled
-        allowed.append((since, quiet))
-        trouble(boat, {})
-        time.sleep(0.6)  # what was under way arrives
-        assert not boat.armed() and not boat.sticks(quiet), (boat.kind, n, boat.sticks(quiet)[:3])
-        why = [event.code for event in boat.said(since) if event.level == "alarm"]
-        assert why, f"{boat.kind}, {n}: a loss without an event"
-        boat.station.sticks = None  # he hands back: silence
-    moving = [stick for stick in boat.sticks() if stick[2:] != (0, 0, 500, 0)]
-    wrong = [
-        stick
-        for stick in moving
-        if not any(a <= stick.t <= b for a, b in allowed) or not 0 < stick.x <= 401 or stick[3:] != (0, 500, 0)
-    ]
-    assert not wrong, (boat.kind, len(wrong), wrong[:3])
-    return len(allowed), len(moving)
-
-
-def test_taken_over_and_handed_back_on_a_bad_line(boats: Callable[[str], Boat]) -> None:
-    """On all three ways at once. Nothing moves that was not commanded, and each end of our control is an event."""
-    with ThreadPoolExecutor() as pool:
-        runs = {kind: pool.submit(taken_over, boats(kind), 7, SECONDS) for kind in ("tcp", "udp", "pty")}
-    for kind, run in runs.items():
-        times, moving = run.result()
-        print(f"{kind}: taken over {times} times; {moving} sticks of ours moved the vehicle, all of them commanded")
-        assert times >= 7 and moving > 100
-
-
-def test_depth_hold_a_turn_and_a_crash(boats: Callable[[str], Boat]) -> None:
-    boat = boats("tcp")
-    boat.operator.sticks = {"surge": SURGE}
-    boat.engage()
-    assert boat.operator.mode(Mode.HOLD).accepted
-    vessel = boat.autopilot.vessel
-    wait_for(lambda: boat.autopilot.mode == ALT_HOLD, "ALT_HOLD")
-    depth, yaw = vessel.depth, vessel.attitude[2]
-    boat.operator.sticks = {"yaw": 0.3}
-    wait_for(lambda: abs(vessel.attitude[2] - yaw) > 0.5, "a turn of half a radian")
-    boat.operator.sticks = {"yaw": 0.0}
-    time.sleep(1)
-    assert abs(vessel.depth - depth) < 0.1 and boat.armed()
-    boat.operator.sticks = {"surge": SURGE}
-    time.sleep(0.5)
-    boat.process.kill()
-    t = time.monotonic()
-    wait_for(lambda: not boat.autopilot.armed, "the failsafe", 1.0)
-    assert time.monotonic() - t < 0.5 + 0.1 and boat.autopilot.rc == (1500.0,) * 4
 
 
 def test_pilotd_loads_only_the_kind_of_link_it_needs() -> None:

@@ -134,7 +134,7 @@ GOOD = VehicleState(
 def heard(vehicle: VehicleState, **more: list[Message]) -> dict[str, list[Message]]:
     health = [Health(t=9, process=name, rate_hz=15.0) for name in ("camerad", "perceptiond", "recorderd", "pilotd")]
     frames: list[Message] = [Frame(t=9, frame_id=1, frame_t=9, width=640, height=480)]
-    pilot: list[Message] = [PilotStatus(t=9, armed=False, mode=Mode.MANUAL)]
+    pilot: list[Message] = [PilotStatus(t=9, armed=False, mode=Mode.MANUAL, operator="me")]
     return {"vehicle": [vehicle], "pilot": pilot, "frame": frames, "health": [*health]} | more
 
 
@@ -168,6 +168,12 @@ def test_what_keeps_it_on_deck(change: dict[str, object], what: str, state: str,
     assert sum(each != "ok" for each in found.values()) == 1
 
 
+def test_what_an_unplugged_vehicle_last_said_is_history(config: Config) -> None:
+    late: list[Message] = [PilotStatus(t=9 + 501_000_000, armed=False, mode=Mode.MANUAL, operator="me")]
+    found = states(heard(GOOD, pilot=late), config)  # guard.state_stale_ms is 500
+    assert found["link"] == "missing" and not {"depth", "battery", "leak sensor", "hull"} & {*found}
+
+
 def test_the_link_is_called_by_its_kind(config: Config) -> None:
     import msgspec
 
@@ -190,7 +196,8 @@ def test_silent_processes_and_an_armed_pilot(config: Config) -> None:
     found = states(heard(GOOD, health=[], frame=[]), config)
     assert found["camera"] == found["perception"] == found["recording"] == "missing"
     armed: list[Message] = [PilotStatus(t=9, armed=True, mode=Mode.MANUAL)]
-    assert states(heard(GOOD, pilot=armed), config)["pilot"] == "missing"
+    found = states(heard(GOOD, pilot=armed), config)
+    assert found["pilot"] == "missing" and found["operator"] == "slow"
     hot: list[Message] = [Machine(t=9, hottest="cpu", celsius=88.0, margin_c=11.0)]
     assert states(heard(GOOD, machine=hot), config)["temperature"] == "slow"
 
@@ -216,7 +223,7 @@ CODE_AT = {"_alarm": 0, "_end": 1, "_lose": 2}
 def codes_in(tree: ast.AST) -> Iterator[str]:
     """Event codes that a module says: what follows a level, a keyword `code`, or what a function hands on as one."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name == "_obstacle":
+        if isinstance(node, ast.FunctionDef) and node.name in ("_obstacle", "obstacle"):
             returned = [each.value for each in ast.walk(node) if isinstance(each, ast.Return)]
             yield from (text(each.elts[0]) for each in returned if isinstance(each, ast.Tuple))
         if not isinstance(node, ast.Call):

@@ -5,9 +5,18 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
 
@@ -107,6 +116,56 @@ def test_help_shows_how(checkout: Path) -> None:
     told = install(checkout, "--help")
     assert told.returncode == 0 and "--dry-run" in told.stdout and "--torch WHEEL" in told.stdout
 
+
+# ---- versions ----------------------------------------------------------------------------------------------------
+
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+WANTED = [Requirement(line) for line in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"])]
+PINS = [
+    Requirement(line)
+    for line in (text.partition("#")[0].strip() for text in (ROOT / "constraints.txt").read_text().splitlines())
+    if line
+]
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_what_is_wanted_is_pinned_to_a_version_that_is_wanted(python: str, machine: str) -> None:
+    where = {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "platform_machine": machine,
+        "extra": "dev",
+    }
+    pinned: dict[str, str] = {}
+    for pin in PINS:
+        if pin.marker is None or pin.marker.evaluate(where):
+            (version,) = pin.specifier
+            assert version.operator == "==" and not pin.url, f"{pin} is no pin"
+            assert canonicalize_name(pin.name) not in pinned, f"{pin.name} is pinned twice for {python}"
+            pinned[canonicalize_name(pin.name)] = version.version
+    for each in WANTED:
+        if each.marker is None or each.marker.evaluate(where):
+            version = pinned.get(canonicalize_name(each.name), "none")
+            assert version != "none" and each.specifier.contains(version), f"{each}: {version} for Python {python}"
+
+
+def test_condas_environment_is_the_same() -> None:
+    """conda itself is not asked: its file is read as what it is, YAML of one shape."""
+    lines = [line for line in (ROOT / "environment.yml").read_text().splitlines() if not line.startswith("#")]
+    assert lines[0] == f"name: {PROJECT['name']}"
+    listed = {line.strip().removeprefix("- "): len(line) - len(line.lstrip()) for line in lines[1:]}
+    assert listed == {
+        "channels:": 0, "conda-forge": 2, "dependencies:": 0, "python=3.12": 2, "pip": 2, "pip:": 2,
+        "-c constraints.txt": 6, "-e .[dev]": 6,
+    }  # fmt: skip
+    (python,) = (name.partition("=")[2] for name in listed if name.startswith("python="))
+    assert python in PYTHONS and SpecifierSet(PROJECT["requires-python"]).contains(f"{python}.0")
+    assert "dev" in PROJECT["optional-dependencies"] and (ROOT / "constraints.txt").is_file()
+
+
+# ---- the manual --------------------------------------------------------------------------------------------------
 
 CODE = re.compile(r"[a-z]+(_[a-z]+)*")
 SPEAKERS = {"Event", "News", "_event", "_alarm", "_say", "say", "_change"}

@@ -1,8 +1,8 @@
 """A dive: pictures and messages of one run in an MCAP file that Foxglove opens. Write one, read one.
 
 Every topic of `messages.TOPICS` is JSON with its schema, logged at its `t`; pictures are `foxglove.CompressedImage` or,
-one packet each, `foxglove.CompressedVideo`, logged at their capture time; `annotations` repeats the tracks for drawing
-and is never read back. Times are ns.
+one packet each, `foxglove.CompressedVideo`, logged at their capture time; `annotations` repeats the tracks for drawing,
+`calibration` is the lens, and neither is read back. Times are ns.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+from foxglove_schemas_protobuf.CameraCalibration_pb2 import CameraCalibration
 from foxglove_schemas_protobuf.CompressedImage_pb2 import CompressedImage
 from foxglove_schemas_protobuf.CompressedVideo_pb2 import CompressedVideo
 from foxglove_schemas_protobuf.ImageAnnotations_pb2 import ImageAnnotations
@@ -26,11 +27,12 @@ from mcap.records import Channel, Schema
 from rov import __version__
 from rov.dives.durable import DiveError as DiveError
 from rov.dives.durable import DurableWriter
-from rov.dives.foxglove import descriptors, drawing, json_schema
+from rov.dives.foxglove import camera_info, descriptors, drawing, json_schema
 from rov.dives.intact import IntactReader
 from rov.messages import SCHEMA_VERSION, TOPICS, AnyCommand, Message, Tracks
+from rov.vision.lens import Calibration
 
-CAMERA, ANNOTATIONS, VIDEO = "camera", "annotations", "video"
+CAMERA, ANNOTATIONS, CALIBRATION, VIDEO = "camera", "annotations", "calibration", "video"
 METADATA = "rov"
 """Name of the metadata record that says what made the dive."""
 
@@ -144,6 +146,10 @@ class DiveWriter:
     def annotations(self, tracks: Tracks) -> None:
         """Record the boxes of these tracks, for drawing on the picture taken at their `frame_t`."""
         self._add(ANNOTATIONS, tracks.t, drawing(tracks).SerializeToString(deterministic=True))
+
+    def calibration(self, t: int, lens: Calibration) -> None:
+        """Record the lens of the pictures from `t` on, for whoever measures in them."""
+        self._add(CALIBRATION, t, camera_info(t, CAMERA, lens).SerializeToString(deterministic=True))
 
     def tick(self) -> None:
         """Put on the disk what is half a second old; to be called at that pace while nothing is written."""
@@ -272,6 +278,7 @@ def picture_from(kind: Any, forms: set[str], t: int, data: bytes) -> Picture:
 def topic_schema(topic: str) -> Schema:
     """The schema record of one of our topics; its id is for the file to give."""
     protobuf: dict[str, Any] = {CAMERA: CompressedImage, VIDEO: CompressedVideo, ANNOTATIONS: ImageAnnotations}
+    protobuf[CALIBRATION] = CameraCalibration
     if topic in protobuf:
         kind = protobuf[topic].DESCRIPTOR
         return Schema(0, descriptors(kind.file), "protobuf", kind.full_name)

@@ -1,16 +1,19 @@
-"""What Foxglove draws and plots: boxes on pictures, and schemas in the form it understands."""
+"""What Foxglove draws and plots: boxes on pictures, the lens, and schemas in the form it understands."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import msgspec
+import numpy as np
+from foxglove_schemas_protobuf.CameraCalibration_pb2 import CameraCalibration
 from foxglove_schemas_protobuf.ImageAnnotations_pb2 import ImageAnnotations
 from foxglove_schemas_protobuf.PointsAnnotation_pb2 import PointsAnnotation
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from rov.messages import Tracks
+from rov.vision.lens import Calibration
 
 SEEN, HIDDEN = (0.2, 1.0, 0.4, 1.0), (1.0, 0.7, 0.1, 0.6)
 """Colours of a track that was detected in this frame, and of one that lives on its prediction: r, g, b, a."""
@@ -30,6 +33,17 @@ def drawing(tracks: Tracks) -> ImageAnnotations:
         for part, colour in ((box, box.outline_color), (text, text.text_color)):
             colour.r, colour.g, colour.b, colour.a = red, green, blue, alpha
             part.timestamp.FromNanoseconds(tracks.frame_t)  # the picture's own: this is how they are matched
+    return result
+
+
+def camera_info(t: int, frame: str, lens: Calibration) -> CameraCalibration:
+    """A calibration as ROS and Foxglove know it; the straight picture keeps the matrix of the original one."""
+    c = lens.matrix
+    result = CameraCalibration(
+        frame_id=frame, width=lens.width, height=lens.height, distortion_model=lens.model, D=lens.distortion,
+        K=c.ravel(), R=np.eye(3).ravel(), P=np.column_stack([c, np.zeros(3)]).ravel(),
+    )  # fmt: skip
+    result.timestamp.FromNanoseconds(t)
     return result
 
 

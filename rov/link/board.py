@@ -13,32 +13,25 @@ import termios
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import serial
 from pymavlink.dialects.v20 import common
 
+from rov.link.line import ARM_DISARM, BEAT_NS, RESULTS, Level, Line, Wire, volts_of
 from rov.link.mavlink import MS, QUIET_NS, Frame, Packer, Parser, SenderClock
-from rov.messages import Event, Mode, VehicleState
+from rov.messages import Event
 
 READ_MAX = 4096
 """Bytes parsed per poll: at 50 Hz twice what 921,600 baud carries."""
-REOPEN_NS = (200 * MS, 2000 * MS)
-"""First and longest wait before a port is opened again; doubled each time until the board is heard."""
-BEAT_NS = 1000 * MS
-"""Our own heartbeat."""
 REPEAT_NS = 100 * MS
 """Arming and disarming are asked for this often until the board's heartbeat shows it done."""
-BLOCKED_NS = 200 * MS
-"""A port that takes nothing for this long has its queue thrown away: those commands are history."""
 UNANSWERED_NS = 300 * MS
 """A live board that echoes nothing newer for this long is not hearing us, whatever the port pretends to send: a pty
 takes 20 kB, 7 s of commands, before it blocks."""
 NOISE_NS, NOISE_FRAMES = 1000 * MS, 5
 """A line on which more frames than this are damaged, lost or out of order in that time is said to be noisy: of 180."""
-SHORTEST = 12
-"""Bytes of a frame without content."""
 BATTERY_NS = 5000 * MS
 """An older voltage is unknown."""
 
@@ -52,16 +45,8 @@ WHISPER = 0.001
 """The command of the arming test: 0.4 µs of pulse width. No thruster turns (a T200's dead band is ±28 µs), and no
 output that counts whole microseconds even changes; but the echo, which is not rounded, shows that it is applied."""
 
-PRESSURE_PA = (1e4, 1.3e8)
-"""Water pressures that are believed: from a mountain lake to below the deepest sea."""
-GRAVITY = 9.80665
 GROUP = 8
 """Thrusters per SET_ACTUATOR_CONTROL_TARGET."""
-UNKNOWN_MV = 0xFFFF
-ARM_DISARM = common.MAV_CMD_COMPONENT_ARM_DISARM
-RESULTS = {value: entry.name for value, entry in common.enums["MAV_RESULT"].items()}
-
-Level = Literal["info", "warning", "alarm"]
 
 
 class Stage(str, Enum):
@@ -82,43 +67,6 @@ class Echo(NamedTuple):
     sent_t: int
     """Time stamp of the command it applies, as given to `send`, to the µs."""
     values: tuple[float, ...]
-
-
-@dataclass
-class Counters:
-    """What went wrong on the wire, and what went right, since the start."""
-
-    bytes_in: int = 0
-    bytes_out: int = 0
-    sent: int = 0
-    """Commands the port took."""
-    dropped: int = 0
-    """Commands it did not take, or that came without time advancing."""
-    bad_commands: int = 0
-    """Commands not finite or of the wrong length: sent as neutral."""
-    received: int = 0
-    """Messages accepted."""
-    skipped: int = 0
-    """Bytes that belonged to no frame."""
-    broken: int = 0
-    """Frames with a wrong checksum."""
-    lost: int = 0
-    """Frames that the sequence numbers miss."""
-    repeated: int = 0
-    """The same frame or measurement again."""
-    old: int = 0
-    """Frames or measurements overtaken by newer ones."""
-    foreign: int = 0
-    """Frames of others than the board, and echoes of commands that were not ours."""
-    implausible: int = 0
-    """Whole, and senseless: not finite, or out of any range."""
-    losses: int = 0
-    """Times the port was lost."""
-
-    @property
-    def spoiled(self) -> int:
-        """Frames that the line damaged, lost, repeated or delayed; garbage counts as the frames it has room for."""
-        return self.broken + self.lost + self.repeated + self.old + self.skipped // SHORTEST
 
 
 class Port:
@@ -188,12 +136,9 @@ class Port:
 
 
 @dataclass
-class Wire:
+class Connection(Wire):
     """What one connection has carried; forgotten when it ends."""
 
-    clock: SenderClock = field(default_factory=SenderClock)
-    sequence: int | None = None
-    heard_t: int | None = None
     battery_t: int = 0
     armed: bool | None = None
     """By the board's heartbeat; None while not known."""
@@ -208,12 +153,9 @@ class Wire:
     unanswered_t: int | None = None
     """Since when nothing newer was echoed, while there was something to echo."""
     asked_t: int = -REPEAT_NS
-    beat_t: int = -BEAT_NS
-    blocked_t: int | None = None
-    blocked_said: bool = False
 
 
-class ThrusterLink:
+class ThrusterLink(Line[Connection]):
     """A thruster board on a serial port. Each tick: `poll`, then `send`. `arm` starts the arming test, `disarm` ends
     everything at once; whoever wants to move waits for `live`, and disarms when it ends."""
 
@@ -229,30 +171,15 @@ class ThrusterLink:
         surface_pa: float = 101_325.0,
         density: float = 1025.0,
     ):
-        """`system` and `component` are ours, `board` the board's. `surface_pa`: air pressure at the surface in Pa;
-        `density` of the water in kg/m³. Both may be set while running."""
-        self.port = Port(port, baud)
+        """`system` and `component` are ours, `board` the board's. A board has no modes, whatever `mode` is."""
+        super().__init__(Port(port, baud), Parser(), Packer(system, component), Connection, surface_pa, density)
         self.motors = motors
         self.address = board
-        self.surface_pa = surface_pa
-        self.density = density
-        self.mode = Mode.MANUAL
-        """What the pilot does. A board has no modes; autopilots do."""
-        self.parser = Parser()
-        self.packer = Packer(system, component)
-        self.counters = Counters()
-        self.state: VehicleState | None = None
-        """What the board says; None until it is heard."""
         self.stage = Stage.IDLE
-        self.pending: list[Event] = []
         self.neutral = (0.0,) * motors
         self.stage_t = 0
-        self.reopen_t = 0
-        self.reopen_ns = REOPEN_NS[0]
-        self.absent_said = False
         self.noise_t = self.noise_count = 0
         self.noisy = False
-        self.wire = Wire()
 
     @property
     def live(self) -> bool:
@@ -310,18 +237,8 @@ class ThrusterLink:
 
     def poll(self, t: int) -> tuple[Event, ...]:
         """Take in what has arrived, (re)open the port, move the arming test on; returns what happened."""
-        if not self.port.is_open and t >= self.reopen_t:
-            self._open(t)
-        if self.port.is_open:
-            try:
-                data = self.port.read()
-            except OSError as error:
-                self._lose(t, str(error))
-            else:
-                self.counters.bytes_in += len(data)
-                for frame in self.parser.feed(data):
-                    self._hear(frame, t)
-                self.counters.skipped, self.counters.broken = self.parser.skipped, self.parser.broken
+        for frame in self._frames(t):
+            self._hear(frame, t)
         if self.state is not None and self.state.battery_v is not None and t - self.wire.battery_t > BATTERY_NS:
             self.state = msgspec.structs.replace(self.state, battery_v=None)
         self._judge(t)
@@ -383,44 +300,19 @@ class ThrusterLink:
             common.MAVLink_command_long_message(*self.address, ARM_DISARM, 0, float(armed), 0, 0, 0, 0, 0, 0)
         )
 
-    def _beat(self) -> bytes:
-        return self.packer.pack(
-            common.MAVLink_heartbeat_message(
-                common.MAV_TYPE_ONBOARD_CONTROLLER, common.MAV_AUTOPILOT_INVALID, 0, 0, common.MAV_STATE_ACTIVE, 3
-            )
-        )
-
     def _write(self, data: bytes, t: int, command: bool) -> bool:
         """Hand bytes to the port, all or none. `command`: is there one in them?"""
-        try:
-            taken = self.port.write(data)
-        except OSError as error:
-            self._lose(t, str(error))
-            return False
+        taken = self._handed(data, t)
+        if not self.port.is_open:
+            return False  # it is gone
         if command and self.wire.unanswered_t is None:
             self.wire.unanswered_t = t
         if not taken:
             self.counters.dropped += command
-            self._blocked(t)
-            return False
-        if self.wire.blocked_said:
-            self._event(t, "info", "link_blocked_over", f"{self.port.path} takes commands again")
-        self.wire.blocked_t, self.wire.blocked_said = None, False
-        self.counters.bytes_out += len(data)
-        if command:
+        elif command:
             self.counters.sent += 1
             self.wire.sent_us, self.wire.sent_t = self._stamp(t), t
-        return True
-
-    def _blocked(self, t: int) -> None:
-        """The port took nothing. After a while its queue is history: a board that comes back shall not act on it."""
-        if self.wire.blocked_t is None:
-            self.wire.blocked_t = t
-        elif t - self.wire.blocked_t > BLOCKED_NS:
-            if not self.wire.blocked_said:
-                self._event(t, "alarm", "link_blocked", f"{self.port.path} takes no more bytes: its queue is discarded")
-            self.wire.blocked_t, self.wire.blocked_said = t, True
-            self.port.discard()
+        return taken
 
     def _unanswered(self, t: int) -> int:
         """For how long, in ns, nothing newer was echoed while there was something to echo."""
@@ -433,28 +325,16 @@ class ThrusterLink:
         if frame.sender != self.address:
             self.counters.foreign += 1
             return
-        if self.wire.sequence is not None:
-            ahead = (frame.sequence - self.wire.sequence) % 256
-            if ahead == 0:
-                self.counters.repeated += 1
-                return
-            if self.wire.heard_t is not None and t - self.wire.heard_t <= QUIET_NS:
-                if ahead > 127:
-                    self.counters.old += 1
-                    return
-                self.counters.lost += ahead - 1
-        self.wire.sequence = frame.sequence
-        self.wire.heard_t = t
-        self.counters.received += 1
-        self.reopen_ns = REOPEN_NS[0]
-        self.state = msgspec.structs.replace(self.state, t=t) if self.state else VehicleState(t=t)
+        if not self._newer(frame.sequence, t):
+            return
         match message := frame.message:
             case common.MAVLink_heartbeat_message():
                 self._heartbeat(message, t)
             case common.MAVLink_actuator_control_target_message():
                 self._echoed(message, t)
             case common.MAVLink_battery_status_message() if message.id == 0:
-                self._battery(message, t)
+                self._update(battery_v=volts_of(message))
+                self.wire.battery_t = t
             case common.MAVLink_command_ack_message() if message.command == ARM_DISARM:
                 self.wire.answer = RESULTS.get(message.result, str(message.result))
             case (
@@ -496,47 +376,16 @@ class ThrusterLink:
             elif self.wire.unanswered_t is not None:
                 self.wire.unanswered_t = max(self.wire.unanswered_t, stamp * 1000)
 
-    def _battery(self, message: Any, t: int) -> None:
-        """The pack's voltage. Whether cell by cell or as a whole in the first (and second) place, it is their sum."""
-        known = [mv for mv in message.voltages if mv != UNKNOWN_MV] + list(message.voltages_ext)
-        self._update(battery_v=sum(known) / 1000 if any(known) else None)
-        self.wire.battery_t = t
+    def _restarted(self, t: int) -> None:
+        self.wire.clock = SenderClock()
+        self.wire.armed = None
+        self._event(t, "alarm", "board_restarted", "the board has restarted: neutral until armed again")
+        self._idle(t)
 
-    def _measurement(self, message: Any, t: int) -> None:
-        """Attitude, depth, hull or leak, if it is newer than what is known and makes sense."""
-        kind, stamp = message.get_type(), message.time_boot_ms
-        if self.wire.clock.restarted(kind, stamp, t):
-            self.wire.clock = SenderClock()
-            self.wire.armed = None
-            self._event(t, "alarm", "board_restarted", "the board has restarted: neutral until armed again")
-            self._enter(Stage.IDLE, t)
-        measured_t = self.wire.clock.measured(kind, stamp, t)
-        if measured_t is None:
-            self.counters.old += 1
-            return
-        match message:
-            case common.MAVLink_attitude_message():
-                angles = (message.roll, message.pitch, message.yaw)
-                rates = (message.rollspeed, message.pitchspeed, message.yawspeed)
-                if all(map(math.isfinite, (*angles, *rates))):
-                    roll, pitch, yaw = angles
-                    return self._update(attitude_t=measured_t, roll=roll, pitch=pitch, yaw=yaw, rates=rates)
-            case common.MAVLink_scaled_pressure2_message():
-                pressure = message.press_abs * 100  # hPa
-                if PRESSURE_PA[0] < pressure < PRESSURE_PA[1]:
-                    depth = (pressure - self.surface_pa) / (self.density * GRAVITY)
-                    return self._update(depth_t=measured_t, depth=depth)
-            case common.MAVLink_scaled_pressure_message():
-                if math.isfinite(message.press_abs) and message.press_abs >= 0:
-                    celsius = message.temperature / 100
-                    return self._update(hull_pressure_kpa=message.press_abs / 10, hull_temperature_c=celsius)
-            case common.MAVLink_named_value_int_message():
-                return self._update(leak=message.value != 0)
-        self.counters.implausible += 1
-
-    def _update(self, **news: Any) -> None:
-        assert self.state is not None
-        self.state = msgspec.structs.replace(self.state, **news)
+    def _news(self, message: Any, measured_t: int, t: int) -> dict[str, Any] | None:
+        if isinstance(message, common.MAVLink_named_value_int_message):
+            return {"leak": message.value != 0}
+        return super()._news(message, measured_t, t)
 
     # ---- the arming test ---------------------------------------------------------------------------------------
 
@@ -601,33 +450,8 @@ class ThrusterLink:
         if stage is Stage.ROUSING:
             self.wire.answer = ""
 
-    # ---- the port ----------------------------------------------------------------------------------------------
-
-    def _open(self, t: int) -> None:
-        reason = self.port.open()
-        self.reopen_t = t + self.reopen_ns
-        self.reopen_ns = min(2 * self.reopen_ns, REOPEN_NS[1])
-        if not reason:
-            self._forget()
-            self.absent_said = False
-            self._event(t, "info", "link_open", f"{self.port.path} is open")
-        elif not self.absent_said:
-            self.absent_said = True
-            self._event(t, "warning", "link_absent", f"{reason}; trying again")
-
-    def _lose(self, t: int, reason: str) -> None:
-        """The device is gone. Whatever comes back is a board that is not known."""
-        self.port.close()
-        self.counters.losses += 1
-        self.reopen_t = t + self.reopen_ns
+    def _idle(self, t: int) -> None:
         self._enter(Stage.IDLE, t)
-        self._forget()
-        self._event(t, "alarm", "link_lost", f"{self.port.path}: {reason}: neutral until armed again")
 
-    def _forget(self) -> None:
-        """Nothing is known of the board that this port leads to."""
-        self.parser.reset()
-        self.wire = Wire()
-
-    def _event(self, t: int, level: Level, code: str, text: str) -> None:
-        self.pending.append(Event(t=t, level=level, source="link", code=code, text=text))
+    def _opened(self, t: int) -> None:
+        self._meet(t, f"{self.port.path} is open")

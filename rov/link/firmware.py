@@ -5,6 +5,8 @@ From its sources: Parameters.cpp, joystick.cpp, defines.h, GCS_MAVLink_Sub.cpp.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from rov.messages import Mode
 
 STABILIZE, ALT_HOLD, SURFACE, POSHOLD, MANUAL = 0, 2, 9, 16, 19
@@ -47,6 +49,33 @@ def rc_of(x: float, y: float, z: float, r: float, gain: float, throttle_gain: fl
     pulses = (1500 - 500 * k + k * z, 1500 + 0.4 * gain * r, 1500 + 0.4 * gain * x, 1500 + 0.4 * gain * y)
     throttle, yaw, forward, lateral = (min(max(us, 1100.0), 1900.0) for us in pulses)
     return throttle, yaw, forward, lateral
+
+
+def sticks_of(values: Sequence[float], gain: float, throttle_gain: float) -> tuple[int, int, int, int]:
+    """The inverse: x, y, z, r of which these fractions of full scale (400 µs) come out: surge, sway, heave, yaw."""
+    surge, sway, heave, yaw = values
+    x, y, r = (round(min(max(1000 * value / gain, -1000), 1000)) for value in (surge, sway, yaw))
+    z = round(min(max(500 - 500 * heave / (gain * throttle_gain), 0), 1000))
+    return x, y, z, r
+
+
+def first_gain(known: Mapping[str, float]) -> float:
+    """The pilot's gain with which the autopilot begins, by its parameters (init_joystick)."""
+    low, high, first = known.get("JS_GAIN_MIN", 0.25), known.get("JS_GAIN_MAX", 1.0), known["JS_GAIN_DEFAULT"]
+    steps = int(known.get("JS_GAIN_STEPS", 4))
+    if steps > 1 and not low - 0.01 < first < high + 0.01:
+        first = low + (steps // 2 - 1) * (high - low) / (steps - 1)
+    return min(max(min(max(first, low), high), 0.1), 1.0)
+
+
+def unsafe_failsafe(known: Mapping[str, float]) -> str:
+    """Why a crash of ours would not make the vehicle neutral in time, or nothing."""
+    if known["FS_PILOT_INPUT"] != 2:
+        return f"FS_PILOT_INPUT is {known['FS_PILOT_INPUT']:g}; it must be 2 (disarm), or a crash leaves thrust on"
+    if not 0 < known["FS_PILOT_TIMEOUT"] <= TIMEOUT_MAX_S + 1e-6:
+        text = f"FS_PILOT_TIMEOUT is {known['FS_PILOT_TIMEOUT']:g} s; it must be 0.5 s or less"
+        return f"{text}, or a crash leaves the last thrust on for so long"
+    return ""
 
 
 def unsafe(name: str, value: float, frame: str) -> str:

@@ -28,6 +28,8 @@ class Way(Protocol):
     """What a link needs of its port. All methods but `open` may raise OSError when the other end is gone."""
 
     path: str
+    unsent: bytes
+    """The rest of what the kernel took only in part."""
 
     @property
     def is_open(self) -> bool: ...

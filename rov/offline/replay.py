@@ -32,7 +32,7 @@ from rov.vision.detector import Batch, Detector
 from rov.vision.footage import Shot
 from rov.vision.overlay import OverlayWriter, draw
 from rov.vision.perception import Perception, Seen
-from rov.vision.sight import Sight
+from rov.vision.sight import Sight, open_lens
 
 SWITCH_S = 2e-4
 """How long a thread may hold the interpreter while another waits, in s: the network's thread needs it for microseconds
@@ -151,6 +151,7 @@ class Output:
             "weights_sha256": result.weights_sha256,
         }
         self.dive = DiveWriter(out / "dive.mcap", meta, overwrite=True)
+        self.lens = open_lens(result.config.camera)
         self.film_path, self.fps = (out / "overlay.mp4" if overlay else None), source.fps
         self.film: OverlayWriter | None = None
         self.behind = Behind(depth=16)
@@ -188,6 +189,8 @@ class Output:
             if jpeg is None:
                 jpeg = cv2.imencode(".jpg", shot.image, [cv2.IMWRITE_JPEG_QUALITY, self.quality])[1].tobytes()
             self.dive.write("frame", frame)
+            if not self.result.processed and self.lens is not None:
+                self.dive.calibration(shot.t, self.lens.calibration)
             self.dive.picture(shot.t, jpeg, shot.frame_id)
             self.dive.annotations(seen.tracks)
             self._say(list(seen))

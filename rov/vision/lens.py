@@ -105,10 +105,14 @@ class Lens:
         fx, cx = float(self.matrix[0, 0]), float(self.matrix[0, 2])
         return math.degrees(math.atan((self.calibration.width - cx) / fx) + math.atan(cx / fx))
 
+    def fits(self, width: int, height: int) -> bool:
+        """Is the calibration of pictures of this size?"""
+        return (width, height) == (self.calibration.width, self.calibration.height)
+
     def check(self, width: int, height: int) -> None:
         """Raises CalibrationError unless the calibration is of pictures of this size."""
         c = self.calibration
-        if (width, height) != (c.width, c.height):
+        if not self.fits(width, height):
             raise CalibrationError(
                 f"the calibration {c.name} is of pictures of {c.width}×{c.height}, the camera gives {width}×{height}:"
                 " calibrate at the size you dive with, or set camera.width and camera.height to the calibration's"

@@ -74,16 +74,14 @@ class Daemon:
     """`rov run` and what is around it."""
 
     def __init__(self, folder: Path, *, start: bool = True, size: int = 96, **sections: dict[str, Any]):
-        """`size`: of the network's input, in pixels. A small one sees little, and leaves a busy machine to the rest."""
+        """`size`: of the network's input, in pixels. A small one sees little, and leaves a busy machine to the rest.
+        A `link` section that names its kind is to something else than the simulated board."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.dives = folder / "dives"
         self.applied = folder / "board.jsonl"
         port = folder / "board"
-        command = [sys.executable, "-m", "sim.board", "--link", port, "--record", self.applied, "--depth", "5"]
-        self.board = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=checkout())
-        assert self.board.stdout is not None
-        self.board.stdout.readline()
+        self.board = None if "kind" in sections.get("link", {}) else self._board(port)
         if "camera" not in sections:
             sections["camera"] = {"source": f"loop:{make_video(folder / 'clip.avi')}"}
         self.weights = folder / "detector.safetensors"
@@ -119,6 +117,13 @@ class Daemon:
         with self.log.open("ab") as log:
             command = [*prefix, sys.executable, "-m", "rov", "run", str(self.path)]
             self.process = subprocess.Popen(command, stderr=log, cwd=self.folder, env=environment() | (env or {}))
+
+    def _board(self, port: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "sim.board", "--link", port, "--record", self.applied, "--depth", "5"]
+        board = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=checkout())
+        assert board.stdout is not None
+        board.stdout.readline()
+        return board
 
     def _listen(self) -> None:
         while not self.listening.is_set():
@@ -159,7 +164,7 @@ class Daemon:
 
     def do(self, line: str) -> int:
         """Something happens to the board; returns when."""
-        assert self.board.stdin is not None
+        assert self.board is not None and self.board.stdin is not None
         t = time.monotonic_ns()
         self.board.stdin.write(line.encode() + b"\n")
         self.board.stdin.flush()
@@ -234,11 +239,12 @@ class Daemon:
                 self.process.wait()
             self.listening.set()
             self.listener.join()
-            self.board.terminate()
-            self.board.wait()
-            for pipe in (self.board.stdin, self.board.stdout):
-                assert pipe is not None
-                pipe.close()
+            if self.board is not None:
+                self.board.terminate()
+                self.board.wait()
+                for pipe in (self.board.stdin, self.board.stdout):
+                    assert pipe is not None
+                    pipe.close()
 
     def operator(self) -> Operator:
         """The one who commands; made at the first call."""

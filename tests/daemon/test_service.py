@@ -24,7 +24,9 @@ from rov.assets import checkout
 from rov.dives import keeper
 from rov.dives.dive import Dive, Picture
 from rov.dives.recovery import info
+from rov.errors import UserError
 from rov.messages import Detections, Event, Heard, Mode, PilotStatus, ThrusterCommand
+from rov.supervisor import home
 from tests.daemon.harness import GRACE, MS, Daemon, children, environment, make_video, wait_for
 from tests.test_camera import send_rtp
 
@@ -325,6 +327,12 @@ def test_only_names_and_marks_know_the_wall_clock() -> None:
             if (node.value.id, node.attr) in wall or node.attr in ("utcnow", "today"):
                 readers.add(path.relative_to(checkout()).as_posix())
     assert readers <= {"rov/dives/keeper.py", "rov/dives/recovery.py", "rov/bus/keys.py", "rov/predive.py"}
+
+
+def test_no_place_for_frames_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"nowhere: frames travel through it, and No such file or directory"), home():
+        pass
 
 
 def test_a_name_that_is_there_already_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
