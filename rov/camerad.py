@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from rov.bus import Pub
+from rov.machine.placement import pin
 from rov.messages import Frame, Health
-from rov.placement import pin
 from rov.process import Meter, enter, start
 from rov.ring import RingWriter
 from rov.vision.camera import Camera, Settings, parse_source

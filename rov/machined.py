@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 
-from rov import jetson
 from rov.bus import Pub
+from rov.machine import jetson
 from rov.messages import Event, Health, Machine
 from rov.process import enter, start
 

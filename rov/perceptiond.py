@@ -16,8 +16,8 @@ import torch
 from rov.assets import find
 from rov.bus import Pub, Sub
 from rov.errors import UserError
+from rov.machine.placement import pin
 from rov.messages import Event, Frame, Health, Heard, Tuning, VehicleState
-from rov.placement import pin
 from rov.process import Meter, enter, start
 from rov.ring import RingReader
 from rov.tuning import Schedule

@@ -23,7 +23,7 @@ from rov.assets import checkout
 from rov.bus import CommandClient, listen
 from rov.config import Config
 from rov.messages import Observation, PilotStatus
-from rov.operator import ANSWER_MS
+from rov.operator.commands import ANSWER_MS
 from sim.board import Board, Line, Pty, serve
 from sim.camerad import Pose
 from sim.course import Course

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rov import jetson, placement, predive
 from rov.assets import checkout
 from rov.config import Compute, Config, override
-from rov.doctor import examine
 from rov.errors import UserError
+from rov.machine import jetson, placement, predive
+from rov.machine.doctor import examine
 from rov.machined import reading
 from rov.messages import Frame, Health, Machine, Message, Mode, PilotStatus, VehicleState
 from rov.motion.pilot import CONDITIONS

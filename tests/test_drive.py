@@ -32,8 +32,8 @@ from rov.messages import (
     TakeOver,
     VehicleState,
 )
-from rov.rates import Rates
-from rov.sticks import EVENT, HELD_NS, REOPEN_NS, Gamepad, Keyboard
+from rov.operator.rates import Rates
+from rov.operator.sticks import EVENT, HELD_NS, REOPEN_NS, Gamepad, Keyboard
 
 pytestmark = pytest.mark.clock
 

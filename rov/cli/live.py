@@ -38,8 +38,8 @@ def listen(
     config: ConfigFile = None,
 ) -> None:
     """Print what the daemon says, with the age of each message; `-` where its clock is not this machine's."""
-    from rov.listening import follow
-    from rov.operator import place
+    from rov.operator.commands import place
+    from rov.operator.listening import follow
 
     follow(place(configuration(config).bus, address, keys), topics or [], rates=rates)
 
@@ -61,7 +61,7 @@ def ctl(
     It sends no heartbeat: after `operator.lost_s` without another command, `operator.on_lost` happens. `rov drive`
     stays.
     """
-    from rov.operator import DONE, order, parse, place, session
+    from rov.operator.commands import DONE, order, parse, place, session
 
     command = parse(verb, what, size, session("ctl"))
     order(place(configuration(config).bus, address, keys), command, displace=take_over)
@@ -77,8 +77,8 @@ def drive(
     config: ConfigFile = None,
 ) -> None:
     """Drive by keyboard or gamepad, with a page that shows how the vehicle is. Space stops; leaving stops, too."""
-    from rov.drive import drive as steer
-    from rov.operator import place
+    from rov.operator.commands import place
+    from rov.operator.drive import drive as steer
 
     raise typer.Exit(steer(place(configuration(config).bus, address, keys), displace=take_over, gamepad=gamepad))
 

@@ -156,8 +156,8 @@ def doctor(
     ] = False,
 ) -> None:
     """Say what this machine has and lacks, and what to do. Exit 1 when replay could not run."""
-    from rov.doctor import examine
-    from rov.predive import check
+    from rov.machine.doctor import examine
+    from rov.machine.predive import check
 
     settings = configuration(config, setting)
     own = config or (Path("rover.toml") if Path("rover.toml").is_file() else None)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from rov.machine.predive import check
 from rov.messages import Frame, PilotStatus
-from rov.predive import check
 from tests.daemon.harness import Daemon, environment, wait_for
 
 pytestmark = pytest.mark.clock

@@ -326,7 +326,7 @@ def test_only_names_and_marks_know_the_wall_clock() -> None:
             wall = {("time", "time"), ("time", "time_ns"), ("time", "localtime"), ("datetime", "now")}
             if (node.value.id, node.attr) in wall or node.attr in ("utcnow", "today"):
                 readers.add(path.relative_to(checkout()).as_posix())
-    assert readers <= {"rov/dives/keeper.py", "rov/dives/recovery.py", "rov/bus/keys.py", "rov/predive.py"}
+    assert readers <= {"rov/dives/keeper.py", "rov/dives/recovery.py", "rov/bus/keys.py", "rov/machine/predive.py"}
 
 
 def test_no_place_for_frames_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

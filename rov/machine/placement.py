@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from rov import jetson
 from rov.config import Compute
 from rov.errors import UserError
+from rov.machine import jetson
 
 
 def gpu_node(root: Path = jetson.ROOT) -> int | None:

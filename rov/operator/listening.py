@@ -13,8 +13,8 @@ from rich.table import Table
 from rov.bus import Reader, is_local, listen
 from rov.errors import UserError
 from rov.messages import TOPICS
-from rov.operator import Place
-from rov.rates import Rates
+from rov.operator.commands import Place
+from rov.operator.rates import Rates
 
 TABLE_S = 0.25
 LINES_S = 1.0

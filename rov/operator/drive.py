@@ -41,9 +41,9 @@ from rov.messages import (
     TakeOver,
     VehicleState,
 )
-from rov.operator import ANSWER_MS, Place, session
-from rov.rates import Rates
-from rov.sticks import AXES, STILL, Gamepad, Hand, Keyboard
+from rov.operator.commands import ANSWER_MS, Place, session
+from rov.operator.rates import Rates
+from rov.operator.sticks import AXES, STILL, Gamepad, Hand, Keyboard
 
 PERIOD_S = 0.05
 """Sticks at 20 Hz: at 10 Hz two lost ones in a row would be stale."""

@@ -12,8 +12,8 @@ from typing import Any
 from rov.assets import find
 from rov.bus import listen
 from rov.config import Config
-from rov.doctor import Finding
 from rov.errors import UserError
+from rov.machine.doctor import Finding
 from rov.messages import Frame, Health, Machine, Message, PilotStatus, VehicleState
 from rov.motion.thrusters import load as load_curve
 from rov.vision.sight import Sight

@@ -10,10 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from rov import jetson
 from rov.assets import find
 from rov.config import Config
 from rov.errors import UserError
+from rov.machine import jetson
 
 JETPACK6 = 36
 """Its L4T release."""
