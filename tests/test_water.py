@@ -79,21 +79,21 @@ def test_a_cone_is_as_thick_as_it_says_at_both_ends() -> None:
 def test_light_from_a_target_fades_by_the_beam_coefficient(distance: float) -> None:
     renderer, _ = shoot(water=clear(0.0, 0.4))
     path = torch.full((1, 161 * 121), distance)
-    white = torch.ones(1, 3, 161 * 121)
-    flat = torch.zeros(1, 3, 161 * 121)
-    arrived = renderer._water(renderer.air, white, path, flat, torch.tensor([10.0]))
+    white = torch.ones(3, 1, 161 * 121)
+    flat = torch.zeros(3, 1, 161 * 121)
+    arrived = renderer._water(renderer.air, white, path, flat, torch.tensor([[10.0]]))
     assert arrived.flatten() == pytest.approx(math.exp(-0.4 * distance), rel=1e-4)
 
 
 def test_endless_water_has_the_colour_of_the_veil() -> None:
     water = replace(clear(0.0, 0.5), veil=np.array((0.1, 0.3, 0.2)))
     renderer, _ = shoot(water=water)
-    black, level = torch.zeros(1, 3, 161 * 121), torch.zeros(1, 3, 161 * 121)
+    black, level = torch.zeros(3, 1, 161 * 121), torch.zeros(3, 1, 161 * 121)
     for distance, share in ((1.0, 1 - math.exp(-0.5)), (1000.0, 1.0)):
-        got = renderer._water(renderer.air, black, torch.full((1, 161 * 121), distance), level, torch.tensor([10.0]))
-        for colour, expected in zip(got[0], (0.1, 0.3, 0.2), strict=True):
+        got = renderer._water(renderer.air, black, torch.full((1, 161 * 121), distance), level, torch.tensor([[10.0]]))
+        for colour, expected in zip(got, (0.1, 0.3, 0.2), strict=True):
             # along no direction (level is zero) the veil's unevenness is one number for all
-            uneven = float(got[0, 1].mean()) / (0.3 * share)
+            uneven = float(got[1].mean()) / (0.3 * share)
             assert float(colour.mean()) == pytest.approx(expected * share * uneven, rel=1e-4)
             assert uneven == pytest.approx(1.0, abs=0.17)
 
@@ -111,6 +111,17 @@ def test_what_stands_before_lowers_the_visible_share() -> None:
     covered = Thing("", (plank((0.01, 2.0, 2.0), (0, 1.7, 0), RED),), (2.0, 0.0, 10.0))
     renderer, shots = shoot(sphere((4.0, 0.0, 10.0), 0.5), covered)
     assert labels(renderer, shots)[0] == []
+
+
+def test_what_reaches_behind_the_camera_is_seen_where_it_is_ahead() -> None:
+    # A plank 10 m long from 5 m behind to 5 m ahead, 0.4 m to starboard, 0.2 m thick and high: its inner face, at
+    # 0.3 m, comes in from the right edge and ends at 0.3 / 5 · 100 = 6 px from the middle.
+    beside = Thing("", (plank((5.0, 0.1, 0.1), (0, 0, 0), RED),), (0.0, 0.4, 10.0))
+    _, shots = shoot(beside)
+    row = shots.segmentation[0, 60] > 0
+    assert row[87:].all() and not row[:86].any()
+    # at the right edge, 80 px off, it is 0.1 / 0.3 · 80 = 26.7 px high to each side
+    assert int((shots.segmentation[0, :, 160] > 0).sum()) == 53
 
 
 def test_what_is_lost_in_the_veil_is_not_labelled() -> None:

@@ -45,7 +45,7 @@ def labels(renderer: Renderer, shots: Shots, rules: Rules | None = None) -> list
     for row, (image, segment) in enumerate(zip(images, segments, strict=True)):
         scene = 0 if len(renderer.scenes) == 1 else row
         kinds = renderer.things.label[scene].cpu().numpy()
-        lets_through = float(renderer.air.blurred[scene].min())
+        lets_through = float(renderer.air.blurred[:, scene].min())
         here = []
         for one in np.unique(segment[segment > 0]):
             thing = int(one) - 1
