@@ -35,6 +35,8 @@ class Screen(NamedTuple):
     right: float
     bottom: float
     """Largest extents of the picture in the pinhole's plane."""
+    reach: float
+    """Of the lens, on that plane."""
     signs: Tensor
     """(8, 3) of a box's corners."""
     edges: tuple[Tensor, Tensor]
@@ -57,7 +59,7 @@ def screen(lens: Lens, plane: Tensor, device: torch.device) -> Screen:
     low, high = plane.amin(1).tolist(), plane.amax(1).tolist()
     signs = torch.tensor([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)], device=device)
     begin, end = (torch.tensor([edge[i] for edge in EDGES], device=device) for i in (0, 1))
-    return Screen(lens, low[0], low[1], high[0], high[1], signs, (begin, end))
+    return Screen(lens, low[0], low[1], high[0], high[1], lens.reach, signs, (begin, end))
 
 
 def screen_boxes(screen: Screen, corners: Tensor) -> Tensor:
@@ -80,17 +82,32 @@ def screen_boxes(screen: Screen, corners: Tensor) -> Tensor:
     um, vm = torch.minimum(u0.clamp(min=0), u1), torch.minimum(v0.clamp(min=0), v1)
     us = torch.stack((u0, um, u1, u0, um, u1, u0, um, u1), -1)
     vs = torch.stack((v0, v0, v0, vm, vm, vm, v1, v1, v1), -1)
-    k1, k2, p1, p2, k3 = lens.distortion
-    r2 = us * us + vs * vs
-    radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-    px = lens.fx * (us * radial + 2 * p1 * us * vs + p2 * (r2 + 2 * us * us)) + lens.cx
-    py = lens.fy * (vs * radial + p1 * (r2 + 2 * vs * vs) + 2 * p2 * us * vs) + lens.cy
+    px, py = _distorted(screen, us, vs)
     x0 = (px.amin(-1).floor() - MARGIN).clamp(0, lens.width)
     y0 = (py.amin(-1).floor() - MARGIN).clamp(0, lens.height)
     x1 = (px.amax(-1).ceil() + MARGIN + 1).clamp(0, lens.width)
     y1 = (py.amax(-1).ceil() + MARGIN + 1).clamp(0, lens.height)
     seen = (u1 > u0) & (v1 > v0)
     return torch.stack((x0, y0, torch.where(seen, x1, x0), y1), -1).long()
+
+
+def _distorted(screen: Screen, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels of points on the pinhole's plane; beyond the lens' reach further out than any pixel."""
+    lens = screen.lens
+    r2 = u * u + v * v
+    if lens.model == "equidistant":
+        k1, k2, k3, k4 = lens.distortion
+        r = r2.sqrt().clamp(min=1e-9)
+        angle = r.atan()
+        a2 = angle * angle
+        scale = angle / r * (1 + a2 * (k1 + a2 * (k2 + a2 * (k3 + a2 * k4))))
+        return lens.fx * u * scale + lens.cx, lens.fy * v * scale + lens.cy
+    k1, k2, p1, p2, k3 = lens.distortion
+    within = r2.clamp(max=screen.reach**2)
+    radial = 1 + within * (k1 + within * (k2 + within * k3))
+    px = lens.fx * (u * radial + 2 * p1 * u * v + p2 * (r2 + 2 * u * u)) + lens.cx
+    py = lens.fy * (v * radial + p1 * (r2 + 2 * v * v) + 2 * p2 * u * v) + lens.cy
+    return px, py
 
 
 def pairs(boxes: tuple[Tensor, Tensor], width: int, height: int) -> list[tuple[Tensor, Tensor]]:
