@@ -192,11 +192,13 @@ def _card(out: Path, recipe: dict[str, Any], coco: dict[str, Any]) -> str:
             "classes": {name: count[name] for name in LABELS},
             "labels": {
                 "rule": "Boxes surround what is visible of a thing. A thing is left out when less of it is visible,"
-                " or it is smaller, fainter or less lit than this.",
+                " or it is smaller, fainter or less lit than this. Contrast: levels of 255 in the finished picture,"
+                " against what is around it; its root of pixels times that, over the noise, is at least rose_min.",
                 "visible_min": rules.visible,
                 "longer_side_min_px": rules.long,
                 "shorter_side_min_px": rules.short,
                 "contrast_min_levels": rules.clear,
+                "rose_min": rules.rose,
                 "light_min": rules.light,
             },
         }

@@ -14,7 +14,7 @@ from rov.vision.lens import Calibration, save
 from rov.vision.lens import Lens as Straight
 from rov.vision.lens import load as calibration
 from sim.dataset import dataset
-from sim.scene.labels import labels
+from sim.scene.labels import labels, stands_out
 from sim.scene.lens import Lens
 from sim.scene.render import Renderer
 from sim.scene.scene import Ground, Light, Scene, Sensor
@@ -207,6 +207,41 @@ def test_a_measured_lens_of_another_shape_is_refused(measured: Path) -> None:
     assert place.lens(320, 240).fx == 150.0
     with pytest.raises(WorldError, match="use --size 640x480"):
         place.lens(320, 200)
+
+
+def buoy(distance: float, light: Light) -> tuple[int, int]:
+    """Of a white ball that is 20 px wide at any distance: labels, and contrast in the middle in levels."""
+    white = Thing("buoy_red", (ball((0.1 * distance,) * 3, paint=Paint((0.9, 0.9, 0.9), rough=0.0)),),
+                  (distance, 0.0, 10.0), size=0.0)  # fmt: skip
+    scene = Scene((white,), DEEP, light, clear(0.2, 0.15), replace(PLAIN, noise=1.5))
+    renderer = Renderer([scene], LENS)
+    shots = renderer.render(torch.tensor([[0.0, 0.0, 10.0]]), AHEAD, 0.0, alone=True)
+    image = shots.image[0].numpy().astype(int)
+    return len(labels(renderer, shots)[0]), int(np.abs(image[58:63, 78:83].mean((0, 1)) - image[60, 50]).max())
+
+
+def test_a_box_needs_contrast_in_the_picture() -> None:
+    # The water is 0.2 of a white target's light. Facing us, the ball sends about 0.9 · 0.6 · 0.5 = 0.27 or more; of the
+    # difference exp(−0.15 · 1) = 0.86 arrives from 1 m, exp(−0.15 · 30) = 0.011 from 30 m: less than a level.
+    found, contrast = buoy(1.0, Light(sun=0.5))
+    assert found == 1 and contrast > 20
+    found, contrast = buoy(30.0, Light(sun=0.5))
+    assert found == 0 and contrast < 8
+    # At night nothing arrives, and the noise makes no box; a lamp shows it at 1 m and not at 30 m.
+    night = Light(day=0.0)
+    assert buoy(1.0, night)[0] == buoy(30.0, night)[0] == 0
+    lamp = Light(day=0.0, lamps=1.0)
+    assert buoy(1.0, lamp)[0] == 1 and buoy(30.0, lamp)[0] == 0
+
+
+def test_contrast_and_noise_by_hand() -> None:
+    random = np.random.default_rng(1)
+    image = np.full((60, 60, 3), 100.0) + random.normal(0, 6.0, (60, 60, 3)) + np.arange(60)[:, None] * 0.5
+    mask = np.zeros((60, 60), bool)
+    mask[20:40, 20:40] = True
+    image[mask] += (0.0, 12.0, 0.0)
+    contrast, noise = stands_out(image.round(), mask, (20, 20, 40, 40))
+    assert contrast == pytest.approx(12.0, abs=1.5) and noise == pytest.approx(6.0, rel=0.15)
 
 
 def test_distortion_there_and_back() -> None:
