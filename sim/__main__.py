@@ -11,6 +11,10 @@ from rov.cli.common import ConfigFile, Settings, enter
 from rov.errors import UserError
 from sim import pictures
 
+Calibrated = Annotated[
+    Path | None, typer.Option("--camera", help="ROS camera_info file as `rov calibrate camera` writes it: the lens.")
+]
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -124,6 +128,7 @@ def dive(
     seed: Annotated[int, typer.Option(help="The same seed, the same dive.")] = 0,
     seconds: Annotated[float, typer.Option(min=1, help="At most; a course may be over before.")] = 60.0,
     size: Annotated[str, typer.Option(help="Of the pictures, WIDTHxHEIGHT.")] = "320x240",
+    camera: Calibrated = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="See by the simulator's own labels, not by the network.")
     ] = False,
@@ -135,10 +140,10 @@ def dive(
     from rov.cli.common import configuration, curve, detector, progress
     from rov.offline.report import write
     from sim.dive import dive as run
-    from sim.world import load, realise
+    from sim.world import load, realise, through
 
     settings = configuration(config, setting)
-    place = realise(load(world), seed)
+    place = realise(through(load(world), camera), seed)
     with progress() as bar:
         task = bar.add_task(world, total=round(seconds * settings.perception.rate_hz))
         result = run(
@@ -168,6 +173,7 @@ def run(
     world: Annotated[str, typer.Argument(help="A world of sim/worlds, or a file.")],
     seed: Annotated[int, typer.Option(help="The same seed, the same world.")] = 0,
     size: Annotated[str, typer.Option(help="Of the pictures, WIDTHxHEIGHT.")] = "320x240",
+    camera: Calibrated = None,
     daemon: Annotated[bool, typer.Option("--daemon", help="Start `rov run` as well.")] = False,
     sail: Annotated[bool, typer.Option("--sail", help="Command it through the world's course, then stop.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the dives that --daemon records.")] = Path("dives"),
@@ -179,7 +185,7 @@ def run(
     from sim.live import run as live
 
     folder, settings = out if daemon or sail else None, configuration(config, setting)
-    raise typer.Exit(live(world, seed, settings, _size(size), folder=folder, sail=sail, tell=print))
+    raise typer.Exit(live(world, seed, settings, _size(size), camera, folder=folder, sail=sail, tell=print))
 
 
 def _size(text: str) -> tuple[int, int]:

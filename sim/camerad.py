@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -19,7 +20,7 @@ from rov.messages import Event, Frame, Health
 from rov.process import Meter, enter, start
 from rov.ring import RingWriter
 from sim.scene.render import Renderer
-from sim.world import load, realise
+from sim.world import load, realise, through
 
 
 class Pose(msgspec.Struct, frozen=True):
@@ -34,11 +35,11 @@ class Pose(msgspec.Struct, frozen=True):
 
 
 def main() -> int:
-    endpoint, world, seed, width, height = sys.argv[1:6]
-    del sys.argv[1:6]  # camerad's own arguments follow
+    endpoint, world, seed, width, height, lens = sys.argv[1:7]
+    del sys.argv[1:7]  # camerad's own arguments follow
     process = start(expendable=200)
     torch.set_num_threads(1)
-    place = realise(load(world), int(seed))
+    place = realise(through(load(world), Path(lens) if lens else None), int(seed))
     camera = Renderer([place.scene], place.lens(int(width), int(height)))
     pub, meter = Pub("camerad", process.root), Meter(time.monotonic_ns())
     ring = RingWriter(process.ring, int(width), int(height))

@@ -27,7 +27,7 @@ from sim.scene.labels import Label, Rules, labels
 from sim.scene.render import Renderer
 from sim.scene.things import LABELS
 from sim.views import view
-from sim.world import World, load, realise
+from sim.world import World, load, realise, through
 
 
 class Task(NamedTuple):
@@ -91,13 +91,21 @@ def _quiet() -> None:
 
 
 def dataset(
-    worlds: list[str], images: int, seed: int, out: Path, size: tuple[int, int], workers: int, step: Callable[[], None]
+    worlds: list[str],
+    images: int,
+    seed: int,
+    out: Path,
+    size: tuple[int, int],
+    workers: int,
+    step: Callable[[], None],
+    camera: Path | None = None,
 ) -> dict[str, Any]:
     """Make `images` pictures of each world in `out`; calls `step` for each. Returns the COCO dictionary."""
-    opened = [load(name) for name in worlds]
+    opened = [through(load(name), camera) for name in worlds]
+    realise(opened[0], seed).lens(*size)  # a lens of another shape is refused before the work
     recipe: dict[str, Any] = {
         "seed": seed, "size": list(size), "version": __version__,
-        "worlds": {w.name: hashlib.sha256(msgspec.json.encode(w)).hexdigest() for w in opened},
+        "worlds": {w.name: _hash(w) for w in opened},
     }  # fmt: skip
     if len(recipe["worlds"]) < len(opened):
         raise UserError("two worlds have the same name; name each once")
@@ -122,6 +130,13 @@ def dataset(
     (out / "annotations.json").write_text(json.dumps(coco))
     (out / "dataset.toml").write_text(_card(out, recipe, coco), encoding="utf-8")
     return coco
+
+
+def _hash(world: World) -> str:
+    """Of what a world says, and of its lens' file."""
+    lens = Path(world.camera.calibration).read_bytes() if world.camera.calibration else b""
+    said = msgspec.structs.replace(world, camera=msgspec.structs.replace(world.camera, calibration=""))
+    return hashlib.sha256(msgspec.json.encode(said) + lens).hexdigest()
 
 
 def _prepare(out: Path, recipe: dict[str, Any]) -> None:
@@ -177,11 +192,13 @@ def _card(out: Path, recipe: dict[str, Any], coco: dict[str, Any]) -> str:
             "classes": {name: count[name] for name in LABELS},
             "labels": {
                 "rule": "Boxes surround what is visible of a thing. A thing is left out when less of it is visible,"
-                " or it is smaller, fainter or less lit than this.",
+                " or it is smaller, fainter or less lit than this. Contrast: levels of 255 in the finished picture,"
+                " against what is around it; its root of pixels times that, over the noise, is at least rose_min.",
                 "visible_min": rules.visible,
                 "longer_side_min_px": rules.long,
                 "shorter_side_min_px": rules.short,
                 "contrast_min_levels": rules.clear,
+                "rose_min": rules.rose,
                 "light_min": rules.light,
             },
         }

@@ -28,7 +28,7 @@ from sim.board import Board, Line, Pty, serve
 from sim.camerad import Pose
 from sim.course import Course
 from sim.ship import Ship
-from sim.world import Place, load, realise
+from sim.world import Place, load, realise, through
 
 POSE_NS = 20_000_000
 """The pose is told at 50 Hz."""
@@ -43,6 +43,7 @@ def run(
     seed: int,
     config: Config,
     size: tuple[int, int],
+    camera: Path | None,
     *,
     folder: Path | None,
     sail: bool,
@@ -53,7 +54,8 @@ def run(
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="sim-") as home, contextlib.ExitStack() as stack:
         endpoint, port = f"ipc://{home}/pose", Path(home) / "board"
-        place = realise(load(world), seed)
+        place = realise(through(load(world), camera), seed)
+        place.lens(*size)  # refused here, not in the camera's process
         ship = Ship(place)
         board, pty = Board(config.vehicle.frame, noise=False, vessel=ship), Pty(port)
         stack.callback(pty.unplug)
@@ -63,6 +65,7 @@ def run(
         poses.bind(endpoint)
         stack.callback(poses.close, 0)
         words = [sys.executable, "-m", "sim.camerad", endpoint, world, str(seed), *map(str, size)]
+        words.append("" if camera is None else str(camera.absolute()))
         needed = {"camera": {"source": f"process:{shlex.join(words)}"}, "link": {"port": str(port)}}
         daemon, operator = None, None
         if folder is None:

@@ -25,6 +25,9 @@ def dataset(
     images: Annotated[int, typer.Option(min=1, help="Pictures of each world.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pictures.")] = 0,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "640x480",
+    camera: Annotated[
+        Path | None, typer.Option(help="ROS camera_info file as `rov calibrate camera` writes it: the lens.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = max(1, os.cpu_count() or 1),
 ) -> None:
     """Make a labelled data set. A run that was stopped goes on where it was when it is called again."""
@@ -36,7 +39,9 @@ def dataset(
         raise UserError(f"--size {size}: must look like 640x480")
     with progress() as bar:
         task = bar.add_task("pictures", total=images * len(worlds))
-        coco = run(worlds, images, seed, out, (int(match[1]), int(match[2])), workers, partial(bar.advance, task))
+        coco = run(
+            worlds, images, seed, out, (int(match[1]), int(match[2])), workers, partial(bar.advance, task), camera
+        )
     print(f"{len(coco['images'])} pictures, {len(coco['annotations'])} boxes: {out}/annotations.json")
 
 

@@ -16,6 +16,8 @@ import numpy as np
 
 from rov.assets import checkout
 from rov.errors import UserError
+from rov.vision.lens import Calibration
+from rov.vision.lens import load as calibration
 from sim.scene.ground import FAR, depth
 from sim.scene.lens import Lens
 from sim.scene.scene import Ground, Light, Scene, Sensor
@@ -149,6 +151,8 @@ class CameraTable(Table, frozen=True):
     hfov_deg: Number = 80.0
     distortion: tuple[float, float, float, float, float] = (-0.12, 0.02, 0.0, 0.0, 0.0)
     """k1 k2 p1 p2 k3 of ROS plumb_bob."""
+    calibration: str = ""
+    """A ROS camera_info file as `rov calibrate camera` writes it, seen from the world's file: the lens instead."""
     brightness: Number = 0.45
     gain_max: Number = 8.0
     white: Number = 0.3
@@ -243,9 +247,20 @@ class Place:
     distortion: tuple[float, float, float, float, float]
     jpeg: int
     course: tuple[Step, ...] = ()
+    calibration: Calibration | None = None
+    """A measured lens in the drawn one's place."""
 
     def lens(self, width: int, height: int) -> Lens:
-        return Lens.wide(width, height, self.hfov_deg, self.distortion)
+        """For pictures of this size. Raises WorldError where a measured lens' pictures have another shape."""
+        if self.calibration is None:
+            return Lens.wide(width, height, self.hfov_deg, self.distortion)
+        c = self.calibration
+        if width * c.height != height * c.width:
+            raise WorldError(
+                f"the calibration {c.name} is of pictures of {c.width}×{c.height}; {width}×{height} has another shape:"
+                f" use --size {c.width}x{c.height}"
+            )
+        return Lens.of(c).scaled(width, height)
 
 
 def folder() -> Path:
@@ -273,7 +288,16 @@ def parse(text: bytes, path: Path) -> World:
         world = msgspec.toml.decode(text, type=World, strict=False)
     except msgspec.DecodeError as error:
         raise WorldError(f"{path}: {error}".replace("`$.", "`").replace("Object contains unknown", "unknown")) from None
-    return msgspec.structs.replace(world, name=path.stem)
+    world = msgspec.structs.replace(world, name=path.stem)
+    return through(world, path.parent / world.camera.calibration) if world.camera.calibration else world
+
+
+def through(world: World, calibration: Path | None) -> World:
+    """The world seen through a measured lens; None leaves it as it is."""
+    if calibration is None:
+        return world
+    camera = msgspec.structs.replace(world.camera, calibration=str(calibration.absolute()))
+    return msgspec.structs.replace(world, camera=camera)
 
 
 def realise(world: World, seed: int) -> Place:
@@ -294,7 +318,8 @@ def realise(world: World, seed: int) -> Place:
     flow = math.radians(c["towards_deg"])
     tint = np.array((1 + 0.6 * w["warm"], 1.0, 1 - 0.7 * w["warm"]))
     walls = g["walls"] or (-FAR, FAR, -FAR, FAR)
-    lens = {name: camera.pop(name) for name in ("hfov_deg", "distortion", "jpeg")}
+    lens = {name: camera.pop(name) for name in ("hfov_deg", "distortion", "jpeg", "calibration")}
+    measured = calibration(Path(lens["calibration"])) if lens["calibration"] else None
     bottom = Ground(
         g["kind"], g["depth"], g["colour"], g["other"], max(0.0, g["relief"]), g["walls"], g["wall"], g["waves"], seed
     )
@@ -321,10 +346,11 @@ def realise(world: World, seed: int) -> Place:
         (start["north"], start["east"], start["depth"]),
         math.radians(start["heading_deg"]),
         scene,
-        lens["hfov_deg"],
+        measured.hfov_deg if measured else lens["hfov_deg"],
         lens["distortion"],
         round(lens["jpeg"]),
         tuple(world.course),
+        measured,
     )
 
 

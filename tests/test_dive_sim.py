@@ -17,23 +17,8 @@ from rov.offline.source import open_source
 from rov.vision.detector import Detector
 from sim.dive import dive
 from sim.world import Place, WorldError, parse, realise
+from tests.seas import FLOWING
 
-HOLD = """
-about = "Open water that flows."
-[water]
-type = "IB"
-[current]
-speed = 0.3
-towards_deg = 60.0
-[start]
-depth = 3.0
-heading_deg = 20.0
-[ground]
-depth = 8.0
-[[course]]
-mode = "hold"
-seconds = 30.0
-"""
 DIVER = """
 about = "A diver who swims in a circle before the camera."
 [water]
@@ -97,7 +82,7 @@ def test_the_same_twice_and_replayed_exactly(config: Config, eyes: Detector, tmp
 
 
 def test_it_holds_depth_and_heading_in_a_current(config: Config, eyes: Detector, tmp_path: Path) -> None:
-    sailed(HOLD, config, eyes, tmp_path, seconds=25.0, exact=True, size=48)
+    sailed(FLOWING, config, eyes, tmp_path, seconds=25.0, exact=True, size=48)
     states = [each for each in said(tmp_path, "vehicle") if isinstance(each, VehicleState)]
     commands = [each for each in said(tmp_path, "thrusters") if isinstance(each, ThrusterCommand)]
     assert commands[-1].armed and commands[-1].mode is Mode.HOLD

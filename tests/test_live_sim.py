@@ -13,25 +13,9 @@ import pytest
 from rov.assets import checkout
 from rov.dives.dive import Dive
 from rov.messages import Frame, Mode, PilotStatus, ThrusterCommand, VehicleState
+from tests.seas import FLOWING
 
 pytestmark = pytest.mark.clock
-
-WORLD = """
-about = "Open water that flows."
-[water]
-type = "IB"
-[current]
-speed = 0.3
-towards_deg = 60.0
-[start]
-depth = 3.0
-heading_deg = 20.0
-[ground]
-depth = 8.0
-[[course]]
-mode = "hold"
-seconds = 12.0
-"""
 
 
 def free_port() -> int:
@@ -42,7 +26,7 @@ def free_port() -> int:
 
 
 def test_the_daemon_holds_in_a_current_and_its_dive_replays(tmp_path: Path) -> None:
-    (tmp_path / "flow.toml").write_text(WORLD)
+    (tmp_path / "flow.toml").write_text(FLOWING.replace("seconds = 30.0", "seconds = 12.0"))
     command = [sys.executable, "-m", "sim", "run", str(tmp_path / "flow.toml"), "--sail", "--size", "80x60"]
     command += ["--out", str(tmp_path / "dives"), "--set", "perception.rate_hz=4", "--set", "vehicle.max_depth=20"]
     for end in ("public", "commands"):

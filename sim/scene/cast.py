@@ -1,5 +1,7 @@
 """Rays against parts. Each part is tried only by the rays inside its box on the screen: one list of (ray, part) pairs
 for all cameras and all parts, so that the number of tensor operations does not grow with the scene.
+
+What pairs look up comes by index_select from tables of columns: an index in brackets takes six times as long.
 """
 
 from __future__ import annotations
@@ -11,12 +13,17 @@ from torch import Tensor
 
 from sim.scene import textures
 from sim.scene.lens import Lens
-from sim.scene.scene import Parts
 
 NEAR = 0.03
 """Nothing is drawn closer than this, m."""
 MARGIN = 2
 """Pixels around a projected box, for the lens' curvature between its points."""
+
+
+EDGES = tuple((i, i + bit) for bit in (1, 2, 4) for i in range(8) if not i & bit)
+"""Pairs of corners."""
+LAST = 2**32 - 1
+"""Parts have lower numbers."""
 
 
 class Screen(NamedTuple):
@@ -28,6 +35,12 @@ class Screen(NamedTuple):
     right: float
     bottom: float
     """Largest extents of the picture in the pinhole's plane."""
+    reach: float
+    """Of the lens, on that plane."""
+    signs: Tensor
+    """(8, 3) of a box's corners."""
+    edges: tuple[Tensor, Tensor]
+    """(12,) corners where the edges begin, and where they end."""
 
 
 class Hits(NamedTuple):
@@ -41,97 +54,112 @@ class Hits(NamedTuple):
     """m along the ray."""
 
 
+def screen(lens: Lens, plane: Tensor, device: torch.device) -> Screen:
+    """`plane` (2, H·W): where the lens' rays cross the plane 1 m ahead."""
+    low, high = plane.amin(1).tolist(), plane.amax(1).tolist()
+    signs = torch.tensor([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)], device=device)
+    begin, end = (torch.tensor([edge[i] for edge in EDGES], device=device) for i in (0, 1))
+    return Screen(lens, low[0], low[1], high[0], high[1], lens.reach, signs, (begin, end))
+
+
 def screen_boxes(screen: Screen, corners: Tensor) -> Tensor:
-    """(…, 8, 3) corners in camera axes to (…, 4) pixels x0 y0 x1 y1, the last ones outside; empty when out of view."""
+    """(…, 8, 3) corners in camera axes to (…, 4) pixels x0 y0 x1 y1, the last ones outside; empty when out of view.
+
+    A box that reaches behind the camera is cut off at NEAR: its corners ahead and the cuts through its edges count.
+    """
     lens = screen.lens
-    x, y, z = corners.unbind(-1)
+    z = corners[..., 2:]
     ahead = z > NEAR
-    some, every = ahead.any(-1), ahead.all(-1)
-    z = z.clamp(min=NEAR)
-    u, v = x / z, y / z
-    u0 = torch.where(every, u.amin(-1), screen.left).clamp(screen.left, screen.right)
-    u1 = torch.where(every, u.amax(-1), screen.right).clamp(screen.left, screen.right)
-    v0 = torch.where(every, v.amin(-1), screen.top).clamp(screen.top, screen.bottom)
-    v1 = torch.where(every, v.amax(-1), screen.bottom).clamp(screen.top, screen.bottom)
-    zero = torch.zeros_like(u0)
-    um, vm = torch.minimum(torch.maximum(zero, u0), u1), torch.minimum(torch.maximum(zero, v0), v1)
+    a, b = (corners.index_select(-2, end) for end in screen.edges)
+    share = (NEAR - a[..., 2:]) / (b[..., 2:] - a[..., 2:])
+    cut = (a[..., 2:] > NEAR) != (b[..., 2:] > NEAR)
+    points = torch.cat((corners[..., :2] / z, torch.lerp(a[..., :2], b[..., :2], share) / NEAR), -2)
+    counts = torch.cat((ahead, cut), -2)
+    u0, v0 = torch.where(counts, points, torch.inf).amin(-2).unbind(-1)
+    u1, v1 = torch.where(counts, points, -torch.inf).amax(-2).unbind(-1)
+    u0, u1 = u0.clamp(screen.left, screen.right), u1.clamp(screen.left, screen.right)
+    v0, v1 = v0.clamp(screen.top, screen.bottom), v1.clamp(screen.top, screen.bottom)
+    um, vm = torch.minimum(u0.clamp(min=0), u1), torch.minimum(v0.clamp(min=0), v1)
     us = torch.stack((u0, um, u1, u0, um, u1, u0, um, u1), -1)
     vs = torch.stack((v0, v0, v0, vm, vm, vm, v1, v1, v1), -1)
-    k1, k2, p1, p2, k3 = lens.distortion
-    r2 = us * us + vs * vs
-    radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-    px = lens.fx * (us * radial + 2 * p1 * us * vs + p2 * (r2 + 2 * us * us)) + lens.cx
-    py = lens.fy * (vs * radial + p1 * (r2 + 2 * vs * vs) + 2 * p2 * us * vs) + lens.cy
+    px, py = _distorted(screen, us, vs)
     x0 = (px.amin(-1).floor() - MARGIN).clamp(0, lens.width)
     y0 = (py.amin(-1).floor() - MARGIN).clamp(0, lens.height)
     x1 = (px.amax(-1).ceil() + MARGIN + 1).clamp(0, lens.width)
     y1 = (py.amax(-1).ceil() + MARGIN + 1).clamp(0, lens.height)
-    seen = some & (u1 > u0) & (v1 > v0)
+    seen = (u1 > u0) & (v1 > v0)
     return torch.stack((x0, y0, torch.where(seen, x1, x0), y1), -1).long()
 
 
-def pairs(boxes: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
-    """All pixels of (N, P, 4) boxes: indices into the flat (N, H, W), and into the flat (N, P).
+def _distorted(screen: Screen, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels of points on the pinhole's plane; beyond the lens' reach further out than any pixel."""
+    lens = screen.lens
+    r2 = u * u + v * v
+    if lens.model == "equidistant":
+        k1, k2, k3, k4 = lens.distortion
+        r = r2.sqrt().clamp(min=1e-9)
+        angle = r.atan()
+        a2 = angle * angle
+        scale = angle / r * (1 + a2 * (k1 + a2 * (k2 + a2 * (k3 + a2 * k4))))
+        return lens.fx * u * scale + lens.cx, lens.fy * v * scale + lens.cy
+    k1, k2, p1, p2, k3 = lens.distortion
+    within = r2.clamp(max=screen.reach**2)
+    radial = 1 + within * (k1 + within * (k2 + within * k3))
+    px = lens.fx * (u * radial + 2 * p1 * u * v + p2 * (r2 + 2 * u * u)) + lens.cx
+    py = lens.fy * (v * radial + p1 * (r2 + 2 * v * v) + 2 * p2 * u * v) + lens.cy
+    return px, py
 
-    The list's length must be known to the host: the one wait for the device per picture, however many cameras.
+
+def pairs(boxes: tuple[Tensor, Tensor], width: int, height: int) -> list[tuple[Tensor, Tensor]]:
+    """All pixels of boxes (N, P, 4) and (N, I, 4): for each, indices into the flat (N, H, W), and into the flat (N, P).
+
+    The lists' lengths must be known to the host: the first of two waits for the device per picture, however many
+    cameras; the other is in `meet`.
     """
-    n, p, _ = boxes.shape
-    x0, y0, x1, y1 = boxes.reshape(-1, 4).unbind(-1)
+    n, device = boxes[0].shape[0], boxes[0].device
+    per_row = [each.shape[1] for each in boxes]
+    x0, y0, x1, y1 = torch.cat([each.reshape(-1, 4) for each in boxes]).unbind(-1)
+    rows = torch.arange(n, device=device) * (width * height)
+    corner = x0 + y0 * width + torch.cat([rows.repeat_interleave(each) for each in per_row])
     wide = (x1 - x0).clamp(min=0)
     count = wide * (y1 - y0).clamp(min=0)
     ends = count.cumsum(0)
-    total = int(ends[-1])
-    owner = torch.repeat_interleave(torch.arange(n * p, device=boxes.device), count, output_size=total)
-    first = x0 + y0 * width + torch.arange(n, device=boxes.device).repeat_interleave(p) * (width * height)
-    local = torch.arange(total, device=boxes.device) - (ends - count)[owner]
-    across = wide[owner]
-    row = torch.div(local, across, rounding_mode="floor")
-    return first[owner] + row * (width - across) + local, owner
+    half = n * per_row[0]
+    split, total = torch.stack((ends[half - 1], ends[-1])).tolist()
+    owner = torch.repeat_interleave(count, output_size=total)
+    columns = torch.stack((wide, corner - ends + count)).index_select(1, owner)
+    across, first = columns.unbind(0)
+    local = torch.arange(total, device=device)
+    row = torch.div(local - (ends - count).index_select(0, owner), across, rounding_mode="floor")
+    ray = first + row * (width - across) + local
+    return [(ray[:split], owner[:split]), (ray[split:], owner[split:] - half)]
 
 
-def corners(centre: Tensor, turn: Tensor, half: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """(N, P, 8, 3) corners of the parts' boxes."""
-    x, y, z = (turn * half[..., None, :]).unbind(-1)
-    low_z, high_z = low[..., None] * z, high[..., None] * z
-    return torch.stack(
-        [centre + sx * x + sy * y + sz for sx in (-1, 1) for sy in (-1, 1) for sz in (low_z, high_z)], -2
-    )
+def corners(screen: Screen, half: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """(…, 8, 3) corners of the boxes around parts, in their own axes."""
+    at = screen.signs * half[..., None, :]
+    at[..., 2] = torch.where(screen.signs[:, 2] > 0, high[..., None], low[..., None]) * half[..., None, 2]
+    return at
 
 
-class Table(NamedTuple):
-    """What pairs look up of their part, (columns, N·P)."""
-
-    matrix: tuple[Tensor, ...]
-    """World to the part's own frame, nine numbers by row."""
-    origin: tuple[Tensor, Tensor, Tensor]
-    """The camera in that frame."""
-    form: tuple[Tensor, ...]
-
-
-def table(parts: Parts, centre: Tensor, turn: Tensor, camera: Tensor) -> Table:
-    """For parts at `centre`, seen from `camera` (N, 3)."""
-    n, p = centre.shape[:2]
-    half = parts.half.clamp(min=1e-6)
-    matrix = turn.transpose(-1, -2) / half[..., :, None]
+def table(half: Tensor, centre: Tensor, turn: Tensor, camera: Tensor) -> Tensor:
+    """(12, N·P) what pairs look up of their part at `centre`, seen from `camera` (N, 3): the world to the part's own
+    frame, nine numbers by row, and the camera in that frame."""
+    matrix = turn.transpose(-1, -2) / half.clamp(min=1e-6)[..., :, None]
     origin = (matrix * (camera[:, None] - centre)[..., None, :]).sum(-1)
-    form = parts.form.expand(n, p, 6)
-    return Table(
-        tuple(matrix.reshape(n * p, 9).t().contiguous().unbind(0)),
-        tuple(origin.reshape(n * p, 3).t().contiguous().unbind(0)),  # type: ignore[arg-type]
-        tuple(form.reshape(n * p, 6).t().contiguous().unbind(0)),
-    )
+    return torch.cat((matrix.flatten(2), origin), -1).reshape(-1, 12).t().contiguous()
 
 
-def meet(table: Table, ray: Tensor, part: Tensor, direction: Tensor, bumpy: bool, tile: Tensor) -> Hits:
-    """The pairs whose ray meets its part from outside. `direction` (3, N·H·W)."""
-    m = table.matrix
-    dx, dy, dz = direction[0][ray], direction[1][ray], direction[2][ray]
-    lx = m[0][part] * dx + m[1][part] * dy + m[2][part] * dz
-    ly = m[3][part] * dx + m[4][part] * dy + m[5][part] * dz
-    lz = m[6][part] * dx + m[7][part] * dy + m[8][part] * dz
-    ox, oy, oz = (o[part] for o in table.origin)
-    a, b, low, high, box, bump = (f[part] for f in table.form)
-    infinite = torch.full_like(lx, torch.inf)
+def meet(table: Tensor, form: Tensor, ray: Tensor, part: Tensor, direction: Tensor, bumpy: bool, tile: Tensor) -> Hits:
+    """The pairs whose ray meets its part from outside. `direction` (3, N·H·W); `form` (6, N·P) or, the same for all
+    rows, (6, P): a, b, low, high, box, bump."""
+    dx, dy, dz = direction.index_select(1, ray).unbind(0)
+    m = table.index_select(1, part).unbind(0)
+    lx = m[0] * dx + m[1] * dy + m[2] * dz
+    ly = m[3] * dx + m[4] * dy + m[5] * dz
+    lz = m[6] * dx + m[7] * dy + m[8] * dz
+    ox, oy, oz = m[9:]
+    a, b, low, high, box, bump = form.index_select(1, _kind(part, form)).unbind(0)
 
     qa = lx * lx + ly * ly + a * lz * lz
     qa = torch.where(qa.abs() < 1e-9, 1e-9, qa)
@@ -155,8 +183,8 @@ def meet(table: Table, ray: Tensor, part: Tensor, direction: Tensor, bumpy: bool
     # With qa < 0 (along a cone, inwards) what lies outside the roots is inside the cone; the slab tells which side.
     start, end = torch.minimum(first, second), torch.maximum(first, second)
     before = enter_z <= start
-    enter = torch.where(qa > 0, first, torch.where((disc < 0) | before, -infinite, end))
-    leave = torch.where(qa > 0, second, torch.where((disc < 0) | ~before, infinite, start))
+    enter = torch.where(qa > 0, first, torch.where((disc < 0) | before, -torch.inf, end))
+    leave = torch.where(qa > 0, second, torch.where((disc < 0) | ~before, torch.inf, start))
     missed = (qa > 0) & (disc < 0)
 
     boxed = box > 0.5
@@ -167,37 +195,44 @@ def meet(table: Table, ray: Tensor, part: Tensor, direction: Tensor, bumpy: bool
     leave = torch.minimum(torch.where(boxed, torch.minimum(x_out, y_out), leave), leave_z)
     hit = (enter < leave) & (enter > NEAR) & ~(missed & ~boxed)
     where = hit.nonzero()[:, 0]
-    return Hits(ray[where], part[where], enter[where])
+    return Hits(*(each.index_select(0, where) for each in (ray, part, enter)))
 
 
-def nearest(hits: Hits, behind: Tensor) -> Hits:
-    """One hit a ray, in front of the flat `behind`; of two at one distance the part of higher number."""
-    depth = behind.clone().scatter_reduce_(0, hits.ray, hits.range, "amin")
-    front = (hits.range <= depth[hits.ray]).nonzero()[:, 0]
-    ray, part, distance = hits.ray[front], hits.part[front], hits.range[front]
-    winner = torch.full_like(behind, -1, dtype=torch.long).scatter_reduce_(0, ray, part, "amax")
-    keep = (winner[ray] == part).nonzero()[:, 0]
-    return Hits(ray[keep], part[keep], distance[keep])
+def nearest(hits: Hits, rays: int) -> Hits:
+    """Every hit made the foremost of its ray; of two at one distance the part of higher number. What follows may work
+    on all of them and write them over each other, without waiting to be told how many rays there are."""
+    # The bits of positive numbers are in the numbers' order.
+    key = (hits.range.view(torch.int32).long() << 32) + (LAST - hits.part)
+    first = torch.full((rays,), torch.iinfo(torch.int64).max, device=key.device)
+    key = first.scatter_reduce_(0, hits.ray, key, "amin").index_select(0, hits.ray)
+    return Hits(hits.ray, LAST - (key & LAST), (key >> 32).int().view(torch.float32))
 
 
-def surface(table: Table, hits: Hits, direction: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-    """Where hits lie in their part's own frame, and the normals (3, K) in the world, towards the ray's origin."""
-    m = [each[hits.part] for each in table.matrix]
-    d = [direction[i][hits.ray] for i in range(3)]
-    o = [each[hits.part] for each in table.origin]
-    x, y, z = (o[i] + hits.range * (m[3 * i] * d[0] + m[3 * i + 1] * d[1] + m[3 * i + 2] * d[2]) for i in range(3))
-    a, b, low, high, box, _ = (each[hits.part] for each in table.form)
+def surface(
+    table: Tensor, form: Tensor, hits: Hits, direction: Tensor
+) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """Where hits lie in their part's own frame, and the normals (K,) each in the world, towards the ray's origin.
+    `direction` (3, K)."""
+    m = table.index_select(1, hits.part).unbind(0)
+    d = direction.unbind(0)
+    x, y, z = (m[9 + i] + hits.range * (m[3 * i] * d[0] + m[3 * i + 1] * d[1] + m[3 * i + 2] * d[2]) for i in range(3))
+    a, b, low, high, box, _ = form.index_select(1, _kind(hits.part, form)).unbind(0)
     gx, gy, gz = x, y, a * z + 0.5 * b
-    capped = ((z - high).abs() < 1e-3) & (high < 1 - 1e-6) | ((z - low).abs() < 1e-3) & (a < 0.5)
-    capped |= ((z - high).abs() < 1e-3) & (a < 0.5)
+    top = (z - high).abs() < 1e-3
+    capped = top & (high < 1 - 1e-6) | (top | ((z - low).abs() < 1e-3)) & (a < 0.5)
     ax, ay, az = x.abs(), y.abs(), z.abs()
-    zero = torch.zeros_like(x)
     boxed = box > 0.5
     face_x, face_y = (ax >= ay) & (ax >= az), (ay > ax) & (ay >= az)
-    gx = torch.where(boxed, torch.where(face_x, x, zero), torch.where(capped, zero, gx))
-    gy = torch.where(boxed, torch.where(face_y, y, zero), torch.where(capped, zero, gy))
-    gz = torch.where(boxed, torch.where(face_x | face_y, zero, z), torch.where(capped, z - 0.5 * (low + high), gz))
-    normal = torch.stack([m[i] * gx + m[3 + i] * gy + m[6 + i] * gz for i in range(3)])
-    normal = normal / normal.norm(dim=0).clamp(min=1e-9)
-    facing = (normal * torch.stack(d)).sum(0)
-    return (x, y, z), torch.where(facing > 0, -normal, normal)
+    gx = torch.where(boxed, x * face_x, gx * ~capped)
+    gy = torch.where(boxed, y * face_y, gy * ~capped)
+    gz = torch.where(boxed, z * ~(face_x | face_y), torch.where(capped, z - 0.5 * (low + high), gz))
+    normal = [m[i] * gx + m[3 + i] * gy + m[6 + i] * gz for i in range(3)]
+    facing = normal[0] * d[0] + normal[1] * d[1] + normal[2] * d[2]
+    size = (normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2).sqrt().clamp(min=1e-9)
+    flip = torch.where(facing > 0, -1.0, 1.0) / size
+    return (x, y, z), (normal[0] * flip, normal[1] * flip, normal[2] * flip)
+
+
+def _kind(part: Tensor, columns: Tensor) -> Tensor:
+    """Indices into columns that may be shared by all rows."""
+    return torch.remainder(part, columns.shape[1])

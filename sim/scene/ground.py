@@ -55,11 +55,10 @@ class Seen(NamedTuple):
     path: Tensor
     """Of the light: for what is mirrored in the surface, on to the bottom."""
     albedo: Tensor
-    """(N, 3, M)"""
-    normal: Tensor
-    """(N, 3, M)"""
-    point: Tensor
-    """(N, 3, M), in the world."""
+    """(3, N, M)"""
+    normal: tuple[Tensor, Tensor, Tensor]
+    point: tuple[Tensor, Tensor, Tensor]
+    """In the world."""
     sky: Tensor
     """Light that comes through the surface."""
     floor: Tensor
@@ -125,119 +124,113 @@ def rows(ground: Grounds, pick: Callable[[Tensor], Tensor]) -> Grounds:
 
 def height(ground: Grounds, x: Tensor, y: Tensor) -> Tensor:
     """Of the relief above the bottom's mean at (N, M) places."""
-    total = torch.zeros_like(x)
-    for i in range(WAVES):
-        a, kx, ky, phase = ground.relief[:, :, i, None].unbind(1)
-        total = total + a * torch.sin(kx * x + ky * y + phase)
-    return total
+    a, kx, ky, phase = ground.relief[..., None].unbind(1)
+    return (a * torch.sin(_phases(kx, ky, phase, x, y))).sum(1)
 
 
 def look(ground: Grounds, origin: Tensor, direction: Tensor, t: Tensor) -> Seen:
-    """Cast (N, 3, M) rays from (N, 3) at time t (N,) s."""
-    dx, dy, dz = direction.unbind(1)
-    ox, oy, oz = (origin[:, i, None].expand_as(dx) for i in range(3))
+    """Cast (3, N, M) rays from (N, 3) at time t (N,) s."""
+    dx, dy, dz = direction.unbind(0)
+    ox, oy, oz = (each[:, None] for each in origin.unbind(1))
     up = dz < -1e-3
-    to_surface = torch.where(up, -oz / torch.where(up, dz, -1.0), FAR)
+    to_surface = torch.where(up, oz / (-dz).clamp(min=1e-3), FAR)
     if ground.walled:
-        to_wall, _, _ = _walls(ground, ox, oy, dx, dy)
+        to_wall, _ = _walls(ground, ox, oy, dx, dy)
         up = up & (to_surface < to_wall)
         to_surface = torch.where(up, to_surface, FAR)
 
     # A ray that meets the surface goes on as the one mirrored there; what gets through the window is the sky.
-    start = torch.where(up, to_surface, 0.0)
+    start = to_surface * up
     px, py = ox + start * dx, oy + start * dy
     sx, sy = _slope(ground, px, py, t)
     fade = 1 / (1 + start * 0.15)
     sx, sy = sx * fade, sy * fade
     incidence = (dz.abs() + sx * dx + sy * dy).clamp(0.02, 1.0)
     through = ((incidence - SNELL) / 0.05 + 0.5).clamp(0, 1) * up
-    mx = torch.where(up, dx - 2 * incidence * sx, dx)
-    my = torch.where(up, dy - 2 * incidence * sy, dy)
-    mz = torch.where(up, (-dz + 0.0 * sx).clamp(min=0.02), dz)
+    bend = 2 * incidence * up
+    mx, my = dx - bend * sx, dy - bend * sy
+    mz = torch.where(up, (-dz).clamp(min=0.02), dz)
     mirror = torch.rsqrt(mx * mx + my * my + mz * mz)
     mx, my, mz = mx * mirror, my * mirror, mz * mirror
-    pz = torch.where(up, torch.zeros_like(oz), oz)
+    pz = oz * ~up
 
     bottom = ground.bottom[:, None]
     down = mz > 1e-3
-    safe = torch.where(down, mz, 1.0)
+    steep = mz.clamp(min=1e-3)
     if ground.flat:
-        reach = torch.where(down, (bottom - pz) / safe, FAR)
+        reach = (bottom - pz) / steep
     else:
-        reach = (bottom - ground.height[:, None] - pz).clamp(min=0) / safe
-        rate = safe + ground.steepest[:, None] * 0.7 * (1 - safe * safe).clamp(min=0).sqrt()
+        reach = (bottom - ground.height[:, None] - pz).clamp(min=0) / steep
+        rate = steep + ground.steepest[:, None] * 0.7 * (1 - steep * steep).clamp(min=0).sqrt()
         for _ in range(MARCH):
             gap = bottom - height(ground, px + reach * mx, py + reach * my) - (pz + reach * mz)
             reach = reach + gap / rate
-        reach = torch.where(down, reach.clamp(min=0), FAR)
-    reach = reach.clamp(max=FAR)
-    wall = torch.zeros_like(down)
-    normal_x = normal_y = torch.zeros_like(mx)
+        reach = reach.clamp(min=0)
+    reach = torch.where(down, reach, FAR).clamp(max=FAR)
+    wall, across = torch.zeros_like(down), torch.zeros_like(down)
     if ground.walled:
-        to_wall, normal_x, normal_y = _walls(ground, px, py, mx, my)
+        to_wall, across = _walls(ground, px, py, mx, my)
         wall = to_wall < reach
-        reach = torch.where(wall, to_wall, reach)
+        reach = torch.minimum(to_wall, reach)
     x, y, z = px + reach * mx, py + reach * my, pz + reach * mz
     nothing = reach >= FAR
     path = torch.where(nothing, FAR, start + reach)
-    albedo = _paint(ground, x, y, z, wall, normal_x, path)
-    normal = torch.stack((normal_x * wall, normal_y * wall, torch.where(wall, 0.0, -1.0)), 1)
+    albedo = _paint(ground, x, y, z, wall, across, path)
+    nx, ny, nz = torch.zeros_like(x), torch.zeros_like(x), -1.0 * ~wall
     if not ground.flat:
-        nx, ny = torch.zeros_like(x), torch.zeros_like(x)
-        for i in range(WAVES):
-            a, kx, ky, phase = ground.relief[:, :, i, None].unbind(1)
-            wave = a * torch.cos(kx * x + ky * y + phase)
-            nx, ny = nx - kx * wave, ny - ky * wave
-        normal[:, 0] = torch.where(wall, normal[:, 0], nx)
-        normal[:, 1] = torch.where(wall, normal[:, 1], ny)
-        normal = normal / normal.norm(dim=1, keepdim=True)
+        a, kx, ky, phase = ground.relief[..., None].unbind(1)
+        wave = a * torch.cos(_phases(kx, ky, phase, x, y))
+        nx, ny = -(kx * wave).sum(1), -(ky * wave).sum(1)
+        size = torch.rsqrt(nx * nx + ny * ny + 1)
+        nx, ny, nz = nx * size, ny * size, nz * size
+    if ground.walled:
+        nx, ny = torch.where(wall, -mx.sign() * across, nx), torch.where(wall, -my.sign() * ~across, ny)
     seen = torch.where(up, to_surface, path)
-    return Seen(seen, path, albedo, normal, torch.stack((x, y, z), 1), through, ~(up | wall | nothing))
+    return Seen(seen, path, albedo, (nx, ny, nz), (x, y, z), through, ~(up | wall | nothing))
+
+
+def _phases(kx: Tensor, ky: Tensor, phase: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """(N, WAVES, M) of waves (S, WAVES, 1) at (N, M)."""
+    return torch.addcmul(torch.addcmul(phase, kx, x[:, None]), ky, y[:, None])
 
 
 def _slope(ground: Grounds, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    sx, sy = torch.zeros_like(x), torch.zeros_like(x)
-    for i in range(WAVES):
-        slope, kx, ky, phase, beat = ground.swell[:, :, i, None].unbind(1)
-        wave = slope * torch.cos(kx * x + ky * y + phase - beat * t[:, None])
-        k = torch.hypot(kx, ky)
-        sx, sy = sx + wave * (kx / k), sy + wave * (ky / k)
-    return sx, sy
+    slope, kx, ky, phase, beat = ground.swell[..., None].unbind(1)
+    wave = slope / torch.hypot(kx, ky) * torch.cos(_phases(kx, ky, phase - beat * t[:, None, None], x, y))
+    return (kx * wave).sum(1), (ky * wave).sum(1)
 
 
-def _walls(ground: Grounds, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Range to the basin's wall from inside it, and the wall's normal."""
+def _walls(ground: Grounds, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+    """Range to the basin's wall from inside it, and whether that is one that runs east."""
     north0, north1, east0, east1 = (each[:, None] for each in ground.walls.unbind(1))
-    safe_x = torch.where(dx.abs() < 1e-6, 1e-6, dx)
-    safe_y = torch.where(dy.abs() < 1e-6, 1e-6, dy)
-    to_x = (torch.where(safe_x > 0, north1, north0) - x) / safe_x
-    to_y = (torch.where(safe_y > 0, east1, east0) - y) / safe_y
-    ahead = to_x < to_y
-    return (
-        torch.minimum(to_x, to_y).clamp(0, FAR),
-        torch.where(ahead, -safe_x.sign(), 0.0),
-        torch.where(ahead, 0.0, -safe_y.sign()),
-    )
+    # Of a pair of walls the one ahead is further along the ray than the one behind.
+    per_x = 1 / torch.where(dx.abs() < 1e-6, 1e-6, dx)
+    per_y = 1 / torch.where(dy.abs() < 1e-6, 1e-6, dy)
+    to_x = torch.maximum((north0 - x) * per_x, (north1 - x) * per_x)
+    to_y = torch.maximum((east0 - y) * per_y, (east1 - y) * per_y)
+    return torch.minimum(to_x, to_y).clamp(0, FAR), to_x < to_y
 
 
-def _paint(ground: Grounds, x: Tensor, y: Tensor, z: Tensor, wall: Tensor, normal_x: Tensor, path: Tensor) -> Tensor:
-    """(N, 3, M) reflectances."""
-    tile = textures.noise().to(x.device)
-    # A wall is painted by the run along it and the depth.
-    along = torch.where(normal_x != 0, y, x)
-    u, v = torch.where(wall, along, x), torch.where(wall, z + 0.37 * along, y)
+def _paint(ground: Grounds, x: Tensor, y: Tensor, z: Tensor, wall: Tensor, across: Tensor, path: Tensor) -> Tensor:
+    """(3, N, M) reflectances."""
+    u, v = x, y
+    if ground.walled:  # a wall is painted by the run along it and the depth
+        along = torch.where(across, y, x)
+        u, v = torch.where(wall, along, x), torch.where(wall, z + 0.37 * along, y)
     sx, sy = ground.shift[:, :1], ground.shift[:, 1:]
-    wide = textures.sample(tile, u * 0.11 + sx, v * 0.11 + sy)
-    fine = textures.sample(tile, u * 0.83 + sy, v * 0.83 + sx)
+    wide, fine = textures.sample(
+        textures.noise(x.device),
+        torch.stack((u * 0.11 + sx, u * 0.83 + sy)),
+        torch.stack((v * 0.11 + sy, v * 0.83 + sx)),
+    ).unbind(1)
     fade = 1 / (1 + (0.25 * path) ** 2)
-    colour, other, side = ground.colour[:, :, None], ground.other[:, :, None], ground.wall[:, :, None]
+    colour, other, side = (each.t()[..., None] for each in (ground.colour, ground.other, ground.wall))
     if ground.kind == "tiles":
         bright = 1 + 0.25 * (wide[0] - 0.5) + 0.1 * (fine[1] - 0.5) * fade
         mark = _marks(x, y, path)
-        floor = colour + (other - colour) * mark[:, None]
+        floor = colour + (other - colour) * mark
         band = ((0.32 - z) * 12).clamp(0, 1) * (z > 0.05)
-        side = side * (1 - 0.75 * band[:, None])
-        return torch.where(wall[:, None], side, floor) * bright[:, None]
+        return torch.where(wall, side * (1 - 0.75 * band), floor) * bright
     rough = 0.35 * (fine[0] - 0.5) + 0.45 * (fine[1] - 0.5) * fade
     mix = ((wide[0] - 0.5) * 2.2 + rough + 0.5).clamp(0, 1)
     bright = 1 + 0.5 * (wide[1] - 0.5) * fade + (1.1 if ground.kind == "mud" else 0.8) * rough
@@ -247,8 +240,10 @@ def _paint(ground: Grounds, x: Tensor, y: Tensor, z: Tensor, wall: Tensor, norma
     else:  # scraps and holes
         scrap = ((fine[0] - 0.76) * 10).clamp(0, 1) - ((0.22 - fine[0]) * 7).clamp(0, 1)
         bright = bright + 0.35 * scrap
-    floor = other + (colour - other) * mix[:, None]
-    return torch.where(wall[:, None], side * (0.6 + 0.8 * mix[:, None]), floor) * bright.clamp(0.15, 2.0)[:, None]
+    floor = other + (colour - other) * mix
+    if ground.walled:
+        floor = torch.where(wall, side * (0.6 + 0.8 * mix), floor)
+    return floor * bright.clamp(0.15, 2.0)
 
 
 def _marks(x: Tensor, y: Tensor, path: Tensor) -> Tensor:

@@ -19,8 +19,12 @@ class Rules(NamedTuple):
     """Least longer side of the box, px."""
     short: int = 3
     """Least shorter side, px."""
-    clear: float = 4.0
-    """Least difference from its surroundings in levels of 255: of the mean, in some channel, or of the spread."""
+    clear: float = 8.0
+    """Least contrast with its surroundings in the picture, levels of 255: of the mean, in some channel, or half of what
+    its pixels vary more than those around it. A judgement by pictures with their boxes."""
+    rose: float = 5.0
+    """Least contrast times the root of its pixels, over the noise around it: below that nobody finds a disc in noise
+    (Rose 1948)."""
     light: float = 0.02
     """Least share of its light that the water lets through, in the clearest channel."""
 
@@ -45,7 +49,7 @@ def labels(renderer: Renderer, shots: Shots, rules: Rules | None = None) -> list
     for row, (image, segment) in enumerate(zip(images, segments, strict=True)):
         scene = 0 if len(renderer.scenes) == 1 else row
         kinds = renderer.things.label[scene].cpu().numpy()
-        lets_through = float(renderer.air.blurred[scene].min())
+        lets_through = float(renderer.air.blurred[:, scene].min())
         here = []
         for one in np.unique(segment[segment > 0]):
             thing = int(one) - 1
@@ -58,19 +62,29 @@ def labels(renderer: Renderer, shots: Shots, rules: Rules | None = None) -> list
             if kind < 0 or visible < rules.visible or sides[0] < rules.short or sides[1] < rules.long:
                 continue
             distance = float(np.median(depths[row][mask] / ahead[mask]))
-            contrast = _contrast(image, mask, box)
-            if contrast >= rules.clear and np.exp(-lets_through * distance) >= rules.light:
+            contrast, noise = stands_out(image, mask, box)
+            found_in_noise = contrast * np.sqrt(pixels) >= rules.rose * noise
+            if contrast >= rules.clear and found_in_noise and np.exp(-lets_through * distance) >= rules.light:
                 here.append(Label(thing, LABELS[kind], box, pixels, visible, contrast))
         found.append(here)
     return found
 
 
-def _contrast(image: np.ndarray, mask: np.ndarray, box: tuple[int, int, int, int]) -> float:
-    """How far the masked pixels stand out from those around them, in levels."""
+def stands_out(image: np.ndarray, mask: np.ndarray, box: tuple[int, int, int, int]) -> tuple[float, float]:
+    """How far the masked pixels stand out from those around them, and the noise there, in levels.
+
+    Both are taken from the finished picture: what water, light, exposure and noise have left of a difference in
+    radiance is all that a labeller sees. The noise is that between neighbours, so that a gradient is none.
+    """
     edge = max(3, (box[2] - box[0] + box[3] - box[1]) // 12)
     y1, x1 = max(0, box[1] - edge), max(0, box[0] - edge)
-    part, inside = image[y1 : box[3] + edge, x1 : box[2] + edge], mask[y1 : box[3] + edge, x1 : box[2] + edge]
-    own, around = part[inside].astype(np.float64), part[~inside].astype(np.float64)
+    part = image[y1 : box[3] + edge, x1 : box[2] + edge].astype(np.float64)
+    inside = mask[y1 : box[3] + edge, x1 : box[2] + edge]
+    own, around = part[inside], part[~inside]
     if not len(around):
-        return float("inf")
-    return float(max(np.abs(own.mean(0) - around.mean(0)).max(), np.abs(own.std(0) - around.std(0)).max()))
+        return float("inf"), 0.0
+    both = ~(inside[:, 1:] | inside[:, :-1])
+    steps = (part[:, 1:] - part[:, :-1])[both]
+    noise = float(np.median(np.abs(steps)) / 0.954) if len(steps) else 0.0  # of a difference of two: 0.6745 √2 σ
+    varied = (own.std(0) - around.std(0)).max() / 2
+    return float(max(np.abs(own.mean(0) - around.mean(0)).max(), varied)), noise

@@ -1,17 +1,19 @@
-"""The lens: pinhole and ROS `plumb_bob` distortion. Rays are found once, by inverting the distortion."""
+"""The lens: pinhole with a distortion of ROS camera_info, drawn or measured. Rays are found once, by inverting it."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rov.vision.lens import Calibration, distorted, reach, undistorted
+
 Floats = NDArray[np.float64]
 
-ITERATIONS = 60
-"""Of the fixed point that inverts the distortion; it contracts by 0.3 or better where a real lens is used."""
+WIDEST = math.tan(math.radians(85.0))
+"""Of a fisheye's rays, on the plane one unit ahead; what looks further to the side looks there."""
 
 
 class Lens(NamedTuple):
@@ -23,8 +25,9 @@ class Lens(NamedTuple):
     fy: float
     cx: float
     cy: float
-    distortion: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
-    """k1 k2 p1 p2 k3, in the order of ROS camera_info and OpenCV."""
+    distortion: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
+    """k1 k2 p1 p2 k3, or k1 k2 k3 k4 of a fisheye, in the order of ROS camera_info and OpenCV."""
+    model: Literal["plumb_bob", "equidistant"] = "plumb_bob"
 
     @classmethod
     def wide(
@@ -42,41 +45,43 @@ class Lens(NamedTuple):
         """The same lens on a sensor with other pixels."""
         x, y = width / self.width, height / self.height
         cx, cy = (self.cx + 0.5) * x - 0.5, (self.cy + 0.5) * y - 0.5
-        return Lens(width, height, self.fx * x, self.fy * y, cx, cy, self.distortion)
+        return Lens(width, height, self.fx * x, self.fy * y, cx, cy, self.distortion, self.model)
 
-    def distort(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """From the pinhole's plane (x/z, y/z) to the distorted one."""
-        k1, k2, p1, p2, k3 = self.distortion
-        r2 = x * x + y * y
-        radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-        return (
-            x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
-            y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
+    @classmethod
+    def of(cls, calibration: Calibration) -> Lens:
+        """A measured lens."""
+        (fx, _, cx), (_, fy, cy), _ = calibration.matrix.tolist()
+        return cls(
+            calibration.width,
+            calibration.height,
+            fx,
+            fy,
+            cx,
+            cy,
+            tuple(calibration.distortion.tolist()),
+            calibration.model,
         )
 
-    def undistort(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """The inverse of `distort`, within its monotonic part."""
-        k1, k2, p1, p2, k3 = self.distortion
-        u, v = x.copy(), y.copy()
-        for _ in range(ITERATIONS):
-            r2 = u * u + v * v
-            radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-            u, v = (
-                (x - 2 * p1 * u * v - p2 * (r2 + 2 * u * u)) / radial,
-                (y - p1 * (r2 + 2 * v * v) - 2 * p2 * u * v) / radial,
-            )
-        return u, v
+    @property
+    def calibration(self) -> Calibration:
+        matrix = np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1.0]])
+        return Calibration("lens", self.width, self.height, matrix, self.model, np.array(self.distortion))
+
+    @property
+    def reach(self) -> float:
+        """Radius on the pinhole's plane up to which the distortion means something."""
+        return reach(self.calibration)
 
     def project(self, points: Floats) -> Floats:
         """(…, 3) in camera axes, ahead of it, to (…, 2) pixels."""
-        x, y = self.distort(points[..., 0] / points[..., 2], points[..., 1] / points[..., 2])
-        return np.stack((self.fx * x + self.cx, self.fy * y + self.cy), -1)
+        plane = points[..., :2] / points[..., 2:]
+        return distorted(self.calibration, plane.reshape(-1, 2)).reshape(plane.shape)
 
     def rays(self) -> Floats:
-        """(3, height, width) unit directions in camera axes."""
-        column, row = np.meshgrid(np.arange(self.width), np.arange(self.height))
-        x, y = self.undistort(
-            np.asarray((column - self.cx) / self.fx, np.float64), np.asarray((row - self.cy) / self.fy, np.float64)
-        )
-        rays = np.stack((x, y, np.ones_like(x)))
+        """(3, height, width) unit directions in camera axes. Pixels beyond the lens' reach look where it ends."""
+        column, row = np.meshgrid(np.arange(self.width, dtype=float), np.arange(self.height, dtype=float))
+        plane = undistorted(self.calibration, np.stack((column.ravel(), row.ravel()), -1))
+        if self.model == "equidistant":
+            plane *= np.minimum(1, WIDEST / np.maximum(np.hypot(*plane.T), 1e-12))[:, None]
+        rays = np.vstack((plane.T, np.ones(len(plane)))).reshape(3, self.height, self.width)
         return np.asarray(rays / np.linalg.norm(rays, axis=0))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sim.scene import cast, ground, scene, sensor, textures
+from sim.scene import air, cast, ground, scene, sensor, textures
+from sim.scene.air import Air
 from sim.scene.ground import FAR, SKY
 from sim.scene.lens import Lens
 from sim.scene.scene import Scene
@@ -37,23 +37,14 @@ SNOW_BOX = 3.0
 Colour = Sequence[Tensor]
 
 
-class Air(NamedTuple):
-    """Water and light of each row: five (…, 3) of the colours, then (…,)."""
+class Spots(NamedTuple):
+    """Shadows of the things, (N, I, …)."""
 
-    beam: Tensor
-    blurred: Tensor
-    veiling: Tensor
-    diffuse: Tensor
-    veil: Tensor
-    sun: Tensor
-    elevation: Tensor
-    azimuth: Tensor
-    day: Tensor
-    caustics: Tensor
-    lamps: Tensor
-
-    def at(self, index: Any) -> Air:
-        return Air(*(each[index] for each in self))
+    centre: Tensor
+    half: Tensor
+    """Radius, twice, and the height of the bottom's relief."""
+    dark: Tensor
+    """0..1 in the middle; 0: none."""
 
 
 class Shots(NamedTuple):
@@ -78,32 +69,31 @@ class Renderer:
         self.things, self.parts = scene.stack(scenes, self.device)
         self.ground = ground.stack([each.ground for each in scenes], self.device)
         self.sensors = sensor.stack([each.sensor for each in scenes], self.device)
-        rays = torch.from_numpy(lens.rays())
-        self.rays = rays.reshape(3, -1).float().to(self.device)
-        plane = (rays[:2] / rays[2]).flatten(1)
-        low, high = plane.amin(1).tolist(), plane.amax(1).tolist()
-        self.screen = cast.Screen(lens, low[0], low[1], high[0], high[1])
+        rays = torch.from_numpy(lens.rays()).flatten(1)
+        self.rays = rays.float().to(self.device)
+        self.screen = cast.screen(lens, rays[:2] / rays[2], self.device)
         off = torch.acos(self.rays[2].clamp(max=1))
         self.rim = ((off / off.max()) ** 2).view(lens.height, lens.width)
         self.lobe = torch.exp(-((off / LAMP_WIDE) ** 2))
 
-        def rows(values: list[object]) -> Tensor:
-            return torch.tensor(np.array(values), dtype=torch.float32, device=self.device)
-
-        self.air = Air(
-            *(rows([getattr(s.water, name) for s in scenes]) for name in Air._fields[:5]),
-            *(rows([getattr(s.light, name) for s in scenes]) for name in Air._fields[5:]),
-        )
-        self.snow = rows([s.water.snow for s in scenes])
+        self.air = air.stack(scenes, self.device)
+        self.snow = torch.tensor([each.water.snow for each in scenes], device=self.device)
         self.seeds = torch.tensor([s.seed % 2**31 for s in scenes], device=self.device)
-        self.reach = -math.log(FAINT) / self.air.blurred.amin(1)
-        self.bumpy = bool((self.parts.form[..., 5] > 0).any())
+        self.reach = -math.log(FAINT) / self.air.blurred.amin(0)
+        # What hits look up of their part, (columns, S, P): form 6, paint 16, half-sizes 3, the middle one of them.
+        half, form = self.parts.half, self.parts.form
+        looks = torch.cat((form, self.parts.paint, half, half.median(-1, keepdim=True).values), -1)
+        self.looks = looks.permute(2, 0, 1).contiguous()
+        self.boxes = cast.corners(self.screen, half, form[..., 2], form[..., 3])
+        self.bumpy = bool((form[..., 5] > 0).any())
+        self.snowy = bool((self.snow > 0).any())
         self.shadows = bool((self.things.size > 0).any())
-        self.flakes = textures.flakes(SNOW).to(self.device)
-        self.noise = textures.noise().to(self.device)
-        self.caustics = textures.caustics().to(self.device)
+        self.lamps = bool((self.air.lamps > 0).any())
+        self.sky = torch.tensor(SKY, device=self.device)[:, None, None]
+        self.flakes = textures.flakes(SNOW, self.device)
+        self.noise = textures.noise(self.device)
+        self.caustics = textures.caustics(self.device)
 
-    @torch.no_grad()
     def render(
         self, position: Tensor, attitude: Tensor, t: float | Tensor, turning: Tensor | None = None, alone: bool = False
     ) -> Shots:
@@ -116,11 +106,12 @@ class Renderer:
         position, attitude = position.to(self.device).float(), attitude.to(self.device).float()
         times = torch.as_tensor(t, device=self.device, dtype=torch.float64).expand(n)
         size = n if self.device.type != "cpu" else max(1, CHUNK // self.rays.shape[1])
-        done = [
-            self._render(slice(i, min(i + size, n)), position, attitude, times, turning, alone)
-            for i in range(0, n, size)
-        ]
-        return done[0] if len(done) == 1 else Shots(*(torch.cat(each) for each in zip(*done, strict=True)))
+        with torch.inference_mode():
+            done = [
+                self._render(slice(i, min(i + size, n)), position, attitude, times, turning, alone)
+                for i in range(0, n, size)
+            ]
+        return Shots(*(torch.cat(each) for each in zip(*done, strict=True)))  # tensors that training may keep
 
     def _row(self, tensor: Tensor, rows: slice) -> Tensor:
         """The rows' part of what is kept by scene, to broadcast over the rows."""
@@ -134,53 +125,56 @@ class Renderer:
         things = scene.Things(*(self._row(each, rows) for each in self.things))
         parts = scene.Parts(*(self._row(each, rows) for each in self.parts))
         bottom = ground.rows(self.ground, lambda each: self._row(each, rows))
-        air = Air(*(self._row(each, rows).expand(n, *each.shape[1:]) for each in self.air))
+        air = Air(*(each if len(self.scenes) == 1 else each[..., rows, :] for each in self.air))
+        looks = (self.looks if len(self.scenes) == 1 else self.looks[:, rows]).flatten(1)
 
         # The camera's x y z are the body's y z x.
         world = _matrix(attitude[rows])[:, :, [1, 2, 0]]
-        direction = (world[:, :, :, None] * self.rays).sum(2)
-        flat = direction.transpose(0, 1).reshape(3, -1)
+        across, down, ahead = world.permute(2, 1, 0)[..., None].unbind(0)
+        direction = across * self.rays[0] + down * self.rays[1] + ahead * self.rays[2]
+        flat = direction.flatten(1)
         back = ground.look(bottom, origin, direction, t)
         at, turn = scene.places(things, t)
         centre, pose = scene.poses(parts, at, turn, t)
-        hits, table = self._cast(rows, parts, centre, pose, origin, world, flat)
-        front = cast.nearest(hits, back.range.flatten())
+        spots = self._spots(bottom, things, at, air)
+        (ray, part), shaded = self._pairs(rows, parts, centre, pose, spots, origin, world)
+        table = cast.table(parts.half, centre, pose, origin)
+        hits = cast.meet(table, looks[:6], ray, part, flat, self.bumpy, self.noise)
+        front = cast.nearest(hits, n * m)
 
-        whole = air.at((slice(None), None))
-        light = self._lit(
-            whole, back.albedo.unbind(1), back.normal.unbind(1), back.point.unbind(1), back.path, t[:, None], self.lobe
-        )
-        shade = self._shadows(bottom, things, at, back, origin, world, air)
-        light = [torch.where(back.path < FAR, each, 0.0) * shade for each in light]
-        window = back.sky * air.day[:, None]
-        light = [each * (1 - 0.9 * back.sky) + window * sky for each, sky in zip(light, SKY, strict=True)]
+        light = self._lit(air, back.albedo, back.normal, back.point, back.path, t[:, None], self.lobe)
+        shade = self._shadows(spots, back, *shaded) if self.shadows else 1.0
+        light = light * (((back.path < FAR) * shade) * (1 - 0.9 * back.sky)) + back.sky * air.day * self.sky
 
-        row, pixel = torch.div(front.ray, m, rounding_mode="floor"), front.ray % m
-        own = air.at((row,))
-        local, normal = cast.surface(table, front, flat)
-        count = parts.thing.shape[1]
-        paint = parts.paint.expand(n, count, parts.paint.shape[2]).reshape(n * count, -1)[front.part].unbind(1)
-        half = parts.half.expand(n, count, 3).reshape(n * count, 3)[front.part]
-        albedo, gloss, opaque = self._painted(paint, local, half, front.range)
-        ahead = flat[:, front.ray]
-        point = (origin.t()[:, row] + front.range * ahead).unbind(0)
-        lit = self._lit(own, albedo, normal.unbind(0), point, front.range, t[row], self.lobe[pixel])
-        shine = self._shine(own, normal, ahead, gloss, point[2], front.range, self.lobe[pixel])
-        beyond = back.path[row, pixel] - front.range
-        for c in range(3):
-            # Through a clear thing one sees the background as the water between them leaves it.
-            left = torch.exp(-own.blurred[..., c] * beyond)
-            through = light[c][row, pixel] * left + self._ambient(own, c, point[2]) * own.veil[..., c] * (1 - left)
-            light[c][row, pixel] = opaque * lit[c] + (1 - opaque) * through + shine
-        path, seen = back.path, back.range
-        path[row, pixel] = front.range
-        seen[row, pixel] = front.range
-        owner = parts.thing.expand(n, count).reshape(-1)
+        row, pixel = torch.div(front.ray, m, rounding_mode="floor"), torch.remainder(front.ray, m)
+        own, lobe = air.of(row), self.lobe.index_select(0, pixel)
+        direct = flat.index_select(1, front.ray)
+        local, normal = cast.surface(table, looks[:6], front, direct)
+        look = looks.index_select(1, torch.remainder(front.part, looks.shape[1]))
+        albedo, gloss, opaque = self._painted(look[6:], local, front.range)
+        here = origin.t().index_select(1, row)
+        point = (here + front.range * direct).unbind(0)
+        lit = self._lit(own, albedo, normal, point, front.range, t.index_select(0, row), lobe)
+        shine = self._shine(own, normal, direct, gloss, point[2], front.range, lobe)
+        # Through a clear thing one sees the background as the water between them leaves it.
+        path, seen = back.path.reshape(-1), back.range.reshape(-1)
+        behind = light.flatten(1).index_select(1, front.ray)
+        left = torch.exp(-own.blurred * (path.index_select(0, front.ray) - front.range))
+        through = behind * left + self._ambient(own, point[2]) * own.veil * (1 - left)
+        visible = front.range <= seen.index_select(0, front.ray)
+        drawn = torch.where(visible, opaque * lit + (1 - opaque) * through + shine, behind)
+        light = light.flatten(1).index_copy(1, front.ray, drawn).view_as(light)
+        for each in (path, seen):
+            each.scatter_(0, front.ray, torch.where(visible, front.range, each.index_select(0, front.ray)))
+        owner = parts.thing.expand(n, -1).reshape(-1)
         segmentation = torch.zeros(n * m, dtype=torch.int32, device=self.device)
-        segmentation[front.ray] = (owner[front.part] + 1).int()
+        segmentation.scatter_(0, front.ray, ((owner.index_select(0, front.part) + 1) * visible).int())
 
-        picture = self._water(air, torch.stack(light, 1), path, direction, origin[:, 2])
-        picture = self._snow(air, picture, seen, origin, world, t, self._row(self.snow, rows))
+        path, seen = path.view(n, m), seen.view(n, m)
+        picture = self._water(air, light, path, direction, origin[:, 2:])
+        picture = picture.view(3, n, lens.height, lens.width).transpose(0, 1)
+        if self.snowy:
+            picture = self._snow(air, picture, seen, origin, world, t, self._row(self.snow, rows))
         sensors = sensor.Sensors(*(self._row(each, rows).expand(n) for each in self.sensors))
         if turning is not None:
             rate = turning[rows].to(self.device).float() * sensors.shutter[:, None]
@@ -190,65 +184,72 @@ class Renderer:
         ticks = ((times * 1000).round().long() * 7919 + seed * 104_729) % 65_536
         image = sensor.develop(sensors, picture, self.rim, ticks)
         depth = torch.where(seen < FAR, seen * self.rays[2], torch.inf).view(n, lens.height, lens.width)
-        covers = self._alone(hits, owner, n, things.size.shape[1]) if alone else torch.zeros(n, 0, dtype=torch.long)
+        covers = self._alone(hits, owner, n, things.size.shape[1]) if alone else segmentation.new_zeros(n, 0)
         return Shots(image, depth, segmentation.view(n, lens.height, lens.width), covers)
 
-    def _cast(
-        self, rows: slice, parts: scene.Parts, centre: Tensor, pose: Tensor, origin: Tensor, world: Tensor, flat: Tensor
-    ) -> tuple[cast.Hits, cast.Table]:
-        corners = cast.corners(centre, pose, parts.half, parts.form[..., 2], parts.form[..., 3])
-        boxes = cast.screen_boxes(self.screen, _into(corners, origin, world))
+    def _pairs(
+        self,
+        rows: slice,
+        parts: scene.Parts,
+        centre: Tensor,
+        pose: Tensor,
+        spots: Spots,
+        origin: Tensor,
+        world: Tensor,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Which rays may meet which parts, and which may see whose shadow."""
+        local = self._row(self.boxes, rows)
+        corners = centre[:, :, None] + (pose[:, :, None] * local[..., None, :]).sum(-1)
         distance = (centre - origin[:, None]).norm(dim=-1) - parts.half.norm(dim=-1)
-        drawn = (distance < self._row(self.reach, rows)[:, None]) & (parts.half[..., 0] > 0)
-        boxes = boxes * drawn[..., None]
-        ray, part = cast.pairs(boxes, self.lens.width, self.lens.height)
-        table = cast.table(parts, centre, pose, origin)
-        return cast.meet(table, ray, part, flat, self.bumpy, self.noise), table
+        drawn = (distance < self._row(self.reach, rows)) & (parts.half[..., 0] > 0)
+        around = spots.centre[:, :, None] + self.screen.signs * spots.half[:, :, None]
+        all_corners = _into(torch.cat((corners, around), 1), origin, world)
+        wanted = torch.cat((drawn, spots.dark > 0), 1)
+        boxes = cast.screen_boxes(self.screen, all_corners) * wanted[..., None]
+        number = centre.shape[1]
+        return cast.pairs((boxes[:, :number], boxes[:, number:]), self.lens.width, self.lens.height)
 
     def _alone(self, hits: cast.Hits, owner: Tensor, n: int, things: int) -> Tensor:
         m = self.rays.shape[1]
-        key = torch.unique(owner[hits.part] * (n * m) + hits.ray)
+        key = torch.unique(owner.index_select(0, hits.part) * (n * m) + hits.ray)
         row = torch.div(key % (n * m), m, rounding_mode="floor")
         thing = torch.div(key, n * m, rounding_mode="floor")
         return torch.bincount(row * things + thing, minlength=n * things).view(n, things)
 
-    def _ambient(self, air: Air, c: int, z: Tensor) -> Tensor:
-        return air.day * torch.exp(-air.diffuse[..., c] * z.clamp(min=0))
+    def _ambient(self, air: Air, z: Tensor) -> Tensor:
+        """(3, …) daylight at depths."""
+        return air.day * torch.exp(-air.diffuse * z.clamp(min=0))
 
     def _lit(
-        self, air: Air, albedo: Colour, normal: Colour, point: Colour, path: Tensor, t: Tensor, lobe: Tensor
-    ) -> list[Tensor]:
-        """Light that leaves a matt surface, of a white one's facing up at the surface of the sea."""
+        self, air: Air, albedo: Tensor, normal: Colour, point: Colour, path: Tensor, t: Tensor, lobe: Tensor
+    ) -> Tensor:
+        """(3, …) light that leaves a matt surface, of a white one's facing up at the surface of the sea."""
         x, y, z = point
         nx, ny, nz = normal
-        level = air.elevation.sin()
-        flatly = air.elevation.cos() / level
-        sx, sy = flatly * air.azimuth.cos(), flatly * air.azimuth.sin()
-        u, v = (x + sx * z) / CAUSTIC_M, (y + sy * z) / CAUSTIC_M
-        first = textures.sample(self.caustics, u + 0.05 * t, v + 0.03 * t)[0]
-        second = textures.sample(self.caustics, 0.83 * v - 0.04 * t + 0.4, 0.83 * u + 0.045 * t)[0]
+        u, v = (x + air.north * z) / CAUSTIC_M, (y + air.east * z) / CAUSTIC_M
+        two = textures.sample(
+            self.caustics,
+            torch.stack((u + 0.05 * t, 0.83 * v - 0.04 * t + 0.4)),
+            torch.stack((v + 0.03 * t, 0.83 * u + 0.045 * t)),
+        )[0]
         # Sharpest a little below the surface, washed out further down and far away.
-        sharp = air.caustics * (z.clamp(min=0) * 1.5).clamp(max=1) * torch.exp(-z.clamp(min=0) / 7) / (1 + 0.1 * path)
-        play = 1 + sharp * (1.6 * torch.minimum(first, second) - 1)
-        slant = ((-nx * sx - ny * sy - nz) * level).clamp(min=0) / level
+        deep = z.clamp(min=0)
+        sharp = air.caustics * (deep * 1.5).clamp(max=1) * torch.exp(deep / -7) / (1 + 0.1 * path)
+        play = 1 + sharp * (1.6 * torch.minimum(two[0], two[1]) - 1)
+        slant = (-nx * air.north - ny * air.east - nz).clamp(min=0)
         down = (1 - air.sun) * (0.6 - 0.4 * nz) + air.sun * slant * play + 0.06 * nz.clamp(min=0)
-        near = air.lamps * lobe / (path * path + 0.08)
-        out = []
-        for c in range(3):
-            lamp = near * torch.exp(-air.blurred[..., c] * path.clamp(max=50))
-            out.append(albedo[c] * (self._ambient(air, c, z) * down + lamp))
-        return out
+        falling = self._ambient(air, z) * down
+        if self.lamps:
+            near = air.lamps * lobe / (path * path + 0.08)
+            falling = falling + near * torch.exp(-air.blurred * path.clamp(max=50))
+        return albedo * falling
 
-    def _painted(
-        self, paint: Sequence[Tensor], local: Colour, half: Tensor, distance: Tensor
-    ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Reflectances, gloss and opacity at places in the parts' own frames."""
+    def _painted(self, look: Tensor, local: Colour, distance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Reflectances (3, K), gloss and opacity at places in the parts' own frames."""
         x, y, z = local
-        ax, ay, az, shift, mottle, rough, scale, stripes, gloss, opaque = paint[6:]
-        girth = half.median(dim=1).values
-        wide, across, long = (
-            each * size / girth * scale * 0.5 for each, size in zip(local, half.unbind(1), strict=True)
-        )
+        ax, ay, az, shift, mottle, rough, scale, stripes, gloss, opaque, *half, girth = look[6:].unbind(0)
+        repeats = scale * 0.5 / girth
+        wide, across, long = (each * size * repeats for each, size in zip(local, half, strict=True))
         u, v = wide + 0.7 * long + 0.31 * az, across - 0.6 * long + 0.17
         broad, fine = textures.sample(self.noise, u, v)
         fade = 1 / (1 + (0.3 * distance) ** 2 / (1 + 40 * girth))
@@ -256,87 +257,66 @@ class Renderer:
         mix = torch.where(stripes > 0, 0.5 + 2 * torch.sin(stripes * along), along + shift) + mottle * (broad - 0.5) * 2
         mix = mix.clamp(0, 1)
         bright = (1 + rough * (2.2 * (broad - 0.5) + 1.6 * (fine - 0.5) * fade)).clamp(0.1, 2.2)
-        return [(paint[c] + (paint[3 + c] - paint[c]) * mix) * bright for c in range(3)], gloss, opaque
+        return (look[:3] + (look[3:6] - look[:3]) * mix) * bright, gloss, opaque
 
     def _shine(
-        self, air: Air, normal: Tensor, ahead: Tensor, gloss: Tensor, z: Tensor, distance: Tensor, lobe: Tensor
+        self, air: Air, normal: Colour, ahead: Tensor, gloss: Tensor, z: Tensor, distance: Tensor, lobe: Tensor
     ) -> Tensor:
         """Highlights of the sun and the lamps, white."""
-        facing = (normal * ahead).sum(0)
-        mirrored = ahead - 2 * facing * normal
-        flatly = air.elevation.cos()
-        sun = -mirrored[0] * flatly * air.azimuth.cos() - mirrored[1] * flatly * air.azimuth.sin()
-        sun = (sun - mirrored[2] * air.elevation.sin()).clamp(min=0)
-        day = self._ambient(air, 1, z) * air.sun * sun**24
-        lamp = air.lamps * lobe / (distance * distance + 0.08) * torch.exp(-air.blurred[..., 1] * distance)
-        return gloss * (0.8 * day + 0.5 * lamp * (-facing).clamp(min=0) ** 40)
+        nx, ny, nz = normal
+        facing = nx * ahead[0] + ny * ahead[1] + nz * ahead[2]
+        mx, my, mz = (ahead[i] - 2 * facing * each for i, each in enumerate(normal))
+        sun = (-(mx * air.north + my * air.east + mz) * air.level).clamp(min=0)
+        shine = 0.8 * air.day * torch.exp(-air.diffuse[1] * z.clamp(min=0)) * air.sun * sun**24
+        if self.lamps:
+            lamp = air.lamps * lobe / (distance * distance + 0.08) * torch.exp(-air.blurred[1] * distance)
+            shine = shine + 0.5 * lamp * (-facing).clamp(min=0) ** 40
+        return gloss * shine
 
-    def _shadows(
-        self,
-        bottom: ground.Grounds,
-        things: scene.Things,
-        at: Tensor,
-        back: ground.Seen,
-        origin: Tensor,
-        world: Tensor,
-        air: Air,
-    ) -> Tensor:
-        """(N, M) share of light left on the bottom by the things above it: dark where they touch it, wide and faint
-        where they are high, away from the sun."""
-        n, m = back.range.shape
-        left = torch.zeros(n * m, device=self.device)
-        if not self.shadows:
-            return left.view(n, m) + 1
+    def _spots(self, bottom: ground.Grounds, things: scene.Things, at: Tensor, air: Air) -> Spots:
+        """Shadows on the bottom: dark where a thing touches it, wide and faint where it is high, away from the sun."""
         level = bottom.bottom[:, None] - ground.height(bottom, at[..., 0], at[..., 1])
         high = (level - at[..., 2]).clamp(min=0)
-        lean = (high * air.sun[:, None] / air.elevation.tan()[:, None])[..., None]
-        away = torch.stack((air.azimuth.cos(), air.azimuth.sin()), -1)[:, None]
-        spot = torch.cat((at[..., :2] + lean * away, level.expand_as(high)[..., None]), -1)
-        size = things.size.expand_as(high)
-        radius = 1.5 * size + 0.35 * high
-        dark = 0.75 * (size / (size + 0.35 * high + 1e-6)) ** 2 * (size > 0)
-        radius = radius * (dark > 0.02)
-        tall = bottom.height[:, None].expand_as(radius) + 0.02
-        half = torch.stack((radius, radius, tall), -1)
-        eye = torch.eye(3, device=self.device).expand(*radius.shape, 3, 3)
-        one = torch.ones_like(radius)
-        boxes = cast.screen_boxes(self.screen, _into(cast.corners(spot, eye, half, -one, one), origin, world))
-        boxes = boxes * (radius > 0)[..., None]
-        ray, owner = cast.pairs(boxes, self.lens.width, self.lens.height)
-        row, pixel = torch.div(ray, m, rounding_mode="floor"), ray % m
-        dx = back.point[row, 0, pixel] - spot[..., 0].reshape(-1)[owner]
-        dy = back.point[row, 1, pixel] - spot[..., 1].reshape(-1)[owner]
-        inside = (1 - (dx * dx + dy * dy) / (radius.reshape(-1)[owner] ** 2 + 1e-9)).clamp(min=0)
-        shade = dark.reshape(-1)[owner] * inside * inside * (3 - 2 * inside) * back.floor.flatten()[ray]
-        return left.index_add_(0, ray, torch.log1p(-shade.clamp(max=0.95))).exp().view(n, m)
+        lean = high * air.sun
+        spot = torch.stack((at[..., 0] + lean * air.north, at[..., 1] + lean * air.east, level.expand_as(high)), -1)
+        radius = 1.5 * things.size + 0.35 * high
+        dark = 0.75 * (things.size / (things.size + 0.35 * high + 1e-6)) ** 2
+        dark = dark * (dark > 0.02)
+        tall = (bottom.height[:, None] + 0.02).expand_as(radius)
+        return Spots(spot, torch.stack((radius, radius, tall), -1), dark)
+
+    def _shadows(self, spots: Spots, back: ground.Seen, ray: Tensor, owner: Tensor) -> Tensor:
+        """(N, M) share of light that the shadows leave."""
+        x, y, radius, dark = (
+            each.reshape(-1).index_select(0, owner)
+            for each in (spots.centre[..., 0], spots.centre[..., 1], spots.half[..., 0], spots.dark)
+        )
+        dx = back.point[0].reshape(-1).index_select(0, ray) - x
+        dy = back.point[1].reshape(-1).index_select(0, ray) - y
+        inside = (1 - (dx * dx + dy * dy) / (radius**2 + 1e-9)).clamp(min=0)
+        shade = dark * inside * inside * (3 - 2 * inside) * back.floor.reshape(-1).index_select(0, ray)
+        left = torch.zeros(back.range.numel(), device=self.device)
+        return left.index_add_(0, ray, torch.log1p(-shade.clamp(max=0.95))).exp().view_as(back.range)
 
     def _water(self, air: Air, light: Tensor, path: Tensor, direction: Tensor, z: Tensor) -> Tensor:
-        """(N, 3, H, W): what arrives of the `light` (N, 3, M) after `path` (N, M), and the veil before it.
+        """(3, N, M): what arrives of the `light` (3, N, M) after `path` (N, M), and the veil before it; from `z` (N, 1)
+        along `direction` (3, N, M).
 
         Akkaynak and Treibitz: J exp(−beam r) + B (1 − exp(−veiling r)), with the light that was scattered by less than
         the picture resolves coming back blurred, and the veil fed by daylight that changes with depth along the ray.
         """
-        n, m = path.shape
         lens = self.lens
-        wide = sensor.spread(light.view(n, 3, lens.height, lens.width)).view(n, 3, m)
-        out = []
-        lamp = air.lamps[:, None] * self.lobe
-        dx, dy, dz = direction.unbind(1)
+        wide = sensor.spread(light.view(3, -1, lens.height, lens.width)).view_as(light)
+        dx, dy, dz = direction.unbind(0)
         clouds = textures.sample(self.noise, 0.11 * (dx + 0.4 * dz), 0.11 * (dy - 0.3 * dz) + 0.5)[0]
         uneven = 1 + PATCHY * 2 * (clouds - 0.5)
-        for c in range(3):
-            beam, blurred, veiling, diffuse = (
-                each[:, c, None] for each in (air.beam, air.blurred, air.veiling, air.diffuse)
-            )
-            direct = torch.exp(-beam * path)
-            kept = torch.exp(-blurred * path)
-            rate = torch.maximum(veiling + diffuse * dz, 0.25 * veiling)
-            surface = self._ambient(air, c, z)[:, None] * air.veil[:, c, None]
-            veil = surface * veiling / rate * (1 - torch.exp(-rate * path))
-            # Lamps: the near water is lit most; a fit to the integral of exp(−2 c s) / (s² + 0.08).
-            glare = GLARE * lamp * air.veil[:, c, None] * veiling * (1 - torch.exp(-path / 0.7))
-            out.append(light[:, c] * direct + wide[:, c] * (kept - direct) + (veil + glare) * uneven)
-        return torch.stack(out, 1).view(n, 3, lens.height, lens.width)
+        kept = torch.exp(-air.blurred * path)
+        rate = torch.maximum(air.veiling + air.diffuse * dz, 0.25 * air.veiling)
+        veil = self._ambient(air, z) * air.veil * air.veiling / rate * (1 - torch.exp(-rate * path))
+        if self.lamps:  # the near water is lit most; a fit to the integral of exp(−2 c s) / (s² + 0.08)
+            lamp = GLARE * air.lamps * self.lobe * (1 - torch.exp(path / -0.7))
+            veil = veil + lamp * (air.veil * air.veiling)
+        return torch.lerp(wide * kept, light * kept, torch.exp((air.blurred - air.beam) * path)) + veil * uneven
 
     def _snow(
         self, air: Air, picture: Tensor, seen: Tensor, origin: Tensor, world: Tensor, t: Tensor, density: Tensor
@@ -367,13 +347,12 @@ class Renderer:
         index = (cy.clamp(0, h - 1) * w + cx.clamp(0, w - 1)).long() + (torch.arange(n, device=self.device) * (h * w))[
             :, None, None, None
         ]
-        amount = amount * inside * (range_[..., None, None] < seen.flatten()[index])
+        amount = (
+            amount * inside * (range_[..., None, None] < seen.flatten().index_select(0, index.flatten()).view_as(index))
+        )
         splat = torch.zeros(n * h * w, device=self.device).index_add_(0, index.flatten(), amount.flatten())
-        colour = [
-            self._ambient(air, c, origin[:, 2]) * 1.3 + air.lamps * 1.0 * torch.exp(-air.blurred[:, c])
-            for c in range(3)
-        ]
-        return picture + splat.view(n, 1, h, w) * torch.stack(colour, -1)[:, :, None, None]
+        colour = self._ambient(air, origin[:, 2:]) * 1.3 + air.lamps * torch.exp(-air.blurred)
+        return picture + splat.view(n, 1, h, w) * colour.transpose(0, 1)[..., None]
 
 
 def _matrix(q: Tensor) -> Tensor:

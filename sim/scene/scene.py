@@ -102,13 +102,19 @@ class Parts(NamedTuple):
     at: Tensor
     turn: Tensor
     hinge: Tensor
-    axis: Tensor
+    spin: Tensor
+    """(S, P, 3, 3): the axis' cross product as a matrix."""
     swing: Tensor
     """(S, P, 3): amplitude, rad/s, phase."""
     form: Tensor
     """(S, P, 6): a, b, low, high, box, bump."""
     paint: Tensor
     """(S, P, 16): see `_paint`."""
+
+
+def _cross(axis: tuple[float, float, float]) -> Floats:
+    x, y, z = np.array(axis) / np.linalg.norm(axis)
+    return np.array(((0, -z, y), (z, 0, -x), (-y, x, 0)))
 
 
 def _paint(part: Part) -> list[float]:
@@ -145,7 +151,7 @@ def stack(scenes: list[Scene], device: torch.device) -> tuple[Things, Parts]:
             tensor([[p.at for _, p in row] for row in parts], zero),
             tensor([[p.turn for _, p in row] for row in parts], one),
             tensor([[p.hinge for _, p in row] for row in parts], zero),
-            tensor([[p.axis for _, p in row] for row in parts], [0.0, 0.0, 1.0]),
+            tensor([[_cross(p.axis) for _, p in row] for row in parts], np.zeros((3, 3))),
             tensor([[[p.swing, 2 * math.pi * p.hertz, p.phase] for _, p in row] for row in parts], zero),
             tensor([[[p.a, p.b, p.low, p.high, float(p.box), p.bump] for _, p in row] for row in parts], [0.0] * 6),
             tensor([[_paint(p) for _, p in row] for row in parts], [0.0] * 16),
@@ -177,8 +183,10 @@ def poses(parts: Parts, at: Tensor, turn: Tensor, t: Tensor) -> tuple[Tensor, Te
     thing = parts.thing.expand(n, p)
     amplitude, beat, phase = parts.swing.unbind(-1)
     angle = amplitude * (beat * t[:, None] + phase).sin()
-    swung = _about(parts.axis, angle)
-    arm = (parts.at - parts.hinge).expand(n, p, 3)
+    # Rodrigues' rotation
+    turned, back = angle.sin()[..., None, None], (1 - angle.cos())[..., None, None]
+    swung = torch.eye(3, device=angle.device) + turned * parts.spin + back * _times(parts.spin, parts.spin)
+    arm = parts.at - parts.hinge
     offset = parts.hinge + _apply(swung, arm)
     whole = torch.gather(turn, 1, thing[..., None, None].expand(n, p, 3, 3))
     centre = torch.gather(at, 1, thing[..., None].expand(n, p, 3)) + _apply(whole, offset)
@@ -191,16 +199,3 @@ def _apply(matrix: Tensor, vector: Tensor) -> Tensor:
 
 def _times(a: Tensor, b: Tensor) -> Tensor:
     return (a[..., :, :, None] * b[..., None, :, :]).sum(-2)
-
-
-def _about(axis: Tensor, angle: Tensor) -> Tensor:
-    """Rodrigues' rotation, (N, P, 3, 3)."""
-    x, y, z = (axis / axis.norm(dim=-1, keepdim=True)).expand(*angle.shape, 3).unbind(-1)
-    c, s = angle.cos(), angle.sin()
-    d = 1 - c
-    rows = (
-        (c + x * x * d, x * y * d - z * s, x * z * d + y * s),
-        (y * x * d + z * s, c + y * y * d, y * z * d - x * s),
-        (z * x * d - y * s, z * y * d + x * s, c + z * z * d),
-    )
-    return torch.stack([torch.stack(row, -1) for row in rows], -2)

@@ -34,13 +34,13 @@ def _tile(*channels: NDArray[np.float64]) -> Tensor:
 
 
 @lru_cache
-def noise() -> Tensor:
+def noise(device: torch.device) -> Tensor:
     """Two channels: broad clouds (1/f^1.6) and rough grain (1/f^0.7)."""
-    return _tile(_spectrum(1, 1.6), _spectrum(2, 0.7))
+    return _tile(_spectrum(1, 1.6), _spectrum(2, 0.7)).to(device)
 
 
 @lru_cache
-def caustics() -> Tensor:
+def caustics(device: torch.device) -> Tensor:
     """One channel, mean 1: light bundled by a rough surface. Rays through a periodic surface of 60 waves are bent by
     its slope and counted where they land."""
     random, fine = _random(3), 4 * SIDE
@@ -55,22 +55,23 @@ def caustics() -> Tensor:
     cell = [np.floor((u + reach * d) % 1.0 * SIDE).astype(np.int64) % SIDE for u, d in ((y, dy), (x, dx))]
     light = np.bincount(cell[0].ravel() * SIDE + cell[1].ravel(), minlength=SIDE * SIDE).reshape(SIDE, SIDE)
     smooth = np.mean([np.roll(light, shift, (0, 1)) for shift in ((0, 0), (0, 1), (1, 0), (1, 1))], axis=0)
-    return _tile(np.minimum(smooth / smooth.mean(), 5.0))
+    return _tile(np.minimum(smooth / smooth.mean(), 5.0)).to(device)
 
 
 @lru_cache
-def grain() -> Tensor:
+def grain(device: torch.device) -> Tensor:
     """(3, SIDE, SIDE) standard normal, for the sensor's noise."""
-    return torch.from_numpy(_random(4).standard_normal((3, SIDE, SIDE)).astype(np.float32))
+    return torch.from_numpy(_random(4).standard_normal((3, SIDE, SIDE)).astype(np.float32)).to(device)
 
 
-def flakes(number: int) -> Tensor:
+def flakes(number: int, device: torch.device) -> Tensor:
     """(number, 6) uniform numbers 0..1: place and looks of particles."""
-    return torch.from_numpy(_random(5).uniform(size=(number, 6)).astype(np.float32))
+    return torch.from_numpy(_random(5).uniform(size=(number, 6)).astype(np.float32)).to(device)
 
 
 def sample(tile: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """(C, …) of a tile at (u, v); the tile repeats at every whole number."""
-    where = torch.stack(((u - u.floor()).flatten(), (v - v.floor()).flatten()), -1) * 2 - 1
-    got = F.grid_sample(tile, where[None, :, None], mode="bilinear", align_corners=True)
+    where = torch.stack((u, v), -1)
+    where = where.sub_(where.floor()).mul_(2).sub_(1).view(1, -1, 1, 2)
+    got = F.grid_sample(tile, where, mode="bilinear", align_corners=True)
     return got.view(tile.shape[1], *u.shape)

@@ -1,4 +1,5 @@
 """The catalogue: what can be in the water, each built of parts from a random generator, a place and a scale.
+Long because it is a list: a function for each thing, none of which knows another, and the table of their names.
 
 Things face x, with y to their right and z down; lengths in m. Colours are linear reflectances, judged from pictures.
 """
