@@ -273,8 +273,10 @@ class Boat:
         if {"drop", "cut"} & {*line, *TROUBLES[n % len(TROUBLES) - 1].line}:
             codes += ("gcs_lost",)  # three of the ground station's heartbeats in a row may be among what is lost
         rover.within(seen_s + STATUS / S, lambda: self.ended(codes, engaged, act))
-        quiet = time.monotonic_ns() + int(line.get("delay", 0.0) * S) + GRACE + rover.stalled - stalled
-        rover.within(line.get("delay", 0.0) + 0.5, rover.rests)  # FS_PILOT_TIMEOUT
+        # What leaves may arrive so much later: by the lag, or, out of order, behind our next heartbeat.
+        late_s = 1.0 if "swap" in line else line.get("delay", 0.0)
+        quiet = time.monotonic_ns() + int(late_s * S) + GRACE + rover.stalled - stalled
+        rover.within(late_s + 0.5, rover.rests)  # FS_PILOT_TIMEOUT
         rover.spoil({})
         while time.monotonic_ns() < quiet:  # what was under way arrives
             time.sleep(0.01)
