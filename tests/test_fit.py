@@ -12,17 +12,19 @@ import torch
 from rov.dives.dive import Dive, DiveWriter
 from rov.messages import Mode, ThrusterCommand, VehicleState
 from sim import parameters
-from sim.excite import excite
-from sim.fit import NAMES, FitError, compared, fit, pose, spreads, write
+from sim.excite import DEPTH_M, excite
+from sim.fit import NAMES, FitError, Result, compared, fit, pose, spreads, write
 from sim.parameters import Parameters
-from sim.sensors import Suite
+from sim.sensors import Suite, switch_on
+from sim.vehicle import model, rest, still
 
 # torch's forward differentiation scripts its own helpers when it is first used.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 ROOT = Path(__file__).parent.parent
+SEED = 3
 WU = parameters.load("wu")
-NOISY = Suite()._replace(dvl=True, gyro_bias=0.0, accel_bias=0.0, tilt_bias=0.0, hard_iron=0.0, dvl_scale=0.0)
-"""Noise, rates, delays and grain of the instruments, but no bias: that is not what is to be found here."""
+INSTRUMENTS = Suite()._replace(dvl=True)
+"""With all that is wrong with them: noise, biases, a pull at the compass, a scale, rates, delays and grain."""
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def dives(tmp_path_factory) -> list[Path]:
     """Eight dives of 15 s."""
     folder = tmp_path_factory.mktemp("dives")
     paths = [folder / f"{i}.mcap" for i in range(8)]
-    excite(WU, paths, seed=3, seconds=15.2, suite=NOISY)
+    excite(WU, paths, seed=SEED, seconds=15.2, suite=INSTRUMENTS)
     return paths
 
 
@@ -51,8 +53,12 @@ def perturbed(truth: Parameters, seed: int) -> Parameters:
     )
 
 
-def test_forty_percent_off_it_comes_back_to_within_five(dives: list[Path], tmp_path: Path) -> None:
-    result = fit(dives, perturbed(WU, 0))
+@pytest.fixture(scope="module")
+def result(dives: list[Path]) -> Result:
+    return fit(dives, perturbed(WU, 0))
+
+
+def test_forty_percent_off_it_comes_back_to_within_five(result: Result, tmp_path: Path) -> None:
     for name, truth, found in compared(WU, result.parameters):
         assert found == pytest.approx(truth, rel=0.05), f"{name} ± {result.spread[name]}"
     assert all(result.after[kind] < 0.1 * result.before[kind] for kind in result.before)
@@ -61,25 +67,35 @@ def test_forty_percent_off_it_comes_back_to_within_five(dives: list[Path], tmp_p
     again = parameters.load(tmp_path / "vehicle.toml")
     assert again == result.parameters
     assert (tmp_path / "vehicle.png").stat().st_size > 20_000
-    assert "thrust_scale: " in (tmp_path / "vehicle.toml").read_text()
+    said = (tmp_path / "vehicle.toml").read_text()
+    assert "thrust_scale: " in said and "dive 8: gyro " in said
+
+
+def test_what_the_instruments_are_off_by_is_found_too(dives: list[Path], result: Result) -> None:
+    """Level and compass as they were drawn for these dives, to a third; the gyro's 0.1 degrees a second only to a half,
+    and not the DVL's scale: more thrust and less drag look like it."""
+    moving = model(WU, torch.float64)
+    random = torch.Generator().manual_seed(SEED)
+    drawn = switch_on(INSTRUMENTS, rest(moving, len(dives), DEPTH_M), still(moving), random)
+    truth = torch.cat([drawn.tilt_bias, drawn.iron], dim=1)
+    off = torch.tensor(result.flaws[:, 3:7]) - truth
+    assert (off.square().mean(0) < (truth / 3).square().mean(0)).all(), (off, truth)
 
 
 @torch.no_grad()
 def known(dives: list[Path], start: Parameters) -> dict[str, float]:
     """The spread of each number at the truth."""
     problem = pose(dives, start)
-    theta, speed = torch.zeros(len(NAMES)).double(), torch.zeros(3, problem.windows.forces.shape[1]).double()
-    return dict(zip(NAMES, spreads(problem, theta, speed).tolist(), strict=True))
+    return dict(zip(NAMES, spreads(problem, torch.zeros_like(problem.prior)).tolist(), strict=False))
 
 
 def test_it_says_what_a_dive_does_not_show(tmp_path: Path) -> None:
-    """Up, down and around, without a DVL: nothing is learnt of surge and sway, which stay at their prior of 50 %."""
+    """Up, down and around, without a DVL: next to nothing is learnt of surge and sway, near their prior of 50 %."""
     paths = [tmp_path / f"{i}.mcap" for i in range(4)]
-    suite = NOISY._replace(dvl=False)
-    excite(WU, paths, seed=4, seconds=15.2, suite=suite, levels=(0.0, 0.0, 0.6, 0.0, 0.0, 0.4))
+    excite(WU, paths, seed=4, seconds=15.2, suite=Suite(), levels=(0.0, 0.0, 0.6, 0.0, 0.0, 0.4))
     spread = known(paths, WU)
     for what in ("linear_damping", "quadratic_damping"):
-        assert spread[f"{what} surge"] > 0.45 and spread[f"{what} sway"] > 0.45
+        assert spread[f"{what} surge"] > 0.4 and spread[f"{what} sway"] > 0.4
     assert spread["quadratic_damping heave"] < 0.15 and spread["quadratic_damping yaw"] < 0.15
 
 
