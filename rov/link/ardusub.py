@@ -15,6 +15,8 @@ ArduSub takes MANUAL_CONTROL only from its ground station's system id, and each 
 
 Depth is from the water's pressure (SCALED_PRESSURE2) and our own surface pressure and density, because it carries its
 time; where that is not heard, GLOBAL_POSITION_INT. Nothing in here waits; time is an argument, monotonic ns.
+
+It is one state machine, and stays in one file for all its length: what ends our control must be read in one go.
 """
 
 from __future__ import annotations

@@ -6,25 +6,20 @@ only let loose after it has shown, in this connection, that it stops by itself w
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-import termios
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
 import msgspec
-import serial
 from pymavlink.dialects.v20 import common
 
 from rov.link.line import ARM_DISARM, BEAT_NS, RESULTS, Level, Line, Wire, volts_of
 from rov.link.mavlink import MS, QUIET_NS, Frame, Packer, Parser, SenderClock
+from rov.link.way import Serial
 from rov.messages import Event
 
-READ_MAX = 4096
-"""Bytes parsed per poll: at 50 Hz twice what 921,600 baud carries."""
 REPEAT_NS = 100 * MS
 """Arming and disarming are asked for this often until the board's heartbeat shows it done."""
 UNANSWERED_NS = 300 * MS
@@ -69,72 +64,6 @@ class Echo(NamedTuple):
     values: tuple[float, ...]
 
 
-class Port:
-    """A serial port that never blocks. All methods but `open` may raise OSError when the device is gone."""
-
-    def __init__(self, path: str, baud: int):
-        self.path = path
-        self.baud = baud
-        self.serial: serial.Serial | None = None
-        self.unsent = b""
-        """The rest of what the kernel took only in part."""
-
-    @property
-    def is_open(self) -> bool:
-        return self.serial is not None
-
-    def open(self) -> str:
-        """Open it for ourselves alone; returns why not, or nothing. What lay in its queues is discarded."""
-        try:
-            self.serial = serial.Serial(self.path, self.baud, timeout=0, write_timeout=0, exclusive=True)
-        except (OSError, ValueError, termios.error) as error:  # missing or busy; a baud rate it cannot do; just gone
-            return str(error)
-        return ""
-
-    def read(self) -> bytes:
-        """What is there, at most READ_MAX bytes."""
-        assert self.serial is not None
-        data: bytes = self.serial.read(READ_MAX)
-        return data
-
-    def write(self, data: bytes) -> bool:
-        """Send all of it, or nothing and return False.
-
-        What the kernel takes only in part is finished before anything else is sent: a frame that was cut would cost
-        the board the next one too. The system call is our own because pyserial's spins until there is room, even with
-        a time-out of zero (pyserial issue 280).
-        """
-        if self.unsent:
-            self.unsent = self.unsent[self._take(self.unsent) :]
-            if self.unsent:
-                return False
-        taken = self._take(data)
-        self.unsent = data[taken:] if taken else b""
-        return taken > 0
-
-    def _take(self, data: bytes) -> int:
-        """How many of these bytes the kernel took."""
-        assert self.serial is not None
-        try:
-            return os.write(self.serial.fileno(), data)
-        except BlockingIOError:
-            return 0
-
-    def discard(self) -> None:
-        """Throw away what was written and not yet sent."""
-        self.unsent = b""
-        if self.serial is not None:
-            with contextlib.suppress(termios.error):  # gone: the next read says so
-                termios.tcflush(self.serial.fileno(), termios.TCOFLUSH)
-
-    def close(self) -> None:
-        """Close it; the next `open` starts clean."""
-        if self.serial is not None:
-            self.serial.close()
-        self.serial = None
-        self.unsent = b""
-
-
 @dataclass
 class Connection(Wire):
     """What one connection has carried; forgotten when it ends."""
@@ -172,7 +101,7 @@ class ThrusterLink(Line[Connection]):
         density: float = 1025.0,
     ):
         """`system` and `component` are ours, `board` the board's. A board has no modes, whatever `mode` is."""
-        super().__init__(Port(port, baud), Parser(), Packer(system, component), Connection, surface_pa, density)
+        super().__init__(Serial(port, baud), Parser(), Packer(system, component), Connection, surface_pa, density)
         self.motors = motors
         self.address = board
         self.stage = Stage.IDLE

@@ -5,6 +5,7 @@ serial:/dev/ttyACM0:115200    tcp:127.0.0.1:5760    udp:0.0.0.0:14550 (listens) 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -15,10 +16,13 @@ import struct
 import termios
 from typing import Any, Literal, Protocol
 
+import serial
+
 from rov.errors import UserError
-from rov.link.board import Port
 
 READ_MAX = 65536
+SERIAL_MAX = 4096
+"""Bytes read per poll of a serial port: at 50 Hz twice what 921,600 baud carries."""
 QUEUE_MAX = 2000
 """Bytes that may wait in the kernel to be sent: 1 s of sticks. More is history that nobody should act on."""
 URL = r"^(serial:[^:]+:\d+|(tcp|udp|udpout):[^:]+:\d+)$"
@@ -38,6 +42,72 @@ class Way(Protocol):
     def write(self, data: bytes) -> bool: ...
     def discard(self) -> None: ...
     def close(self) -> None: ...
+
+
+class Serial:
+    """A serial port that never blocks. All methods but `open` may raise OSError when the device is gone."""
+
+    def __init__(self, path: str, baud: int):
+        self.path = path
+        self.baud = baud
+        self.serial: serial.Serial | None = None
+        self.unsent = b""
+        """The rest of what the kernel took only in part."""
+
+    @property
+    def is_open(self) -> bool:
+        return self.serial is not None
+
+    def open(self) -> str:
+        """Open it for ourselves alone; returns why not, or nothing. What lay in its queues is discarded."""
+        try:
+            self.serial = serial.Serial(self.path, self.baud, timeout=0, write_timeout=0, exclusive=True)
+        except (OSError, ValueError, termios.error) as error:  # missing or busy; a baud rate it cannot do; just gone
+            return str(error)
+        return ""
+
+    def read(self) -> bytes:
+        """What is there, at most SERIAL_MAX bytes."""
+        assert self.serial is not None
+        data: bytes = self.serial.read(SERIAL_MAX)
+        return data
+
+    def write(self, data: bytes) -> bool:
+        """Send all of it, or nothing and return False.
+
+        What the kernel takes only in part is finished before anything else is sent: a frame that was cut would cost
+        the board the next one too. The system call is our own because pyserial's spins until there is room, even with
+        a time-out of zero (pyserial issue 280).
+        """
+        if self.unsent:
+            self.unsent = self.unsent[self._take(self.unsent) :]
+            if self.unsent:
+                return False
+        taken = self._take(data)
+        self.unsent = data[taken:] if taken else b""
+        return taken > 0
+
+    def _take(self, data: bytes) -> int:
+        """How many of these bytes the kernel took."""
+        assert self.serial is not None
+        try:
+            return os.write(self.serial.fileno(), data)
+        except BlockingIOError:
+            return 0
+
+    def discard(self) -> None:
+        """Throw away what was written and not yet sent."""
+        self.unsent = b""
+        if self.serial is not None:
+            with contextlib.suppress(termios.error):  # gone: the next read says so
+                termios.tcflush(self.serial.fileno(), termios.TCOFLUSH)
+
+    def close(self) -> None:
+        """Close it; the next `open` starts clean."""
+        if self.serial is not None:
+            self.serial.close()
+        self.serial = None
+        self.unsent = b""
 
 
 class Socket:
@@ -167,6 +237,6 @@ def way(url: str) -> Way:
         )
     kind, where, number = url.split(":")
     if kind == "serial":
-        return Port(where, int(number))
+        return Serial(where, int(number))
     assert kind in ("tcp", "udp", "udpout")
     return Socket(kind, where, int(number))  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from rov.assets import checkout
 from rov.bus import encode
-from rov.dives.dive import Dive
+from rov.dives.dive import Dive, Picture
 from rov.messages import (
     Arm,
     Disarm,
@@ -36,7 +36,7 @@ from rov.messages import (
 )
 from rov.motion.allocation import effect
 from rov.vision.detector import sha256
-from tests.daemon.harness import GRACE, MS, Daemon, Operator, environment
+from tests.daemon.harness import GRACE, MS, Daemon, Operator, environment, wait_for
 
 pytestmark = pytest.mark.clock
 
@@ -552,6 +552,49 @@ def test_the_network_gives_nan(daemon: Daemon) -> None:
     card.write_text(good[1])
     again = daemon.kill("perceptiond")
     still_in_hold(daemon, again)
+
+
+# ---- tuning ------------------------------------------------------------------------------------------------------
+
+
+def test_tuned_within_a_second_and_without_a_hitch(daemon: Daemon) -> None:
+    """The pilot keeps its pace through five edits, and no thruster changes faster than the guard lets it."""
+    daemon.armed(Mode.HOLD, surge=0.5)
+    begin = time.monotonic_ns()
+    for depth_kp in (1.4, 1.3, 0.5, 2.0, 1.5):
+        t = time.monotonic_ns()
+        daemon.edit("control", depth_kp=depth_kp)
+        assert daemon.event("tuned", t).t - t < S + GRACE
+    time.sleep(1.0)
+    said = [command for command in daemon.said(ThrusterCommand, begin) if command.armed]
+    gaps = np.diff([command.t for command in said])
+    assert gaps.max() < 2 * TICK + GRACE and np.median(gaps) < 1.1 * TICK
+    steps = np.abs(np.diff([command.values for command in said], axis=0)).max(axis=1)
+    assert (steps <= daemon.config.guard.slew * gaps / S + 1e-6).all()
+
+
+def test_the_recorder_is_tuned_while_it_records(daemon: Daemon) -> None:
+    """Coarser pictures from then on, in the same dive; and a dive that may only be half a second long ends."""
+
+    def parts() -> set[Path]:
+        return set(daemon.dives.glob("*.mcap"))
+
+    before, begin = parts(), time.monotonic_ns()
+    time.sleep(1.0)
+    edited = time.monotonic_ns()
+    daemon.edit("recording", jpeg_quality=30)
+    time.sleep(1.5)
+    daemon.edit("recording", part_minutes=0.5 / 60)
+    wait_for(lambda: parts() - before, "another dive")
+    daemon.edit("recording", part_minutes=30.0, jpeg_quality=90)
+    with Dive(max(before)) as dive:
+        assert dive.complete
+        sizes = [
+            (record.t, len(record.data.data)) for record in dive.messages(["camera"]) if type(record.data) is Picture
+        ]
+    fine = [size for t, size in sizes if begin < t < edited]
+    coarse = [size for t, size in sizes if t > edited + S]
+    assert fine and coarse and max(coarse) < 0.7 * min(fine)
 
 
 # ---- afterwards -----------------------------------------------------------------------------------------------------
