@@ -9,7 +9,8 @@ from rov.machine.placement import pin
 from rov.messages import Frame, Health
 from rov.process import Meter, enter, start
 from rov.ring import RingWriter
-from rov.vision.camera import Camera, Settings, parse_source
+from rov.vision.camera import Camera
+from rov.vision.sources import Settings, parse_source
 
 
 def main() -> int:

@@ -26,7 +26,8 @@ from rov.link.line import ARM_DISARM
 from rov.link.mavlink import MS, Frame, Packer, Parser
 from rov.motion import thrusters
 from rov.motion.allocation import allocate
-from sim.board import Pty, Vessel
+from sim.board import Vessel
+from sim.wire import Pty
 
 NEUTRAL: Rc = (1500.0, 1500.0, 1500.0, 1500.0)
 MODES = (0, 1, 2, 9, 16, 19)

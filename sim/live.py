@@ -24,10 +24,11 @@ from rov.bus import CommandClient, listen
 from rov.config import Config
 from rov.messages import Observation, PilotStatus
 from rov.operator.commands import ANSWER_MS
-from sim.board import Board, Line, Pty, serve
+from sim.board import Board, serve
 from sim.camerad import Pose
 from sim.course import Course
 from sim.ship import Ship
+from sim.wire import Line, Pty
 from sim.world import Place, load, realise, through
 
 POSE_NS = 20_000_000

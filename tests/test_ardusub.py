@@ -22,7 +22,7 @@ from rov.link.mavlink import MS, Packer, Parser
 from rov.link.way import way
 from rov.messages import Event, Mode
 from sim.ardusub import Autopilot, GroundStation, Stick
-from sim.board import Line
+from sim.wire import Line
 from tests.daemon.autopilot import OURS
 from tests.daemon.harness import environment, free_port
 

@@ -17,7 +17,8 @@ import pytest
 from pymavlink.dialects.v20 import common
 
 from rov.link.mavlink import MS, Frame, Packer, Parser
-from sim.board import Board, Line, Pty, obey
+from sim.board import Board, obey
+from sim.wire import Line, Pty
 
 ROOT = Path(__file__).parent.parent
 ARM = common.MAV_CMD_COMPONENT_ARM_DISARM

@@ -24,7 +24,8 @@ from rov.vision.colour import Balance, Row
 from rov.vision.colour import load as load_colour
 from rov.vision.footage import Image, images_in, read_image
 from rov.vision.lens import Calibration, distorted
-from sim.board import Board, Line, Pty
+from sim.board import Board
+from sim.wire import Line, Pty
 
 BOARD = camera.parse_board("chessboard:8x6", 25)
 TRUE = Calibration(

@@ -16,18 +16,10 @@ import numpy as np
 import pytest
 
 from rov.errors import UserError
-from rov.vision import camera as module
-from rov.vision.camera import (
-    ABANDONED_MAX,
-    FROZEN_FRAMES,
-    Camera,
-    Settings,
-    Source,
-    identical,
-    parse_source,
-    sdp,
-)
+from rov.vision import sources as module
+from rov.vision.camera import ABANDONED_MAX, FROZEN_FRAMES, Camera, identical
 from rov.vision.footage import Image, Shot
+from rov.vision.sources import Settings, Source, parse_source, sdp
 from tests.conftest import disc, make_clip
 
 pytestmark = pytest.mark.clock

@@ -23,7 +23,8 @@ from rov.link.mavlink import MS, Packer, Parser, SenderClock
 from rov.messages import Event, Mode
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import load
-from sim.board import Board, Line, Pty
+from sim.board import Board
+from sim.wire import Line, Pty
 
 pytestmark = pytest.mark.clock
 

@@ -220,8 +220,9 @@ def thrusters(
 def _views(source: str, board: Any) -> tuple[list[Any], list[tuple[str, str]]]:
     """The views of the board in a folder, a video or before a live camera, and what was rejected."""
     from rov.calibrate.camera import find, sift, watch
-    from rov.vision.camera import Camera, Settings, parse_source
+    from rov.vision.camera import Camera
     from rov.vision.footage import VIDEOS, Video, images_in, read_image
+    from rov.vision.sources import Settings, parse_source
 
     path = Path(source)
     if path.is_dir():

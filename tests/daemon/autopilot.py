@@ -24,7 +24,7 @@ from rov.link.line import ARM_DISARM
 from rov.link.mavlink import Parser
 from rov.messages import Event, PilotStatus
 from sim.ardusub import NEUTRAL, Autopilot, GroundStation, PtyEnd, Stick, TcpEnd, UdpEnd
-from sim.board import Line
+from sim.wire import Line
 from tests.daemon.harness import GRACE, MS, Daemon, Operator, environment, free_port
 
 T = TypeVar("T")
