@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from rov.errors import UserError
-from rov.vision import sources as module
+from rov.vision import camera as module
+from rov.vision import sources
 from rov.vision.camera import ABANDONED_MAX, FROZEN_FRAMES, Camera, identical
 from rov.vision.footage import Image, Shot
 from rov.vision.sources import Settings, Source, parse_source, sdp
@@ -130,7 +131,7 @@ def test_a_video_may_loop(tmp_path: Path, start) -> None:  # type: ignore[no-unt
 
 
 def test_a_video_that_was_held_up_goes_on_at_its_pace(monkeypatch: pytest.MonkeyPatch, clip: Path) -> None:
-    images = module.images(Source("file", str(clip)), QUICK, threading.Event(), print)
+    images = sources.images(Source("file", str(clip)), QUICK, threading.Event(), print)
     next(images)
     time.sleep(1.0)  # as a process that was stopped
     begin = time.monotonic()
@@ -310,10 +311,10 @@ def test_settings_that_were_not_taken_are_told() -> None:
             yuyv = float(cv2.VideoWriter.fourcc(*"YUYV"))
             return {cv2.CAP_PROP_FPS: 15.0, cv2.CAP_PROP_FOURCC: yuyv}[name]
 
-    told = list(module._refused(Stubborn(), Settings(1280, 720, 30.0, "MJPG"), 640, 480))  # type: ignore[arg-type]
+    told = list(sources._refused(Stubborn(), Settings(1280, 720, 30.0, "MJPG"), 640, 480))  # type: ignore[arg-type]
     assert len(told) == 3 and "640×480" in told[0] and "15" in told[1] and "YUYV" in told[2]
-    assert not list(module._refused(Stubborn(), Settings(640, 480, 15.0, "YUYV"), 640, 480))  # type: ignore[arg-type]
-    assert not list(module._refused(Stubborn(), Settings(), 640, 480))  # type: ignore[arg-type]
+    assert not list(sources._refused(Stubborn(), Settings(640, 480, 15.0, "YUYV"), 640, 480))  # type: ignore[arg-type]
+    assert not list(sources._refused(Stubborn(), Settings(), 640, 480))  # type: ignore[arg-type]
 
 
 def test_identical_means_every_bit() -> None:

@@ -616,7 +616,7 @@ def test_a_half_written_frame_is_finished_first(wire: Wire, monkeypatch: pytest.
         return taken
 
     wire.link.wire.beat_t = wire.link.wire.asked_t = wire.t
-    monkeypatch.setattr("rov.link.board.os.write", narrow)
+    monkeypatch.setattr("rov.link.way.os.write", narrow)
     sent = []
     for tick, free in enumerate([55, 30, 0, 10, 15, 70, 40, 55, 15]):
         room[0] = free
