@@ -55,6 +55,8 @@ SHORT_S = 600.0
 """Memory over a shorter time says nothing about a day."""
 DAY_H, GROWTH = 8.0, 0.1
 """Flat: a working day at this slope would add less than this share."""
+PARTS = 6
+"""Dives in a run: the index of one is in memory until it ends, and must be gone afterwards."""
 PERIOD_NS = 20_000_000
 
 Stamps = NDArray[np.int64]
@@ -106,7 +108,7 @@ class Notes:
 class Soak:
     """The daemon, its board, one who listens and one who commands."""
 
-    def __init__(self, folder: Path, video: Path, rate_hz: float):
+    def __init__(self, folder: Path, video: Path, rate_hz: float, part_s: float):
         port = folder / "board"
         applied, written = folder / "board.jsonl", folder / "written"
         self.started: list[subprocess.Popen[bytes]] = []
@@ -122,7 +124,7 @@ class Soak:
             "vehicle": {"max_depth": 50.0},
             "link": {"port": str(port)},
             "bus": {"public": public, "commands": commands},
-            "recording": {"folder": str(folder / "dives")},
+            "recording": {"folder": str(folder / "dives"), "part_minutes": part_s / 60},
         }
         (folder / "rover.toml").write_text(tomli_w.dumps(config))
         self.reader, self.client, self.seq = listen(public), CommandClient(commands), 0
@@ -231,7 +233,7 @@ def soak(video: Path, seconds: float, rate_hz: float, tell: Callable[[str], None
     which the processes share. Raises UserError where it does not get to `follow`."""
     interrupted = False
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
-        run = Soak(Path(name), video, rate_hz)
+        run = Soak(Path(name), video, rate_hz, seconds / PARTS)
         code, start, ready = -1, 0, 0
         try:
             ready = run.until(lambda: run.say(TakeOver, 50) and run.say(Arm, 50), "ready to arm")
