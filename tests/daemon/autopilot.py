@@ -56,7 +56,7 @@ class Rover:
         self.up, self.down, self.parser = Line(), Line(), Parser()
         self.stalled = 0
         """How long this thread was kept waiting, ns, in all: on a busy machine what was sent in time is taken late."""
-        self.closed = threading.Event()
+        self.closed, self.severed = threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self._live, daemon=True)
         self.thread.start()
 
@@ -66,6 +66,9 @@ class Rover:
             last, gap = time.monotonic_ns(), time.monotonic_ns() - last
             self.stalled += max(0, gap - TICK)
             t = time.monotonic_ns()
+            if self.severed.is_set():
+                self._sever()
+                self.severed.clear()
             sent = [bytes(frame.message.get_msgbuf()) for frame in self.parser.feed(self.end.read())]
             out = self.autopilot.step(t, {"rov": self.up.carry(sent, t), "gcs": self.station.step(t)})
             self.end.write(self.down.carry(out["rov"], t))
@@ -96,12 +99,16 @@ class Rover:
             for name in ("delay", "drop", "repeat", "swap", "corrupt", "noise", "cut", "mute"):
                 setattr(each, name, line.get(name, 0))
         if line.get("sever"):
-            match self.end:
-                case TcpEnd():
-                    self.end.drop()
-                case PtyEnd():
-                    self.end.unplug()
-                    self.end.plug()
+            self.severed.set()
+
+    def _sever(self) -> None:
+        """In the thread that reads and writes there: another one would take the port from under it."""
+        match self.end:
+            case TcpEnd():
+                self.end.drop()
+            case PtyEnd():
+                self.end.unplug()
+                self.end.plug()
 
     def close(self) -> None:
         self.closed.set()
