@@ -260,7 +260,7 @@ class Boat:
         asked, bad_before = time.monotonic_ns(), n // len(TROUBLES) % 2 == 1 and not losses and "delay" not in line
         if bad_before:
             rover.spoil(line)
-        engaged = self.engage()
+        engaged, before = self.engage(), len(rover.autopilot.reasons)
         if not bad_before:
             rover.spoil(line)
         time.sleep(0.3)
@@ -279,7 +279,13 @@ class Boat:
             codes += ("pilot_disarmed", "vehicle_lost")  # a broken frame takes up to a dozen sticks with it: the same
         if {"drop", "cut"} & {*line, *TROUBLES[n % len(TROUBLES) - 1].line}:
             codes += ("gcs_lost",)  # three of the ground station's heartbeats in a row may be among what is lost
-        rover.within(seen_s + STATUS / S, lambda: self.ended(codes, engaged, act))
+
+        def due() -> tuple[str, ...]:
+            """Where sticks were lost for 0.5 s the autopilot disarmed by itself before the pilot did anything."""
+            own = rover.autopilot.reasons[before : before + 1] == ["disarmed: pilot input"]
+            return (*codes, "pilot_disarmed", "vehicle_lost") if own else codes
+
+        rover.within(seen_s + STATUS / S, lambda: self.ended(due(), engaged, act))
         # What leaves may arrive so much later: by the lag, or, out of order, behind our next heartbeat.
         late_s = 1.0 if "swap" in line else line.get("delay", 0.0)
         quiet = time.monotonic_ns() + int(late_s * S) + GRACE + rover.stalled - stalled
@@ -288,7 +294,7 @@ class Boat:
         while time.monotonic_ns() < quiet:  # what was under way arrives
             time.sleep(0.01)
         rover.station.sticks = None  # he hands back: silence
-        return Turn(asked, quiet, codes)
+        return Turn(asked, quiet, due())
 
 
 def newest_first(grows: Sequence[T]) -> Iterator[T]:
