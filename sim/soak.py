@@ -49,14 +49,13 @@ PROCESSES = ("run", "pilotd", "camerad", "perceptiond", "recorderd", "machined")
 LOOK_S = 5.0
 """/proc is looked at this often."""
 TELL_S = 60.0
-WARM_S = 60.0
-"""What is taken in this time is no leak: buffers fill, the allocator settles. Of a short run, the first third."""
 SHORT_S = 600.0
 """Memory over a shorter time says nothing about a day."""
 DAY_H, GROWTH = 8.0, 0.1
 """Flat: a working day at this slope would add less than this share."""
 PARTS = 6
-"""Dives in a run: the index of one is in memory until it ends, and must be gone afterwards."""
+"""Dives in a run: the index of one is in memory until it ends, and must be gone afterwards. What is taken until the
+first one ends is no leak: buffers fill, the allocator settles."""
 PERIOD_NS = 20_000_000
 
 Stamps = NDArray[np.int64]
@@ -327,7 +326,7 @@ def flatness(series: list[Use]) -> dict[str, Any]:
     if len({use.pid for use in series}) > 1:
         return {"verdict": "was started again"}
     took = series[-1].t - series[0].t
-    warm = [use for use in series if use.t - series[0].t >= min(WARM_S, took / 3)]
+    warm = [use for use in series if use.t - series[0].t >= took / PARTS]
     t = np.array([use.t for use in warm]) / 3600
     answer: dict[str, Any] = {}
     steady = True
