@@ -40,6 +40,8 @@ PILOT_START_S = 3.0
 """A pilot that was started again may take so long to speak, its thrusters neutral by the board's own watchdog. It takes
 0.6 s on a laptop, its files being in memory already; a small computer is some times slower. Meanwhile the watchdog is
 fed for it, or systemd would end the recording and the warm network, too; afterwards systemd starts all of it again."""
+PILOT_FIRST_S = 1.0
+"""The others start when the pilot has spoken, or after this: five at once on a small computer make it twice as late."""
 READY_S = 60.0
 """So long a process may take before it says anything: torch takes 10 s to load on a small computer."""
 ASLEEP_S = 0.5
@@ -145,10 +147,10 @@ def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
                 elif isinstance(entry.message, Health) and entry.message.process != "pilotd":
                     children[entry.message.process].hear(entry.message.t, time.monotonic())
 
-        for each in children.values():
-            each.start()
+        children["pilotd"].start()
         tell(f"starting; listen at {config.bus.public}, command at {config.bus.commands}")
-        ready, status, fed, turn = False, "", 0.0, time.monotonic()
+        ready, status, fed, began = False, "", 0.0, time.monotonic()
+        turn = began
         while not stopped.is_set() and not failed:
             mail.wait(20)
             relay()
@@ -165,10 +167,13 @@ def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
                 for each in children.values():
                     each.heard = now if each.heard else None
             turn = now
+            if pilot.msg is not None or now - began > PILOT_FIRST_S:
+                for each in children.values():
+                    if each.process is None:
+                        each.start()
             for name, each in children.items():
-                if each.given_up:
+                if each.given_up or each.process is None:
                     continue
-                assert each.process is not None
                 if each.alive and each.silent(now) > each.child.hung_s:
                     say("warning", "hung", f"{name} has said nothing for {each.silent(now):.1f} s: killed")
                     each.process.kill()

@@ -17,6 +17,7 @@ from rov.assets import checkout
 from rov.bus import PublicPub, Reader, listen
 from rov.messages import Detection, Detections, Event, Message, PilotStatus, ThrusterCommand, Tuning, VehicleState
 from rov.tuning import Values, received
+from tests.daemon.harness import children
 
 pytestmark = pytest.mark.clock
 
@@ -147,10 +148,7 @@ def test_tuned_while_running_and_armed(daemon: Daemon) -> None:
     daemon.tuning("guard.gain", 0.9)
     daemon.path.write_text("rubbish")
     daemon.event("edit_refused")
-    pids = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(daemon.process.pid)], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    pilot = next(int(line.split()[0]) for line in pids if "rov.pilotd" in line)
+    (pilot,) = children(daemon.process.pid, "rov.pilotd")
     os.kill(pilot, signal.SIGKILL)
     daemon.event("restarted")
     held = daemon.tuning("guard.gain", 0.9)
