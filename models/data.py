@@ -23,9 +23,9 @@ from rov.vision.footage import read_image
 
 CLASSES = (
     "buoy_red", "buoy_green", "buoy_yellow", "gate_post", "channel", "bottle", "bag", "metal", "rock",
-    "fish", "jellyfish", "shark", "stingray", "starfish",
+    "fish", "jellyfish", "shark", "stingray", "starfish", "diver",
 )  # fmt: skip
-"""The label set of the first detector, in the order of its heat maps."""
+"""What the detector finds, in the order of its heat maps."""
 
 Split = Literal["train", "val", "test"]
 
@@ -62,8 +62,8 @@ class Card(msgspec.Struct, forbid_unknown_fields=True):
 
     def known(self, group: str) -> NDArray[np.bool_]:
         """(classes,) True where a picture of this group says yes or no about the class; elsewhere it says nothing."""
-        labelled = set(self.classes) - set(self.unknown.get(group, []))
-        return np.array([name in labelled or name in self.absent.classes for name in CLASSES])
+        known = (set(self.classes) | set(self.absent.classes)) - set(self.unknown.get(group, []))
+        return np.array([name in known for name in CLASSES])
 
 
 @dataclass(frozen=True)

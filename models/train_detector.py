@@ -178,6 +178,19 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps())))
 
 
+def take_over(net: DetectorNet, start: Path, classes: tuple[str, ...]) -> None:
+    """Put the weights of `start` into `net`, whose heat maps are `classes`: each class takes that of its name, and one
+    that `start` did not know begins from nothing."""
+    theirs = msgspec.toml.decode(start.with_suffix(".toml").read_bytes())["classes"]
+    state, last = load_file(start), net.head[-1]
+    rows = {name: i for i, name in enumerate(theirs)}
+    for key, fresh in (("head.1.weight", last.weight), ("head.1.bias", last.bias)):
+        assert isinstance(fresh, Tensor)
+        heads = [state[key][rows[name]] if name in rows else fresh[i].detach() for i, name in enumerate(classes)]
+        state[key] = torch.cat([torch.stack(heads), state[key][len(theirs) :]])
+    net.load_state_dict(state)
+
+
 def train(recipe: Recipe, out: Path, device: torch.device, start: Path | None) -> DetectorNet:
     """Run, or resume, the whole recipe; returns the averaged network."""
     out.mkdir(parents=True, exist_ok=True)
@@ -185,7 +198,7 @@ def train(recipe: Recipe, out: Path, device: torch.device, start: Path | None) -
     pictures = Pictures(recipe)
     net = DetectorNet(len(data.CLASSES)).to(device)
     if start:
-        net.load_state_dict(load_file(start))
+        take_over(net, start, data.CLASSES)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     average = torch.optim.swa_utils.AveragedModel(
         net,

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
 
 from models import augment, data
-from models.train_detector import losses, targets
+from models.train_detector import losses, take_over, targets
+from rov.vision.network import DetectorNet
 from sim.dataset import dataset
 
 
@@ -45,6 +49,8 @@ def test_transdec_is_read_as_it_is_written(rov_data: Path) -> None:
     known = data.load_card("transdec").known("I")
     assert not known[data.CLASSES.index("buoy_yellow")] and known[data.CLASSES.index("buoy_red")]
     assert not known[data.CLASSES.index("metal")], "nobody looked for metal"
+    diver = data.CLASSES.index("diver")
+    assert known[diver] and not data.load_card("transdec").known("C")[diver], "absent but for the scenes that show some"
 
 
 def test_tub_boxes_match_the_ground_truth_of_the_clip(rov_data: Path) -> None:
@@ -52,6 +58,20 @@ def test_tub_boxes_match_the_ground_truth_of_the_clip(rov_data: Path) -> None:
     assert len(samples) == 247 and {sample.group for sample in samples} == {"B02"}
     for sample in samples:
         assert ((sample.boxes >= -1) & (sample.boxes <= 641)).all()
+
+
+def test_weights_are_taken_over_by_the_names_of_their_classes(tmp_path: Path) -> None:
+    old, new = DetectorNet(2), DetectorNet(3)
+    save_file(old.state_dict(), tmp_path / "old.safetensors")
+    (tmp_path / "old.toml").write_text('classes = ["disc", "square"]')
+    before, after = old.head[-1], new.head[-1]
+    assert isinstance(before, nn.Conv2d) and isinstance(after, nn.Conv2d)
+    fresh = after.weight[1].clone()
+    take_over(new, tmp_path / "old.safetensors", ("square", "ring", "disc"))
+    assert torch.equal(after.weight, torch.stack([before.weight[1], fresh, *before.weight[[0, 2, 3, 4, 5]]]))
+    assert before.bias is not None and after.bias is not None
+    assert torch.equal(after.bias, torch.stack([before.bias[1], torch.tensor(-4.6), *before.bias[[0, 2, 3, 4, 5]]]))
+    assert torch.equal(new.state_dict()["stem.0.0.weight"], old.state_dict()["stem.0.0.weight"])
 
 
 def test_targets_say_nothing_where_nothing_is_known() -> None:

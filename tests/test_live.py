@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,15 @@ def rov(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str
     env = os.environ | {"PYTHONPATH": str(checkout())}
     command = [sys.executable, "-m", "rov", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd, env=env)
+
+
+def listened(seconds: float, *words: str) -> str:
+    """What `rov listen pilot` prints until Ctrl-C."""
+    command = [sys.executable, "-m", "rov", "listen", "pilot", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=checkout()) as process:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        return process.communicate(timeout=20)[0]
 
 
 class Daemon:
@@ -179,18 +189,14 @@ def test_keys_let_in_and_nothing_else_does(tmp_path: Path) -> None:
         while (right := rov("ctl", "stop", *far, "--keys", str(tmp_path / "keys/ann"))).returncode:
             assert time.monotonic() < end, right.stderr
         assert right.stdout == "stop: done: neutral and disarmed\n"
-        for wrong in ((), ("--keys", str(tmp_path / "other/eve"))):
-            shut_out = rov("ctl", "stop", *far, *wrong)
-            assert shut_out.returncode == 2 and "does it know these keys" in shut_out.stderr
         assert "secret keys" in rov("ctl", "stop", *far, "--keys", str(tmp_path)).stderr
-        heard = {}
-        for name, more in {"ann": ("--keys", str(tmp_path / "keys/ann")), "nobody": ()}.items():
-            command = [sys.executable, "-m", "rov", "listen", "pilot", *far, *more]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=checkout()) as process:
-                time.sleep(4)
-                process.send_signal(signal.SIGINT)
-                heard[name] = process.communicate(timeout=20)[0]
-        assert '"mode":"manual"' in heard["ann"] and heard["nobody"] == ""
+        ann, eve = ("--keys", str(tmp_path / "keys/ann")), ("--keys", str(tmp_path / "other/eve"))
+        with ThreadPoolExecutor() as at_once:
+            shut_out = [at_once.submit(rov, "ctl", "stop", *far, *wrong) for wrong in ((), eve)]
+            heard, nothing = [at_once.submit(listened, 4.0, *far, *keys) for keys in (ann, ())]
+        for each in shut_out:
+            assert each.result().returncode == 2 and "does it know these keys" in each.result().stderr
+        assert '"mode":"manual"' in heard.result() and nothing.result() == ""
     finally:
         daemon.close()
 

@@ -53,4 +53,4 @@ LABELS = (
     "diver",
     "pipeline",
 )
-"""Classes of the labels; the first fourteen are the detector's."""
+"""Classes of the labels; all but the last are the detector's."""
