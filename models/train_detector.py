@@ -310,7 +310,7 @@ def save(net: DetectorNet, recipe: Recipe, weights: Path, start: Path | None) ->
             "Learned from two robotics pools, one tank of litter, two public aquariums and what was rendered: no real"
             " wild divers or fish from a rover, no real turbid harbour, no night. Scores are not probabilities. Objects"
             " under about 8 pixels of the network's input are not found. Each class was seen at one or two sites only:"
-            " expect false alarms elsewhere."
+            " expect false alarms elsewhere. Divers are known from rendered pictures alone."
         ),
         "input": {"size": recipe.size, "channels": "BGR", "mean": 127.5, "std": 64.0, "fit": "top left, grey 127"},
         "recipe": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(recipe).items()},
