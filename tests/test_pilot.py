@@ -83,8 +83,11 @@ def test_stale_sticks_are_neutral_at_once():
     out = dive.run()
     assert not values(out).any() and out.thrusters.neutral_because == "setpoint_stale"
     assert (out.thrusters.frame_id, out.thrusters.frame_t) == (-1, dive.t)
-    dive.run(20)
-    dive.run(5, "operator")
+    for _ in range(3):  # what comes and goes is said once
+        dive.run(20)
+        assert values(dive.run(20, "operator", sway=1.0)).any()
+    assert dive.codes == ["armed", "setpoint_stale"]
+    dive.run(32, "operator")  # more than a second in all
     assert dive.codes == ["armed", "setpoint_stale", "setpoint_stale_over"]
 
 

@@ -54,7 +54,9 @@ CONDITIONS: dict[str, tuple[Level, str]] = {
     "too_deep": ("warning", "below vehicle.max_depth: only upward"),
     "tilted": ("alarm", "tilted beyond guard.tilt_deg for guard.tilt_s: neutral and disarmed"),
 }
-"""What can be wrong for a while. Each is one event when it begins, and one (info, code + `_over`) when it ends."""
+"""What can be wrong for a while. Each is one event when it begins, and one (info, code + `_over`) when it has been over
+for OVER_NS: what comes and goes with every picture is said once."""
+OVER_NS = 1_000_000_000
 
 
 class PilotOutput(NamedTuple):
@@ -103,7 +105,8 @@ class Pilot:
         """The next depth is measured on another scale: what is held moves with it."""
         self.flaws: dict[str, str] = {}
         """Why the last setpoint of a source was not taken: a code of CONDITIONS."""
-        self.conditions: frozenset[str] = frozenset()
+        self.wrong: dict[str, int] = {}
+        """When each of CONDITIONS that is not over was last the case."""
         self.pending: list[Event] = []
 
     @property
@@ -383,12 +386,13 @@ class Pilot:
         return frozenset(found)
 
     def _compare(self, conditions: frozenset[str], t: int) -> None:
-        """Say what began and what ended since the last step."""
-        for code in sorted(conditions - self.conditions):
+        """Say what began, and what has been over for a while."""
+        for code in sorted(conditions - self.wrong.keys()):
             self._event(t, CONDITIONS[code][0], code, CONDITIONS[code][1])
-        for code in sorted(self.conditions - conditions):
+        self.wrong |= dict.fromkeys(conditions, t)
+        for code in sorted(code for code, last in self.wrong.items() if t - last > OVER_NS):
             self._event(t, "info", f"{code}_over", f"over: {CONDITIONS[code][1]}")
-        self.conditions = conditions
+            del self.wrong[code]
 
     def _change(self, mode: Mode, t: int, level: Level, code: str, text: str) -> None:
         self.mode = mode
