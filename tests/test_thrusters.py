@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rov.motion.thrusters import COMMANDS, CREEP_N, CurveError, load
@@ -57,6 +57,7 @@ def test_round_trip(volts, limit):
 
 
 @given(fractions, fractions, voltages)
+@example(0.0, -2.886436119799805e-278, 10.7890625)
 def test_monotone_and_bounded(a, b, volts):
     low, high = CURVE.command(np.array(sorted((a, b))), volts)
     assert -1 <= low <= high <= 1

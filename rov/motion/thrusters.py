@@ -80,7 +80,9 @@ class Curve:
         if key not in self._inverses:
             self._inverses = {key: self._inverse(*key)}  # the voltage moves slowly: the last one is the one
         reference, thrusts, commands = self._inverses[key]
-        return np.asarray(np.interp(np.asarray(fraction) * reference, thrusts, commands).clip(-limit, limit))
+        command = np.interp(np.asarray(fraction) * reference, thrusts, commands).clip(-limit, limit)
+        # just below a thrust of 0, rounding in `interp` can come out above it
+        return np.asarray(np.where(np.sign(command) * np.sign(fraction) < 0, 0.0, command))
 
     def _inverse(self, voltage: float | None, limit: float) -> tuple[float, Floats, Floats]:
         """The reference, and thrusts from full astern to full ahead with their commands."""
