@@ -7,6 +7,7 @@ Nothing in here waits. Time is an argument, monotonic ns.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -91,7 +92,7 @@ class Counters:
 W = TypeVar("W", bound=Wire)
 
 
-class Line(Generic[W]):
+class Line(ABC, Generic[W]):
     """A port, and what is heard on it."""
 
     lost = "neutral until armed again"
@@ -115,16 +116,16 @@ class Line(Generic[W]):
 
     # ---- what a link adds --------------------------------------------------------------------------------------
 
+    @abstractmethod
     def _idle(self, t: int) -> None:
         """Nothing of ours moves the vehicle from now on."""
-        raise NotImplementedError
 
     def _opened(self, t: int) -> None:
         """The port was opened."""
 
+    @abstractmethod
     def _restarted(self, t: int) -> None:
         """The other end's clock began anew."""
-        raise NotImplementedError
 
     def _forget(self) -> None:
         """Nothing is known of what this port leads to."""
