@@ -203,7 +203,7 @@ class Pilot:
         loops = np.array([on and depth, on and attitude, on and attitude])
         self.gains = self._gains(t)
         wrench, self.memory = control(
-            self._sticks(used), self.state, self.memory, loops, self.gains, dt, self.config.vehicle.max_depth
+            self._sticks(used, t), self.state, self.memory, loops, self.gains, dt, self.config.vehicle.max_depth
         )
         wrench = wrench * self.capable + 0.0  # no negative zeros in files
 
@@ -217,10 +217,12 @@ class Pilot:
         else:
             commands = self.curve.command(allocate(wrench, self.frame), volts, self.config.guard.gain)
         was_armed = self.armed
+        # An autopilot levels the vehicle that it brings up; disarmed, that would sink.
+        rights_itself = self.autopilot and self.mode is Mode.SURFACE
         guarded = self.guard.step(
             commands,
             t,
-            tilt=self._tilt() if attitude else None,
+            tilt=self._tilt() if attitude and not rights_itself else None,
             depth=float(self.state.depth) if depth else None,
             neutral_because=because,
         )
@@ -319,10 +321,10 @@ class Pilot:
         if self.mode in LOOPED and (reason := self._state_lacking(self.mode, t)):
             self._change(Mode.MANUAL, t, "alarm", "state_lost", f"{reason}: {self.mode.value} ends in manual")
 
-    def _sticks(self, used: Setpoint | None) -> NDArray[np.float64]:
-        """(4,) surge, sway, heave, yaw in −1..1; zero without a fresh setpoint."""
+    def _sticks(self, used: Setpoint | None, t: int) -> NDArray[np.float64]:
+        """(4,) surge, sway, heave, yaw in −1..1; zero without a fresh setpoint. An old depth is no reason not to go up."""
         if self.mode is Mode.SURFACE:
-            depth = float(self.state.depth) if self.depth_t is not None else 1.0
+            depth = float(self.state.depth) if self._depth_known(t) else 1.0
             return np.array([0.0, 0.0, -SURFACE_EFFORT * min(max(depth, 0.0), 1.0), 0.0])
         if used is None:
             return np.zeros(4)
