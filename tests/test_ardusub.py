@@ -365,9 +365,9 @@ def test_sticks_of_his_that_only_the_channels_show_end_control(rig: Rig) -> None
     rig.ended("pilot_sticks", t, 3.0)
 
 
-@pytest.mark.parametrize("mode", [STABILIZE, SURFACE, MANUAL, POSHOLD])
+@pytest.mark.parametrize("mode", [STABILIZE, MANUAL, POSHOLD])
 def test_a_change_of_mode_ends_control(rig: Rig, mode: int) -> None:
-    rig.link.mode = Mode.HOLD
+    rig.autopilot.position, rig.link.mode = True, Mode.HOLD
     rig.engaged(surge=0.3)
     t = rig.t
     rig.station.command(SET_MODE, 1.0, float(mode))
@@ -536,7 +536,7 @@ def test_a_command_that_is_not_answered_is_refused(rig: Rig) -> None:
     ],
 )
 def test_the_autopilots_mode_fits_ours(rig: Rig, ours: Mode, before: int, theirs: int) -> None:
-    rig.autopilot.mode, rig.link.mode = before, ours
+    rig.autopilot.mode, rig.autopilot.position, rig.link.mode = before, True, ours
     rig.engaged()
     assert rig.autopilot.mode == theirs and rig.autopilot.armed
     rig.link.mode = Mode.HOLD
@@ -545,6 +545,7 @@ def test_the_autopilots_mode_fits_ours(rig: Rig, ours: Mode, before: int, theirs
 
 
 def test_a_leak_that_makes_the_autopilot_surface_is_not_the_pilot(rig: Rig) -> None:
+    rig.autopilot.position, rig.autopilot.vessel.depth = True, 8.0
     rig.engaged()
     rig.autopilot.leak = True
     rig.tick()

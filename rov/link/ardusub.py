@@ -40,7 +40,7 @@ from rov.link.inquiry import AUTOPILOT, Inquiry, long
 from rov.link.line import ARM_DISARM, BEAT_NS, RESULTS, UNKNOWN_MV, Line, Wire, volts_of
 from rov.link.mavlink import MS, Frame, Packer, Parser
 from rov.link.others import Others, steers
-from rov.link.way import way
+from rov.link.way import Socket, way
 from rov.messages import Event, Mode
 
 COMPANION = common.MAV_COMP_ID_ONBOARD_COMPUTER
@@ -49,6 +49,9 @@ SET_MODE = common.MAV_CMD_DO_SET_MODE
 
 STICK_NS = 20 * MS
 """MANUAL_CONTROL at most this often; ArduSub wants 20 to 50 Hz."""
+GAPS = (1, 2, 2, 1, 2, 1, 2, 2, 1, 1, 2)
+"""From one stick to the next, in STICK_NS, in turn: 32 Hz, uneven over 17 ticks, a prime. A stream of the pilot's that
+keeps step with ours, and is overwritten each time at once, stays in the channels for a tick in each of the longer."""
 GCS_NS = 3000 * MS
 """The ground station's heartbeat may be this old while sticks leave."""
 QUIET_AUTOPILOT_NS = 2000 * MS
@@ -64,6 +67,8 @@ TOLD_MAX = 8
 BATTERY_NS = LEAK_OVER_NS = 30_000 * MS
 """ArduSub says a leak again every 20 s; a voltage older than this is unknown."""
 DEPTH_OTHER_NS = 1000 * MS
+STRANGER_NS = 60_000 * MS
+"""Somebody else at our UDP port is said this often."""
 
 
 GO_UP = 4
@@ -151,8 +156,9 @@ class ArdusubLink(Line[Connection]):
         was seen."""
         self.ends: list[tuple[int, str, str, int]] = []
         """What ended our control in this read: since when texts explain it, code, sentence, time."""
-        self.stick_t = -STICK_NS
+        self.stick_t, self.gap = -STICK_NS, 0
         self.open_t = 0
+        self.stranger_t = -STRANGER_NS
         self.said: dict[str, float] = {}
         """Parameters as they were last reported."""
 
@@ -200,6 +206,8 @@ class ArdusubLink(Line[Connection]):
     def close(self, t: int) -> None:
         """End our control, as far as that is still possible, and close the port."""
         self.disarm(t)
+        if isinstance(self.port, Socket):
+            self.port.finish()
         self.port.close()
         self._forget()
 
@@ -216,6 +224,7 @@ class ArdusubLink(Line[Connection]):
         self._expire(t)
         self._judge(t)
         self._explain()
+        self._strangers(t)
         if self.state is not None and self.state.surfacing != (up := self.live and self.yielded is not None):
             self._update(surfacing=up)
         events, self.pending = tuple(self.pending), []
@@ -229,7 +238,7 @@ class ArdusubLink(Line[Connection]):
         if not self.port.is_open:
             return
         data = b""
-        if self.stage is not Stage.IDLE and t - self.stick_t >= STICK_NS - MS:
+        if self.stage is not Stage.IDLE and t - self.stick_t >= GAPS[self.gap] * STICK_NS - MS:
             data += self._sticks(self._values(values), t)
         beating = t - self.wire.beat_t >= BEAT_NS
         data += self._beat() if beating else b""
@@ -410,6 +419,13 @@ class ArdusubLink(Line[Connection]):
     def _texts(self, since: int) -> list[str]:
         return [text for t, text in self.wire.told if t >= since]
 
+    def _strangers(self, t: int) -> None:
+        """Say that somebody else speaks where the vehicle does."""
+        if isinstance(self.port, Socket) and self.port.stranger and t - self.stranger_t >= STRANGER_NS:
+            self.stranger_t = t
+            text = f"{self.port.path}: {self.port.stranger} sends there too, and is not heard while the vehicle is"
+            self._event(t, "warning", "stranger", text)
+
     def _idle(self, t: int) -> None:
         self.stage = Stage.IDLE
         self.yielded, self.puzzle, self.borne = None, None, ""
@@ -424,7 +440,7 @@ class ArdusubLink(Line[Connection]):
         gain, throttle = self._gain(t), max(self.wire.inquiry.parameters["JS_THR_GAIN"], 0.1)
         x, y, z, r = sticks_of(values, gain, throttle)
         self.wire.others.ours(rc_of(x, y, z, r, gain, throttle), t)
-        self.stick_t = t
+        self.stick_t, self.gap = t, (self.gap + 1) % len(GAPS)
         self.counters.sent += 1
         return self.stick_packer.pack(common.MAVLink_manual_control_message(self.system, x, y, z, r, 0))
 

@@ -24,13 +24,14 @@ STREAMS = {
     common.MAVLINK_MSG_ID_HEARTBEAT: 5.0,
     common.MAVLINK_MSG_ID_ATTITUDE: 20.0,
     common.MAVLINK_MSG_ID_SCALED_PRESSURE2: 10.0,
-    common.MAVLINK_MSG_ID_RC_CHANNELS: 10.0,
+    common.MAVLINK_MSG_ID_RC_CHANNELS: 1000 / 17,
     common.MAVLINK_MSG_ID_GLOBAL_POSITION_INT: 5.0,
     common.MAVLINK_MSG_ID_SCALED_PRESSURE: 2.0,
     common.MAVLINK_MSG_ID_SYS_STATUS: 2.0,
     common.MAVLINK_MSG_ID_BATTERY_STATUS: 1.0,
 }
-"""What is asked for, Hz. The heartbeat's own 1 Hz would show the pilot's change of mode too late."""
+"""What is asked for, Hz. The heartbeat's own 1 Hz would show the pilot's change of mode too late. RC_CHANNELS
+every 17 ms, out of step with our sticks, or a stream of the pilot's would always be overwritten when it is looked at."""
 NAMED = common.MAVLINK_MSG_ID_NAMED_VALUE_FLOAT
 NAMED_HZ, NAMED_MIN = 4, 3.0
 """NAMED_VALUE_FLOAT, PilotGain among them, has no interval of its own in ArduSub: it comes in bunches with a group,
@@ -40,7 +41,7 @@ NEEDED = (common.MAVLINK_MSG_ID_ATTITUDE, common.MAVLINK_MSG_ID_SCALED_PRESSURE2
 GROUPS = {
     common.MAV_DATA_STREAM_EXTRA1: 20,
     common.MAV_DATA_STREAM_RAW_SENSORS: 10,
-    common.MAV_DATA_STREAM_RC_CHANNELS: 10,
+    common.MAV_DATA_STREAM_RC_CHANNELS: 50,
     common.MAV_DATA_STREAM_EXTENDED_STATUS: 2,
     common.MAV_DATA_STREAM_POSITION: 5,
     common.MAV_DATA_STREAM_EXTRA3: 2,
