@@ -45,6 +45,7 @@ from rov.messages import Event, Mode
 
 COMPANION = common.MAV_COMP_ID_ONBOARD_COMPUTER
 """191: our component, in heartbeats, commands and sticks. Sticks of other components are not ours."""
+DEPTH_SENSOR = common.MAV_SYS_STATUS_SENSOR_ABSOLUTE_PRESSURE
 SET_MODE = common.MAV_CMD_DO_SET_MODE
 
 STICK_NS = 20 * MS
@@ -123,6 +124,8 @@ class Connection(Wire):
     """When BATTERY_STATUS last said it; SYS_STATUS counts only without."""
     leak_t: int = 0
     depth_t: int | None = None
+    depth_failed: bool = False
+    """The autopilot says that its depth sensor has: what it goes on sending is the last of it."""
 
 
 class ArdusubLink(Line[Connection]):
@@ -514,6 +517,8 @@ class ArdusubLink(Line[Connection]):
                     self._update(battery_v=volts)
                     self.wire.battery_t = self.wire.cells_t = t
             case common.MAVLink_sys_status_message():
+                there = message.onboard_control_sensors_present & message.onboard_control_sensors_enabled
+                self.wire.depth_failed = bool(there & ~message.onboard_control_sensors_health & DEPTH_SENSOR)
                 if 0 < message.voltage_battery < UNKNOWN_MV and t - self.wire.cells_t > BATTERY_NS:
                     self._update(battery_v=message.voltage_battery / 1000)
                     self.wire.battery_t = t
@@ -597,6 +602,10 @@ class ArdusubLink(Line[Connection]):
         self.wire = Connection(heard_t=t, sequence=self.wire.sequence, known=True)
 
     def _news(self, message: Any, measured_t: int, t: int) -> dict[str, Any] | None:
+        depths = common.MAVLink_global_position_int_message | common.MAVLink_scaled_pressure2_message
+        if self.wire.depth_failed and isinstance(message, depths):
+            self._doubt(t, "the autopilot says that its depth sensor has failed: its depth stands still")
+            return {}
         if isinstance(message, common.MAVLink_global_position_int_message):
             if self.wire.depth_t is None or t - self.wire.depth_t > DEPTH_OTHER_NS:
                 return {"depth_t": measured_t, "depth": -message.relative_alt / 1000}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import msgspec
 from pymavlink.dialects.v20 import common
 
+from rov.link.doubt import Doubt
 from rov.link.mavlink import MS, QUIET_NS, Frame, Packer, Parser, SenderClock
 from rov.messages import Event, Mode, VehicleState
 
@@ -31,6 +32,8 @@ SHORTEST = 12
 PRESSURE_PA = (1e4, 1.3e8)
 """Water pressures that are believed: from a mountain lake to below the deepest sea."""
 GRAVITY = 9.80665
+DOUBTED_NS = 10_000 * MS
+"""What is not believed is said anew after a pause of this."""
 UNKNOWN_MV = 0xFFFF
 ARM_DISARM = common.MAV_CMD_COMPONENT_ARM_DISARM
 RESULTS = {value: entry.name for value, entry in common.enums["MAV_RESULT"].items()}
@@ -43,6 +46,10 @@ class Wire:
     """What one connection has carried; forgotten when it ends."""
 
     clock: SenderClock = field(default_factory=SenderClock)
+    doubt: Doubt = field(default_factory=Doubt)
+    doubted: str = ""
+    doubted_t: int = 0
+    """What was not believed last, and when."""
     sequence: int | None = None
     heard_t: int | None = None
     known: bool = False
@@ -241,8 +248,17 @@ class Line(ABC, Generic[W]):
             self.counters.old += 1
         elif (news := self._news(message, measured_t, t)) is None:
             self.counters.implausible += 1
+        elif reason := self.wire.doubt.about(news, t):
+            self._doubt(t, reason)
         else:
             self._update(**news)
+
+    def _doubt(self, t: int, reason: str) -> None:
+        """Something is not believed: said once, and again after it was quiet for a while."""
+        self.counters.implausible += 1
+        if reason != self.wire.doubted or t - self.wire.doubted_t > DOUBTED_NS:
+            self._event(t, "warning", "not_believed", f"{reason}; not used")
+        self.wire.doubted, self.wire.doubted_t = reason, t
 
     def _news(self, message: Any, measured_t: int, t: int) -> dict[str, Any] | None:
         """Fields of the state that a message sets; None when it makes no sense."""
