@@ -144,6 +144,8 @@ class VehicleState(Message, frozen=True, kw_only=True):
     leak: bool = False
     surfacing: bool = False
     """The autopilot goes up, or has to, though nobody here asked for it."""
+    obstacle: str = ""
+    """What forbids to engage an autopilot now."""
     hull_temperature_c: float | None = None
     hull_pressure_kpa: float | None = None
 

@@ -139,6 +139,7 @@ def test_the_surface_is_no_take_over(whose: str, weight: float) -> None:
     """SURFACE ends in ALT_HOLD by itself: there the vehicle is held."""
     rig = Rig()
     rig.autopilot.position, rig.autopilot.vessel.depth = True, 1.0
+    rig.autopilot.vessel.BUOYANCY = -weight  # type: ignore[misc]
     rig.autopilot.parameters["FS_LEAK_ENABLE"] = 2
     rig.link.mode = Mode.HOLD
     rig.engaged()

@@ -228,8 +228,7 @@ class ArdusubLink(Line[Connection]):
         self._judge(t)
         self._explain()
         self._strangers(t)
-        if self.state is not None and self.state.surfacing != (up := self.live and self.yielded is not None):
-            self._update(surfacing=up)
+        self._report(t)
         events, self.pending = tuple(self.pending), []
         return events
 
@@ -421,6 +420,14 @@ class ArdusubLink(Line[Connection]):
 
     def _texts(self, since: int) -> list[str]:
         return [text for t, text in self.wire.told if t >= since]
+
+    def _report(self, t: int) -> None:
+        """Keep in the state what others need of ours."""
+        if self.state is not None:
+            obstacle = self._obstacle(t)[1] if self.stage is Stage.IDLE else ""
+            up = self.live and self.yielded is not None
+            if (up, obstacle) != (self.state.surfacing, self.state.obstacle):
+                self._update(surfacing=up, obstacle=obstacle)
 
     def _strangers(self, t: int) -> None:
         """Say that somebody else speaks where the vehicle does."""

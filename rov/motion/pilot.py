@@ -146,7 +146,8 @@ class Pilot:
         self.setpoints.clear()
         self.flaws.clear()
         self.mode = Mode.MANUAL
-        self._event(t, "alarm", "stopped", "stopped: neutral until armed again")
+        what = "nothing of ours moves the vehicle" if self.autopilot else "neutral"
+        self._event(t, "alarm", "stopped", f"stopped: {what} until armed again")
 
     def request_mode(self, mode: Mode, t: int) -> str:
         """Change the mode. `t` is when that was asked for; returns why it is refused, or nothing."""
