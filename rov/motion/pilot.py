@@ -204,7 +204,7 @@ class Pilot:
         loops = np.array([on and depth, on and attitude, on and attitude])
         self.gains = self._gains(t)
         wrench, self.memory = control(
-            self._sticks(used, t), self.state, self.memory, loops, self.gains, dt, self.config.vehicle.max_depth
+            self._sticks(used), self.state, self.memory, loops, self.gains, dt, self.config.vehicle.max_depth
         )
         wrench = wrench * self.capable + 0.0  # no negative zeros in files
 
@@ -322,10 +322,10 @@ class Pilot:
         if self.mode in LOOPED and (reason := self._state_lacking(self.mode, t)):
             self._change(Mode.MANUAL, t, "alarm", "state_lost", f"{reason}: {self.mode.value} ends in manual")
 
-    def _sticks(self, used: Setpoint | None, t: int) -> NDArray[np.float64]:
+    def _sticks(self, used: Setpoint | None) -> NDArray[np.float64]:
         """(4,) surge, sway, heave, yaw in −1..1; zero without a fresh setpoint. An old depth is no reason not to go up."""
         if self.mode is Mode.SURFACE:
-            depth = float(self.state.depth) if self._depth_known(t) else 1.0
+            depth = float(self.state.depth) if self.t is None or self._depth_known(self.t) else 1.0
             return np.array([0.0, 0.0, -SURFACE_EFFORT * min(max(depth, 0.0), 1.0), 0.0])
         if used is None:
             return np.zeros(4)
