@@ -867,4 +867,6 @@ def test_a_failed_depth_sensor_ages_the_depth(rig: Rig) -> None:
     assert "not_believed" in rig.codes("warning")
     rig.autopilot.barometer = True
     rig.run(1.5)
-    assert rig.link.state is not None and rig.link.state.depth_t is not None and rig.t - rig.link.state.depth_t < 300 * MS
+    assert (
+        rig.link.state is not None and rig.link.state.depth_t is not None and rig.t - rig.link.state.depth_t < 300 * MS
+    )

@@ -19,7 +19,6 @@ from rov.messages import Arm, Event, Mode, SetMode, Sticks
 from rov.motion.helm import Helm
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import load as load_curve
-from sim.ardusub import Autopilot
 from tests.test_ardusub import TICK, Rig
 
 QUIET_S = 3.0
@@ -78,7 +77,11 @@ TROUBLE = st.one_of(
     st.tuples(st.just("barometer"), st.booleans()),
     st.tuples(st.just("station"), st.booleans()),
     st.tuples(st.just("gcs_surface")),
-    st.tuples(st.just("parameter"), st.sampled_from(["FS_PILOT_TIMEOUT", "FS_PILOT_INPUT", "FS_GCS_ENABLE"]), st.integers(0, 4)),
+    st.tuples(
+        st.just("parameter"),
+        st.sampled_from(["FS_PILOT_TIMEOUT", "FS_PILOT_INPUT", "FS_GCS_ENABLE"]),
+        st.integers(0, 4),
+    ),
     st.tuples(st.just("switch"), st.sampled_from(["InputHold", "RollPitch"]), st.booleans()),
     st.tuples(st.just("gain"), st.sampled_from([0.25, 0.5, 1.0])),
     st.tuples(st.just("operator"), st.booleans()),
@@ -95,9 +98,9 @@ def trouble(dive: Dive, what: tuple) -> None:  # type: ignore[type-arg]
     match what:
         case ("lose", way, seconds):
             dive.deaf |= way == "down"
-            setattr(getattr(dive, way), "mute", True)
+            getattr(dive, way).mute = True
             dive.run(seconds)
-            setattr(getattr(dive, way), "mute", False)
+            getattr(dive, way).mute = False
         case ("noise", way, share):
             dive.deaf |= way == "down" and share > 0
             getattr(dive, way).drop = share
@@ -198,4 +201,6 @@ def excused(dive: Dive) -> bool:
 
 def explain(dive: Dive) -> str:
     said = [f"{(event.t - 1_000_000 * MS) / 1e9:.2f} {event.code}: {event.text}" for event in dive.events]
-    return "\n".join([*said, *dive.autopilot.reasons, f"mode {dive.helm.pilot.mode} depth {dive.autopilot.vessel.depth}"])
+    return "\n".join(
+        [*said, *dive.autopilot.reasons, f"mode {dive.helm.pilot.mode} depth {dive.autopilot.vessel.depth}"]
+    )

@@ -1,4 +1,4 @@
-"""Going up under ArduSub, rule by rule: no refusal, failsafe or loss leaves a vehicle that must come up disarmed or silent."""
+"""Going up under ArduSub, rule by rule: nothing leaves a vehicle that must come up disarmed, or our sticks silent."""
 
 import pytest
 from pymavlink.dialects.v20 import common
@@ -46,7 +46,8 @@ def test_a_refused_surface_becomes_alt_hold_with_heave_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("refused", "mode"), [({ALT_HOLD}, STABILIZE), ({ALT_HOLD, STABILIZE}, MANUAL), ({ALT_HOLD, STABILIZE, MANUAL}, POSHOLD)]
+    ("refused", "mode"),
+    [({ALT_HOLD}, STABILIZE), ({ALT_HOLD, STABILIZE}, MANUAL), ({ALT_HOLD, STABILIZE, MANUAL}, POSHOLD)],
 )
 def test_where_alt_hold_is_refused_too_it_goes_up_all_the_same(refused: set[int], mode: int) -> None:
     rig = Rig()

@@ -35,7 +35,19 @@ import msgspec
 from pymavlink.dialects.v20 import common
 
 from rov.link.climb import Climb, by_itself
-from rov.link.firmware import ALT_HOLD, MANUAL, MODES, NAMES, PARAMETERS, SURFACE, SWITCHES, first_gain, rc_of, sticks_of, unsafe
+from rov.link.firmware import (
+    ALT_HOLD,
+    MANUAL,
+    MODES,
+    NAMES,
+    PARAMETERS,
+    SURFACE,
+    SWITCHES,
+    first_gain,
+    rc_of,
+    sticks_of,
+    unsafe,
+)
 from rov.link.inquiry import AUTOPILOT, Inquiry, long
 from rov.link.line import ARM_DISARM, BEAT_NS, RESULTS, UNKNOWN_MV, Line, Wire, volts_of
 from rov.link.mavlink import MS, Frame, Packer, Parser

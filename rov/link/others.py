@@ -83,7 +83,9 @@ class Others:
         self._shorten(t)
         if len(self.history) < 2:
             return False
-        ranges = [(min(sent) - 1500, max(sent) - 1500) for sent in zip(*(each for _, each in self.history), strict=True)]
+        ranges = [
+            (min(sent) - 1500, max(sent) - 1500) for sent in zip(*(each for _, each in self.history), strict=True)
+        ]
         seen = [(us - 1500, *both) for us, both in zip(rc, ranges, strict=True) if us]
         fits = all(low - RC_SLACK_US <= us <= high + RC_SLACK_US for us, low, high in seen)
         if not fits and not all(_scaled(*each) for each in seen):

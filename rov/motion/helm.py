@@ -313,7 +313,9 @@ class Helm:
         text = f"battery at {cell:.2f} V per cell: going up"
         self._alarm("battery_low", cell < limits.battery_low_v, limits.battery_low_s, now, text, surface=True)
         self._alarm("hull_hot", hot, limits.hull_s, now, f"{vehicle.hull_temperature_c or 0:.1f} °C inside the hull")
-        self._alarm("hull_pressure", tight, limits.hull_s, now, f"{vehicle.hull_pressure_kpa or 0:.1f} kPa inside the hull")
+        self._alarm(
+            "hull_pressure", tight, limits.hull_s, now, f"{vehicle.hull_pressure_kpa or 0:.1f} kPa inside the hull"
+        )
 
     def _alarm(self, code: str, bad: bool, seconds: float, now: int, text: str, *, surface: bool = False) -> None:
         """An event once a reading has been bad for so long, and again after it was good; `surface` also goes up."""

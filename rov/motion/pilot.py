@@ -323,9 +323,10 @@ class Pilot:
             self._change(Mode.MANUAL, t, "alarm", "state_lost", f"{reason}: {self.mode.value} ends in manual")
 
     def _sticks(self, used: Setpoint | None) -> NDArray[np.float64]:
-        """(4,) surge, sway, heave, yaw in −1..1; zero without a fresh setpoint. An old depth is no reason not to go up."""
+        """(4,) surge, sway, heave, yaw in −1..1; zero without a fresh setpoint."""
         if self.mode is Mode.SURFACE:
-            depth = float(self.state.depth) if self.t is None or self._depth_known(self.t) else 1.0
+            known = self.t is not None and self._depth_known(self.t)
+            depth = float(self.state.depth) if known else 1.0  # an old one is no reason to stay down
             return np.array([0.0, 0.0, -SURFACE_EFFORT * min(max(depth, 0.0), 1.0), 0.0])
         if used is None:
             return np.zeros(4)

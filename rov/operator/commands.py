@@ -16,7 +16,7 @@ from rov.messages import AnyCommand, Arm, Disarm, Mode, SetMode, SetTarget, Stop
 
 ANSWER_MS = 1000
 DONE = {
-    "arm": "begun; a board is tested first, for 0.6 s, an autopilot is given its mode (`rov listen events pilot` tells)",
+    "arm": "begun; a board is tested first, for 0.6 s, an autopilot gets its mode (`rov listen events pilot` tells)",
     "disarm": "done",
     "stop": "done: nothing of ours moves the vehicle (ArduSub's own pilot may, if he steers)",
     "mode": "done",
