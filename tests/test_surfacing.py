@@ -261,6 +261,20 @@ def test_a_refused_hold_of_a_vehicle_that_leaks_goes_up() -> None:
     assert rig.sticks()[-1].z == 1000
 
 
+def test_a_vehicle_that_leaks_is_not_left_in_hold_either() -> None:
+    """Our operator had it stop on its way up; then the autopilot's failsafe disarms it."""
+    rig = Rig()
+    rig.autopilot.vessel.depth, rig.link.mode = 5.0, Mode.HOLD
+    rig.engaged()
+    rig.autopilot.leak = True
+    rig.run(0.5)
+    rig.autopilot.texts.append(b"EKF bad")
+    rig.autopilot._arm(False, "EKF")
+    rig.run(1)
+    assert rig.autopilot.armed and rig.link.live and rig.codes("alarm")[0] == "rearmed"
+    assert rig.link.state is not None and rig.link.state.surfacing
+
+
 def test_an_autopilot_that_gives_reasons_late_and_old_ones() -> None:
     """The reason is the text that follows the answer, also one read later; not one of before."""
     rig = Rig()

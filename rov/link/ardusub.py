@@ -192,6 +192,11 @@ class ArdusubLink(Line[Connection]):
         """Is the vehicle to go up, by our mode or without it?"""
         return self.stage is not Stage.IDLE and (self.mode is Mode.SURFACE or self.yielded is not None)
 
+    @property
+    def urgent(self) -> bool:
+        """Do we steer a vehicle that goes up, or would have to if we stopped?"""
+        return self.live and (self.climbing or self.state is not None and self.state.leak)
+
     # ---- what may be asked of it -------------------------------------------------------------------------------
 
     def arm(self, t: int) -> str:
@@ -336,9 +341,8 @@ class ArdusubLink(Line[Connection]):
         """Does our control go on in spite of this, because the vehicle must come up?"""
         if not self.live or code in GONE:
             return False
-        leaks = self.state is not None and self.state.leak
         up = code == "gcs_lost" and self.wire.inquiry.parameters.get("FS_GCS_ENABLE") == GO_UP
-        if not self.climbing and (leaks or up):
+        if not self.climbing and (self.urgent or up):
             self._go_up()
         if self.climbing and code != self.borne:
             self._event(t, "alarm", code, f"{text}: our control goes on until it is up")
@@ -365,6 +369,8 @@ class ArdusubLink(Line[Connection]):
             self._end(t, f"pilot_{what}", text, since)
             return False
         self.puzzle, why = None, _why(texts)
+        if not self.climbing:
+            self._go_up()
         if what == "mode":
             self.own, self.allowed, self.wish = self.wire.mode, set(), None
             self.climb.drop(SURFACE, self.own)
@@ -396,7 +402,7 @@ class ArdusubLink(Line[Connection]):
     def _refused(self, t: int, text: str) -> None:
         """The command under way was. That ends our control, but for a vehicle that must come up: it does so another
         way."""
-        wish, leaks = self.wish, self.state is not None and self.state.leak
+        wish = self.wish
         assert wish is not None
         if self.climbing and wish.what == "mode":
             self.wish = None
@@ -406,7 +412,7 @@ class ArdusubLink(Line[Connection]):
             if not wish.again:
                 self._event(t, "alarm", "command_refused", f"{text}: asked again until it is armed")
             self.wish = Wish(wish.what, wish.command, wish.first, wish.second, t, t, again=True)
-        elif self.live and leaks:
+        elif self.urgent:
             self.wish = None
             self._go_up()
             self._event(t, "alarm", "command_refused", f"{text}: it leaks, and goes up")
@@ -562,7 +568,7 @@ class ArdusubLink(Line[Connection]):
         if self.stage is Stage.IDLE:
             return
         if was_armed and not self.wire.armed:
-            if not (self.live and self.climbing):
+            if not self.urgent:
                 return self._end(t, "pilot_disarmed", "the vehicle was disarmed", since)
             self.puzzle = ("disarmed", since, t)
         elif self.wire.mode != self.own:
@@ -575,7 +581,7 @@ class ArdusubLink(Line[Connection]):
         elif mode == ALT_HOLD and self.own == SURFACE and self.climbing:
             self._event(t, "info", "surfaced", "the autopilot has ended SURFACE in ALT_HOLD, as it does at the surface")
             self.climb.drop(SURFACE, mode)
-        elif mode == MANUAL and self.live and self.climbing and mode not in self.allowed:
+        elif mode == MANUAL and self.urgent and mode not in self.allowed:
             self.puzzle = ("mode", t, t)
             return
         elif mode not in self.allowed:

@@ -31,7 +31,8 @@ STREAMS = {
     common.MAVLINK_MSG_ID_BATTERY_STATUS: 1.0,
 }
 """What is asked for, Hz. The heartbeat's own 1 Hz would show the pilot's change of mode too late.
-RC_CHANNELS every 17 ms, out of step with our sticks: else a stream of the pilot's may be overwritten each time it is looked at."""
+RC_CHANNELS every 17 ms,
+out of step with our sticks: a stream of the pilot's may else be overwritten each time it is looked at."""
 NAMED = common.MAVLINK_MSG_ID_NAMED_VALUE_FLOAT
 NAMED_HZ, NAMED_MIN = 4, 3.0
 """NAMED_VALUE_FLOAT, PilotGain among them, has no interval of its own in ArduSub: it comes in bunches with a group,

@@ -276,6 +276,8 @@ class Helm:
             self._say(now, "alarm", "operator_lost", f"no heartbeat of the operator: {self.config.operator.on_lost}")
             self.operator = ""
             mode = {"hold": Mode.HOLD, "surface": Mode.SURFACE}.get(self.config.operator.on_lost)
+            if self.alarms & {"leak", "battery_low"}:
+                mode = Mode.SURFACE
             if mode is None or self._tell(now, "mode", mode=mode):
                 self._tell(now, "disarm")
         elif self.pilot.mode is not Mode.HOLD:
