@@ -324,6 +324,22 @@ def test_another_vehicles_sticks_are_nobodys_business(rig: Rig) -> None:
     assert rig.link.live
 
 
+def test_what_forbids_to_engage_is_part_of_the_state(rig: Rig) -> None:
+    rig.autopilot.parameters["FS_PILOT_TIMEOUT"] = 3.0
+    rig.run(4)
+    assert rig.link.state is not None and rig.link.state.obstacle.startswith("FS_PILOT_TIMEOUT is 3 s")
+    rig.autopilot.parameters["FS_PILOT_TIMEOUT"] = 0.5
+    rig.run(8)
+    assert rig.link.state.obstacle == "" and not rig.link.state.surfacing
+
+
+def test_nothing_is_asked_that_the_autopilot_would_write_to_people_about(rig: Rig) -> None:
+    rig.engaged()
+    rig.run(4)
+    assert not [text for _, text in rig.link.wire.told if "No ap_message" in text]
+    assert rig.link.wire.gain == 0.5
+
+
 def test_unsafe_parameters_are_a_warning_each_and_the_rest_is_reported(rig: Rig) -> None:
     rig.autopilot.parameters.update(
         FS_PILOT_INPUT=1, FS_PILOT_TIMEOUT=3, FS_GCS_ENABLE=0, FS_LEAK_ENABLE=0, FRAME_CONFIG=1, RC_OVERRIDE_TIME=-1

@@ -6,6 +6,7 @@ The real link, pilot and helm in front of the scripted autopilot, all in memory;
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -191,6 +192,35 @@ def test_a_vehicle_that_must_come_up_is_not_left(why, first, on_lost, position, 
     dive.run(2)
     assert dive.autopilot.armed and dive.link.live and dive.helm.pilot.armed, explain(dive)
     assert len(dive.sticks(since)) > 40, explain(dive)
+
+
+@pytest.mark.parametrize("on_lost", ["disarm", "hold"])
+@pytest.mark.parametrize("mode", [Mode.HOLD, None])
+def test_an_operator_who_is_lost_does_not_stop_it(on_lost: str, mode: Mode | None) -> None:
+    """Also where he had it wait on its way up."""
+    dive = Dive(on_lost)
+    dive.autopilot.vessel.depth = 9.0
+    dive.begin(Mode.HOLD)
+    must(dive, "leak")
+    if mode is not None:
+        dive.ask(mode)
+        dive.run(0.1)
+        assert dive.helm.pilot.mode is mode
+    dive.operator = ""
+    dive.run(1)
+    assert dive.helm.pilot.mode is Mode.SURFACE and dive.autopilot.armed and dive.link.live, explain(dive)
+    assert "operator_lost" in dive.codes("alarm")
+
+
+def test_a_tilt_does_not_disarm_what_an_autopilot_brings_up() -> None:
+    dive = Dive()
+    dive.autopilot.vessel.depth = 9.0
+    dive.begin(Mode.HOLD)
+    must(dive, "leak")
+    for _ in range(150):
+        dive.autopilot.vessel.attitude[0] = 1.2
+        dive.tick()
+    assert dive.helm.pilot.armed and dive.autopilot.armed and dive.link.live, explain(dive)
 
 
 def excused(dive: Dive) -> bool:

@@ -16,11 +16,16 @@ from rov.messages import AnyCommand, Arm, Disarm, Mode, SetMode, SetTarget, Stop
 
 ANSWER_MS = 1000
 DONE = {
-    "arm": "begun; a board is tested first, for 0.6 s, an autopilot gets its mode (`rov listen events pilot` tells)",
+    "arm": "begun; the board is tested first, for 0.6 s (`rov listen events pilot` tells)",
     "disarm": "done",
-    "stop": "done: nothing of ours moves the vehicle (ArduSub's own pilot may, if he steers)",
+    "stop": "done: neutral and disarmed",
     "mode": "done",
     "target": "done",
+}
+DONE_ARDUSUB = DONE | {
+    "arm": "begun; the autopilot is given its mode, and armed (`rov listen events pilot` tells)",
+    "disarm": "done: what we steered is disarmed; while its own pilot steers nothing is sent",
+    "stop": "done: what we steered is neutral and disarmed; while its own pilot steers nothing is sent",
 }
 
 
