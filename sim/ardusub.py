@@ -38,6 +38,7 @@ CLIMB = 0.5
 """Full stick in ALT_HOLD, m/s."""
 DEAD = 0.2
 """Of the stick in ALT_HOLD, times the gain (THR_DZ of 500)."""
+BOOT_MS = 1500
 ARRIVED = 0.1
 """SURFACE_DEPTH, m."""
 DISARM, HOLD, UP = 2, 3, 4
@@ -359,6 +360,7 @@ class Autopilot:
             case common.MAVLINK_MSG_ID_HEARTBEAT:
                 base = common.MAV_MODE_FLAG_CUSTOM_MODE_ENABLED | (common.MAV_MODE_FLAG_SAFETY_ARMED * self.armed)
                 state = common.MAV_STATE_ACTIVE if self.armed else common.MAV_STATE_STANDBY
+                state = common.MAV_STATE_BOOT if ms < BOOT_MS else state
                 return common.MAVLink_heartbeat_message(
                     common.MAV_TYPE_SUBMARINE, common.MAV_AUTOPILOT_ARDUPILOTMEGA, base, self.mode, state, 3
                 )

@@ -120,6 +120,8 @@ class Connection(Wire):
 
     beat_heard_t: int | None = None
     type: int = 0
+    booting: bool = False
+    """Its last heartbeat was of one that starts: that it restarted, and not its pilot, disarmed it."""
     mode: int | None = None
     armed: bool = False
     gcs_t: int | None = None
@@ -556,6 +558,10 @@ class ArdusubLink(Line[Connection]):
                 self._measurement(message, t)
 
     def _heartbeat(self, message: Any, t: int) -> None:
+        booting = message.system_status in (common.MAV_STATE_UNINIT, common.MAV_STATE_BOOT)
+        if booting and not self.wire.booting and self.wire.beat_heard_t is not None:
+            self._restarted(t)
+        self.wire.booting = booting
         was_armed, since = self.wire.armed, self.wire.beat_heard_t or t
         self.wire.beat_heard_t = t
         self.wire.type, self.wire.mode = message.type, message.custom_mode
