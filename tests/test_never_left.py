@@ -7,7 +7,7 @@ The real link, pilot and helm in front of the scripted autopilot, all in memory;
 import os
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from rov.assets import find
@@ -25,7 +25,9 @@ from tests.test_ardusub import TICK, Rig
 QUIET_S = 3.0
 """From the last trouble until everything must be as it should: a lost command's repetition, a read parameter."""
 DEEP = 1.0
-EXAMPLES = int(os.environ.get("ROV_EXAMPLES", 25))
+EXAMPLES = int(os.environ.get("ROV_EXAMPLES", 15))
+FAST = (Phase.explicit, Phase.reuse, Phase.generate)
+"""A sequence takes about a second: to shrink one takes minutes."""
 
 
 class Dive(Rig):
@@ -154,7 +156,7 @@ def must(dive: Dive, why: str) -> None:
             dive.autopilot.leak = True
         case "battery":
             dive.autopilot.battery_v = 12.4
-            dive.run(5.5)  # guard.battery_low_s
+            dive.run(7.0)  # guard.battery_low_s, and a voltage a second
     dive.run(0.1)
 
 
@@ -166,13 +168,17 @@ def must(dive: Dive, why: str) -> None:
     st.lists(TROUBLE, max_size=3),
     st.lists(TROUBLE, max_size=6),
 )
-@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+@example("leak", Mode.MANUAL, "disarm", False, [], [("crash",), ("mode", Mode.HOLD)])
+@example("leak", Mode.HOLD, "hold", True, [], [("barometer", False), ("station", False), ("operator", False)])
+@example("own_surface", Mode.HOLD, "surface", True, [], [("lose", "up", 1.0), ("refuse", {ALT_HOLD, MANUAL})])
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), phases=FAST)
 def test_a_vehicle_that_must_come_up_is_not_left(why, first, on_lost, position, before, after) -> None:  # type: ignore[no-untyped-def]
     dive = Dive(on_lost)
     dive.autopilot.position, dive.autopilot.vessel.depth = position, 30.0
     dive.begin(first)
     for each in before:
         trouble(dive, each)
+    dive.run(0.6)
     if not dive.link.live:
         return  # its control had ended before: nothing had to come up then
     must(dive, why)
