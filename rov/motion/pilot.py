@@ -83,7 +83,7 @@ class Pilot:
         self.autopilot = config.link.kind == "ardusub"
         """Does the vehicle hold depth and heading by itself? Then the outputs are axes, and the loops are its own."""
         down = AXES_DOWN if self.autopilot else effect(self.frame)[2]
-        self.guard = Guard(config.guard, config.vehicle.max_depth, down)
+        self.guard = Guard(config.guard, config.vehicle.max_depth, down, None if self.autopilot else curve)
         self.mode = Mode.MANUAL
         self.refused = ""
         """Why the last arming or mode was refused; empty when it was not."""
@@ -222,6 +222,7 @@ class Pilot:
             t,
             tilt=self._tilt() if attitude else None,
             depth=float(self.state.depth) if depth else None,
+            volts=volts,
             neutral_because=because,
         )
         if was_armed and not self.armed:
