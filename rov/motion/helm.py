@@ -312,23 +312,23 @@ class Helm:
         return [each for each in said if each.level != "info"]
 
     def _miss(self, operator: str, now: int) -> None:
-        """The operator's heartbeat was lost, or never seen, while armed. What surfaces goes on: it would be lost."""
+        """The operator's heartbeat was lost, or never seen, while armed."""
         if operator:
             self.operator = operator
             return
         if not self.pilot.armed:
             return
-        if self.operator:
-            surfacing = self.pilot.mode is Mode.SURFACE
-            does = "it goes on surfacing" if surfacing else self.config.operator.on_lost
-            self._say(now, "alarm", "operator_lost", f"no heartbeat of the operator: {does}")
+        if self.pilot.mode is Mode.SURFACE:  # whatever on_lost says: on its way up it needs nobody
+            if self.operator:
+                self._say(now, "alarm", "operator_lost", "no heartbeat of the operator: goes on going up")
             self.operator = ""
-            if surfacing:
-                return
+        elif self.operator:
+            self._say(now, "alarm", "operator_lost", f"no heartbeat of the operator: {self.config.operator.on_lost}")
+            self.operator = ""
             mode = {"hold": Mode.HOLD, "surface": Mode.SURFACE}.get(self.config.operator.on_lost)
             if mode is None or self._tell(now, "mode", mode=mode):
                 self._tell(now, "disarm")
-        elif self.pilot.mode not in (Mode.HOLD, Mode.SURFACE):
+        elif self.pilot.mode is not Mode.HOLD:
             self._tell(now, "disarm")
 
     def _keep_up(self, now: int) -> None:
