@@ -138,7 +138,8 @@ def test_limited_values_never_push_down_when_too_deep():
 
 CURVE = load(ROOT / "calibration/t200.toml", 4)
 HULLS = [*FACTORS, "autopilot"]
-commands = st.lists(st.floats(-1, 1) | st.sampled_from([0.0, 0.5, -0.5, 1.0, -1.0, 0.07, -0.07]), min_size=8, max_size=8)
+command = st.floats(-1, 1) | st.sampled_from([0.0, 0.5, -0.5, 1.0, -1.0, 0.07, -0.07])
+commands = st.lists(command, min_size=8, max_size=8)
 
 
 def hull(frame: str, **limits) -> tuple[Guard, np.ndarray]:

@@ -151,6 +151,11 @@ class DiveWriter:
         """Record the lens of the pictures from `t` on, for whoever measures in them."""
         self._add(CALIBRATION, t, camera_info(t, CAMERA, lens).SerializeToString(deterministic=True))
 
+    @property
+    def lost(self) -> str:
+        """What somebody has done to the file while it is written, or nothing."""
+        return self._file.lost
+
     def tick(self) -> None:
         """Put on the disk what is half a second old; to be called at that pace while nothing is written."""
         self._file.tick()

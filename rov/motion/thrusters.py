@@ -80,8 +80,8 @@ class Curve:
         return self.giving(np.asarray(fraction) * self._inverted(voltage, limit)[0], voltage, limit)
 
     def giving(self, thrust: Floats, voltage: float | None, limit: float = 1.0) -> Floats:
-        """The commands within ±`limit` for thrusts in N. They give these thrusts or, where the dead band or the limit is
-        in the way, less; never more."""
+        """The commands within ±`limit` for thrusts in N. They give these or, where dead band or limit are in the way,
+        less; never more."""
         _, thrusts, commands = self._inverted(voltage, limit)
         command = np.interp(thrust, thrusts, commands).clip(-limit, limit)
         # just below a thrust of 0, rounding in `interp` can come out above it

@@ -1,8 +1,8 @@
 """`rov drive`: an operator's session at a terminal. Sends the heartbeat and the sticks, shows how the vehicle is.
 
 One loop in one thread, so that the heartbeat proves all of it: a page that hangs, hands that hang or a machine that
-hangs end it. Whatever ends the loop, the last thing sent is a stop, if we are the operator then: who was refused, or was
-displaced meanwhile, stops nobody's vehicle by leaving.
+hangs end it. Whatever ends the loop, the last thing sent is a stop, if we are the operator then: who was refused or
+displaced stops nobody's vehicle by leaving.
 """
 
 from __future__ import annotations
