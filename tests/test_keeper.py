@@ -194,7 +194,7 @@ def test_odd_entries_are_said_once_and_stop_nothing(tmp_path: Path, kind: str, n
     news = [repairs.news.get() for _ in range(repairs.news.qsize())]
     assert [each.code for each in news] == ["dive_skipped"] and os.path.lexists(odd)
     for each in news:  # it can be sent and recorded
-        msgspec.json.encode(Event(t=0, source="recorderd", **each._asdict()))  # type: ignore[arg-type]
+        msgspec.json.encode(Event(t=0, source="recorderd", **each._asdict()))
     assert list(Keeper(tmp_path, Recording(keep_gb=0, keep_share=0, disk_warn=0.999)).look(None)) == []
 
 

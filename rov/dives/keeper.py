@@ -20,7 +20,7 @@ from rov.dives.intact import IntactReader
 from rov.dives.recovery import mark_file, recover
 from rov.errors import UserError
 
-NEAR = 1.2
+NEAR = 1.03
 """Deleting is announced when less than so many times what is kept free is free."""
 RESUME = 0.01
 """Recording begins again with so much more of the disk free than it stopped at, as a share."""
