@@ -67,6 +67,24 @@ def test_another_mode_needs_the_operators_word_after_arming(trouble: dict[str, o
     assert world.helm.pilot.mode is Mode.SURFACE, "and not for the next arming"
 
 
+@pytest.mark.parametrize("other", [False, True], ids=["the same again", "another"])
+def test_a_sensor_that_comes_and_goes_asks_once_and_another_one_asks_again(other: bool) -> None:
+    world = sea(**LEAK)
+    assert world.tell(Arm) == ""
+    world.run(0.1, STILL)
+    assert world.tell(SetMode, mode=Mode.HOLD) == ""
+    for _ in range(5):
+        world.link.more = dict(DRY)
+        world.run(0.1, STILL)
+        world.link.more = dict(LEAK)
+        world.run(0.1, STILL)
+        assert world.helm.pilot.mode is Mode.HOLD
+    if other:
+        world.link.more = dict(EMPTY)
+        world.run(0.6, STILL)
+        assert world.helm.pilot.mode is Mode.SURFACE
+
+
 @troubles
 def test_dry_and_charged_again_it_arms_as_ever(trouble: dict[str, object], code: str) -> None:
     world = sea(**trouble)

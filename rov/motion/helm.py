@@ -102,6 +102,9 @@ class Helm:
         """Since when a reading has been bad, by code."""
         self.alarms: set[str] = set()
         """Codes of the readings that are bad now, and have been for long enough."""
+        self.overruled: set[str] = set()
+        """What takes the vehicle up, and the operator has said not to, since it was armed: a sensor that comes and goes
+        asks once."""
         self.refused = ""
         """Why the last arming, mode or target was refused, by whomever; empty when it was not."""
         self.stick_id = 0
@@ -168,6 +171,7 @@ class Helm:
         """Start the link's arming; returns why not, or nothing."""
         if reason := self.pilot.voided(asked_t) or self._upward(now) or self.lacking(self.pilot.mode, now):
             return reason
+        self.overruled.clear()
         self.link.mode = self.pilot.mode  # an autopilot arms in the mode that it will need
         reason = self.link.arm(now)
         self.arming, self.asked_t = not reason, asked_t
@@ -181,6 +185,7 @@ class Helm:
         if self.pilot.armed and self.urgent and before is Mode.SURFACE is not mode:
             text = f"{', '.join(self.urgent)}: {mode.value} all the same, as the operator says"
             self._say(now, "warning", "surfacing_ended", text)
+            self.overruled |= {*self.urgent}
         return ""
 
     @property
@@ -372,7 +377,7 @@ class Helm:
             return
         self.alarms.add(code)
         self._say(now, "warning" if code == "battery_warning" else "alarm", code, text)
-        if surface and self.pilot.armed:
+        if surface and self.pilot.armed and code not in self.overruled:
             self._tell(now, "mode", mode=Mode.SURFACE)
 
     def _tell(
