@@ -138,7 +138,7 @@ def test_limited_values_never_push_down_when_too_deep():
 
 CURVE = load(ROOT / "calibration/t200.toml", 4)
 HULLS = [*FACTORS, "autopilot"]
-command = st.floats(-1, 1) | st.sampled_from([0.0, 0.5, -0.5, 1.0, -1.0, 0.07, -0.07])
+command = st.floats(-1, 1) | st.just(5e-324) | st.sampled_from([0.0, 0.5, -0.5, 1.0, -1.0, 0.07, -0.07])
 commands = st.lists(command, min_size=8, max_size=8)
 
 

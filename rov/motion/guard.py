@@ -134,8 +134,8 @@ class Guard:
         thrust = self._thrust(values, volts)
         thrust = thrust - float(thrust @ self.down) * self.down
         most = np.where(thrust < 0, -self._thrust(-gain, volts), self._thrust(gain, volts))
-        turning = thrust != 0
-        return self._giving(thrust * np.min(most[turning] / np.abs(thrust[turning]), initial=1.0), volts)
+        over = np.abs(thrust) > most
+        return self._giving(thrust * np.min(most[over] / np.abs(thrust[over]), initial=1.0), volts)
 
     def _balanced(self, values: Floats, volts: float | None) -> Floats:
         """Values of which those that push down give no more than those that push up. In a dead band a thruster gives
