@@ -71,12 +71,14 @@ def test_whatever_becomes_of_the_folder(recorder: Recorder) -> None:
     recorder.until(lambda: recorder.codes() and sum(isinstance(each, Health) for each in recorder.heard) >= 2)
     assert recorder.codes() == ["recording_failed"], "once"
 
+    new = recorder.dives.with_name("new")
+    new.mkdir()
+    (new / "old.mcap").symlink_to("nowhere")
+    (new / "folder.mcap").mkdir()
+    os.mkfifo(new / "pipe.mcap")
+    Path(os.fsdecode(os.fsencode(new) + b"/\xff.mcap")).write_bytes(b"what is this")
     recorder.dives.unlink()
-    recorder.dives.mkdir()
-    (recorder.dives / "old.mcap").symlink_to("nowhere")
-    (recorder.dives / "folder.mcap").mkdir()
-    os.mkfifo(recorder.dives / "pipe.mcap")
-    Path(os.fsdecode(os.fsencode(recorder.dives) + b"/\xff.mcap")).write_bytes(b"what is this")
+    new.rename(recorder.dives)
     recorder.until(lambda: recorder.codes().count("dive_skipped") == 4 and dives())
     recorder.until(lambda: "recording_failed_over" in recorder.codes())
 
