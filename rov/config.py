@@ -160,9 +160,10 @@ class Guard(Section):
     """The last step before the wire."""
 
     gain: float = Field(0.5, gt=0, le=1, json_schema_extra=SAFER_LOWER)
-    """Largest command to any thruster: 0.5 is 1300 to 1700 µs. Full stick is the thrust it reaches both ways."""
+    """Largest command to any output: 0.5 is 1300 to 1700 µs of a thruster. Full stick is the thrust it reaches both
+    ways."""
     slew: float = Field(2.0, gt=0, le=20, json_schema_extra=SAFER_LOWER)
-    """Fastest change of an axis, in full scales per second."""
+    """Fastest change of an output (a thruster, or an axis of an autopilot), in full scales per second."""
     setpoint_stale_ms: float = Field(300.0, gt=0, le=1000, json_schema_extra=SAFER_LOWER)
     """A setpoint whose frame (or stick) is older moves nothing."""
     frame_age_ms: float = Field(200.0, gt=0, le=1000, json_schema_extra=SAFER_LOWER)

@@ -54,7 +54,7 @@ class Frame(FromFrame, frozen=True, kw_only=True):
     width: int
     height: int
     slot: int = 0
-    """Slot of the frame ring; its sequence number is `frame_id`."""
+    """Slot of the frame ring that holds it until another frame is written there; then `frame_id` is no longer in it."""
 
 
 class Detection(msgspec.Struct, frozen=True):
@@ -182,7 +182,7 @@ class PilotStatus(Message, frozen=True, kw_only=True):
     operator: str = ""
     target: str = ""
     refused: str = ""
-    """Why the last arming, mode or engagement was refused."""
+    """Why the last arming, mode or target was refused, by whomever: pilot, helm or link. Empty when it was not."""
 
 
 class Heard(Message, frozen=True, kw_only=True):
@@ -190,14 +190,14 @@ class Heard(Message, frozen=True, kw_only=True):
     is made: without this no recording would replay exactly."""
 
     by: Literal["pilotd", "perceptiond"]
-    what: Literal["start", "setpoint", "arm", "disarm", "stop", "mode", "target"]
-    """`start`: the process began, and remembers nothing of what was before."""
+    what: Literal["start", "setpoint", "arm", "disarm", "stop", "mode"]
+    """`start`: the process began, and remembers nothing of what was before. Targets are in `Tuning`."""
     asked_t: int = 0
     """When that was asked for."""
     mode: Mode | None = None
-    label: str = ""
-    """The class to follow."""
+    """Of `mode`, whoever asked for it: an operator, or an alarm that takes the vehicle up."""
     setpoint: Setpoint | None = None
+    """Of `setpoint`: an operator's sticks, or what perception wants."""
 
 
 # ---- the service itself ----------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ class Event(Message, frozen=True, kw_only=True):
     source: str
     """The process or stage that says so."""
     code: str
-    """Stable, for programs: `setpoint_stale`, `nan_output`, …"""
+    """Stable, for programs: `setpoint_stale`, `bad_output`, …"""
     text: str
 
 
@@ -249,6 +249,8 @@ class Edit(Message, frozen=True, kw_only=True):
     """What the saved configuration says now, checked: every live key."""
 
     settings: tuple[Setting, ...]
+    overruled: tuple[str, ...] = ()
+    """Keys that an operator has set after the file was last changed in them: there the file is not the last word."""
 
 
 class Tuning(Message, frozen=True, kw_only=True):

@@ -15,15 +15,56 @@ import torch
 
 from rov.assets import find
 from rov.bus import Pub, Sub
+from rov.config import Config
 from rov.errors import UserError
 from rov.machine.placement import pin
-from rov.messages import Event, Frame, Health, Heard, Tuning, VehicleState
+from rov.messages import Detection, Event, Frame, Health, Heard, Message, Setpoint, Tuning, VehicleState
 from rov.process import Meter, enter, start
-from rov.ring import RingReader
+from rov.ring import Image, RingReader
 from rov.tuning import Schedule
 from rov.vision.detector import Detector
-from rov.vision.perception import Perception
+from rov.vision.perception import Perception, Seen
 from rov.vision.sight import Sight
+
+
+class Watch:
+    """What is to be said of each picture; what is wrong with many of them is said once."""
+
+    def __init__(self, config: Config, detector: Detector):
+        self.detector = detector
+        self.sight, self.perception, self.schedule = Sight(config.camera), Perception(config), Schedule(config)
+        self.refused = self.broken = False
+        """Whether the pictures do not fit the calibration, and whether the network gives what is not a number."""
+
+    def step(self, frame: Frame, image: Image) -> list[Message]:
+        """Look at a picture: detections, tracks, observation, setpoint, in the order a replay needs, and events. A
+        frame that is refused gives no setpoint: it moves nothing."""
+        self.perception.tune(self.schedule.at(frame.frame_t))
+        bad, looked = self.detector.bad, time.monotonic_ns()
+        said: list[Message] = []
+        try:
+            clear = self.sight.clear(image)
+        except UserError as error:  # a calibration of another camera: wrong angles are worse than none
+            text = f"{error}. Until then nothing is seen"
+            said = [] if self.refused else [_said("alarm", "calibration_refused", text)]
+            self.refused = True
+            return said
+        if self.refused:
+            self.refused = False
+            said.append(_said("info", "calibration_refused_over", "pictures are of the calibration's size"))
+        score_min = self.perception.config.perception.score_min
+        found = self.sight.original(self.detector.detect([clear], score_min)[0])
+        if self.broken != (self.detector.bad > bad):
+            self.broken = not self.broken
+            said.append(_verdict(self.broken))
+        return said if self.broken else [*said, *self._seen(frame, found, looked)]
+
+    def _seen(self, frame: Frame, found: tuple[Detection, ...], looked: int) -> Seen:
+        now = time.monotonic_ns()
+        detections = self.perception.detections(frame, found, now, (now - looked) / 1e6)
+        tracks = self.perception.track(detections, now)
+        observation = self.perception.observe(tracks)
+        return Seen(detections, tracks, observation, self.perception.steer(observation, now))
 
 
 def main() -> int:
@@ -32,59 +73,34 @@ def main() -> int:
     wanted = config.perception
     pin(config.compute, "gpu", config.camera.source)
     torch.set_num_threads(wanted.threads)
-    pub = Pub("perceptiond", process.root)
-    vehicle, sight = Sub(VehicleState, process.root), Sight(config.camera)
+    pub, vehicle = Pub("perceptiond", process.root), Sub(VehicleState, process.root)
     frames, tunings = Sub(Frame, process.root, hz=wanted.rate_hz), Sub(Tuning, process.root)
     ring = RingReader(process.ring)
     detector = Detector(find(wanted.weights), wanted.device, wanted.precision, batch=1)
-    perception, schedule = Perception(config), Schedule(config)
+    watch = Watch(config, detector)
     for _ in range(3):  # the first runs choose kernels and take seconds on some machines
         detector.detect([np.zeros((480, 640, 3), np.uint8)], wanted.score_min)
     now = time.monotonic_ns()
     pub.send(Event(t=now, level="info", source="perceptiond", code="warm", text=f"ready on {detector.device}"))
     pub.send(Heard(t=now, by="perceptiond", what="start"))
-    broken, refused, period = False, False, int(1e9 / wanted.rate_hz)
-    last, due, meter = -1, now, Meter(now)
+    period, last, due, meter = int(1e9 / wanted.rate_hz), -1, now, Meter(now)
     while not process.stopped.is_set():
-        if frames.wait(timeout_ms=100) and frames.update(time.monotonic_ns()) and frames.msg is not None:
-            frame = frames.msg
-            image = ring.read(frame) if frame.frame_id != last and time.monotonic_ns() >= due else None
-            if image is not None:
-                # One frame may be made up for: or a camera at just this rate would lose each that comes a little early.
-                last, due = frame.frame_id, max(due + period, time.monotonic_ns() - period)
-                if tunings.update(now := time.monotonic_ns()) and tunings.msg is not None:
-                    schedule.hear(tunings.msg.settings, tunings.msg.t)
-                perception.tune(schedule.at(frame.frame_t))
-                if vehicle.update(now) and vehicle.msg is not None:
-                    sight.hear(vehicle.msg)
-                bad = detector.bad
-                looked = time.monotonic_ns()
-                try:
-                    clear = sight.clear(image)
-                except UserError as error:  # a calibration of another camera: wrong angles are worse than none
-                    if not refused:
-                        pub.send(_said("alarm", "calibration_refused", f"{error}. Until then nothing is seen"))
-                    refused = True
-                    continue
-                if refused:
-                    refused = False
-                    pub.send(_said("info", "calibration_refused_over", "pictures are of the calibration's size"))
-                found = sight.original(detector.detect([clear], perception.config.perception.score_min)[0])
-                if broken != (detector.bad > bad):
-                    broken = not broken
-                    pub.send(_verdict(broken))
-                if broken:
-                    continue  # that frame moves nothing
-                now = time.monotonic_ns()
-                detections = perception.detections(frame, found, now, (now - looked) / 1e6)
-                tracks = perception.track(detections, now)
-                observation = perception.observe(tracks)
-                setpoint = perception.steer(observation, now)
-                for message in (detections, tracks, observation, setpoint):  # in the order a replay needs
-                    pub.send(message)
-                meter.add((setpoint.t - frame.frame_t) / 1e6)
+        frame = frames.msg if frames.wait(timeout_ms=100) and frames.update(time.monotonic_ns()) else None
+        fit = frame is not None and frame.frame_id != last and time.monotonic_ns() >= due
+        image = ring.read(frame) if frame is not None and fit else None
+        if frame is not None and image is not None:
+            # One frame may be made up for: or a camera at just this rate would lose each that comes a little early.
+            last, due = frame.frame_id, max(due + period, time.monotonic_ns() - period)
+            if tunings.update(now := time.monotonic_ns()) and tunings.msg is not None:
+                watch.schedule.hear(tunings.msg.settings, tunings.msg.t)
+            if vehicle.update(now) and vehicle.msg is not None:
+                watch.sight.hear(vehicle.msg)
+            for message in watch.step(frame, image):
+                pub.send(message)
+                if isinstance(message, Setpoint):
+                    meter.add((message.t - frame.frame_t) / 1e6)
         now = time.monotonic_ns()
-        if meter.due(now):
+        if meter.due(now):  # whatever became of the frames: it proves this loop, not what it sees
             hz, ms = meter.read(now)
             pub.send(Health(t=now, process="perceptiond", rate_hz=hz, latency_ms=ms, dropped=ring.missed))
     pub.close()

@@ -13,7 +13,7 @@ from rov.bus import Pub, Sub, inbox
 from rov.config import Config
 from rov.dives.dive import DiveWriter
 from rov.dives.film import Encoder
-from rov.dives.keeper import Keeper, News, Repairs, free_name
+from rov.dives.keeper import Keeper, News, Repairs, free_name, ready, size_of
 from rov.errors import UserError
 from rov.messages import Event, Frame, Health, Tracks, Tuning
 from rov.process import Meter, enter, start
@@ -66,10 +66,16 @@ class Recording:
         """Whether it is time for another file."""
         if self.path is None:
             return False
-        if not self.path.exists():
-            return True  # somebody deleted it
         long = time.monotonic() - self.began > 60 * self.wanted.part_minutes
-        return long or self.path.stat().st_size > 1e9 * self.wanted.part_gb
+        return long or size_of(self.path) > 1e9 * self.wanted.part_gb or bool(self.lost)
+
+    @property
+    def lost(self) -> str:
+        """A sentence about what somebody did to the dive that is being recorded, or nothing."""
+        if self.dive is None or self.path is None or not (what := self.dive.lost):
+            return ""
+        kept = "what it held is there" if "moved" in what else "what it held is lost"
+        return f"{self.path.name} {what} while it was recorded: {kept}; another one begins"
 
     def write(self, topic: str, message: Any) -> None:
         if self.dive is not None:
@@ -97,10 +103,8 @@ def main() -> int:
     mail = inbox("recorder", process.root)
     frames, ring = Sub(Frame, process.root), RingReader(process.ring)
     folder = Path(config.recording.folder)
-    folder.mkdir(parents=True, exist_ok=True)
     recording, keeper = Recording(folder, config), Keeper(folder, config.recording)
-    repairs = Repairs(folder, config.recording.disk_free)
-    repairs.start()
+    repairs: Repairs | None = None
     failed, looked, meter = False, 0.0, Meter(time.monotonic_ns())
     stopping = heard = 0.0
 
@@ -113,6 +117,12 @@ def main() -> int:
         try:
             if time.monotonic() - looked > LOOK_S:
                 looked = time.monotonic()
+                ready(folder)
+                if repairs is None:
+                    repairs = Repairs(folder, config.recording.disk_free)
+                    repairs.start()
+                if recording.lost:
+                    say(News("warning", "recording_lost", recording.lost))
                 for news in keeper.look(recording.path):
                     say(news)
                 if recording.over or not keeper.room:
@@ -143,7 +153,7 @@ def main() -> int:
                 recording.close()
             except UserError:
                 pass  # the same again
-        while not repairs.news.empty():
+        while repairs is not None and not repairs.news.empty():
             say(repairs.news.get())
         now = time.monotonic_ns()
         if meter.due(now):

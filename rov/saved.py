@@ -36,6 +36,8 @@ class Saved:
         """The last good one that was saved."""
         self.running = config
         """What the processes hold: live keys as tuned, all others as at the start."""
+        self.overruled: set[str] = set()
+        """Keys that hold what an operator has set, after the file was last changed in them."""
         self.seen = self.read = _look(path)
         self.looked_t = 0
         self.said_t: int | None = None
@@ -50,11 +52,14 @@ class Saved:
                 yield from self._read(now)
         if self.said_t is None or now - self.said_t >= REPEAT_NS:
             self.said_t = now
-            yield Edit(t=now, settings=tuning.settings(self.config))
+            yield Edit(t=now, settings=tuning.settings(self.config), overruled=tuple(sorted(self.overruled)))
 
     def hold(self, settings: tuple[Setting, ...]) -> None:
         """Take note of what `pilotd` says that holds."""
         if changed := tuning.differences(tuning.values(self.running), tuning.received(settings)):
+            saved = tuning.values(self.config)
+            self.overruled -= changed.keys()
+            self.overruled |= {key for key in tuning.COMMANDED if key in changed and changed[key] != saved[key]}
             self.running = tuning.tuned(self.running, changed)
             self._keep()
 
@@ -76,6 +81,7 @@ class Saved:
         if config == self.config:
             text = f"{self.path} says what it said before"
             yield Event(t=now, level="info", source="supervisor", code="unchanged", text=text)
+        self.overruled -= tuning.differences(tuning.values(self.config), tuning.values(config)).keys()
         self.config = config
 
     def _keep(self) -> None:

@@ -21,6 +21,8 @@ from rov.messages import Setting
 Value: TypeAlias = bool | int | float | str
 Values: TypeAlias = dict[str, Value]
 
+COMMANDED = ("steering.target", "steering.size")
+"""Keys that operators set, too (`SetTarget`)."""
 EFFECT_NS = 100_000_000
 """Frames follow a change that is older than this when they are captured. It leaves the news time to arrive everywhere,
 so that a replay, which knows only times, changes at the same frame."""

@@ -160,6 +160,8 @@ class Board:
         """500 by contract; else a faulty one."""
         self.battery_v: float | None = 16.0
         self.leak = False
+        self.stuck: dict[int, float] = {}
+        """Outputs that give this whatever is commanded while the board is armed, by number from 0: a fault."""
         self.hull_kpa, self.hull_c = 95.0, 30.0
         self.surface_pa, self.density = 101_325.0, 1025.0
         self.applied: deque[Applied] = deque(maxlen=100_000)
@@ -187,7 +189,10 @@ class Board:
     @property
     def outputs(self) -> Floats:
         """(motors,) what the thrusters are given now."""
-        return self.commands[: self.motors] if self.armed else np.zeros(self.motors)
+        given = self.commands[: self.motors].copy() if self.armed else np.zeros(self.motors)
+        for output, value in self.stuck.items():
+            given[output] = value if self.armed else 0.0
+        return given
 
     def step(self, t: int, data: bytes = b"") -> list[bytes]:
         """Live until `t`, when `data` arrives; returns the frames that are sent then."""
@@ -320,8 +325,9 @@ def obey(text: str, board: Board, line: Line, pty: Pty) -> str:
     """Carry out one line from standard input; returns what is wrong with it, or nothing.
 
     `plug`, `unplug`, `restart`, `garbage N` (random bytes, now); `NAME VALUE` for a field of Line (`drop 0.1`,
-    `mute 1`), for `deaf`, `leak`, `battery_v` (or `none`), `watchdog_ms`, `hull_kpa`, `hull_c`, and for `depth`,
-    `roll`, `pitch`, `yaw` of the vehicle (m, degrees).
+    `mute 1`), for `deaf`, `leak`, `battery_v` (or `none`), `watchdog_ms`, `hull_kpa`, `hull_c`, for `stuck1`, `stuck2`
+    … (an output that gives this whatever is commanded), and for `depth`, `roll`, `pitch`, `yaw` of the vehicle (m,
+    degrees).
     """
     name, _, rest = text.strip().partition(" ")
     try:
@@ -345,6 +351,8 @@ def obey(text: str, board: Board, line: Line, pty: Pty) -> str:
         pty.deaf = bool(value)
     elif name == "leak":
         board.leak = bool(value)
+    elif name.removeprefix("stuck") in map(str, range(1, board.motors + 1)):
+        board.stuck[int(name.removeprefix("stuck")) - 1] = value
     elif name in ("watchdog_ms", "hull_kpa", "hull_c"):
         setattr(board, name, value)
     elif not isinstance(board.vessel, Vessel):

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rov.bus import SETTLE_S, CommandServer, PublicPub, Request
+from rov.bus import SETTLE_S, CommandClient, CommandServer, PublicPub, Request
 from rov.messages import (
     Arm,
     Event,
@@ -332,6 +332,68 @@ def test_leaving_in_any_way_stops(daemon: Daemon, terminal: Terminal, how: str) 
         assert time.monotonic() < end
         time.sleep(0.01)
     assert code == {"ctrl-c": 130, "term": 128 + signal.SIGTERM, "hang-up": 128 + signal.SIGHUP}[how]
+
+
+def rival(daemon: Daemon, seq: int = 1) -> CommandClient:
+    """Another operator, who is there from now on; takes over from whoever was."""
+    client = CommandClient(daemon.endpoints[1])
+    assert client.send(TakeOver(t=time.monotonic_ns(), session="rival", seq=seq, displace=True), 5000)
+    answer = client.reply(5000)
+    assert answer is not None and answer.accepted
+    return client
+
+
+def test_a_refused_session_stops_nobody(daemon: Daemon, tmp_path: Path) -> None:
+    other = rival(daemon)
+    late = Terminal(daemon, "--gamepad", str(tmp_path / "js0"))
+    late.until(lambda: late.process.poll() is not None)
+    late.read()
+    assert late.process.returncode == 2 and "the operator is rival" in late.shown
+    time.sleep(0.3)
+    assert daemon.of(Stop) == [] and daemon.operator == "rival"
+    late.close()
+    other.close()
+
+
+@pytest.mark.parametrize("how", ["q", "ctrl-c", "term", "hang-up"])
+@pytest.mark.parametrize("known", [True, False], ids=["it knows", "in the same moment"])
+def test_a_displaced_session_stops_nobody_when_it_leaves(
+    daemon: Daemon, terminal: Terminal, how: str, known: bool
+) -> None:
+    terminal.until(lambda: bool(daemon.of(Sticks)))
+    other = rival(daemon)
+    if known:
+        terminal.until(lambda: "press t" in terminal.shown)
+    match how:
+        case "q" | "ctrl-c":
+            terminal.type("q" if how == "q" else "\x03")
+        case "term":
+            terminal.process.terminate()
+        case "hang-up":
+            os.close(terminal.master)
+            terminal.master = -1
+    terminal.process.wait(PATIENCE_S)
+    time.sleep(0.3)
+    assert daemon.of(Stop) == [] and daemon.operator == "rival"
+    other.close()
+
+
+def test_a_displaced_operator_may_still_stop_by_hand_and_leaves_with_a_stop_once_it_took_over_again(
+    daemon: Daemon, terminal: Terminal
+) -> None:
+    terminal.until(lambda: bool(daemon.of(Sticks)))
+    other = rival(daemon)
+    terminal.until(lambda: "press t" in terminal.shown)
+    terminal.type(" ")
+    terminal.until(lambda: len(daemon.of(Stop)) == 1)
+    terminal.type("t")
+    terminal.until(lambda: daemon.operator.startswith("drive-"))
+    sticks = len(daemon.of(Sticks))
+    terminal.until(lambda: len(daemon.of(Sticks)) > sticks + 15)  # the moment after a stop is over
+    terminal.type("q")
+    terminal.process.wait(PATIENCE_S)
+    terminal.until(lambda: len(daemon.of(Stop)) == 4)
+    other.close()
 
 
 def test_one_operator_and_anybody_stops(daemon: Daemon, terminal: Terminal) -> None:

@@ -1,6 +1,7 @@
 """The guard: for any sequence of inputs only finite, limited and permitted values leave."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rov import config
+from rov.motion.allocation import FACTORS, effect
 from rov.motion.guard import STEP_MAX_S, Guard
+from rov.motion.pilot import AXES_DOWN
+from rov.motion.thrusters import load
 
+ROOT = Path(__file__).parent.parent
 MS = 1_000_000
 LIMITS = config.Guard()
 DOWN = np.array([0.0, 0.0, 1.0, 1.0])
@@ -127,8 +132,79 @@ def test_limited_values_never_push_down_when_too_deep():
     made.too_deep = True
     rng = np.random.default_rng(0)
     for values in rng.normal(size=(500, 4)) * 2:
-        limited = made._limited(values)
+        limited = made._limited(values, None)
         assert limited @ DOWN <= 1e-12 and np.abs(limited).max() <= 0.5
+
+
+CURVE = load(ROOT / "calibration/t200.toml", 4)
+HULLS = [*FACTORS, "autopilot"]
+command = st.floats(-1, 1) | st.just(5e-324) | st.sampled_from([0.0, 0.5, -0.5, 1.0, -1.0, 0.07, -0.07])
+commands = st.lists(command, min_size=8, max_size=8)
+
+
+def hull(frame: str, **limits) -> tuple[Guard, np.ndarray]:
+    """A guard as the pilot makes it, armed and too deep, and how much each output's thrust pushes down."""
+    axes = frame == "autopilot"
+    down = np.array(AXES_DOWN) if axes else effect(frame)[2]
+    made = Guard(config.Guard(**limits), 10.0, down, None if axes else CURVE)
+    made.step(np.zeros(down.size), 0, tilt=0.0, depth=11.0)
+    assert made.arm(0) == ""
+    return made, down / np.linalg.norm(down)
+
+
+def push(made: Guard, down: np.ndarray, values, volts) -> float:
+    """N (or effort) downward, by the curve alone."""
+    thrust = np.array(values) if made.curve is None else CURVE.force(np.array(values), volts)
+    return float(thrust @ down)
+
+
+@pytest.mark.parametrize("frame", ["vectored", "vectored_6dof"])
+def test_opposite_commands_of_half_push_nothing_down(frame):
+    """A T200 is stronger ahead than astern: half a command each way is some newtons, whichever way that is."""
+    made, down = hull(frame, slew=20.0)
+    wanted = np.where(np.arange(down.size) % 2, 0.5, -0.5) * (down != 0) + 0.3 * (down == 0)
+    assert push(made, down, wanted, 16.0) > 2.0
+    for i in range(1, 9):
+        out = made.step(wanted, i * 100 * MS, tilt=0.0, depth=11.0, volts=16.0).values
+    assert push(made, down, out, 16.0) <= 1e-9
+    assert np.abs(np.array(out)[down != 0]).min() > 0.2, "what turns the vehicle is kept"
+    assert np.array(out)[down == 0] == pytest.approx(0.3), "and what moves it along"
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.sampled_from(HULLS),
+    st.floats(0.01, 1.0),
+    st.none() | st.floats(9.0, 22.0),
+    st.lists(st.tuples(commands, st.integers(1, 15)), min_size=1, max_size=4),
+    st.floats(0.5, 20.0),
+)
+def test_below_max_depth_no_combination_of_commands_pushes_down(frame, gain, volts, sequence, slew):
+    made, down = hull(frame, gain=gain, slew=slew)
+    t = 0
+    for values, ticks in sequence:
+        for _ in range(ticks):
+            t += 20 * MS
+            result = made.step(values[: down.size], t, tilt=0.0, depth=11.0, volts=volts)
+            assert result.neutral_because == "" and np.abs(result.values).max() <= gain
+            assert push(made, down, result.values, volts) <= 1e-9
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.sampled_from(HULLS), commands, commands, st.floats(12.0, 16.8), st.floats(-0.2, 0.2))
+def test_going_too_deep_the_push_down_ends_as_fast_as_slew_allows(frame, before, values, volts, sag):
+    made, down = hull(frame)
+    values, t = np.array(values)[: down.size], 0
+    for _ in range(15):
+        t += 20 * MS
+        out = made.step(before[: down.size], t, tilt=0.0, depth=1.0, volts=volts).values
+    for _ in range(40):
+        t += 20 * MS
+        was, out = out, made.step(values, t, tilt=0.0, depth=11.0, volts=volts + sag).values
+        now = push(made, down, out, volts + sag)
+        assert now <= max(0.0, push(made, down, was, volts + sag)) + 1e-9
+        assert np.abs(np.array(out) - was).max() <= 0.04 + 1e-12
+    assert now <= 1e-9
 
 
 anything = st.floats(allow_nan=True, allow_infinity=True)

@@ -1,5 +1,7 @@
 """The link on a real pty: what it says, what it believes, what it survives. Time is simulated wherever it can be."""
 
+import itertools
+import math
 import os
 import random
 import select
@@ -29,6 +31,7 @@ from sim.wire import Line, Pty
 pytestmark = pytest.mark.clock
 
 TICK = 20 * MS
+S = 1000 * MS
 BYTES = int(os.environ.get("ROV_FUZZ_BYTES", 2_000_000))
 
 
@@ -651,6 +654,155 @@ def test_a_bad_line_and_the_loop_still_runs(rig: Rig) -> None:
     assert rig.link.live
     counters = rig.link.counters
     assert min(counters.broken, counters.skipped, counters.lost, counters.old) > 0
+
+
+# ---- what the board gives is what was commanded -----------------------------------------------------------------
+
+
+def sail(rig: Rig, seconds: float, sway: float = 0.2) -> None:
+    """Commands that change with every tick."""
+    for _ in range(round(seconds * 50)):
+        phase = rig.t / 1e9
+        rig.values = tuple(sway * math.sin(3 * phase + i) for i in range(8))
+        rig.tick()
+
+
+def misreport(rig: Rig, lie: Callable[[list[float]], list[float]], stamp: Callable[[int], int] = int) -> None:
+    """The board echoes something else than it gives."""
+    board = rig.board
+
+    def echo(group: int) -> bytes:
+        given = lie([*board.outputs.tolist()])
+        return board.packer.pack(common.MAVLink_actuator_control_target_message(stamp(board.last_us), group, given))
+
+    board._echo = echo  # type: ignore[method-assign]
+
+
+def test_a_stuck_output_disarms_after_200_ms(rig: Rig) -> None:
+    rig.go_live()
+    sail(rig, 1.0)
+    rig.board.stuck[2] = 0.45
+    start = rig.t
+    rig.until(lambda: not rig.link.live)
+    assert 200 * MS <= rig.t - start <= 260 * MS
+    assert rig.codes()[-1] == "echo_differs" and "thruster 3 was to get" in rig.events[-1].text
+    rig.run(0.1)
+    assert not rig.board.outputs.any() and not rig.board.armed
+    rig.armed = False
+    rig.run(0.2)
+    assert rig.link.arm(rig.t) == ""
+    rig.until(lambda: not rig.link.testing)
+    assert not rig.link.live, "and the arming test finds it, too"
+
+
+COUNT = itertools.count()
+LIES: dict[str, Callable[[list[float]], list[float]]] = {
+    "more": lambda given: [value + 0.3 for value in given],
+    "nothing": lambda given: [0.0] * 8,
+    "mirrored": lambda given: [-value for value in given],
+    "scaled": lambda given: [0.9 * value for value in given],
+    "swapped": lambda given: [given[1], given[0], *given[2:]],
+    "a little less": lambda given: [value - 0.01 for value in given],
+    "one a little": lambda given: [given[0] + 0.0021, *given[1:]],
+    "every other time": lambda given: [value + 0.3 * (next(COUNT) // 8 % 2) for value in given],
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_wrong_echo_disarms_after_200_ms(rig: Rig, lie: str) -> None:
+    rig.go_live()
+    sail(rig, 0.5)
+    misreport(rig, LIES[lie])
+    start = rig.t
+    while rig.link.live and rig.t - start < S:
+        sail(rig, 0.02)
+    assert 200 * MS <= rig.t - start <= 420 * MS and rig.codes()[-1] == "echo_differs"
+    rig.run(0.1)
+    assert not rig.board.outputs.any()
+
+
+@pytest.mark.parametrize("what", ["never sent", "from the future"])
+def test_an_echo_of_an_unknown_command_disarms(rig: Rig, what: str) -> None:
+    rig.go_live()
+    sail(rig, 0.5)
+    misreport(rig, list, (lambda us: us - 7) if what == "never sent" else (lambda us: us + 10_000_000))
+    start = rig.t
+    while rig.link.live and rig.t - start < S:
+        sail(rig, 0.02)
+    assert rig.t - start <= 260 * MS and rig.codes()[-1] == "echo_differs"
+    assert "never sent" in rig.events[-1].text
+
+
+def test_while_surfacing_a_wrong_echo_is_an_alarm_and_nothing_more(rig: Rig) -> None:
+    rig.go_live()
+    sail(rig, 0.5)
+    rig.link.mode = Mode.SURFACE
+    rig.board.stuck[2] = 0.45
+    sail(rig, 2.0)
+    assert rig.link.live and rig.board.armed and rig.codes().count("echo_differs") == 1
+    rig.board.stuck.clear()
+    sail(rig, 0.5)
+    assert rig.codes()[-1] == "echo_differs_over"
+    rig.board.stuck[2] = 0.45
+    sail(rig, 0.5)
+    assert rig.link.live and rig.codes().count("echo_differs") == 2
+    rig.link.mode = Mode.MANUAL
+    sail(rig, 0.04)
+    assert not rig.link.live, "no longer on the way up"
+
+
+def test_a_difference_shorter_than_200_ms_is_forgiven(rig: Rig) -> None:
+    rig.go_live()
+    for _ in range(5):
+        sail(rig, 0.3)
+        rig.board.stuck[2] = 0.45
+        sail(rig, 0.16)
+        rig.board.stuck.clear()
+    sail(rig, 0.5)
+    assert rig.link.live and "echo_differs" not in rig.codes()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_false_alarm_on_a_bad_line_over_resets_stalls_and_late_answers(rig: Rig, seed: int) -> None:
+    """Whatever happens between the two, a board that keeps its contract is never said to give something else."""
+    chance = random.Random(seed)
+    rig.line.random = random.Random(seed)
+    for name in ("drop", "repeat", "swap", "corrupt", "cut", "noise"):
+        setattr(rig.line, name, 0.05)
+    for _ in range(10):
+        for _ in range(8):  # on such a line a test may fail
+            if not rig.link.live:
+                rig.armed = False
+                rig.run(0.4)
+                rig.link.arm(rig.t)
+                for _ in range(100):
+                    rig.tick()
+                    if not rig.link.testing:
+                        break
+        rig.line.delay = chance.choice([0.0, 0.05, 0.15])
+        sail(rig, chance.uniform(0.2, 1.0), 0.5)
+        match chance.choice(["restart", "stall", "disarm", "unplug", "deaf", "watchdog"]):
+            case "restart":
+                rig.board.restart()
+            case "stall":  # ours: the board goes on alone
+                for _ in range(chance.randrange(40)):
+                    rig.t += TICK
+                    rig.pty.write(rig.line.carry(rig.board.step(rig.t), rig.t))
+            case "disarm":
+                rig.link.disarm(rig.t + 1)
+            case "unplug":
+                rig.pty.unplug()
+                rig.run(0.1)
+                rig.pty.plug()
+            case "deaf":
+                rig.pty.deaf = True
+                rig.run(0.2)
+                rig.pty.deaf = False
+            case "watchdog":
+                rig.board.fed_t = dict.fromkeys(rig.board.fed_t, rig.t - S)
+        sail(rig, 0.5, 0.5)
+    assert rig.codes().count("link_live") > 5
+    assert not [event.text for event in rig.events if event.code == "echo_differs"]
 
 
 def test_close_leaves_the_board_disarmed(rig: Rig) -> None:

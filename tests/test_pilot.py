@@ -169,6 +169,19 @@ def test_lost_state_ends_the_modes_that_need_it(lost):
     assert values(dive.run(5, "operator", surge=0.5)).any() and dive.pilot.mode is Mode.MANUAL  # sticks still work
 
 
+@pytest.mark.parametrize("depth", [-2.1, -9.0, -11_000.0, 12_001.0, math.nan, math.inf, -math.inf])
+def test_an_impossible_depth_moves_nothing_and_ends_hold(depth):
+    dive = Dive().engaged(Mode.HOLD, "operator")
+    dive.run(50, "operator")
+    dive.state = msgspec.structs.replace(dive.state, depth=depth)
+    for _ in range(60):
+        t = dive.t + TICK
+        out = dive.run(1, "operator", vehicle=msgspec.structs.replace(dive.state, t=t, attitude_t=t, depth_t=t))
+        assert abs(out.wrench.heave) < 0.01, "it does not push down after a depth that cannot be"
+    assert dive.pilot.mode is Mode.MANUAL and "depth_lost" in dive.codes
+    assert "depth, which is old or not believable" in dive.pilot.request_mode(Mode.HOLD, dive.t)
+
+
 def test_what_was_heard_counts_before_the_first_step():
     pilot = Pilot(CONFIG, CURVE)
     pilot.sense(VehicleState(t=5, attitude_t=5, depth_t=5, depth=3.0))

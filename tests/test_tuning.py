@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import tomli_w
 
 from rov import tuning
 from rov.assets import find
@@ -27,7 +28,8 @@ from rov.messages import (
     Tuning,
     Wrench,
 )
-from rov.motion.pilot import GLIDE_NS
+from rov.motion.helm import Helm
+from rov.motion.pilot import GLIDE_NS, Pilot
 from rov.motion.thrusters import load as load_curve
 from rov.offline.replay import thresholds
 from rov.offline.rover import Rover
@@ -35,7 +37,7 @@ from rov.offline.source import Item, Source
 from rov.saved import LOOK_NS, Saved
 from rov.tuning import Schedule
 from rov.vision.footage import Shot
-from tests.world import CONFIG, GRAVITY, S, World
+from tests.world import CONFIG, CURVE, GRAVITY, S, World
 
 FAR = ("buoy_red", 0.9, (100.0, 100.0, 160.0, 180.0))
 NEAR = ("buoy_green", 0.9, (300.0, 200.0, 340.0, 260.0))
@@ -298,6 +300,89 @@ def test_a_target_and_its_size_arrive_at_steering_and_outlive_an_edit_of_somethi
     assert world.tell(SetTarget, label="buoy_red") == "" and world.helm.config.steering.size == 0.5
     world.tune(tuning.tuned(CONFIG, {"steering.target": "buoy_green"}))  # the file changed: the last word counts
     assert world.helm.config.steering.target == "buoy_green"
+
+
+def restarted(world: World, saved: Saved) -> None:
+    """A pilot that knows nothing starts in the other's place, from what the supervisor kept."""
+    config = load(saved.running_path)
+    world.helm = Helm(config, Pilot(config, CURVE), world.link, ("buoy_red", "buoy_green"))
+
+
+def told(world: World, saved: Saved, t: int) -> None:
+    """The supervisor and the pilot hear each other, as in every second; `t` is the supervisor's time."""
+    world.run(1.2, (0, 0, 0, 0))
+    holds = world.last[Tuning]
+    assert isinstance(holds, Tuning)
+    saved.hold(holds.settings)
+    for message in saved.update(t):
+        if isinstance(message, Edit):
+            world.helm.tune(message, world.t)
+    world.run(0.1, (0, 0, 0, 0))
+
+
+def test_a_target_that_an_operator_set_outlives_the_pilot_until_the_file_says_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "rover.toml"
+    path.write_text(tomli_w.dumps(CONFIG.model_dump()))
+    (tmp_path / "run").mkdir()
+    saved, world, t = Saved(path, load(path), tmp_path / "run"), sailing(), 0
+
+    def save(**keys: object) -> None:
+        table = CONFIG.model_dump()
+        table["steering"] |= keys
+        table["control"]["depth_kp"] += len(path.read_text()) / 1e6  # something else changes each time
+        new = path.with_suffix(".tmp")
+        new.write_text(tomli_w.dumps(table))
+        new.replace(path)
+
+    def later(seconds: int = 1) -> None:
+        nonlocal t
+        for _ in range(5 * seconds):
+            t += LOOK_NS
+            told(world, saved, t)
+
+    def aim() -> tuple[str, float]:
+        return world.helm.config.steering.target, world.helm.config.steering.size
+
+    later()
+    assert world.tell(SetTarget, label="buoy_green", size=0.5) == ""
+    later()
+    for _ in range(2):  # and once more
+        restarted(world, saved)
+        assert aim() == ("buoy_green", 0.5)
+        later(2)
+        assert aim() == ("buoy_green", 0.5), "nobody has edited anything"
+    save()
+    later(2)
+    assert aim() == ("buoy_green", 0.5), "an edit of something else"
+    restarted(world, saved)
+    later()
+    assert aim() == ("buoy_green", 0.5)
+    save(target="buoy_green", size=0.3)  # the file is the last word in size alone
+    later(2)
+    assert aim() == ("buoy_green", 0.3)
+    restarted(world, saved)
+    later()
+    assert aim() == ("buoy_green", 0.3)
+
+
+def test_what_was_edited_while_the_pilot_was_away_holds_when_it_is_back(tmp_path: Path) -> None:
+    path = tmp_path / "rover.toml"
+    path.write_text(tomli_w.dumps(CONFIG.model_dump()))
+    (tmp_path / "run").mkdir()
+    saved, world = Saved(path, load(path), tmp_path / "run"), sailing()
+    told(world, saved, S)
+    assert world.tell(SetTarget, label="buoy_green") == ""
+    told(world, saved, 2 * S)
+    table = CONFIG.model_dump()
+    table["guard"]["gain"], table["steering"]["size"] = 0.8, 0.6
+    path.write_text(tomli_w.dumps(table))
+    for i in range(5):
+        list(saved.update(3 * S + i * LOOK_NS))  # nobody hears it
+    restarted(world, saved)
+    world.run(1.2, (0, 0, 0, 0))
+    told(world, saved, 5 * S)
+    steering = world.helm.config.steering
+    assert (steering.target, steering.size, world.helm.config.guard.gain) == ("buoy_green", 0.6, 0.8)
 
 
 # ---- the saved file --------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from foxglove_schemas_protobuf.ImageAnnotations_pb2 import ImageAnnotations
 from google.protobuf.message import DecodeError
 from mcap.records import Channel, Schema
 
-from rov import __version__
+from rov import __version__, as_json
 from rov.dives.durable import DiveError as DiveError
 from rov.dives.durable import DurableWriter
 from rov.dives.foxglove import camera_info, descriptors, drawing, json_schema
@@ -107,7 +107,6 @@ class DiveWriter:
         self._file = DurableWriter(path, overwrite=overwrite, clock=clock)
         self._channels: dict[str, int] = {}
         self._tallies: defaultdict[str, Tally] = defaultdict(Tally)
-        self._encode = msgspec.json.Encoder().encode
         versions = {"schema_version": str(SCHEMA_VERSION), "rov_version": __version__}
         try:
             self._file.add_metadata(METADATA, versions | metadata)
@@ -130,7 +129,7 @@ class DiveWriter:
         """Record one message, at its `t`. Raises DiveError when the disk refuses."""
         if not isinstance(message, TOPICS[topic].type):
             raise TypeError(f"{topic} carries {TOPICS[topic].type.__name__}, not {type(message).__name__}")
-        self._add(topic, message.t, self._encode(message))
+        self._add(topic, message.t, as_json.encode(message))
 
     def picture(
         self, frame_t: int, data: bytes, frame_id: int | None = None, form: Literal["jpeg", "h264", "h265"] = "jpeg"
@@ -150,6 +149,11 @@ class DiveWriter:
     def calibration(self, t: int, lens: Calibration) -> None:
         """Record the lens of the pictures from `t` on, for whoever measures in them."""
         self._add(CALIBRATION, t, camera_info(t, CAMERA, lens).SerializeToString(deterministic=True))
+
+    @property
+    def lost(self) -> str:
+        """What somebody has done to the file while it is written, or nothing."""
+        return self._file.lost
 
     def tick(self) -> None:
         """Put on the disk what is half a second old; to be called at that pace while nothing is written."""
@@ -260,8 +264,8 @@ class Dive:
         if channel.message_encoding == "protobuf" and schema and schema.name in PICTURES:
             return partial(picture_from, *PICTURES[schema.name])
         if channel.message_encoding == "json" and channel.topic in TYPES:
-            decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(TYPES[channel.topic])
-            return lambda _, data: decoder.decode(data)
+            decode = as_json.decoder(TYPES[channel.topic])
+            return lambda _, data: decode(data)
         return None
 
 

@@ -11,6 +11,7 @@ import heapq
 import io
 import os
 import re
+import stat
 import struct
 import zlib
 from collections import Counter
@@ -74,7 +75,8 @@ class IntactReader:
 
     def __init__(self, path: Path, *, index_only: bool = False):
         """`index_only`: do not read a file through that has no index; it is then only known not to be finished.
-        Raises DiveError when it is no MCAP file at all."""
+        Raises DiveError when it is no MCAP file at all, or the disk does not even give its beginning (`index_only`: its
+        end)."""
         self.path = path
         self.channels: dict[int, Channel] = {}
         self.schemas: dict[int, Schema] = {}
@@ -86,16 +88,23 @@ class IntactReader:
         self.damage: dict[int, Damage] = {}
         self.finished = False
         """It has its end; False after a power cut."""
+        self.failing = ""
+        """What the disk answered when it did not give what is there; empty while it does."""
         self._attachments: list[tuple[int, int]] = []
         self._file = _open(path)
         try:
             self.size = os.fstat(self._file.fileno()).st_size  # it may be growing: this much is read
             if self._bytes(0, min(len(MCAP0_MAGIC), self.size)) != MCAP0_MAGIC:
                 raise DiveError(f"{path}: not an MCAP file, so no dive")
-            if not self._load_index() and not index_only:
+            indexed = self._load_index()
+            if index_only and self.failing:
+                raise DiveError(f"{path}: cannot be read: {self.failing}")
+            if not indexed and not index_only:
                 self._scan()
-        except BaseException:
+        except BaseException as error:
             self._file.close()
+            if isinstance(error, McapError):
+                raise DiveError(f"{path}: cannot be read: {error}") from None
             raise
 
     def close(self) -> None:
@@ -170,7 +179,8 @@ class IntactReader:
             self._file.seek(offset)
             data = self._file.read(length)
         except OSError as error:
-            raise McapError(f"the disk fails: {error.strerror}") from None
+            self.failing = error.strerror or str(error)
+            raise McapError(f"the disk fails: {self.failing}") from None
         if len(data) < length:
             raise McapError("cut off")
         return data
@@ -186,7 +196,10 @@ class IntactReader:
         """Take the table of contents from the end of a finished file; False where it is absent, partial or damaged."""
         if self.size < TAIL_BYTES + len(MCAP0_MAGIC):
             return False
-        tail = self._bytes(self.size - TAIL_BYTES, TAIL_BYTES)
+        try:
+            tail = self._bytes(self.size - TAIL_BYTES, TAIL_BYTES)
+        except McapError:
+            return False  # nor is the end of a file that is known to be cut off
         start, _, crc = FOOT.unpack_from(tail, HEAD.size)
         if HEAD.unpack_from(tail) != (Opcode.FOOTER, FOOT.size) or not tail.endswith(MCAP0_MAGIC) or not start:
             return False
@@ -196,6 +209,8 @@ class IntactReader:
             self._file.seek(0)
             summary = SeekingReader(self._file, record_size_limit=RECORD_BYTES_MAX).get_summary()
         except (*DAMAGE, OSError) as error:
+            if isinstance(error, OSError):
+                self.failing = error.strerror or str(error)
             self.damage[start] = Damage(0, f"the index at the end: {error}")
             return False
         if summary is None or summary.statistics is None:
@@ -300,18 +315,22 @@ class IntactReader:
 
 
 def _open(path: Path) -> BinaryIO:
-    if path.is_dir():
-        raise DiveError(f"{path}: is a directory; name a dive in it")
-    if path.exists() and not path.is_file():
-        raise DiveError(f"{path}: is not a regular file")
+    """Open a file to read. Looks at what was opened, not at what had the name a moment before, and waits for nobody (a
+    named pipe would). Raises DiveError."""
     try:
-        if path.stat().st_size == 0:
-            raise DiveError(f"{path}: the file is empty")
-        return path.open("rb")
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise DiveError(f"{path}: no such file") from None
     except OSError as error:
         raise DiveError(f"{path}: cannot be read: {error.strerror}") from None
+    status = os.fstat(number)
+    why = "" if status.st_size else "the file is empty"
+    if not stat.S_ISREG(status.st_mode):
+        why = "is a directory; name a dive in it" if stat.S_ISDIR(status.st_mode) else "is not a regular file"
+    if why:
+        os.close(number)
+        raise DiveError(f"{path}: {why}")
+    return open(number, "rb")
 
 
 def plausible(opcode: int, length: int) -> bool:

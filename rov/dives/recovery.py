@@ -203,6 +203,8 @@ def _copy(
         finally:
             writer.close()
         digests = {topic: tally.digest() for topic, tally in sorted(tallies.items())}
+        if out == source.path and source.failing:
+            raise DiveError(f"{out}: the disk fails ({source.failing}), so it was left as it is; recover it to another")
         if not digests and (source.blocks or source.damage):
             raise DiveError(f"{source.path}: no message there that can be copied; it was left as it is")
         check(part, digests)

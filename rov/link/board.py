@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import msgspec
 from pymavlink.dialects.v20 import common
 
+from rov.link.echoes import EchoCheck
 from rov.link.line import ARM_DISARM, BEAT_NS, RESULTS, Level, Line, Wire, volts_of
 from rov.link.mavlink import MS, QUIET_NS, Frame, Packer, Parser, SenderClock
 from rov.link.way import Serial
-from rov.messages import Event
+from rov.messages import Event, Mode
 
 REPEAT_NS = 100 * MS
 """Arming and disarming are asked for this often until the board's heartbeat shows it done."""
@@ -82,6 +83,10 @@ class Connection(Wire):
     unanswered_t: int | None = None
     """Since when nothing newer was echoed, while there was something to echo."""
     asked_t: int = -REPEAT_NS
+    armed_t: int = 0
+    """When its heartbeat last said that it is armed."""
+    echoes: EchoCheck = field(default_factory=EchoCheck)
+    """Of this stage."""
 
 
 class ThrusterLink(Line[Connection]):
@@ -100,7 +105,8 @@ class ThrusterLink(Line[Connection]):
         surface_pa: float = 101_325.0,
         density: float = 1025.0,
     ):
-        """`system` and `component` are ours, `board` the board's. A board has no modes, whatever `mode` is."""
+        """`system` and `component` are ours, `board` the board's. A board has no modes; of `mode` only whether the
+        vehicle surfaces matters."""
         super().__init__(Serial(port, baud), Parser(), Packer(system, component), Connection, surface_pa, density)
         self.motors = motors
         self.address = board
@@ -186,13 +192,16 @@ class ThrusterLink(Line[Connection]):
         if command and t // 1000 <= self.wire.sent_us:  # time stands still: that must not keep a board awake
             self.counters.dropped += 1
             return
-        data = self._command(self._values(values), t) if command else b""
+        allowed = tuple(self._values(values))
+        data = self._command(allowed, t) if command else b""
         waking = self.stage in (Stage.ROUSING, Stage.RESUMING) and not self.wire.armed
         resting = self.stage is Stage.IDLE and self.wire.armed is not False
         asking = (waking or resting) and t - self.wire.asked_t >= REPEAT_NS
         beating = t - self.wire.beat_t >= BEAT_NS
         data += (self._ask(waking) if asking else b"") + (self._beat() if beating else b"")
         if data and self._write(data, t, command):
+            if command and self.live:
+                self.wire.echoes.sent(self.wire.sent_us, allowed)
             self.wire.asked_t = t if asking else self.wire.asked_t
             self.wire.beat_t = t if beating else self.wire.beat_t
 
@@ -278,6 +287,7 @@ class ThrusterLink(Line[Connection]):
     def _heartbeat(self, message: Any, t: int) -> None:
         armed = bool(message.base_mode & common.MAV_MODE_FLAG_SAFETY_ARMED)
         self.wire.armed = armed
+        self.wire.armed_t = t if armed else self.wire.armed_t
         self._update(armed=armed)
         if self.live and not armed:
             self._event(t, "alarm", "board_disarmed", "the board has disarmed itself: neutral until armed again")
@@ -288,7 +298,7 @@ class ThrusterLink(Line[Connection]):
         stamp = message.time_usec
         if stamp > self.wire.sent_us or message.group_mlx * GROUP >= self.motors:
             self.counters.foreign += 1
-            return
+            return self.wire.echoes.unknown(t)
         if self.wire.echo is not None and stamp < self.wire.echo.sent_t // 1000:
             self.counters.old += 1
             return
@@ -300,6 +310,8 @@ class ThrusterLink(Line[Connection]):
         if all(self.wire.echo_parts.get(group, (None,))[0] == stamp for group in groups):
             values = [value for group in groups for value in self.wire.echo_parts[group][1]]
             self.wire.echo = Echo(t, stamp * 1000, tuple(values[: self.motors]))
+            if self.wire.echoes.hear(stamp, self.wire.echo.values, t):
+                self._event(t, "info", "echo_differs_over", "the board gives the thrusters what is commanded again")
             if stamp == self.wire.sent_us:
                 self.wire.unanswered_t = None
             elif self.wire.unanswered_t is not None:
@@ -348,6 +360,19 @@ class ThrusterLink(Line[Connection]):
                     text = f"the board has echoed nothing new for {self._unanswered(t) / MS:.0f} ms: disarmed"
                     self._event(t, "alarm", "board_deaf", text)
                     self.disarm(t)
+                elif self.wire.echoes.doubted(self.wire.armed_t, t):
+                    self._doubt(t)
+
+    def _doubt(self, t: int) -> None:
+        """Its echoes have differed for too long. On the way up it goes on: a vehicle left at depth is lost."""
+        surfacing, echoes = self.mode is Mode.SURFACE, self.wire.echoes
+        if not echoes.said:
+            echoes.said = True
+            does = "it goes on surfacing" if surfacing else "disarmed"
+            text = f"the board does not give the thrusters what is commanded ({echoes.difference}): {does}"
+            self._event(t, "alarm", "echo_differs", text)
+        if not surfacing:
+            self.disarm(t)
 
     def _listen_for_noise(self, t: int) -> None:
         """Say when the line begins to spoil frames, and when it does no more."""
@@ -376,6 +401,7 @@ class ThrusterLink(Line[Connection]):
     def _enter(self, stage: Stage, t: int) -> None:
         if stage is not self.stage:
             self.stage, self.stage_t, self.wire.asked_t = stage, t, t - REPEAT_NS
+            self.wire.echoes = EchoCheck()
         if stage is Stage.ROUSING:
             self.wire.answer = ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -176,6 +177,9 @@ def _disk(config: Config) -> Finding:
     folder = Path(config.recording.folder).resolve()
     while not folder.exists():
         folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        text = f"{folder}: {'cannot be written' if folder.is_dir() else 'is a file, not a folder'}"
+        return Finding("disk", "missing", text, "put it right, or set recording.folder: nothing will be recorded")
     usage = shutil.disk_usage(folder)
     share = usage.free / usage.total
     text = f"{usage.free / 1e9:.0f} GB free ({share:.0%}) for dives"

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rov import config
+from rov.motion.thrusters import Curve
 
 Floats = NDArray[np.float64]
 
@@ -32,9 +33,11 @@ class GuardResult(NamedTuple):
 class Guard:
     """Checks, limits and gates outputs −1..1: thrusters, or the axes of an autopilot that has its own."""
 
-    def __init__(self, limits: config.Guard, max_depth: float, down: ArrayLike):
-        """`down` (n,): how much each output pushes down, in any unit; `max_depth` in m."""
+    def __init__(self, limits: config.Guard, max_depth: float, down: ArrayLike, curve: Curve | None = None):
+        """`down` (n,): how much the thrust of each output pushes down, in any unit; `max_depth` in m. `curve` tells the
+        thrust of a command; without one an output is its thrust, as the axes of an autopilot are."""
         self.limits = limits
+        self.curve = curve
         self.max_depth = max_depth
         downward = np.asarray(down, dtype=np.float64)
         self.down: Floats = downward / np.linalg.norm(downward)
@@ -70,9 +73,17 @@ class Guard:
         self.off_t = t if self.off_t is None else max(t, self.off_t)
 
     def step(
-        self, values: ArrayLike, t: int, *, tilt: float | None, depth: float | None, neutral_because: str = ""
+        self,
+        values: ArrayLike,
+        t: int,
+        *,
+        tilt: float | None,
+        depth: float | None,
+        volts: float | None = None,
+        neutral_because: str = "",
     ) -> GuardResult:
-        """`tilt` from level in rad and `depth` in m, None where unknown; a given `neutral_because` asks for neutral.
+        """`tilt` from level in rad, `depth` in m and `volts` of the battery, None where unknown; a given
+        `neutral_because` asks for neutral.
 
         Neutral is immediate; otherwise values are clamped to ±gain, kept from pushing down when too deep, and slewed.
         """
@@ -97,7 +108,8 @@ class Guard:
             self.last = np.zeros_like(self.down)
         else:
             change = self.limits.slew * min(elapsed, STEP_MAX_S)
-            self.last = np.clip(self._limited(wanted), self.last - change, self.last + change)
+            slewed = np.clip(self._limited(wanted, volts), self.last - change, self.last + change)
+            self.last = self._upward_first(slewed, volts) if self.too_deep else slewed
         return GuardResult(tuple(self.last.tolist()), because, frozenset(conditions))
 
     def _checked(self, values: ArrayLike) -> Floats | None:
@@ -108,14 +120,49 @@ class Guard:
             return None
         return array if array.shape == self.down.shape and np.isfinite(array).all() else None
 
-    def _limited(self, values: Floats) -> Floats:
-        """Values within ±gain and, when too deep, without their downward part (the rest of their direction kept)."""
+    def _limited(self, values: Floats, volts: float | None) -> Floats:
+        """Values within ±gain and, when too deep, without what pushes down."""
         gain = self.limits.gain
         limited = np.clip(values, -gain, gain)
-        if self.too_deep:
-            limited = limited - max(0.0, float(limited @ self.down)) * self.down
-            limited = limited * (gain / max(gain, float(np.abs(limited).max())))
+        if self.too_deep and self._push(limited, volts) > 0:
+            limited = self._balanced(self._level(limited, volts), volts)
         return np.clip(limited, -gain, gain)  # once more, for the last bit of the scaling
+
+    def _level(self, values: Floats, volts: float | None) -> Floats:
+        """Values whose thrust has no downward part; the rest of its direction is kept, as far as ±gain reaches."""
+        gain = np.full_like(values, self.limits.gain)
+        thrust = self._thrust(values, volts)
+        thrust = thrust - float(thrust @ self.down) * self.down
+        most = np.where(thrust < 0, -self._thrust(-gain, volts), self._thrust(gain, volts))
+        over = np.abs(thrust) > most
+        return self._giving(thrust * np.min(most[over] / np.abs(thrust[over]), initial=1.0), volts)
+
+    def _balanced(self, values: Floats, volts: float | None) -> Floats:
+        """Values of which those that push down give no more than those that push up. In a dead band a thruster gives
+        less than it was asked for: that must not be one of those that push up."""
+        thrust = self._thrust(values, volts)
+        pushes = thrust * self.down
+        up, down = -float(pushes[pushes < 0].sum()), float(pushes[pushes > 0].sum())
+        if down <= up:
+            return values
+        return np.where(pushes > 0, self._giving(thrust * (up / down), volts), values)
+
+    def _upward_first(self, slewed: Floats, volts: float | None) -> Floats:
+        """Where outputs on their way would push down, those that move downward wait for the others."""
+        if self._push(slewed, volts) <= 0:
+            return slewed
+        further = (self._thrust(slewed, volts) - self._thrust(self.last, volts)) * self.down > 0
+        return np.where(further, self.last, slewed)
+
+    def _push(self, values: Floats, volts: float | None) -> float:
+        """How much these values push down together."""
+        return float(self._thrust(values, volts) @ self.down)
+
+    def _thrust(self, values: Floats, volts: float | None) -> Floats:
+        return values if self.curve is None else self.curve.force(values, volts)
+
+    def _giving(self, thrust: Floats, volts: float | None) -> Floats:
+        return thrust if self.curve is None else self.curve.giving(thrust, volts, self.limits.gain)
 
     def _watch_tilt(self, tilt: float | None, elapsed: float, t: int) -> None:
         """Disarm after `tilt_s` beyond `tilt_deg`. A tilt that is unknown neither counts nor clears."""

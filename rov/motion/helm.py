@@ -39,6 +39,9 @@ RATE_NS, RATE_SHARE = 3_000_000_000, 0.8
 """A stream that brings less than this share of perception.rate_hz over this time is no stream to steer by."""
 MIN_CELL_V = 0.5
 """A cell below this is not measured."""
+UPWARD = ("leak", "battery_low")
+"""Alarms that take the vehicle up. As long as one holds, arming goes straight to `surface`: to forbid it would strand a
+vehicle that was disarmed at depth."""
 
 
 class Link(Protocol):
@@ -84,8 +87,9 @@ class Helm:
     def __init__(self, config: Config, pilot: Pilot, link: Link, classes: tuple[str, ...] = ()):
         """`classes` are those that the detector knows; without any, every target is taken."""
         self.config, self.pilot, self.link, self.classes = config, pilot, link, classes
-        self.saved = tuning.values(config)
-        """What the file said last. Only what changes in it is applied, or it would undo what an operator has set."""
+        self.saved: tuning.Values | None = None
+        """What the file said last; None: nothing yet. Only what changes in it is applied, or it would undo what an
+        operator has set."""
         self.held: tuning.Values = {}
         """What may be applied only while disarmed."""
         self.tuning_t: int | None = None
@@ -97,6 +101,12 @@ class Helm:
         self.since: dict[str, int] = {}
         """Since when a reading has been bad, by code."""
         self.alarms: set[str] = set()
+        """Codes of the readings that are bad now, and have been for long enough."""
+        self.overruled: set[str] = set()
+        """What takes the vehicle up, and the operator has said not to, since it was armed: a sensor that comes and goes
+        asks once."""
+        self.refused = ""
+        """Why the last arming, mode or target was refused, by whomever; empty when it was not."""
         self.stick_id = 0
         self.status_t = 0
         self.said: list[Message] = []
@@ -132,13 +142,14 @@ class Helm:
                 self._tell(now, "disarm")
                 self.link.disarm(now)
             case Arm():
-                reason = self.pilot.voided(sent_t) or self.lacking(self.pilot.mode, now) or self.link.arm(now)
-                self.arming, self.asked_t = not reason, sent_t
-                return reason
+                self.refused = self._begin_arming(sent_t, now)
+                return self.refused
             case SetMode():
-                return self.lacking(command.mode, now) or self._tell(now, "mode", sent_t, mode=command.mode)
+                self.refused = self._set_mode(command.mode, sent_t, now)
+                return self.refused
             case SetTarget():
-                return self._aim(command.label, command.size, now)
+                self.refused = self._aim(command.label, command.size, now)
+                return self.refused
             case Sticks():
                 self.stick_id += 1
                 axes = {"surge": command.surge, "sway": command.sway, "heave": command.heave, "yaw": command.yaw}
@@ -154,6 +165,43 @@ class Helm:
             return reason
         if mode in STREAMED and (hz := self._rate(mode, now)) < self._rate_min:
             return f"{mode.value} needs {self._rate_min:g} frames looked at per second, over 3 s; there are {hz:.1f}"
+        return ""
+
+    def _begin_arming(self, asked_t: int, now: int) -> str:
+        """Start the link's arming; returns why not, or nothing."""
+        if reason := self.pilot.voided(asked_t) or self._upward(now) or self.lacking(self.pilot.mode, now):
+            return reason
+        self.overruled.clear()
+        self.link.mode = self.pilot.mode  # an autopilot arms in the mode that it will need
+        reason = self.link.arm(now)
+        self.arming, self.asked_t = not reason, asked_t
+        return reason
+
+    def _set_mode(self, mode: Mode, asked_t: int, now: int) -> str:
+        """Change the mode as the operator says; returns why not, or nothing. Armed, this may also end a surfacing."""
+        before = self.pilot.mode
+        if reason := self.lacking(mode, now) or self._tell(now, "mode", asked_t, mode=mode):
+            return reason
+        if self.pilot.armed and self.urgent and before is Mode.SURFACE is not mode:
+            text = f"{', '.join(self.urgent)}: {mode.value} all the same, as the operator says"
+            self._say(now, "warning", "surfacing_ended", text)
+            self.overruled |= {*self.urgent}
+        return ""
+
+    @property
+    def urgent(self) -> list[str]:
+        """Codes of what takes the vehicle up now."""
+        return [code for code in UPWARD if code in self.alarms]
+
+    def _upward(self, now: int) -> str:
+        """Before arming: while something is urgent, `surface` is the mode to arm in. Returns why that cannot be, or
+        nothing."""
+        if not self.urgent or self.pilot.mode is Mode.SURFACE:
+            return ""
+        if reason := self._tell(now, "mode", mode=Mode.SURFACE):
+            return reason
+        text = f"{', '.join(self.urgent)}: arming in surface; any other mode must be asked for once armed"
+        self._say(now, "warning", "arming_upward", text)
         return ""
 
     def _aim(self, label: str, size: float | None, now: int) -> str:
@@ -173,6 +221,8 @@ class Helm:
         """Take over what was changed in the saved configuration. While armed, safety keys only tighten: what would
         loosen one is held until the vehicle is disarmed, or the file says otherwise."""
         news = tuning.received(edit.settings)
+        if self.saved is None:  # we started from what held, which an operator may have set after the file was saved
+            self.saved = tuning.values(self.config) | {key: news[key] for key in edit.overruled if key in news}
         changed = tuning.differences(self.saved, news)
         self.saved = news
         for key in changed:
@@ -240,26 +290,31 @@ class Helm:
                 mode=self.pilot.mode,
                 operator=operator,
                 target=self.config.steering.target,
-                refused=self.pilot.refused,
+                refused=self.refused,
             )
 
     def _arm(self, now: int) -> None:
         """The pilot is armed once the board has been tested; a board that is no longer trusted disarms it."""
         if self.arming and self.link.live:
             self.arming = False
-            reason = self.pilot.voided(self.asked_t) or self.lacking(self.pilot.mode, now) or self._tell(now, "arm")
-            if reason:
+            reason = self.pilot.voided(self.asked_t) or self._upward(now) or self.lacking(self.pilot.mode, now)
+            self.refused = reason or self._tell(now, "arm")
+            if self.refused:
                 self.link.disarm(now)
-                self._say(now, "warning", "arming_refused", reason)
+                self._say(now, "warning", "arming_refused", self.refused)
         elif self.arming and not self.link.testing:
             self.arming = False
+            self.refused = next((each.text for each in self._link_trouble()), "")
         if self.pilot.armed and not self.link.live:
-            explained = any(
-                isinstance(each, Event) and (each.source, each.level) == ("link", "alarm") for each in self.said
-            )
+            explained = any(each.level == "alarm" for each in self._link_trouble())
             self._tell(now, "disarm")
             if not explained:
                 self._say(now, "alarm", "link_lost", "the vehicle is not under our control: disarmed")
+
+    def _link_trouble(self) -> list[Event]:
+        """What the link says in this tick and is no good news, the newest first."""
+        said = [each for each in reversed(self.said) if isinstance(each, Event) and each.source == "link"]
+        return [each for each in said if each.level != "info"]
 
     def _miss(self, operator: str, now: int) -> None:
         """The operator's heartbeat was lost, or never seen, while armed."""
@@ -329,7 +384,7 @@ class Helm:
             return
         self.alarms.add(code)
         self._say(now, "warning" if code == "battery_warning" else "alarm", code, text)
-        if surface and self.pilot.armed:
+        if surface and self.pilot.armed and code not in self.overruled:
             self._tell(now, "mode", mode=Mode.SURFACE)
 
     def _tell(

@@ -21,8 +21,9 @@ from rov.motion.thrusters import Curve
 
 FUTURE_NS = 20_000_000
 """A stamp may be this far ahead of a tick, which takes its time before it reads its inputs; not further."""
-DEPTH_MAX = 12_000.0
-"""No depth in m beyond this is believed: the deepest sea is 10,935 m."""
+DEPTH_MIN, DEPTH_MAX = -2.0, 12_000.0
+"""No depth in m beyond these is believed: the deepest sea is 10,935 m, and the weather moves the surface by 0.6 m (that
+of a lake in the mountains is higher: set link.surface_pa)."""
 ANGLE_MAX, RATE_MAX = 7.0, 50.0
 """No angle in rad beyond a full turn, and no rate beyond eight turns a second, is believed."""
 DEPTH_GAP_S = 1.0
@@ -83,7 +84,7 @@ class Pilot:
         self.autopilot = config.link.kind == "ardusub"
         """Does the vehicle hold depth and heading by itself? Then the outputs are axes, and the loops are its own."""
         down = AXES_DOWN if self.autopilot else effect(self.frame)[2]
-        self.guard = Guard(config.guard, config.vehicle.max_depth, down)
+        self.guard = Guard(config.guard, config.vehicle.max_depth, down, None if self.autopilot else curve)
         self.mode = Mode.MANUAL
         self.refused = ""
         """Why the last arming or mode was refused; empty when it was not."""
@@ -225,6 +226,7 @@ class Pilot:
             t,
             tilt=self._tilt() if attitude and not rights_itself else None,
             depth=float(self.state.depth) if depth else None,
+            volts=volts,
             neutral_because=because,
         )
         if was_armed and not self.armed:
@@ -286,7 +288,7 @@ class Pilot:
         if vehicle.attitude_t is not None and likely:  # a NaN is not likely either
             self.attitude_t = vehicle.attitude_t
             attitude, rates = np.array(angles[:3]), np.array(angles[3:])
-        believable = math.isfinite(vehicle.depth) and abs(vehicle.depth) <= DEPTH_MAX
+        believable = DEPTH_MIN <= vehicle.depth <= DEPTH_MAX  # a NaN is not, either
         if vehicle.depth_t is not None and believable and vehicle.depth_t != self.depth_t:
             dt = DEPTH_GAP_S if self.depth_t is None else (vehicle.depth_t - self.depth_t) / 1e9
             new = np.array(vehicle.depth)

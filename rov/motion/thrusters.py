@@ -76,13 +76,23 @@ class Curve:
         One reference for both ways and all thrusters keeps the direction of the wrench exact; what a thruster could
         do more ahead than astern is not used. A NaN stays one: the guard is there for it.
         """
-        key = (None if voltage is None else round(voltage, 2), limit)
-        if key not in self._inverses:
-            self._inverses = {key: self._inverse(*key)}  # the voltage moves slowly: the last one is the one
-        reference, thrusts, commands = self._inverses[key]
-        command = np.interp(np.asarray(fraction) * reference, thrusts, commands).clip(-limit, limit)
+        voltage = None if voltage is None else round(voltage, 2)  # so that noise of a mV asks for no new inverse
+        return self.giving(np.asarray(fraction) * self._inverted(voltage, limit)[0], voltage, limit)
+
+    def giving(self, thrust: Floats, voltage: float | None, limit: float = 1.0) -> Floats:
+        """The commands within ±`limit` for thrusts in N. They give these or, where dead band or limit are in the way,
+        less; never more."""
+        _, thrusts, commands = self._inverted(voltage, limit)
+        command = np.interp(thrust, thrusts, commands).clip(-limit, limit)
         # just below a thrust of 0, rounding in `interp` can come out above it
-        return np.asarray(np.where(np.sign(command) * np.sign(fraction) < 0, 0.0, command))
+        return np.asarray(np.where(np.sign(command) * np.sign(thrust) < 0, 0.0, command))
+
+    def _inverted(self, voltage: float | None, limit: float) -> tuple[float, Floats, Floats]:
+        """The inverse at a voltage; that moves slowly, so the last two are kept: the pilot's and its guard's."""
+        key = (voltage, limit)
+        if key not in self._inverses:
+            self._inverses = dict([*self._inverses.items()][-1:]) | {key: self._inverse(*key)}
+        return self._inverses[key]
 
     def _inverse(self, voltage: float | None, limit: float) -> tuple[float, Floats, Floats]:
         """The reference, and thrusts from full astern to full ahead with their commands."""

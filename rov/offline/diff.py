@@ -6,6 +6,7 @@ upsetting everything behind it. Only the detector has a tolerance to speak of: a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -183,8 +184,9 @@ def numbers_differ(now: Message, then: Message) -> tuple[float, str]:
     worst, where = 0.0, ""
     for name, a, b in _leaves("", now, then):
         if isinstance(a, float | int) and isinstance(b, float | int) and not isinstance(a, bool):
-            worst = max(worst, abs(a - b))
-            same = abs(a - b) <= NUMBER_TOLERANCE
+            same = a == b or (a != a and b != b)  # NaN, and inf less inf, are no numbers to compare
+            if not same and not math.isnan(difference := abs(a - b)):
+                worst, same = max(worst, difference), difference <= NUMBER_TOLERANCE
         else:
             same = a == b
         where = where or ("" if same else f"{name} is {a!r}, was {b!r}")

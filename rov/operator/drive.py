@@ -1,7 +1,8 @@
 """`rov drive`: an operator's session at a terminal. Sends the heartbeat and the sticks, shows how the vehicle is.
 
 One loop in one thread, so that the heartbeat proves all of it: a page that hangs, hands that hang or a machine that
-hangs end it. Whatever ends the loop, the last thing sent is a stop.
+hangs end it. Whatever ends the loop, the last thing sent is a stop, if we are the operator then: who was refused or
+displaced stops nobody's vehicle by leaving.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ PERIOD_S = 0.05
 BEAT_NS = 1_000_000_000
 PAGE_NS = 200_000_000
 """The page at 5 Hz."""
+LEAVE_MS = 200
+"""When leaving, so long we wait to hear whether we are still the operator."""
+NOT_OURS = "take over first"
+"""How a refusal ends when somebody else is the operator, or nobody."""
 LINES = 8
 """Events on the page."""
 STYLES = {"info": "", "warning": "yellow", "alarm": "bold red"}
@@ -106,11 +111,36 @@ class Session:
         what = self.asked.pop(reply.seq, "")
         if what == "take_over":
             self.ours = reply.accepted
-        if not reply.accepted and reply.reason.endswith("take over first") and self.ours:
+        if not reply.accepted and reply.reason.endswith(NOT_OURS) and self.ours:
             self.ours = False
             self.news.append(Text(f"{reply.reason}: press t", "bold red"))
         elif what and not reply.accepted:
             self.news.append(Text(f"{what} refused: {reply.reason}", "yellow"))
+
+    def leave(self) -> None:
+        """Stop the vehicle, if we are still its operator: that is asked first, with sticks at rest. Without an answer
+        we may be. Said more than once, because nobody waits for the answer."""
+        if self.ours:
+            self.send(Sticks)
+            self._settle(self.seq)
+        if self.ours:
+            for _ in range(3):
+                self.send(Stop)
+        self.client.close()
+
+    def _settle(self, seq: int) -> None:
+        """Take answers until this one has come, or it is late."""
+        end = time.monotonic() + LEAVE_MS / 1000
+        while (left := end - time.monotonic()) > 0:
+            try:
+                reply = self.client.reply(int(1000 * left))
+            except Malformed:
+                continue
+            if reply is None:
+                return
+            self._heard(reply)
+            if reply.seq == seq:
+                return
 
     def do(self, action: str) -> None:
         """What a key or a button asks for."""
@@ -144,9 +174,7 @@ def drive(there: Place, *, displace: bool, gamepad: Path) -> int:
             raise
         signals.append(signal.SIGHUP)  # the terminal went while the page was being written
     finally:
-        for _ in range(3):  # anybody may stop; said more than once, because nobody waits for the answer
-            ours.send(Stop)
-        ours.client.close()
+        ours.leave()
     return 128 + signals[0] if signals else 0
 
 

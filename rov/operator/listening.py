@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-import msgspec
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from rov import as_json
 from rov.bus import Reader, is_local, listen
 from rov.errors import UserError
 from rov.messages import TOPICS
@@ -37,7 +37,7 @@ def follow(there: Place, topics: Sequence[str], *, rates: bool) -> None:
             for entry in heard.take(reader.read(), now):
                 age = heard.age_ms(entry.message, now)
                 told = f"{age:7.1f} ms" if age is not None else "      -   "
-                print(f"{entry.topic:12} {told}  {msgspec.json.encode(entry.message).decode()}", flush=True)
+                print(f"{entry.topic:12} {told}  {as_json.encode(entry.message).decode()}", flush=True)
     finally:
         reader.close()
 
