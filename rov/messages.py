@@ -234,6 +234,13 @@ class Machine(Message, frozen=True, kw_only=True):
     """Whether the processors may not run as fast as they could."""
 
 
+class Clock(Message, frozen=True, kw_only=True):
+    """What the wall clock showed at `t`. Pairs of both tell when a dive was, and keep telling when somebody sets it."""
+
+    utc_ns: int
+    """UTC, ns since 1970."""
+
+
 class Setting(msgspec.Struct, frozen=True):
     """One key of the configuration, as `guard.gain`, and its value as JSON (which is how TOML writes it, too)."""
 
@@ -348,6 +355,7 @@ TOPICS: dict[str, Topic] = {
     "tuning": Topic(Tuning, "pilotd", "state", 1.0),
     "health": Topic(Health, "all", "state", 1.0),
     "machine": Topic(Machine, "machined", "state", 1.0),
+    "clock": Topic(Clock, "recorderd", "state", 1.0),
     "heard": Topic(Heard, "all", "event", 0.0),
     "events": Topic(Event, "all", "event", 0.0),
     "commands": Topic(Command, "operator", "event", 0.0),
