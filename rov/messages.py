@@ -144,6 +144,25 @@ class VehicleState(Message, frozen=True, kw_only=True):
     leak: bool = False
     hull_temperature_c: float | None = None
     hull_pressure_kpa: float | None = None
+    water_temperature_c: float | None = None
+    altitude_t: int | None = None
+    altitude: float = 0.0
+    """Height above the bottom in m, from an echo sounder."""
+    range_ahead_t: int | None = None
+    range_ahead: float = 0.0
+    """Distance ahead in m, from an echo sounder."""
+    position_t: int | None = None
+    position: tuple[float, float] = (0.0, 0.0)
+    """North and east of the autopilot's origin in m."""
+    latitude: float | None = None
+    longitude: float | None = None
+    """Degrees."""
+    lights: float | None = None
+    """0 dark .. 1 full."""
+    camera_tilt: float | None = None
+    """0 .. 1 as the autopilot says it, 0.5 in the middle."""
+    pilot_gain: float | None = None
+    """What the autopilot multiplies its pilot's sticks with, 0 .. 1."""
 
 
 class Wrench(FromFrame, frozen=True, kw_only=True):
