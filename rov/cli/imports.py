@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from rov.cli import common
 from rov.errors import UserError
+from rov.plain import say
 
 app = typer.Typer()
 
@@ -65,7 +65,7 @@ def import_dive(
         picture = plot or out.with_suffix(".png")
         align.plot(seen, log.states, found, picture)
         metadata["offset_confidence"] = f"{found.confidence:.2f}"
-        print(
+        say(
             f"offset {seconds:.2f} s (confidence {found.confidence:.2f}, yaw correlation {found.correlation:.2f});"
             f" see {picture}"
         )
@@ -81,12 +81,12 @@ def import_dive(
         )  # fmt: skip
     how = f"copied as {done.copied}" if done.copied else "as JPEG (not H.264 or HEVC, or with B-frames)"
     pictures = f"{done.pictures} pictures {how}, " if video else ""
-    print(f"{out}: {pictures}{done.states} states, {done.commands} commands")
+    say(f"{out}: {pictures}{done.states} states, {done.commands} commands")
     if film is not None and film.declared > done.pictures:
-        print(
-            f"note: {film.declared - done.pictures} of {film.declared} pictures are not in the video", file=sys.stderr
+        say(
+            f"note: {film.declared - done.pictures} of {film.declared} pictures are not in the video", error=True
         )
     for why, number in sorted(log.dropped.items()):
-        print(f"dropped {number}: {why}")
+        say(f"dropped {number}: {why}")
     for note in log.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
