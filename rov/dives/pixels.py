@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 import cv2
@@ -10,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rov.dives.pictures import Picture, Pixels
-from rov.vision.footage import Image
+from rov.media.files import PIXELS_MAX, Image
+from rov.media.headers import kind_of, size_of
+from rov.media.pictures import damaged
 
-PIXELS_MAX = 64_000_000
-"""Larger pictures are refused: a few bytes of PNG can ask for gigabytes."""
 BYTES: dict[str, tuple[int, int]] = {
     "rgb8": (3, cv2.COLOR_RGB2BGR), "bgr8": (3, -1), "8uc3": (3, -1),
     "rgba8": (4, cv2.COLOR_RGBA2BGR), "bgra8": (4, cv2.COLOR_BGRA2BGR), "8uc4": (4, cv2.COLOR_BGRA2BGR),
@@ -35,14 +34,22 @@ def decoded(picture: Picture) -> Image | str:
     """A picture that stands alone, or why it cannot be decoded."""
     if picture.pixels is not None:
         return from_bytes(picture.data, picture.pixels)
-    width, height = size_of(picture.data, picture.format)
+    kind = kind_of(picture.data)
+    width, height = size_of(picture.data, kind)
     if width * height > PIXELS_MAX:
         return f"it is {width} × {height} pixels large"
     try:
         image = cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         return str(error.err)
-    return "it is damaged" if image is None else np.asarray(image, np.uint8)
+    if image is None or (kind == "JPEG" and _breaks_off(picture.data)):
+        return "it is damaged"
+    return np.asarray(image, np.uint8)
+
+
+def _breaks_off(jpeg: bytes) -> bool:
+    """Only one without its end is looked at more closely: OpenCV fills with grey what is missing."""
+    return not jpeg.rstrip(b"\0").endswith(b"\xff\xd9") and damaged(jpeg)
 
 
 def from_bytes(data: bytes, pixels: Pixels) -> Image | str:
@@ -84,25 +91,3 @@ def to_bgr(values: NDArray[Any], code: int) -> Image | str:
         return np.asarray(cv2.cvtColor(values, code), np.uint8)
     except cv2.error as error:  # an odd width where two pixels share a colour
         return str(error.err)
-
-
-def size_of(data: bytes, form: str) -> tuple[int, int]:
-    """Width and height that a compressed picture declares; zeros where that cannot be told."""
-    if form == "png" and len(data) >= 24:
-        width, height = struct.unpack_from(">II", data, 16)
-        return width, height
-    if form == "jpeg":
-        return jpeg_size(data)
-    return 0, 0  # WebP is 16383 pixels wide and high at most
-
-
-def jpeg_size(data: bytes) -> tuple[int, int]:
-    position = 2
-    while position + 9 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, position + 5)
-            return width, height
-        alone = marker in (0xFF, 0x01) or 0xD0 <= marker <= 0xD8
-        position += 1 if marker == 0xFF else 2 if alone else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return 0, 0

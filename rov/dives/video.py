@@ -17,10 +17,10 @@ from av.bitstream import BitStreamFilterContext
 from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 
-from rov.vision.footage import Image
+from rov.media.files import PIXELS_MAX, Image
 
 Format = Literal["h264", "h265", ""]
-FORMATS = {"h264": "h264", "h265": "hevc"}
+FORMATS = {"h264": "h264", "h265": "hevc", "vp8": "vp8", "vp9": "vp9", "av1": "libdav1d"}
 """Foxglove's names of the formats we can decode, and FFmpeg's of their decoders."""
 ANNEX_B: dict[str, tuple[Format, str]] = {"h264": ("h264", "h264_mp4toannexb"), "hevc": ("h265", "hevc_mp4toannexb")}
 """FFmpeg's codec: Foxglove's format, and the filter that makes Annex B of what stands in an MP4."""
@@ -91,7 +91,7 @@ class VideoDecoder:
         self.codec = av.CodecContext.create(FORMATS[format], "r")
         assert isinstance(self.codec, VideoCodecContext)
         self.codec.thread_count = 1  # more would hold pictures back
-        self.codec.options = {"flags": "low_delay"}
+        self.codec.options = {"flags": "low_delay", "max_pixels": str(PIXELS_MAX)}
         self.broken = 0
         """Packets that could not be decoded."""
 
