@@ -13,8 +13,8 @@ ArduSub takes MANUAL_CONTROL only from its ground station's system id, and each 
   later anyway. While we do not steer it sends nothing: what moves then is not ours to stop.
 - `hold`, `follow` and `policy` are ALT_HOLD with sticks, `surface` is SURFACE; `manual` takes the pilot's mode.
 
-Depth is from the water's pressure (SCALED_PRESSURE2) and our own surface pressure and density, because it carries its
-time; where that is not heard, GLOBAL_POSITION_INT. Nothing in here waits; time is an argument, monotonic ns.
+Its state is what `rov.link.vehicle_state` makes of its messages. Nothing in here waits; time is an argument,
+monotonic ns.
 
 It is one state machine, and stays in one file for all its length: what ends our control must be read in one go.
 """
@@ -27,12 +27,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-import msgspec
 from pymavlink.dialects.v20 import common
 
 from rov.link.firmware import MODES, NAMES, PARAMETERS, SURFACE, SWITCHES, first_gain, rc_of, sticks_of, unsafe
 from rov.link.inquiry import AUTOPILOT, Inquiry, long
-from rov.link.line import ARM_DISARM, BEAT_NS, RESULTS, UNKNOWN_MV, Line, Wire, volts_of
+from rov.link.line import ARM_DISARM, BEAT_NS, RESULTS, Line, Wire
 from rov.link.mavlink import MS, Frame, Packer, Parser
 from rov.link.others import Others, steers
 from rov.link.way import way
@@ -56,9 +55,8 @@ ANSWER_NS = 4000 * MS
 """A command not carried out by then is taken as refused."""
 TOLD_NS = 1500 * MS
 """A text of the autopilot's explains what happens until so much later."""
-BATTERY_NS = LEAK_OVER_NS = 30_000 * MS
-"""ArduSub says a leak again every 20 s; a voltage older than this is unknown."""
-DEPTH_OTHER_NS = 1000 * MS
+GAIN_NS = 30_000 * MS
+"""A gain older than this is unknown."""
 
 
 class Stage(str, Enum):
@@ -98,11 +96,6 @@ class Connection(Wire):
     """The pilot's switches that change what sticks do (SWITCHES), by name."""
     told: tuple[int, str] = (-ANSWER_NS, "")
     """What the autopilot last wrote to its people, and when: why it refuses is only in there."""
-    battery_t: int = -BATTERY_NS
-    cells_t: int = -BATTERY_NS
-    """When BATTERY_STATUS last said it; SYS_STATUS counts only without."""
-    leak_t: int = 0
-    depth_t: int | None = None
 
 
 class ArdusubLink(Line[Connection]):
@@ -237,7 +230,7 @@ class ArdusubLink(Line[Connection]):
 
     def _gain(self, t: int) -> float:
         """The pilot's gain: as the autopilot says, else as it begins."""
-        if self.wire.gain is not None and t - self.wire.gain_t < BATTERY_NS:
+        if self.wire.gain is not None and t - self.wire.gain_t < GAIN_NS:
             return self.wire.gain
         return first_gain(self.wire.inquiry.parameters)
 
@@ -360,26 +353,26 @@ class ArdusubLink(Line[Connection]):
             case common.MAVLink_named_value_float_message() if message.name == "PilotGain":
                 if math.isfinite(message.value) and 0 < message.value <= 1:
                     self.wire.gain, self.wire.gain_t = max(message.value, 0.1), t
+                    self._take_in(message, t)
             case common.MAVLink_named_value_float_message() if message.name in SWITCHES:
                 self.wire.switched[message.name] = message.value != 0
             case common.MAVLink_statustext_message():
                 self.wire.told = (t, message.text)
-                if "leak detected" in message.text.lower():
-                    self.wire.leak_t = t
-                    self._update(leak=True)
-            case common.MAVLink_battery_status_message() if message.id == 0:
-                if (volts := volts_of(message)) is not None:
-                    self._update(battery_v=volts)
-                    self.wire.battery_t = self.wire.cells_t = t
-            case common.MAVLink_sys_status_message():
-                if 0 < message.voltage_battery < UNKNOWN_MV and t - self.wire.cells_t > BATTERY_NS:
-                    self._update(battery_v=message.voltage_battery / 1000)
-                    self.wire.battery_t = t
+                self._take_in(message, t)
+            case (
+                common.MAVLink_battery_status_message()
+                | common.MAVLink_sys_status_message()
+                | common.MAVLink_named_value_float_message()
+                | common.MAVLink_distance_sensor_message()
+            ):
+                self._take_in(message, t)
             case (
                 common.MAVLink_attitude_message()
                 | common.MAVLink_scaled_pressure_message()
                 | common.MAVLink_scaled_pressure2_message()
+                | common.MAVLink_scaled_pressure3_message()
                 | common.MAVLink_global_position_int_message()
+                | common.MAVLink_local_position_ned_message()
             ):
                 self._measurement(message, t)
 
@@ -388,7 +381,7 @@ class ArdusubLink(Line[Connection]):
         self.wire.beat_heard_t = t
         self.wire.type, self.wire.mode = message.type, message.custom_mode
         self.wire.armed = bool(message.base_mode & common.MAV_MODE_FLAG_SAFETY_ARMED)
-        self._update(armed=self.wire.armed)
+        self._take_in(message, t)
         if not self.wire.armed:
             self.disarming = None
             if self.stage is Stage.IDLE:
@@ -455,16 +448,6 @@ class ArdusubLink(Line[Connection]):
         self.wish, self.disarming, self.open_t = None, None, t
         self.wire = Connection(heard_t=t, sequence=self.wire.sequence, known=True)
 
-    def _news(self, message: Any, measured_t: int, t: int) -> dict[str, Any] | None:
-        if isinstance(message, common.MAVLink_global_position_int_message):
-            if self.wire.depth_t is None or t - self.wire.depth_t > DEPTH_OTHER_NS:
-                return {"depth_t": measured_t, "depth": -message.relative_alt / 1000}
-            return {}
-        news = super()._news(message, measured_t, t)
-        if news is not None and "depth" in news:
-            self.wire.depth_t = t
-        return news
-
     def _expire(self, t: int) -> None:
         """Forget what is too old to be known, a disarming that nobody answers, and an autopilot that is silent."""
         beat_t = self.wire.beat_heard_t
@@ -472,10 +455,7 @@ class ArdusubLink(Line[Connection]):
             return self._lose(t, "no heartbeat of the autopilot for 2 s", "autopilot_lost")
         if self.port.is_open and beat_t is None and t - self.open_t > SILENT_NS:
             return self._lose(t, "no autopilot is heard there")
-        if self.state is not None and self.state.battery_v is not None and t - self.wire.battery_t > BATTERY_NS:
-            self.state = msgspec.structs.replace(self.state, battery_v=None)
-        if self.state is not None and self.state.leak and t - self.wire.leak_t > LEAK_OVER_NS:
-            self.state = msgspec.structs.replace(self.state, leak=False)
+        self.telemetry.expire(t)
         if self.disarming is not None and t - self.disarming > ANSWER_NS:
             self.disarming = self.wish = None
             self._event(t, "alarm", "command_refused", "the autopilot did not disarm; its pilot-input failsafe should")
