@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from rov.errors import UserError
 from rov.media.files import Image
 
 MANY = 10
@@ -20,6 +21,10 @@ in a picture it is four times that; video compression leaves 1 to 3 of pure blac
 FROZEN = 20
 """So many pictures, all the same bit by bit, are one. Test cards and stills put together have fewer; in a film of a
 resting camera, key frames alone make a difference long before."""
+
+
+class WorthlessError(UserError):
+    """All was read that could be, and it says nothing. What was made of it may be kept, but is no success."""
 
 
 class Check:
@@ -38,6 +43,16 @@ class Check:
             self.first = image
         elif self.same:
             self.same = _equal(image, self.first)
+
+    def end(self, what: str, promised: int) -> None:
+        """All of `what` was read. Raises WorthlessError."""
+        if sentence := self.sentence(what, promised):
+            raise WorthlessError(sentence)
+
+    def sentence(self, what: str, promised: int) -> str:
+        """The same without raising; "" when there is nothing to say."""
+        fault = self.fault(promised)
+        return f"{what}: {fault}" if fault else ""
 
     def fault(self, promised: int) -> str:
         """Why this is no success, as the rest of a sentence; "" when it is one. `promised`: pictures that there were

@@ -39,7 +39,7 @@ class Converter:
 
 def turn_of(frame: av.VideoFrame) -> Turn:
     """How a frame must be turned to stand upright."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     return parse_turn(bytes(matrix)) if matrix is not None else Turn()
 
 

@@ -68,14 +68,13 @@ class Video:
         self.height, self.width = self.first.shape[:2]
 
     def shots(self) -> Iterator[Shot]:
-        """Every picture that can be decoded; times are ns from the film's start, and advance. Raises UserError after
-        the last one when nothing of worth was in them (see `Check`)."""
+        """Every picture that can be decoded; times are ns from the film's start, and advance. Raises WorthlessError
+        after the last one when they say nothing."""
         check = Check()
         for shot in self.pictures():
             check.see(shot.image)
             yield shot
-        if fault := check.fault(self.promised):
-            raise UserError(f"{self.path}: {fault}")
+        check.end(str(self.path), self.promised)
 
     def pictures(self) -> Iterator[Shot]:
         """The same without that check: for a camera made of a film, which may show anything."""

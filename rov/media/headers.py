@@ -5,6 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+STARTS = (
+    (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"BM", "BMP"), (b"GIF8", "GIF"),
+    (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"),
+    (b"\0\0\0\x0cjP  ", "JP2"), (b"\xff\x4f\xff\x51", "JP2"), (b"\x1a\x45\xdf\xa3", "film"),
+)  # fmt: skip
+"""First bytes, and what they begin."""
 BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"heim": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC",
           b"avif": "AVIF", b"avis": "AVIF"}  # fmt: skip
 """Of files that are built as an MP4 is."""
@@ -16,9 +22,7 @@ ALONE = {0x01, *range(0xD0, 0xD9)}
 
 def kind_of(data: bytes) -> str:
     """JPEG, PNG, BMP, GIF, TIFF, WebP, JP2, HEIC, AVIF, film; "" for others."""
-    for start, kind in ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"BM", "BMP"), (b"GIF8", "GIF"),
-                        (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"),
-                        (b"\0\0\0\x0cjP  ", "JP2"), (b"\xff\x4f\xff\x51", "JP2"), (b"\x1a\x45\xdf\xa3", "film")):  # fmt: skip
+    for start, kind in STARTS:
         if data.startswith(start):
             return kind
     if data[:4] == b"RIFF":

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
-from av.error import FFmpegError
 
 from rov.errors import UserError
 from rov.media.files import PIXELS_MAX, Image, must_be_file
 from rov.media.headers import kind_of, size_of
+from rov.media.jpeg import damaged
 
 BYTES_MAX = 512_000_000
 """A file larger than this is no picture that could be shown."""
@@ -32,6 +31,15 @@ def read_image(path: Path) -> Image:
     return decode_image(path.read_bytes(), str(path))
 
 
+def write_image(path: Path, image: Image, quality: int = 95) -> None:
+    """Write a JPEG. Raises UserError when it cannot be written: OpenCV's own writer only returns False."""
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
 def decode_image(data: bytes, name: str) -> Image:
     """The same from memory; `name` is for the sentence."""
     kind = kind_of(data)
@@ -50,19 +58,3 @@ def decode_image(data: bytes, name: str) -> Image:
     if kind == "JPEG" and damaged(data):
         raise UserError(f"{name}: is damaged: it breaks off, or a part of it cannot be decoded")
     return np.asarray(image, np.uint8)
-
-
-def damaged(jpeg: bytes) -> bool:
-    """Whether a part of a JPEG is missing or unreadable. OpenCV fills such parts with grey and says nothing; FFmpeg's
-    decoder can be told to refuse them. One that it does not know at all is left to OpenCV."""
-    return not _decodes(jpeg, "explode") and _decodes(jpeg, "ignore_err")
-
-
-def _decodes(jpeg: bytes, errors: str) -> bool:
-    codec = av.CodecContext.create("mjpeg", "r")
-    codec.options = {"err_detect": errors, "lowres": "3", "max_pixels": str(PIXELS_MAX)}
-    codec.thread_count = 1
-    try:
-        return bool([*codec.decode(av.Packet(jpeg)), *codec.decode(None)])  # type: ignore[attr-defined]
-    except FFmpegError:
-        return False
