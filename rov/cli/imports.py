@@ -83,9 +83,7 @@ def import_dive(
     pictures = f"{done.pictures} pictures {how}, " if video else ""
     say(f"{out}: {pictures}{done.states} states, {done.commands} commands")
     if film is not None and film.declared > done.pictures:
-        say(
-            f"note: {film.declared - done.pictures} of {film.declared} pictures are not in the video", error=True
-        )
+        say(f"note: {film.declared - done.pictures} of {film.declared} pictures are not in the video", error=True)
     for why, number in sorted(log.dropped.items()):
         say(f"dropped {number}: {why}")
     for note in log.notes:
