@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from rov import files
 from rov.assets import checkout
 from rov.errors import UserError
 from rov.vision.footage import read_image

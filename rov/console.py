@@ -13,7 +13,6 @@ from rov.plain import plain
 class Console(rich.console.Console):
     """Rich's, but every string is text. Colours are given as `Text`, or by `style`."""
 
-
     def render_str(self, text: str, **options: Any) -> Text:
         lines = "\n".join(plain(line) for line in text.split("\n"))
         return super().render_str(lines, **options | {"markup": False, "emoji": False, "highlight": False})

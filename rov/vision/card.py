@@ -96,7 +96,11 @@ def check(weights: Path) -> ModelCard:
 
 def unreadable(weights: Path, error: BaseException) -> ModelError:
     """For weights that are no safetensors file."""
-    said = str(error).splitlines()[0][:200].removeprefix("Error while deserializing header: ") if str(error) else type(error).__name__
+    said = (
+        str(error).splitlines()[0][:200].removeprefix("Error while deserializing header: ")
+        if str(error)
+        else type(error).__name__
+    )
     return ModelError(f"{weights}: cannot be read as safetensors: {said}; fetch it again")
 
 

@@ -65,7 +65,11 @@ def load(path: Path) -> Balance:
     """Read a colour calibration. Raises UserError with what is wrong."""
     file = files.table(path, BalanceFile)
     rows = file.balance
-    if not rows or not all(math.isfinite(row.depth_m) for row in rows) or any(b.depth_m <= a.depth_m for a, b in zip(rows, rows[1:], strict=False)):
+    if (
+        not rows
+        or not all(math.isfinite(row.depth_m) for row in rows)
+        or any(b.depth_m <= a.depth_m for a, b in zip(rows, rows[1:], strict=False))
+    ):
         raise UserError(f"{path}: needs one [[balance]] per depth_m, from the shallowest down")
     for row in rows:
         if not all(1 / GAIN_MAX <= gain <= GAIN_MAX for gain in (row.blue, row.green, row.red)):
