@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from rov.console import Console
+from rov.plain import plain, say
 
 app = typer.Typer(no_args_is_help=True, help="Look into recorded dives, mend, cut and mark them.")
 
@@ -25,7 +27,7 @@ def dive_info(path: DiveFile, as_json: Annotated[bool, typer.Option("--json", he
 
     found = info(path)
     if as_json:
-        print(msgspec.json.encode(found).decode())
+        say(msgspec.json.encode(found).decode())
         return
     table = Table(
         "topic", "messages", "Hz", "sha256", title=f"{path.name}: {found.duration_s:.1f} s, {found.size_bytes} B"
@@ -34,13 +36,13 @@ def dive_info(path: DiveFile, as_json: Annotated[bool, typer.Option("--json", he
         table.add_row(name, str(topic.count), f"{topic.rate_hz:.2f}", topic.sha256[:16])
     Console().print(table)
     for key, value in found.metadata.items():
-        print(f"{key}: {value}")
+        say(f"{plain(key)}: {plain(value)}")
     if found.mark:
-        print(f"marked {found.mark.marked:%Y-%m-%d}: {found.mark.note or '(no note)'}")
+        say(f"marked {found.mark.marked:%Y-%m-%d}: {found.mark.note or '(no note)'}")
     for problem in found.problems:
-        print(f"problem: {problem}")
+        say(f"problem: {problem}")
     if found.advice:
-        print(found.advice)
+        say(found.advice)
 
 
 @app.command("recover", epilog="Examples: `rov dive recover dive.mcap`, `rov dive recover dive.mcap --out whole.mcap`")
@@ -59,9 +61,9 @@ def dive_recover(
         if report.changed
         else "was whole already"
     )
-    print(f"{path}: {did}")
+    say(f"{path}: {did}")
     for problem in report.problems:
-        print(f"problem: {problem}")
+        say(f"problem: {problem}")
 
 
 @app.command("cut", epilog="Example: `rov dive cut dive.mcap --start 12.5 --end 40 --out part.mcap`")
@@ -76,7 +78,7 @@ def dive_cut(
     from rov.dives.recovery import cut
 
     topics = cut(path, out, start, end, overwrite=force)
-    print(f"{out}: {sum(topic.count for topic in topics.values())} messages")
+    say(f"{out}: {sum(topic.count for topic in topics.values())} messages")
 
 
 @app.command(
@@ -92,7 +94,7 @@ def dive_mark(
 
     if off:
         unmark(path)
-        print(f"{path}: no longer marked")
+        say(f"{path}: no longer marked")
     else:
         mark(path, note)
-        print(f"{path}: marked; it is kept until the mark is taken away")
+        say(f"{path}: marked; it is kept until the mark is taken away")

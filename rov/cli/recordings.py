@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rov.cli import common
 from rov.cli.common import ConfigFile, Settings, configuration, console
+from rov.console import Console
 from rov.errors import UserError
+from rov.plain import plain, say
 
 app = typer.Typer()
 
@@ -34,6 +35,7 @@ def replay(
     ] = False,
 ) -> None:
     """Run every stage over recordings, on recorded time. Several sources get a folder each below OUT."""
+    from rov.media.files import shown
     from rov.offline.source import open_source
 
     settings = configuration(config, setting)
@@ -48,11 +50,11 @@ def replay(
     from rov.offline.report import write
 
     detector, curve = common.detector(settings), common.curve(settings)
-    different = False
+    different, faults = False, []
     for source in opened:
         folder = out if len(opened) == 1 else out / source.path.stem
         with common.progress() as bar:
-            task = bar.add_task(source.path.name, total=source.frames or None)
+            task = bar.add_task(shown(source.path.name), total=source.expected or None)
             result = run(
                 source,
                 settings,
@@ -65,18 +67,22 @@ def replay(
             )
         report = write(result, folder)
         for sentence in report["skipped"]:
-            print(f"note: {source.path}: {sentence}", file=sys.stderr)
+            say(f"note: {source.path}: {sentence}", error=True)
         found = ", ".join(f"{n} {label}" for label, n in report["detections"].items()) or "no objects"
-        print(
+        say(
             f"{source.path.name}: {report['processed']} of {report['frames']} frames in {report['wall_s']:.1f} s"
             f" ({report['fps']:.0f} frames/s, {report['realtime_factor']:.1f} × real time); {found};"
             f" see {folder}/report.html"
         )
         if result.differences is not None:
             different |= _print_differences(result.differences)
+        if result.fault:
+            faults.append(f"{result.fault}; {shown(folder)} holds what was made of it")
         if result.interrupted:
-            print(f"interrupted; {folder} holds what was done so far", file=sys.stderr)
+            say(f"interrupted; {folder} holds what was done so far", error=True)
             raise typer.Exit(130)
+    if faults:
+        raise UserError("\n".join(faults))
     if different:
         raise typer.Exit(1)
 
@@ -102,14 +108,16 @@ def detect(
         task = bar.add_task("detecting", total=stills.total or None)
         answer = detect_all(stills, detector, settings.perception.score_min, preview, lambda: bar.advance(task))
     for sentence in answer["skipped"]:
-        print(f"note: skipped: {sentence}", file=sys.stderr)
+        say(f"note: skipped: {sentence}", error=True)
     if not answer["images"]:
         raise UserError("none of the pictures could be read")
     try:
         out.write_text(json.dumps(answer) + "\n")
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror}") from None
-    print(f"{len(answer['annotations'])} objects in {len(answer['images'])} pictures: {out}")
+    say(f"{len(answer['annotations'])} objects in {len(answer['images'])} pictures: {out}")
+    if fault := answer.get("fault"):
+        raise UserError(f"{fault}; {out} holds what was found")
 
 
 @app.command(epilog="Examples: `rov bench dive.mp4`, `rov bench dive.mp4 --rounds 5 --json bench.json`")
@@ -163,7 +171,7 @@ def doctor(
     own = config or (Path("rover.toml") if Path("rover.toml").is_file() else None)
 
     table = Table("", "what", "found", "what to do")
-    marks = {"ok": "[green]✓[/]", "slow": "[yellow]~[/]", "missing": "[red]✗[/]"}
+    marks = {"ok": Text("✓", "green"), "slow": Text("~", "yellow"), "missing": Text("✗", "red")}
     broken = False
     for finding in check(settings, own) if dive else examine(settings):
         table.add_row(marks[finding.state], finding.what, finding.found, finding.do)
@@ -173,13 +181,14 @@ def doctor(
         raise typer.Exit(1)
 
 
-VERDICTS = {"same": "[green]same[/]", "differs": "[red]differs[/] {}", "not compared": "[yellow]not compared[/]"}
+VERDICTS = {"same": "green", "differs": "red", "not compared": "yellow"}
 
 
 def _print_differences(differences: list[Any]) -> bool:
     table = Table("topic", "compared", "differing", "worst", "tolerance", "", title="against what was recorded")
     for row in differences:
-        verdict = VERDICTS[row.verdict].format(row.first)
+        first = f" {plain(row.first)}" if row.verdict == "differs" else ""
+        verdict = Text.assemble((row.verdict, VERDICTS[row.verdict]), first)
         table.add_row(row.topic, str(row.compared), str(row.differing), f"{row.worst:.3g}", row.tolerance, verdict)
     Console().print(table)
     verdicts = {row.verdict for row in differences}
