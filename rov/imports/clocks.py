@@ -92,6 +92,7 @@ class Timeline:
         """When the vehicle started anew."""
         self.others: list[int] = []
         """Clocks of another vehicle under the same number, at the same time."""
+        self.beginning: Clock | None = None
         real = {n: clock for n, clock in enumerate(clocks.all) if clock.count >= REAL and clock.first < OLDEST_NS}
         mine: list[int] = []
         for number in sorted(real, key=lambda n: -real[n].count):
@@ -100,6 +101,7 @@ class Timeline:
         base = 0
         for number in sorted(mine, key=lambda n: real[n].begun):
             clock = real[number]
+            self.beginning = self.beginning or clock
             if before is not None:
                 base = self._following(base, before, clock)
             self.bases[number] = base
@@ -123,11 +125,11 @@ class Timeline:
         return base + stamp if base is not None and base + stamp >= 0 else None
 
     def since(self, clocks: Clocks, wall: float | None, sequence: int | None = None) -> int | None:
-        """The time of a record without a stamp, by the newest stamp before it; None while there is none. `sequence` of
-        the vehicle's own frames tells whose it is, where two vehicles take turns."""
+        """The time of a record without a stamp, by the newest stamp before it, or the first one; None where that is of
+        another vehicle. `sequence` of the vehicle's own frames tells whose it is, where two vehicles take turns."""
         known = [n for n in (*self.bases, *self.others) if n < len(clocks.all)]
         if not known:
-            return None
+            return self._before(wall)
         if sequence is not None and self.others:
             number = min(known, key=lambda n: (sequence - clocks.all[n].sequence) % 256)
         else:
@@ -139,6 +141,13 @@ class Timeline:
         if t is None or wall is None or clock.wall is None:
             return t
         return t + min(max(round((wall - clock.wall) * S), 0), SINCE_NS)
+
+    def _before(self, wall: float | None) -> int | None:
+        """The time of a record before the first stamp."""
+        first = self.beginning
+        if first is None or wall is None or first.first_wall is None:
+            return first.first if first else None
+        return max(first.first - min(max(round((first.first_wall - wall) * S), 0), SINCE_NS), 0)
 
 
 def at_once(a: Clock, b: Clock) -> bool:

@@ -114,7 +114,7 @@ def learn(data: bytes, formats: dict[int, Format]) -> None:
     if not name.isalnum() or not letters or any(each not in CODES for each in letters):
         return
     packing = struct.Struct("<" + "".join(CODES[each] for each in letters))
-    if packing.size + 3 == length and len(columns) == len(letters):
+    if packing.size + 3 == length and len(columns) == len(letters) and number not in formats:
         formats[number] = Format(length, name, letters, columns, packing)
 
 

@@ -1,7 +1,7 @@
 """An autopilot's own log (DataFlash, .BIN), read: by the same rules as MAVLink of a live vehicle.
 
-Sources: ArduPilot's LogStructure.h and ArduSub's Log.cpp. What MAVLink calls SCALED_PRESSURE, 2 and 3 are the barometers
-0, 1 and 2 here; CTUN.Alt is the height above where it began, as relative_alt is.
+Sources: ArduPilot's LogStructure.h and ArduSub's Log.cpp. What MAVLink calls SCALED_PRESSURE, 2 and 3 are the
+barometers 0, 1 and 2 here; CTUN.Alt is the height above where it began, as relative_alt is.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def survey(log: DataFlash, progress: Callable[[float], None]) -> Speaker:
         speaker.clocks.assign(row.stamp, None)
         try:
             _learn(speaker, row.kind, row.fields)
-        except KeyError:  # another version's record; `read` counts it
+        except (KeyError, TypeError, ValueError):  # described otherwise than we know it; counted when it is heard
             continue
     return speaker
 
@@ -101,7 +101,7 @@ class Translation:
             return
         try:
             fits = self._measured(row.kind, row.fields, t) and self._said(row.kind, row.fields, t)
-        except KeyError:
+        except (KeyError, TypeError, ValueError):
             self.builder.dropped[f"{row.kind} without what is looked for in it"] += 1
             return
         if not fits and row.kind != "ATT":
@@ -124,7 +124,7 @@ class Translation:
                     BAROMETERS[number], fields["Press"], celsius, t, t
                 )
             case "CTUN":
-                return all([telemetry.height(s, fields[c], t, t) for s, c in HEIGHTS.items() if c in fields])
+                return all(telemetry.height(s, fields[c], t, t) for s, c in HEIGHTS.items() if c in fields)
             case "BAT" | "CURR":
                 return telemetry.battery(battery_number(fields), fields["Volt"] or None, t)
             case "RFND" if fields.get("Stat", GOOD) == GOOD:

@@ -23,6 +23,7 @@ from rov.messages import (
     ThrusterCommand,
     VehicleState,
 )
+from rov.plain import plain
 
 SESSION = "log"
 """Whose commands these are."""
@@ -126,6 +127,7 @@ class LogBuilder:
 
     def told(self, t: int, level: Any, text: str) -> None:
         """What the autopilot wrote to its people; a leak is always an alarm."""
+        text = plain(text)
         self.telemetry.text(text, t)
         self.event(t, "alarm" if tells_of_leak(text) else level, "autopilot_text", text)
 

@@ -8,7 +8,7 @@ unless that clock jumped. What cannot be read is counted. A log is read twice: f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +19,8 @@ from rov.imports import from_dataflash, from_tlog
 from rov.imports.dataflash import DataFlash
 from rov.imports.log_builder import LogBuilder
 from rov.imports.tlog import Tlog
-from rov.messages import AnyCommand, Clock, Event, ThrusterCommand, VehicleState
-from rov.vision.footage import must_be_file
+from rov.media.files import must_be_file
+from rov.messages import AnyCommand, Clock, Event, Message, ThrusterCommand, VehicleState
 
 READ_MIN = 0.05
 """Of the file's bytes; where less of it could be read, it is no log."""
@@ -39,11 +39,23 @@ class Log(NamedTuple):
     """UTC, once a second, where the log has it."""
     dropped: Counter[str]
     notes: list[str]
+    about: dict[str, str]
+    """What a dive made of it should say of how it was read."""
+
+    @property
+    def topics(self) -> dict[str, Sequence[Message]]:
+        """Everything, by the topic it belongs to."""
+        return {
+            "vehicle": self.states,
+            "commands": self.commands,
+            "events": self.events,
+            "thrusters": self.thrusters,
+            "clock": self.clocks,
+        }
 
     @property
     def first_t(self) -> int:
-        parts = (self.states, self.commands, self.events, self.thrusters, self.clocks)
-        return min(each[0].t for each in parts if each)
+        return min(each[0].t for each in self.topics.values() if each)
 
 
 def read(
@@ -58,20 +70,20 @@ def read(
     several; `surface_pa`, `density`: of the water, Pa and kg/m³, where the log does not show it. Raises UserError when
     there is no telemetry in it."""
     must_be_file(path)
+    dropped: Counter[str] = Counter()
+    notes: list[str] = []
     if path.suffix.lower() == ".bin":
         records = DataFlash(path, from_dataflash.WANTED)
-        builder, notes = from_dataflash.read(records, str(path), progress, surface_pa, density), []
-        dropped: Counter[str] = Counter()
+        builder = from_dataflash.read(records, str(path), progress, surface_pa, density)
+        size, unread = len(records.data), records.unread
     else:
         heard = Tlog(path, from_tlog.WANTED)
         builder, notes = from_tlog.read(heard, str(path), progress, system, surface_pa, density)
-        records = heard  # type: ignore[assignment]
-        dropped = spoiled(heard)
-    size = len(records.data)
-    if not builder.states or records.unread > (1 - READ_MIN) * size:
-        raise UserError(f"{path}: only damage can be read in it: {records.unread} of {size} bytes belong to no message")
-    if records.unread:
-        dropped[f"bytes that belong to no message, of {size}"] = records.unread
+        dropped, size, unread = spoiled(heard), len(heard.data), heard.unread
+    if not builder.states or unread > (1 - READ_MIN) * size:
+        raise UserError(f"{path}: too damaged to be read: {unread} of {size} bytes belong to no message")
+    if unread:
+        dropped[f"bytes that belong to no message, of {size}"] = unread
     return _finished(path, builder, dropped, notes)
 
 
@@ -90,15 +102,18 @@ def _finished(path: Path, builder: LogBuilder, dropped: Counter[str], notes: lis
     told = [f"the autopilot started anew {t / 1e9:.1f} s after its first start" for t in timeline.restarts]
     told += [f"{text} ({number} times)" if number > 1 else text for text, number in builder.noted.items()]
     commands = [msgspec.structs.replace(each, seq=number) for number, each in enumerate(builder.commands)]
-    for each in (builder.events, builder.thrusters, builder.clocks):
-        each.sort(key=lambda message: message.t)  # type: ignore[attr-defined]
+    water = builder.vehicle.water
+    about = {"depth_from": ", ".join(water.sources), "battery": str(builder.vehicle.battery)}
+    if water.by_pressure:
+        about |= {"surface_pa": f"{water.surface_pa:.0f}", "density": f"{water.density:.1f}"}
     return Log(
         path,
         builder.states,
         commands,
-        builder.events,
+        sorted(builder.events, key=lambda each: each.t),
         builder.thrusters,
         builder.clocks,
         dropped + builder.dropped,
-        [*notes, *builder.vehicle.water.notes, *told],
+        [*notes, *water.notes, *told],
+        about,
     )

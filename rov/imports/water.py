@@ -1,7 +1,7 @@
 """Where the surface is in a log, how dense its water was, and which of its sensors was in it: from the whole log.
 
-A live link is told the pressure at the surface. Who reads a log later can see it: where the autopilot's own height is 0,
-or, where it has none, at the lowest pressure there was, because nothing floats above the surface.
+A live link is told the pressure at the surface. Who reads a log later can see it: where the autopilot's own height is
+0, or, where it has none, at the lowest pressure there was, because nothing floats above the surface.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ class Water(NamedTuple):
     above: dict[str, float]
     """By source of heights: how far above its zero the surface is, m."""
     notes: list[str]
+
+    @property
+    def by_pressure(self) -> bool:
+        return bool(self.sources) and self.sources[0].startswith(HULL)
 
 
 def water(

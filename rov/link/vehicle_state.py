@@ -72,7 +72,7 @@ class Telemetry:
         self.surface_pa, self.density, self.main = surface_pa, density, battery
         self.state: VehicleState | None = None
         """What is known; None until something is."""
-        self.sources = SOURCES
+        self.sources: tuple[str, ...] = SOURCES
         self.above: dict[str, float] = {}
         """How far above the surface a source of heights has its zero, m below zero; 0 where not said."""
         self.wet: set[str] = set()
