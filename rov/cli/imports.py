@@ -56,6 +56,8 @@ def import_dive(
     from rov.media.films import Video
 
     path = _log(tlog, binary)
+    if binary and system is not None:
+        raise UserError("--system chooses among the vehicles of a .tlog; a .BIN has one")
     seconds = 0.0 if offset == "auto" else _seconds(offset)
     picture = plot or out.with_suffix(".png")
     _apart(out, picture, video, path)

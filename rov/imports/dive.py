@@ -110,8 +110,8 @@ def start_of(log: Log, offset_s: float, film_s: float) -> int:
         )
     if not -film_s - 1 <= offset_s <= (last - first) / 1e9 + 1:
         raise UserError(
-            f"--offset {offset_s:g}: the film lasts {film_s:.1f} s and the log {(last - first) / 1e9:.1f} s, so they would"
-            " share nothing; say how many seconds after the log's first attitude the film begins"
+            f"--offset {offset_s:g}: the film lasts {film_s:.1f} s and the log {(last - first) / 1e9:.1f} s, so they"
+            " would share nothing; say how many seconds after the log's first attitude the film begins"
         )
     start = first + round(offset_s * 1e9)
     return start

@@ -15,6 +15,8 @@ from rov.media.films import Video
 from rov.messages import ThrusterCommand
 
 Item: TypeAlias = Shot | Record
+IMPORTED = "log"
+"""Metadata of a dive that `rov import` made of an autopilot's log."""
 DROPPED_MAX = 10
 """So many kinds of dropped messages are told."""
 
@@ -84,7 +86,8 @@ def _dive(path: Path, wanted: str | None) -> Source:
     has = dive.readable
     if camera or "vehicle" not in has or dive.foreign:  # a log alone still has loops to run
         _must_show(dive, camera)
-    first = next(dive.messages(["thrusters"]), None)
+    imported = IMPORTED in dive.metadata  # what an autopilot put out is no tick of ours, and nothing to compare with
+    first = None if imported else next(dive.messages(["thrusters"]), None)
     start = first.data if first and isinstance(first.data, ThrusterCommand) else None
     skipped: list[str] = []
     check = Check()
@@ -94,6 +97,8 @@ def _dive(path: Path, wanted: str | None) -> Source:
             for item in played(dive, camera, skipped):
                 if isinstance(item, Shot):
                     check.see(item.image)
+                elif imported and isinstance(item.data, ThrusterCommand):
+                    continue
                 yield item
         skipped.extend(f"{number} messages dropped: {why}" for why, number in dive.dropped.most_common(DROPPED_MAX))
         skipped.extend(dive.problems)
