@@ -217,6 +217,8 @@ def test_real_logs(rov_data: Path, name: str, states: int, seconds: float, stick
     assert len(log.states) == states and (log.states[-1].t - log.states[0].t) / 1e9 == pytest.approx(seconds, abs=0.1)
     assert sum(isinstance(each, Sticks) for each in log.commands) == pytest.approx(sticks, abs=2)
     assert all(abs(s.depth) < 0.05 for s in log.states), "at the surface and on the bench"
+    if name == "small.tlog":
+        assert log.about["origin"] == "48.3861418 -124.6305732 0.05"
     if name.startswith("2023"):
         assert log.dropped["messages with a wrong checksum, of 52103"] == 1949
 

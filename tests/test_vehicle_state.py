@@ -143,10 +143,14 @@ def test_what_else_is_kept() -> None:
         *(mav.MAVLink_named_value_float_message(1, n, v) for n, v in ((b"Lights1", 0.25), (b"CamTilt", 0.75))),
         mav.MAVLink_named_value_float_message(1, b"PilotGain", 0.5),
         mav.MAVLink_named_value_float_message(1, b"TetherTrn", 3.0),
+        mav.MAVLink_vision_position_delta_message(0, 100_000, [0, 0, 0], [0.05, -0.01, 0.0], 90.0),
+        mav.MAVLink_vision_position_delta_message(0, 100_000, [0, 0, 0], [9.0, 9.0, 9.0], 0.0),
+        mav.MAVLink_vision_position_delta_message(0, 0, [0, 0, 0], [9.0, 9.0, 9.0], 90.0),
     ):
         assert telemetry.update(message, S)
     state = known(telemetry)
     assert (state.altitude, state.range_ahead, state.position) == (3.94, 1.2, (1.5, -2.5))
+    assert state.velocity == pytest.approx((0.5, -0.1, 0.0)) and state.velocity_t == S
     assert (state.latitude, state.longitude) == pytest.approx((48.3861421, -124.6305728))
     assert (state.lights, state.camera_tilt, state.pilot_gain) == (0.25, 0.75, 0.5)
 

@@ -6,6 +6,7 @@ description. There is no checksum in this format; a record counts when the next 
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections import Counter
 from collections.abc import Container, Iterator
@@ -49,7 +50,8 @@ class DataFlash:
 
     def __init__(self, path: Path, wanted: Container[str]):
         """`wanted`: the kinds of records to unpack. Others only count."""
-        self.data = path.read_bytes()
+        with path.open("rb") as file:  # mapped: a season's log may be larger than the memory
+            self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.wanted = wanted
         self.counts: Counter[str] = Counter()
         """Of records: `whole`, `no stamp`."""

@@ -22,7 +22,7 @@ BARO = {"BARO": 0, "BAR2": 1, "BAR3": 2}
 HEIGHTS = {"CTUN.Alt": "Alt", "CTUN.BAlt": "BAlt"}
 """The filter's height, and the barometer's."""
 WANTED = {"ATT", "IMU", "CTUN", "BAT", "CURR", "RCIN", "RCOU", "ARM", "MODE", "MSG", "ERR", "EV", "RFND", "POS", "GPS",
-          "XKF1", "PARM", *BARO}  # fmt: skip
+          "XKF1", "ORGN", "PARM", *BARO}  # fmt: skip
 LEAK_SUBSYSTEM = 26
 """Of ERR: its leak failsafe; code 0 says that it is over."""
 ARMED, DISARMED = 10, 11
@@ -61,6 +61,8 @@ def _learn(speaker: Speaker, kind: str, fields: dict[str, Any]) -> None:
                     speaker.height(source, fields[column])
         case "BAT" | "CURR":
             speaker.battery(battery_number(fields), fields["Volt"])
+        case "ORGN":
+            speaker.origin = f"{fields['Lat']:.7f} {fields['Lng']:.7f} {fields['Alt']:.2f}"
         case "PARM":
             speaker.parameters[fields["Name"]] = fields["Value"]
 

@@ -17,7 +17,7 @@ MS = 1_000_000
 STAMPED = {"ATTITUDE", "SCALED_PRESSURE", "SCALED_PRESSURE2", "SCALED_PRESSURE3", "GLOBAL_POSITION_INT",
            "LOCAL_POSITION_NED", "RC_CHANNELS", "NAMED_VALUE_FLOAT", "NAMED_VALUE_INT"}  # fmt: skip
 """What carries `time_boot_ms`."""
-FROM_ANYBODY = {"DISTANCE_SENSOR", "STATUSTEXT", "RANGEFINDER"}
+FROM_ANYBODY = {"DISTANCE_SENSOR", "STATUSTEXT", "RANGEFINDER", "VISION_POSITION_DELTA"}
 """What other components of the vehicle say for it."""
 WANTED = STAMPED | FROM_ANYBODY | {
     "HEARTBEAT", "VFR_HUD", "SYS_STATUS", "BATTERY_STATUS", "MANUAL_CONTROL", "SERVO_OUTPUT_RAW", "PARAM_VALUE",
@@ -62,6 +62,9 @@ def _learn(speaker: Speaker, kind: str, message: Any) -> None:
             speaker.height(kind, message.alt)
         case "BATTERY_STATUS":
             speaker.battery(message.id, volts_of(message), message.battery_function)
+        case "GPS_GLOBAL_ORIGIN":
+            m = message
+            speaker.origin = f"{m.latitude / 1e7:.7f} {m.longitude / 1e7:.7f} {m.altitude / 1000:.2f}"
         case "PARAM_VALUE":
             speaker.parameters[str(message.param_id)] = message.param_value
 

@@ -25,6 +25,9 @@ from rov.messages import AnyCommand, Clock, Event, Message, ThrusterCommand, Veh
 READ_MIN = 0.05
 """Of the file's bytes; where less of it could be read, it is no log."""
 
+STEP = 0.005
+"""Of the work, between two signs of progress."""
+
 
 class Log(NamedTuple):
     """One log; each kind of message in order of time. `dropped` counts what was left out, by reason."""
@@ -70,6 +73,7 @@ def read(
     several; `surface_pa`, `density`: of the water, Pa and kg/m³, where the log does not show it. Raises UserError when
     there is no telemetry in it."""
     must_be_file(path)
+    progress = seldom(progress)
     dropped: Counter[str] = Counter()
     notes: list[str] = []
     if path.suffix.lower() == ".bin":
@@ -85,6 +89,19 @@ def read(
     if unread:
         dropped[f"bytes that belong to no message, of {size}"] = unread
     return _finished(path, builder, dropped, notes)
+
+
+def seldom(progress: Callable[[float], None]) -> Callable[[float], None]:
+    """The same, told only what can be seen: drawing a bar takes longer than reading a record."""
+    told = -1.0
+
+    def tell(share: float) -> None:
+        nonlocal told
+        if share - told >= STEP:
+            told = share
+            progress(share)
+
+    return tell
 
 
 def spoiled(log: Tlog) -> Counter[str]:
@@ -104,6 +121,8 @@ def _finished(path: Path, builder: LogBuilder, dropped: Counter[str], notes: lis
     commands = [msgspec.structs.replace(each, seq=number) for number, each in enumerate(builder.commands)]
     water = builder.vehicle.water
     about = {"depth_from": ", ".join(water.sources), "battery": str(builder.vehicle.battery)}
+    if builder.vehicle.origin:
+        about["origin"] = builder.vehicle.origin
     if water.by_pressure:
         about |= {"surface_pa": f"{water.surface_pa:.0f}", "density": f"{water.density:.1f}"}
     return Log(

@@ -41,6 +41,8 @@ class Speaker:
         self.parameters: dict[str, float] = {}
         self.batteries: dict[int, bool] = {}
         """Those that know their voltage, by number: does it drive the vehicle?"""
+        self.origin = ""
+        """Latitude, longitude and height of the zero of its positions."""
         self.sticks = 0
         """How often a ground station steered it."""
 
@@ -80,6 +82,8 @@ class Vehicle(NamedTuple):
     water: Water
     battery: int
     outputs: tuple[int, ...]
+    origin: str
+    """Latitude, longitude and height of the zero of its positions; "" where it does not say."""
     sticks: bool
     """Whether a ground station's own sticks are in the log: what a receiver makes of them is then not needed."""
 
@@ -92,7 +96,7 @@ def vehicle(speaker: Speaker, surface_pa: float | None, density: float | None) -
         for of in (speaker.pressures.items(), sorted(speaker.heights.items()))
     )
     judged = water(pressures, heights, speaker.parameters, surface_pa, density)
-    return Vehicle(timeline, judged, speaker.main_battery, speaker.outputs(), speaker.sticks > 0)
+    return Vehicle(timeline, judged, speaker.main_battery, speaker.outputs(), speaker.origin, speaker.sticks > 0)
 
 
 def chosen(speakers: Mapping[tuple[int, int], Speaker], system: int | None) -> tuple[int, int] | None:

@@ -6,6 +6,7 @@ checksum stands. pymavlink's dialect decodes; its log reader prints, and loses w
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections import Counter
 from collections.abc import Container, Iterator
@@ -40,7 +41,8 @@ class Tlog:
 
     def __init__(self, path: Path, wanted: Container[str]):
         """`wanted`: names of the messages to decode. Others only count."""
-        self.data = path.read_bytes()
+        with path.open("rb") as file:  # mapped: a season's log may be larger than the memory
+            self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.wanted = {number for number, kind in dialect.mavlink_map.items() if kind.msgname in wanted}
         self.codec = dialect.MAVLink(None)
         self.counts: Counter[str] = Counter()

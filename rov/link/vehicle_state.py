@@ -26,6 +26,8 @@ GRAVITY = 9.80665
 """m/s²."""
 UNKNOWN_MV = 0xFFFF
 VOLTS = (0.0, 1000.0)
+SPEED_MAX = 20.0
+"""m/s; no rover is as fast, nor is what carries it."""
 CELSIUS = (-60.0, 200.0)
 OTHER_NS = 1000 * MS
 """A source of depth counts when no better one was heard for this long."""
@@ -99,6 +101,7 @@ class Telemetry:
             "NAMED_VALUE_INT": self._named_int,
             "NAMED_VALUE_FLOAT": self._named_float,
             "DISTANCE_SENSOR": self._distance_sensor,
+            "VISION_POSITION_DELTA": self._moved,
             "RANGEFINDER": lambda m, measured_t, t: self.range(DOWN, m.distance, measured_t),
         }
 
@@ -190,6 +193,12 @@ class Telemetry:
             return False
         return self._know(position_t=measured_t, position=(north, east))
 
+    def moving(self, surge: float, sway: float, heave: float, measured_t: int) -> bool:
+        """Over ground, m/s."""
+        if not all(abs(each) < SPEED_MAX for each in (surge, sway, heave)):
+            return False
+        return self._know(velocity_t=measured_t, velocity=(surge, sway, heave))
+
     def place(self, latitude: float, longitude: float) -> bool:
         """Degrees; 0, 0 is an autopilot that does not know."""
         if (latitude, longitude) == (0.0, 0.0):
@@ -233,6 +242,13 @@ class Telemetry:
         if not m.min_distance <= m.current_distance <= m.max_distance or getattr(m, "signal_quality", 0) == 1:
             return True
         return self.range(m.orientation, m.current_distance / 100, measured_t)
+
+    def _moved(self, m: Any, measured_t: int, t: int) -> bool:
+        """What a DVL tells an autopilot: how far it came since the last time, along the body's axes."""
+        if m.time_delta_usec <= 0 or not m.confidence > 0:
+            return True
+        surge, sway, heave = (1e6 * each / m.time_delta_usec for each in m.position_delta)
+        return self.moving(surge, sway, heave, measured_t)
 
     # ---- what is known -------------------------------------------------------------------------------------------
 
