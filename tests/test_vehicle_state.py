@@ -1,10 +1,17 @@
 """One translation of MAVLink into VehicleState: units, signs, references, and what is not believed."""
 
 import math
+import struct
+from pathlib import Path
 
+import msgspec
 import pytest
 from pymavlink.dialects.v20 import ardupilotmega as mav
+from pymavlink.dialects.v20 import common
 
+from rov.imports import logs
+from rov.link.ardusub import ArdusubLink
+from rov.link.mavlink import Packer
 from rov.link.vehicle_state import GRAVITY, LEAK_OVER_NS, Telemetry, level_of
 from rov.messages import VehicleState
 
@@ -179,6 +186,61 @@ def test_what_makes_no_sense_changes_nothing(message: object) -> None:
     before = telemetry.state
     assert not telemetry.update(message, 2 * S)
     assert message.get_type() == "GLOBAL_POSITION_INT" or telemetry.state == before  # type: ignore[attr-defined]
+
+
+class Cable:
+    """A port from which these bytes come."""
+
+    path, unsent, is_open = "cable", b"", True
+
+    def __init__(self) -> None:
+        self.coming = b""
+
+    def read(self) -> bytes:
+        data, self.coming = self.coming, b""
+        return data
+
+    def write(self, data: bytes) -> bool:
+        return True
+
+
+def test_a_live_link_and_a_log_say_the_same(tmp_path: Path) -> None:
+    """The same frames through the link to an ArduSub, and as a ground station's log."""
+    link, cable, packer = ArdusubLink("udp:127.0.0.1:14550", "vectored"), Cable(), Packer(1, 1)
+    link.port = cable  # type: ignore[assignment]
+    link.surface_pa, link.density = 95_000.0, 1000.0
+    recorded = bytearray()
+    messages: list[object] = []
+    for k in range(40):
+        ms = 50_000 + 100 * k
+        hectopascal = (95_000 + k / 20 * 1000 * GRAVITY) / 100
+        messages += [
+            common.MAVLink_heartbeat_message(12, 3, 81 | 128, 19, 4, 3),
+            common.MAVLink_scaled_pressure_message(ms, 1009.0, 0, 3000),
+            common.MAVLink_scaled_pressure3_message(ms, hectopascal, 0, 800),
+            common.MAVLink_global_position_int_message(ms, 0, 0, 0, -50 * k, 0, 0, 0, 0),
+            common.MAVLink_battery_status_message(1, 0, 1, 0, [11_100] + [0xFFFF] * 9, -1, -1, -1, -1),
+            common.MAVLink_battery_status_message(0, 0, 1, 0, [15_800] + [0xFFFF] * 9, -1, -1, -1, -1),
+            common.MAVLink_named_value_float_message(ms, b"Lights1", 0.5),
+            common.MAVLink_local_position_ned_message(ms, k / 10, 0, 0, 0, 0, 0),
+            common.MAVLink_attitude_message(ms, 0.1, 0.2, 0.3 + k / 100, 0, 0, 0.1),
+        ]
+    messages.append(common.MAVLink_statustext_message(4, b"Leak Detected"))
+    messages.append(common.MAVLink_attitude_message(54_100, 0.1, 0.2, 0.7, 0, 0, 0.1))
+    for n, message in enumerate(messages):
+        t = 10**12 + n * 12_000_000
+        frame = packer.pack(message)
+        recorded += struct.pack(">Q", (1_700_000_000 * 10**9 + t) // 1000) + frame
+        cable.coming = frame
+        link.poll(t)
+    (tmp_path / "l.tlog").write_bytes(recorded)
+    log = logs.read(tmp_path / "l.tlog", surface_pa=95_000.0, density=1000.0)
+    live, read = link.state, log.states[-1]
+    assert live is not None and live.depth == pytest.approx(1.95, abs=1e-3) and live.battery_v == 15.8
+    times = ("t", "attitude_t", "depth_t", "position_t")
+    assert {k: v for k, v in msgspec.structs.asdict(live).items() if k not in times} == {
+        k: v for k, v in msgspec.structs.asdict(read).items() if k not in times
+    }
 
 
 def test_severities() -> None:
