@@ -19,13 +19,15 @@ from rov.plain import plain, say
 
 app = typer.Typer()
 
+Camera = Annotated[str | None, typer.Option(help="Topic of the camera to take, where a dive (.mcap) has several.")]
+
 
 @app.command(
     epilog="Examples: `rov replay dive.mcap --out out/`, `rov replay *.mp4 --out out/ --no-overlay`,"
     " `rov replay dive.mcap --out out/ --diff`, `rov replay pool.mp4 --out out/ --set steering.target=gate_post`"
 )
 def replay(
-    sources: Annotated[list[Path], typer.Argument(help="Dives (.mcap) and videos.")],
+    sources: Annotated[list[Path], typer.Argument(help="Dives (.mcap, also of other tools) and videos.")],
     out: Annotated[Path, typer.Option(help="Folder for dive.mcap, report.json, report.html and overlay.mp4.")],
     config: ConfigFile = None,
     setting: Settings = None,
@@ -33,6 +35,7 @@ def replay(
     diff: Annotated[
         bool, typer.Option("--diff", help="Compare with what a dive recorded; exit 1 on a difference.")
     ] = False,
+    camera: Camera = None,
 ) -> None:
     """Run every stage over recordings, on recorded time. Several sources get a folder each below OUT."""
     from rov.media.files import shown
@@ -41,8 +44,10 @@ def replay(
     settings = configuration(config, setting)
     if len({source.stem for source in sources}) < len(sources):
         raise UserError("two sources have the same name; replay them one by one into folders of their own")
-    opened = [open_source(source) for source in sources]
+    opened = [open_source(source, camera) for source in sources]
     for source in opened:
+        for note in source.notes:
+            say(f"note: {source.path}: {note}", error=True)
         if diff and source.path.suffix != ".mcap":
             raise UserError(f"{source.path}: a video holds nothing to compare with; --diff wants a dive (.mcap)")
 
@@ -91,18 +96,19 @@ def replay(
     epilog="Examples: `rov detect reef.jpg --out dets.json`, `rov detect photos/ dive.mp4 --batch 8 --out d.json`"
 )
 def detect(
-    paths: Annotated[list[Path], typer.Argument(help="Images, folders of them, videos.")],
+    paths: Annotated[list[Path], typer.Argument(help="Images, folders of them, videos, dives (.mcap).")],
     out: Annotated[Path, typer.Option(help="COCO JSON to write.")],
     batch: Annotated[int | None, typer.Option(min=1, max=256, help="Pictures per network call.")] = None,
     preview: Annotated[Path | None, typer.Option(help="Folder for pictures with the boxes drawn.")] = None,
     config: ConfigFile = None,
     setting: Settings = None,
+    camera: Camera = None,
 ) -> None:
-    """Recognise objects in images, folders and videos."""
+    """Recognise objects in images, folders, videos and dives."""
     from rov.vision.batch import Stills, detect_all
 
     settings = configuration(config, setting)
-    stills = Stills(paths)
+    stills = Stills(paths, camera)
     detector = common.detector(settings, batch)
     with common.progress() as bar:
         task = bar.add_task("detecting", total=stills.total or None)

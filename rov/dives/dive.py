@@ -203,8 +203,8 @@ class Dive:
         for channel in self.file.channels.values():
             schema = self._schema(channel)
             if schema and kind_of(schema) and not reader(channel, schema):
-                how = channel.message_encoding or "nameless"
-                found.append(f"{channel.topic}: {schema.name} as {how} cannot be read; protobuf, json, cdr and ros1 can")
+                what = f"{schema.name} as {channel.message_encoding or 'nothing known'}"
+                found.append(f"{channel.topic}: {what} cannot be read; protobuf, json, cdr and ros1 can")
         return sorted(found)
 
     @property

@@ -242,7 +242,8 @@ class IntactReader:
         """Whether the table of contents knows of all messages: other tools also write some outside chunks. Only the
         heads of what lies between the chunks are looked at."""
         chunks = [(c.chunk_start_offset, c.chunk_length + c.message_index_length) for c in summary.chunk_indexes]
-        others = [(each.offset, each.length) for each in (*summary.attachment_indexes, *summary.metadata_indexes)]
+        others = [(each.offset, each.length) for each in summary.attachment_indexes]
+        others += [(each.offset, each.length) for each in summary.metadata_indexes]
         position, unknown = len(MCAP0_MAGIC), False
         try:
             for offset, length in [*sorted(chunks + others), (end, 0)]:
@@ -355,7 +356,8 @@ def _open(path: Path) -> BinaryIO:
 
 
 def plausible(opcode: int, length: int) -> bool:
-    """May be the head of a record. Those from 0x80 on are private, those before it of a later MCAP: both are skipped."""
+    """May be the head of a record. Those from 0x80 on are private, other unknown ones of a later MCAP; both are passed
+    over."""
     return opcode >= Opcode.HEADER and length <= RECORD_BYTES_MAX
 
 
