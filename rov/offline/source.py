@@ -43,6 +43,8 @@ class Source(NamedTuple):
     """Why the pictures that came are of no worth, as a sentence, once `items` is exhausted; "" when they are."""
     notes: tuple[str, ...] = ()
     """Sentences about what was chosen in it."""
+    dive: Dive | None = None
+    """None: a video."""
 
 
 def open_source(path: Path, camera: str | None = None) -> Source:
@@ -106,4 +108,5 @@ def _source(dive: Dive, camera: str, choice: str) -> Source:
     return Source(
         dive.path, pictures, rate_of(dive, pictures), "vehicle" in has, start is not None, "heard" in has, start,
         items(), skipped, pictures, None, lambda: check.sentence(str(dive.path), pictures), (choice,) if choice else (),
+        dive,
     )  # fmt: skip
