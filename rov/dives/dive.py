@@ -12,7 +12,7 @@ import hashlib
 import struct
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,7 +22,7 @@ from foxglove_schemas_protobuf.CameraCalibration_pb2 import CameraCalibration
 from foxglove_schemas_protobuf.CompressedImage_pb2 import CompressedImage
 from foxglove_schemas_protobuf.CompressedVideo_pb2 import CompressedVideo
 from foxglove_schemas_protobuf.ImageAnnotations_pb2 import ImageAnnotations
-from mcap.records import Channel, Schema
+from mcap.records import Attachment, Channel, Schema
 
 from rov import __version__
 from rov.dives.durable import DiveError as DiveError
@@ -85,11 +85,13 @@ class DiveWriter:
         path: Path,
         metadata: dict[str, str],
         *,
+        attachments: Iterable[Attachment] = (),
         overwrite: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """`metadata` says what made this dive: source, config_sha256, weights_sha256, … `clock` (s) paces the flushes.
-        Raises DiveError when the file exists or cannot be created."""
+        """`metadata` says what made this dive: source, config_sha256, weights_sha256, … `attachments` are files that go
+        with it (`rov.dives.origin`). `clock` (s) paces the flushes. Raises DiveError when the file exists or cannot be
+        created."""
         self._file = DurableWriter(path, overwrite=overwrite, clock=clock)
         self._channels: dict[str, int] = {}
         self._tallies: defaultdict[str, Tally] = defaultdict(Tally)
@@ -97,6 +99,9 @@ class DiveWriter:
         versions = {"schema_version": str(SCHEMA_VERSION), "rov_version": __version__}
         try:
             self._file.add_metadata(METADATA, versions | metadata)
+            for attachment in attachments:
+                self._file.add_attachment(attachment)
+            self._file.flush()
         except DiveError:
             self._file.close()
             raise
@@ -203,8 +208,8 @@ class Dive:
         for channel in self.file.channels.values():
             schema = self._schema(channel)
             if schema and kind_of(schema) and not reader(channel, schema):
-                how = channel.message_encoding or "nameless"
-                found.append(f"{channel.topic}: {schema.name} as {how} cannot be read; protobuf, json, cdr and ros1 can")
+                what = f"{schema.name} as {channel.message_encoding or 'nothing known'}"
+                found.append(f"{channel.topic}: {what} cannot be read; protobuf, json, cdr and ros1 can")
         return sorted(found)
 
     @property

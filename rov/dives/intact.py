@@ -6,7 +6,6 @@ and checksum, steps over what is broken and remembers it. Times are `log_time`, 
 
 from __future__ import annotations
 
-import fcntl
 import heapq
 import io
 import os
@@ -28,7 +27,7 @@ from mcap.records import Attachment, Channel, Chunk, McapRecord, Message, Metada
 from mcap.summary import Summary
 from mcap.writer import MCAP0_MAGIC
 
-from rov.dives.durable import DiveError
+from rov.dives.durable import DiveError, locked
 
 T = TypeVar("T")
 RECORD_BYTES_MAX = 256 * 1024 * 1024
@@ -123,12 +122,7 @@ class IntactReader:
     @property
     def locked(self) -> bool:
         """A DurableWriter has it open."""
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        fcntl.flock(self._file, fcntl.LOCK_UN)
-        return False
+        return locked(self._file)
 
     def messages(self, *, ordered: bool = True, start_t: int = 0, end_t: int = 1 << 64) -> Iterator[Raw]:
         """Messages with start_t <= log_time < end_t, by log_time (equal ones as in the file), or in the file's order.
@@ -137,13 +131,13 @@ class IntactReader:
         inside = range(start_t, end_t)
         if not ordered:
             for block in blocks:
-                yield from (raw for raw in self._block(block) if raw.message.log_time in inside)
+                yield from (raw for raw in self.block(block) if raw.message.log_time in inside)
             return
         waiting: list[tuple[int, int, int, Raw]] = []
         for block in sorted(blocks, key=lambda b: b.start_t):
             while waiting and waiting[0][0] < block.start_t:
                 yield heapq.heappop(waiting)[3]
-            for n, raw in enumerate(self._block(block)):
+            for n, raw in enumerate(self.block(block)):
                 if raw.message.log_time in inside:
                     heapq.heappush(waiting, (raw.message.log_time, block.offset, n, raw))
         while waiting:
@@ -159,7 +153,8 @@ class IntactReader:
 
     # ---- one block ----------------------------------------------------------------------------------------------
 
-    def _block(self, block: Block) -> list[Raw]:
+    def block(self, block: Block) -> list[Raw]:
+        """The messages of one block; none where it is damaged."""
         try:
             data = self._bytes(block.offset, block.length)
             body = data[HEAD.size :]
@@ -242,7 +237,8 @@ class IntactReader:
         """Whether the table of contents knows of all messages: other tools also write some outside chunks. Only the
         heads of what lies between the chunks are looked at."""
         chunks = [(c.chunk_start_offset, c.chunk_length + c.message_index_length) for c in summary.chunk_indexes]
-        others = [(each.offset, each.length) for each in (*summary.attachment_indexes, *summary.metadata_indexes)]
+        others = [(each.offset, each.length) for each in summary.attachment_indexes]
+        others += [(each.offset, each.length) for each in summary.metadata_indexes]
         position, unknown = len(MCAP0_MAGIC), False
         try:
             for offset, length in [*sorted(chunks + others), (end, 0)]:
@@ -355,7 +351,8 @@ def _open(path: Path) -> BinaryIO:
 
 
 def plausible(opcode: int, length: int) -> bool:
-    """May be the head of a record. Those from 0x80 on are private, those before it of a later MCAP: both are skipped."""
+    """May be the head of a record. Those from 0x80 on are private, other unknown ones of a later MCAP; both are passed
+    over."""
     return opcode >= Opcode.HEADER and length <= RECORD_BYTES_MAX
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rov.config import Recording
-from rov.dives.durable import DiveError, sync_folder
+from rov.dives.durable import DiveError, in_use, sync_folder
 from rov.dives.intact import IntactReader
 from rov.dives.recovery import mark_file, recover
 
@@ -105,8 +105,9 @@ class Repairs(threading.Thread):
 
     def run(self) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-        for path in self.folder.glob("*.mcap.part"):  # a repair that was cut off itself
-            path.unlink(missing_ok=True)
+        for path in self.folder.glob("*.mcap*.part"):  # a repair that was cut off itself
+            if not in_use(path):
+                path.unlink(missing_ok=True)
         for path in self.cut_off:
             self.news.put(self._repair(path))
 

@@ -68,10 +68,15 @@ Read: TypeAlias = Callable[[int, bytes], Picture]
 def kind_of(schema: Schema | None) -> str:
     """The kind of picture that a schema describes, as `foxglove.CompressedImage`; "" for anything else. ROS 1, ROS 2
     and Foxglove spell the same names differently."""
-    words = re.split(r"[./:]+", schema.name) if schema else []
+    words = words_of(schema)
     package = words[0].removesuffix("_msgs") if words else ""
     name = f"{package}.{words[-1]}" if words else ""
     return name if name in PROTOBUF or name in FIELDS else ""
+
+
+def words_of(schema: Schema | None) -> list[str]:
+    """The parts of a schema's name."""
+    return re.split(r"[./:]+", schema.name) if schema else []
 
 
 def reader(channel: Channel, schema: Schema | None) -> Read | None:

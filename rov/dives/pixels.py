@@ -1,4 +1,4 @@
-"""Pictures that stand alone, as OpenCV's BGR: compressed ones, and bytes in each of the orders that ROS has names for."""
+"""Pictures that stand alone, as BGR: compressed ones, and bytes in each of the orders that ROS has names for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rov.dives.pictures import Picture, Pixels
 from rov.media.files import PIXELS_MAX, Image
 from rov.media.headers import kind_of, size_of
-from rov.media.pictures import damaged
+from rov.media.jpeg import damaged
 
 BYTES: dict[str, tuple[int, int]] = {
     "rgb8": (3, cv2.COLOR_RGB2BGR), "bgr8": (3, -1), "8uc3": (3, -1),
@@ -22,7 +22,7 @@ BYTES: dict[str, tuple[int, int]] = {
     "uyvy": (2, cv2.COLOR_YUV2BGR_UYVY), "yuv422": (2, cv2.COLOR_YUV2BGR_UYVY),
     "yuyv": (2, cv2.COLOR_YUV2BGR_YUY2), "yuv422_yuy2": (2, cv2.COLOR_YUV2BGR_YUY2),
 }  # fmt: skip
-"""Encodings of 8 bits: bytes a pixel, and OpenCV's code (-1: as it is). OpenCV names Bayer patterns by their second row."""
+"""Encodings of 8 bits: bytes a pixel, and OpenCV's code (-1: as it is). It calls Bayer patterns by their second row."""
 WIDE = {"mono16": "mono8", "rgb16": "rgb8", "bgr16": "bgr8", "rgba16": "rgba8", "bgra16": "bgra8"} | {
     f"bayer_{order}16": f"bayer_{order}8" for order in ("rggb", "bggr", "gbrg", "grbg")
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rov.dives.dive import TYPES, Dive, DiveError, Picture, Record
+from rov.dives.dive import TYPES, Dive, DiveError, Record
+from rov.dives.pictures import Picture
 from rov.dives.pixels import decoded
 from rov.dives.video import FORMATS, VideoDecoder
 from rov.media.files import Image, Shot
@@ -17,6 +18,8 @@ ADVANCE_NS = 1_000_000
 """A picture that is no newer than the one before it is taken to be so much newer: time must go on."""
 REASONS = 5
 """So many reasons are told why pictures cannot be decoded."""
+DROPPED_MAX = 10
+"""So many kinds of dropped messages are told."""
 
 
 def choose_camera(dive: Dive, wanted: str | None = None) -> tuple[str, str]:
@@ -45,11 +48,11 @@ def listed(dive: Dive) -> str:
     return f"it has {', '.join(topics[:8]) or 'nothing'}{more}"
 
 
-def played(dive: Dive, camera: str, skipped: list[str]) -> Iterator[Shot | Record]:
-    """Our messages as they are, and the pictures of one camera, each under the id that its `frame` message gave it.
-    `skipped` gets a sentence for what could not be decoded; it is complete at the end."""
+def played(dive: Dive, camera: str, skipped: list[str], *, alone: bool = False) -> Iterator[Shot | Record]:
+    """Our messages as they are (not if `alone`), and the pictures of one camera, each under the id that its `frame`
+    message gave it. `skipped` gets a sentence for what could not be decoded; it is complete at the end."""
     player = Player(dive, skipped)
-    for record in dive.messages({*TYPES, camera}):
+    for record in dive.messages({camera} if alone else {*TYPES, camera}):
         if isinstance(record.data, Picture):
             if record.topic == camera:
                 yield from player.shots(record, record.data)
@@ -60,18 +63,53 @@ def played(dive: Dive, camera: str, skipped: list[str]) -> Iterator[Shot | Recor
     yield from player.end()
 
 
-def shots(path: Path, camera: str | None = None) -> Iterator[Shot]:
-    """The pictures of a dive alone. Raises DiveError when there are none."""
-    with Dive(path) as dive:
-        topic, _ = choose_camera(dive, camera)
-        skipped: list[str] = []
-        count = 0
-        for item in played(dive, topic, skipped):
-            if isinstance(item, Shot):
-                count += 1
-                yield item
-        if not count:
-            raise DiveError(nothing(dive, topic, skipped))
+class DivePictures:
+    """The pictures of a dive alone, as `media.films.Video` gives those of a film. Opened means: its first picture was
+    decoded."""
+
+    def __init__(self, path: Path, camera: str | None = None):
+        """`camera`: a topic, where it has several. Raises DiveError when there are no pictures."""
+        self.path = path
+        self.notes: list[str] = []
+        """Sentences about what is odd or missing. Complete once all pictures were read."""
+        with Dive(path) as dive:
+            self.camera, self.choice = choose_camera(dive, camera)
+            must_show(dive, self.camera)
+            self.promised = self.expected = dive.cameras[self.camera]
+            self.fps = rate_of(dive, self.promised)
+
+    def shots(self) -> Iterator[Shot]:
+        """Every picture that can be decoded; times are ns from the first one, and advance."""
+        self.notes = [self.choice] if self.choice else []
+        start: int | None = None
+        with Dive(self.path) as dive:
+            for item in played(dive, self.camera, self.notes, alone=True):
+                if isinstance(item, Shot):
+                    start = item.t if start is None else start
+                    yield item._replace(t=item.t - start)
+            self.notes += dropped(dive) + dive.problems
+
+    pictures = shots
+
+
+def rate_of(dive: Dive, pictures: int) -> float:
+    """Pictures a second; a guess where it has none."""
+    return min(max(pictures / max(dive.duration_s, 1e-3), 0.1), 1000.0) if pictures else 25.0
+
+
+def dropped(dive: Dive) -> list[str]:
+    """What could not be decoded when it was last played, one sentence each."""
+    kinds = dive.dropped.most_common()
+    more = sum(number for _, number in kinds[DROPPED_MAX:])
+    found = [f"{number} messages dropped: {why}" for why, number in kinds[:DROPPED_MAX]]
+    return [*found, f"{more} messages dropped for other reasons"] if more else found
+
+
+def must_show(dive: Dive, camera: str) -> None:
+    """Raises DiveError unless a first picture can be decoded."""
+    skipped: list[str] = []
+    if not camera or not any(isinstance(item, Shot) for item in played(dive, camera, skipped, alone=True)):
+        raise DiveError(nothing(dive, camera, skipped))
 
 
 def nothing(dive: Dive, camera: str, skipped: list[str]) -> str:
@@ -122,9 +160,8 @@ class Player:
         if lost := self.packets - self.unpacked:
             self.skipped.append(f"{lost} of {self.packets} video packets gave no picture: lost, or before a key frame")
         if self.moved:
-            self.skipped.append(
-                f"{self.moved} pictures are no newer than the one before; each was taken as {ADVANCE_NS / 1e6:g} ms newer"
-            )
+            each = f"each was taken as {ADVANCE_NS / 1e6:g} ms newer"
+            self.skipped.append(f"{self.moved} pictures are no newer than the one before; {each}")
 
     def _shown(self, found: list[tuple[int, Image]]) -> Iterator[Shot]:
         for t, image in found:

@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 
 from rov.config import Config
+from rov.dives import origin
 from rov.dives.dive import DiveWriter, Record, TopicDigest
 from rov.errors import UserError
 from rov.media.files import Shot, shown
@@ -167,7 +168,8 @@ class Output:
             "config_sha256": result.config.sha256(),
             "weights_sha256": result.weights_sha256,
         }
-        self.dive = DiveWriter(out / "dive.mcap", meta, overwrite=True)
+        files = origin.attachments(result.config)
+        self.dive = DiveWriter(out / "dive.mcap", meta, attachments=files, overwrite=True)
         self.lens = open_lens(result.config.camera)
         self.film_path, self.fps = (out / "overlay.mp4" if overlay else None), source.fps
         self.film: OverlayWriter | None = None

@@ -10,6 +10,7 @@ import msgspec
 from rov.config import Config
 from rov.messages import (
     Arm,
+    Clock,
     Command,
     Disarm,
     Heard,
@@ -81,6 +82,8 @@ class Rover:
             case Tuning():
                 if changed := self.tunings.hear(message.settings, message.t):
                     self.pilot.tune(tuned(self.pilot.config, changed), message.t)
+                yield message
+            case Clock():
                 yield message
             case ThrusterCommand() if self.ticks:
                 yield from self.act(message.t)

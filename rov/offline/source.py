@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from rov.dives.dive import Dive, DiveError, Record
-from rov.dives.playback import choose_camera, nothing, played
+from rov.dives.dive import Dive, Record
+from rov.dives.playback import choose_camera, dropped, must_show, played, rate_of
 from rov.errors import UserError
 from rov.media.check import Check, WorthlessError
 from rov.media.files import VIDEOS, Shot, must_be_file
@@ -17,8 +17,6 @@ from rov.messages import ThrusterCommand
 Item: TypeAlias = Shot | Record
 IMPORTED = "log"
 """Metadata of a dive that `rov import` made of an autopilot's log."""
-DROPPED_MAX = 10
-"""So many kinds of dropped messages are told."""
 
 
 class Source(NamedTuple):
@@ -47,6 +45,8 @@ class Source(NamedTuple):
     """Why the pictures that came are of no worth, as a sentence, once `items` is exhausted; "" when they are."""
     notes: tuple[str, ...] = ()
     """Sentences about what was chosen in it."""
+    dive: Dive | None = None
+    """None: a video."""
 
 
 def open_source(path: Path, camera: str | None = None) -> Source:
@@ -82,10 +82,17 @@ def _video(path: Path) -> Source:
 
 def _dive(path: Path, wanted: str | None) -> Source:
     dive = Dive(path)
-    camera, choice = choose_camera(dive, wanted)
+    try:
+        return _source(dive, *choose_camera(dive, wanted))
+    except BaseException:
+        dive.close()
+        raise
+
+
+def _source(dive: Dive, camera: str, choice: str) -> Source:
     has = dive.readable
     if camera or "vehicle" not in has or dive.foreign:  # a log alone still has loops to run
-        _must_show(dive, camera)
+        must_show(dive, camera)
     imported = IMPORTED in dive.metadata  # what an autopilot put out is no tick of ours, and nothing to compare with
     first = None if imported else next(dive.messages(["thrusters"]), None)
     start = first.data if first and isinstance(first.data, ThrusterCommand) else None
@@ -100,19 +107,11 @@ def _dive(path: Path, wanted: str | None) -> Source:
                 elif imported and isinstance(item.data, ThrusterCommand):
                     continue
                 yield item
-        skipped.extend(f"{number} messages dropped: {why}" for why, number in dive.dropped.most_common(DROPPED_MAX))
-        skipped.extend(dive.problems)
+        skipped.extend(dropped(dive) + dive.problems)
 
     pictures = has.get(camera, 0)
-    fps = min(max(pictures / max(dive.duration_s, 1e-3), 0.1), 1000.0) if pictures else 25.0
     return Source(
-        path, pictures, fps, "vehicle" in has, start is not None, "heard" in has, start, items(), skipped,
-        pictures, None, lambda: check.sentence(str(path), pictures), (choice,) if choice else (),
+        dive.path, pictures, rate_of(dive, pictures), "vehicle" in has, start is not None, "heard" in has, start,
+        items(), skipped, pictures, None, lambda: check.sentence(str(dive.path), pictures), (choice,) if choice else (),
+        dive,
     )  # fmt: skip
-
-
-def _must_show(dive: Dive, camera: str) -> None:
-    """Raises DiveError unless a first picture can be decoded."""
-    skipped: list[str] = []
-    if not camera or not any(isinstance(item, Shot) for item in played(dive, camera, skipped)):
-        raise DiveError(nothing(dive, camera, skipped))

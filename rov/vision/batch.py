@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rov.dives.playback import DivePictures
 from rov.errors import UserError
 from rov.media.check import Check, WorthlessError
 from rov.media.files import IMAGES, VIDEOS, Image, images_in, others_in, shown
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from rov.vision.detector import Detector  # torch takes seconds: paths that cannot be read are told before
 
 
+DIVE = ".mcap"
+FILMS = VIDEOS | {DIVE}
+"""What holds more than one picture."""
+
+
 class Still(NamedTuple):
     """A picture and the name it has in the answer: a file's path, or `video.mp4#12` for a frame."""
 
@@ -30,8 +36,9 @@ class Stills:
     """Pictures from a mix of images, folders and videos. `skipped` says what could not be read, and why. Raises
     WorthlessError after the last one when they say nothing."""
 
-    def __init__(self, paths: list[Path]):
-        """Raises UserError at once for a path that is not there or of no known kind."""
+    def __init__(self, paths: list[Path], camera: str | None = None):
+        """`camera` is a topic, for dives. Raises UserError at once for a path that is not there or of no known kind."""
+        self.camera = camera
         self.paths: list[Path] = []
         self.skipped: list[str] = []
         self.total = 0
@@ -47,9 +54,9 @@ class Stills:
                 self.total += len(inside)
             elif not path.exists():
                 raise UserError(f"{path}: no such file")
-            elif path.suffix.lower() in VIDEOS:
+            elif path.suffix.lower() in FILMS:
                 self.paths.append(path)
-                self.total += Video(path).expected
+                self.total += self._film(path).expected
             else:
                 self.paths.append(path)
                 self.total += 1
@@ -61,7 +68,7 @@ class Stills:
         check, self.promised = Check(), 0
         for path in self.paths:
             try:
-                for still in self._frames(path) if path.suffix.lower() in VIDEOS else self._picture(path):
+                for still in self._frames(path) if path.suffix.lower() in FILMS else self._picture(path):
                     check.see(still.image)
                     yield still
             except UserError as error:
@@ -74,8 +81,11 @@ class Stills:
         self.promised += 1
         yield Still(shown(path), read_image(path))
 
+    def _film(self, path: Path) -> Video | DivePictures:
+        return DivePictures(path, self.camera) if path.suffix.lower() == DIVE else Video(path)
+
     def _frames(self, path: Path) -> Iterator[Still]:
-        video = Video(path)
+        video = self._film(path)
         try:
             for shot in video.shots():
                 yield Still(f"{shown(path)}#{shot.frame_id}", shot.image)

@@ -4,7 +4,7 @@ A source is one string:
 
     0, /dev/video0, /dev/v4l/by-id/…     a camera of this machine (V4L2)
     dive.mp4                             a video, paced at its own rate, once
-    loop:dive.mp4                        the same, again and again
+    loop:dive.mp4, loop:dive.mcap        a video or a recorded dive, again and again
     rtp://:5600                          H.264 over RTP on a UDP port, as the BlueROV2 sends it; rtp://239.1.2.3:5600
                                          joins a multicast group; rtp+h265://:5600 for H.265
     rtsp://…, http://…, https://…        a stream
@@ -28,16 +28,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import av
 import cv2
 import numpy as np
 
 from rov.errors import UserError
-from rov.media.files import VIDEOS, Image
 from rov.media.convert import Converter
+from rov.media.files import VIDEOS, Image
 from rov.media.films import Video
+
+if TYPE_CHECKING:
+    from rov.dives.playback import DivePictures
 from rov.media.jpeg import JpegDecoder
 
 BEHIND_S = 0.2
@@ -93,11 +96,11 @@ def parse_source(text: str) -> Source:
     if re.match(r"(rtsp|http|https)://.", text):
         return Source("stream", text)
     path = text.removeprefix("loop:")
-    if Path(path).suffix.lower() in VIDEOS:
+    if Path(path).suffix.lower() in VIDEOS or (path != text and Path(path).suffix.lower() == ".mcap"):
         return Source("file", path, loop=path != text)
     raise UserError(
-        f"{text}: is no camera; use a device (0, /dev/video0), a video ([loop:]dive.mp4), rtp://:5600, rtsp://…, "
-        "http://…, pipe:WIDTHxHEIGHT:COMMAND or process:COMMAND"
+        f"{text}: is no camera; use a device (0, /dev/video0), a video ([loop:]dive.mp4), a dive (loop:dive.mcap), "
+        "rtp://:5600, rtsp://…, http://…, pipe:WIDTHxHEIGHT:COMMAND or process:COMMAND"
     )
 
 
@@ -121,7 +124,7 @@ def _paced(source: Source, stopped: threading.Event) -> Iterator[Image]:
     """A video, each frame when it is due."""
     start = time.monotonic_ns()
     while True:
-        video = Video(Path(source.target))
+        video = _film(Path(source.target))
         t = 0
         for _, t, image, _ in video.pictures():
             behind = time.monotonic_ns() - start - t
@@ -133,6 +136,14 @@ def _paced(source: Source, stopped: threading.Event) -> Iterator[Image]:
         if not source.loop:
             return
         start += t + int(1e9 / video.fps)
+
+
+def _film(path: Path) -> Video | DivePictures:
+    if path.suffix.lower() != ".mcap":
+        return Video(path)
+    from rov.dives.playback import DivePictures  # seldom needed, and not at once there
+
+    return DivePictures(path)
 
 
 def _piped(source: Source, stopped: threading.Event) -> Iterator[Image]:
