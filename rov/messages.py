@@ -142,6 +142,10 @@ class VehicleState(Message, frozen=True, kw_only=True):
     """Over ground along surge, sway, heave in m/s, from a DVL."""
     battery_v: float | None = None
     leak: bool = False
+    surfacing: bool = False
+    """The autopilot goes up, or has to, though nobody here asked for it."""
+    obstacle: str = ""
+    """What forbids to engage an autopilot now."""
     hull_temperature_c: float | None = None
     hull_pressure_kpa: float | None = None
     water_temperature_c: float | None = None

@@ -1,8 +1,10 @@
 """An ArduSub autopilot and a ground station, scripted, with a simple vehicle: `python -m sim.ardusub`.
 
-It enforces what the real one does: sticks only from its ground station's id, failsafes for pilot input and ground
-station, checked arming, streams only as asked, the pilot's gain. Behaviour: ArduSub's Parameters.cpp, joystick.cpp,
-failsafe.cpp, GCS_MAVLink_Sub.cpp. Time is an argument, ns; only `main` has a clock.
+It enforces what the real one does: sticks only from its ground station's id, failsafes for pilot input, ground
+station, leak, battery and depth sensor, checked arming, streams only as asked, the pilot's gain. A change of mode is
+said by a heartbeat at once, and only then by a text; a refusal is an answer, and then a text; SURFACE needs a position,
+and ends in ALT_HOLD by itself. Behaviour: ArduSub's Parameters.cpp, joystick.cpp, failsafe.cpp, mode.cpp,
+GCS_MAVLink_Sub.cpp, and a run of the firmware. Time is an argument, ns; only `main` has a clock.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pymavlink.dialects.v20 import common
 
 from rov.assets import find
 from rov.link.ardusub import SET_MODE
-from rov.link.firmware import ALT_HOLD, STABILIZE, SURFACE, Rc, rc_of
+from rov.link.firmware import ALT_HOLD, MANUAL, POSHOLD, STABILIZE, SURFACE, Rc, rc_of
 from rov.link.inquiry import SET_INTERVAL
 from rov.link.line import ARM_DISARM
 from rov.link.mavlink import MS, Frame, Packer, Parser
@@ -34,6 +36,14 @@ MODES = (0, 1, 2, 9, 16, 19)
 STEP_NS = 20 * MS
 CLIMB = 0.5
 """Full stick in ALT_HOLD, m/s."""
+DEAD = 0.2
+"""Of the stick in ALT_HOLD, times the gain (THR_DZ of 500)."""
+BOOT_MS = 1500
+ARRIVED = 0.1
+"""SURFACE_DEPTH, m."""
+DISARM, HOLD, UP = 2, 3, 4
+"""FS_GCS_ENABLE."""
+NAMES = {9: "SURFACE", 16: "POSHOLD", 2: "ALT_HOLD"}
 
 
 class Stick(NamedTuple):
@@ -77,7 +87,10 @@ class Autopilot:
             "FS_PILOT_INPUT": 2,
             "FS_PILOT_TIMEOUT": 0.5,
             "FS_GCS_ENABLE": 2,
+            "FS_GCS_TIMEOUT": 5.0,
             "FS_LEAK_ENABLE": 1,
+            "BATT_FS_LOW_ACT": 0,
+            "BATT_LOW_VOLT": 13.5,
             "FRAME_CONFIG": 2,
             "JS_GAIN_DEFAULT": 0.5,
             "JS_GAIN_MIN": 0.25,
@@ -91,8 +104,20 @@ class Autopilot:
         self.leak = False
         self.refuses: set[int] = set()
         """Commands answered with MAV_RESULT_DENIED."""
+        self.refuses_modes: set[int] = set()
         self.because = ""
-        """What is written to people before a refusal."""
+        """What is written to people after a refusal."""
+        self.position = False
+        """Does it know where it is? Without, SURFACE and POSHOLD are refused, whoever asks."""
+        self.barometer = True
+        """Without, the depth stays what it was, and its health says so."""
+        self.last_depth = depth
+        self.ripple = np.random.default_rng(0)
+        self.texts: list[bytes] = []
+        """To be written to people, after the heartbeat that a change of mode brings."""
+        self.changed = False
+        self.leaking = self.empty = self.gcs_lost = self.depth_lost = False
+        """Failsafes that have acted."""
         self.ignores: set[int] = set()
         """Commands that are not even answered."""
         self.receiver: Rc = NEUTRAL
@@ -128,7 +153,9 @@ class Autopilot:
             self.packers.setdefault(channel, Packer(1, 1))
             for frame in self.parsers.setdefault(channel, Ears()).feed(data):
                 kind = frame.message.get_type()
-                if kind in ("HEARTBEAT", "MANUAL_CONTROL") and (self.reports or kind == "HEARTBEAT"):
+                everybody = getattr(frame.message, "target_component", 0) == 0
+                sticks = kind in ("MANUAL_CONTROL", "RC_CHANNELS_OVERRIDE") and self.reports and everybody
+                if sticks or kind == "HEARTBEAT":
                     for other in out:
                         if other != channel:
                             out[other].append(bytes(frame.message.get_msgbuf()))
@@ -139,6 +166,7 @@ class Autopilot:
         self._move(dt)
         for channel, frames in out.items():
             frames += [self._packed(channel, message) for message in self._tell(channel)]
+        self.changed, self.texts = False, []
         return out
 
     def restart(self) -> None:
@@ -168,19 +196,29 @@ class Autopilot:
                 self.taken.append(Stick(self.t, sender[1], message.x, message.y, message.z, message.r))
                 self.rc = rc_of(message.x, message.y, message.z, message.r, self.gain, self.parameters["JS_THR_GAIN"])
                 self.pilot_t = self.gcs_t = self.t
+            case common.MAVLink_rc_channels_override_message():
+                if gcs and message.target_system == 1:
+                    said = (message.chan3_raw, message.chan4_raw, message.chan5_raw, message.chan6_raw)
+                    throttle, yaw, forward, lateral = (
+                        float(new) if 0 < new < 0xFFFF else old for new, old in zip(said, self.rc, strict=True)
+                    )
+                    self.rc, self.pilot_t = (throttle, yaw, forward, lateral), self.t
             case common.MAVLink_param_request_read_message() if message.param_id in self.parameters:
                 return [self._parameter(message.param_id)]
             case common.MAVLink_param_set_message() if message.param_id in self.parameters:
                 self.parameters[message.param_id] = message.param_value
                 return [self._parameter(message.param_id)]
+            case common.MAVLink_request_data_stream_message() if message.target_system == 1:
+                if message.req_stream_id == common.MAV_DATA_STREAM_EXTENDED_STATUS and message.req_message_rate:
+                    for kind in (common.MAVLINK_MSG_ID_SYS_STATUS, common.MAVLINK_MSG_ID_NAMED_VALUE_FLOAT):
+                        self.intervals.setdefault(channel, {})[kind] = 1000 * MS // message.req_message_rate
             case common.MAVLink_command_long_message() if message.target_system == 1:
                 if message.command in self.ignores:
                     return []
                 result = self._command(message, channel)
-                text = [common.MAVLink_statustext_message(common.MAV_SEVERITY_CRITICAL, self.because.encode())]
-                return (text if result and self.because else []) + [
-                    common.MAVLink_command_ack_message(message.command, result, 0, 0, *sender)
-                ]
+                if result and self.because:
+                    self.texts.append(self.because.encode())
+                return [common.MAVLink_command_ack_message(message.command, result, 0, 0, *sender)]
         return []
 
     def _command(self, message: Any, channel: str) -> int:
@@ -194,7 +232,11 @@ class Autopilot:
             case value if value == SET_MODE:
                 if message.param2 not in MODES:
                     return denied
-                self._set_mode(int(message.param2), "command")
+                if not self._set_mode(int(message.param2), "command"):
+                    return int(common.MAV_RESULT_FAILED)
+            case value if value == SET_INTERVAL and message.param1 == common.MAVLINK_MSG_ID_NAMED_VALUE_FLOAT:
+                self.texts.append(b"No ap_message for mavlink id (251)")
+                return int(common.MAV_RESULT_FAILED)
             case value if value == SET_INTERVAL:
                 self.intervals.setdefault(channel, {})[int(message.param1)] = int(message.param2 * 1000)
             case _:
@@ -204,40 +246,78 @@ class Autopilot:
     def _arm(self, armed: bool, why: str) -> None:
         self.armed, self.target = armed, None
         self.reasons.append(f"{'armed' if armed else 'disarmed'}: {why}")
+        self.texts.append(b"Arming motors" if armed else b"Disarming motors")
 
-    def _set_mode(self, mode: int, why: str) -> None:
-        if mode != self.mode:
-            self.mode, self.target = mode, None
-            self.reasons.append(f"mode {mode}: {why}")
+    def _set_mode(self, mode: int, why: str) -> bool:
+        if mode == self.mode:
+            return True
+        place = mode in (SURFACE, POSHOLD) and not self.position
+        if place or mode in self.refuses_modes or mode in (SURFACE, ALT_HOLD) and not self.barometer:
+            need = "requires position" if place else "need alt estimate"
+            self.texts.append(f"Mode change failed: {NAMES.get(mode, mode)} {need}".encode())
+            return False
+        self.mode, self.target, self.changed = mode, None, True
+        self.reasons.append(f"mode {mode}: {why}")
+        return True
 
     def _failsafes(self) -> None:
         assert self.t is not None
         lost = self.pilot_t is None or self.t - self.pilot_t > self.parameters["FS_PILOT_TIMEOUT"] * 1e9
         if lost and not self.pilot_lost and self.parameters["FS_PILOT_INPUT"] > 0:
             self.rc = NEUTRAL
+            self.texts.append(b"Lost manual control")
             if self.armed and self.parameters["FS_PILOT_INPUT"] == 2:
                 self._arm(False, "pilot input")
         self.pilot_lost = lost
-        if (
-            self.gcs_t is not None
-            and self.t - self.gcs_t > 5e9
-            and self.armed
-            and self.parameters["FS_GCS_ENABLE"] == 2
-        ):
-            self._arm(False, "ground station")
+        self._ground_station()
+        self._water()
         if self.pilot_t is not None and self.t - self.pilot_t > self.parameters["RC_OVERRIDE_TIME"] * 1e9:
             self.rc = self.receiver
+
+    def _ground_station(self) -> None:
+        assert self.t is not None
+        if self.gcs_t is None or self.t - self.gcs_t <= self.parameters.get("FS_GCS_TIMEOUT", 5.0) * 1e9:
+            self.gcs_lost = False
+        elif self.armed and not self.gcs_lost:
+            self.gcs_lost = True
+            self.texts.append(b"MYGCS: 255, heartbeat lost")
+            act = self.parameters["FS_GCS_ENABLE"]
+            mode = {HOLD: ALT_HOLD, UP: SURFACE}.get(int(act))
+            if act == DISARM or mode is not None and not self._set_mode(mode, "ground station"):
+                self._arm(False, "ground station")
+
+    def _water(self) -> None:
+        """Leak, battery and depth sensor: each acts once."""
+        leak = self.leak and self.parameters["FS_LEAK_ENABLE"] > 0
+        if leak and not self.leaking and self.parameters["FS_LEAK_ENABLE"] == 2 and self.armed:
+            self._set_mode(SURFACE, "leak")
+        self.leaking = leak
+        low = self.battery_v < self.parameters["BATT_LOW_VOLT"] and self.parameters["BATT_FS_LOW_ACT"] > 0
+        if low and not self.empty:
+            self.texts.append(f"Battery 1 is low {self.battery_v:.2f}V used 0 mAh".encode())
+            if self.armed and self.parameters["BATT_FS_LOW_ACT"] == 2:
+                self._arm(False, "battery")
+            if self.armed and self.parameters["BATT_FS_LOW_ACT"] == 3:
+                self._set_mode(SURFACE, "battery")
+        self.empty = low
+        if not self.barometer and not self.depth_lost:
+            self.texts.append(b"Depth sensor error!")
+            if self.mode in (ALT_HOLD, SURFACE):
+                self._set_mode(MANUAL, "depth sensor")
+        self.depth_lost = not self.barometer
 
     def _move(self, dt: float) -> None:
         throttle, yaw, forward, lateral = ((us - 1500) / 400 for us in self.rc)
         vessel = self.vessel
         heave = -throttle
+        if self.mode == SURFACE and self.armed and vessel.depth <= ARRIVED:
+            self._set_mode(ALT_HOLD, "surfaced")
         if self.mode == SURFACE:
-            heave = -0.5 if vessel.depth > 0.1 else 0.0
+            heave = -0.5
         elif self.mode == ALT_HOLD:
             if self.target is None:
                 self.target = vessel.depth
-            if abs(throttle) > 0.05:
+            if abs(throttle) > DEAD * self.gain:
                 self.target = max(0.0, self.target - throttle * CLIMB * dt)
             heave = 1.5 * (self.target - vessel.depth) - 0.8 * float(vessel.speed[2])
         if self.mode in (ALT_HOLD, STABILIZE, SURFACE):
@@ -258,13 +338,14 @@ class Autopilot:
         assert self.t is not None
         out = []
         for kind, interval in {common.MAVLINK_MSG_ID_HEARTBEAT: 1000 * MS, **self.intervals.get(channel, {})}.items():
-            if self.t >= self.due.get((channel, kind), 0):
+            beat = kind == common.MAVLINK_MSG_ID_HEARTBEAT and self.changed
+            if beat or self.t >= self.due.get((channel, kind), 0):
                 self.due[channel, kind] = max(self.due.get((channel, kind), 0) + interval, self.t + interval // 2)
                 out += self._messages(kind)
         if self.leak and self.t >= self.due.get((channel, -1), 0):
             self.due[channel, -1] = self.t + 20_000 * MS
             out.append(common.MAVLink_statustext_message(common.MAV_SEVERITY_WARNING, b"Leak Detected"))
-        return out
+        return out + [common.MAVLink_statustext_message(common.MAV_SEVERITY_CRITICAL, text) for text in self.texts]
 
     def _messages(self, kind: int) -> list[Any]:
         assert self.t is not None
@@ -279,6 +360,7 @@ class Autopilot:
             case common.MAVLINK_MSG_ID_HEARTBEAT:
                 base = common.MAV_MODE_FLAG_CUSTOM_MODE_ENABLED | (common.MAV_MODE_FLAG_SAFETY_ARMED * self.armed)
                 state = common.MAV_STATE_ACTIVE if self.armed else common.MAV_STATE_STANDBY
+                state = common.MAV_STATE_BOOT if ms < BOOT_MS else state
                 return common.MAVLink_heartbeat_message(
                     common.MAV_TYPE_SUBMARINE, common.MAV_AUTOPILOT_ARDUPILOTMEGA, base, self.mode, state, 3
                 )
@@ -287,8 +369,15 @@ class Autopilot:
                     ms, *self.vessel.attitude.tolist(), *self.vessel.speed[3:].tolist()
                 )
             case common.MAVLINK_MSG_ID_SCALED_PRESSURE2:
-                hpa = (101_325 + 1025 * 9.80665 * self.vessel.depth) / 100
+                if self.barometer:
+                    self.last_depth = self.vessel.depth + float(self.ripple.normal(0.0, 0.002))
+                hpa = (101_325 + 1025 * 9.80665 * self.last_depth) / 100
                 return common.MAVLink_scaled_pressure2_message(ms, hpa, 0.0, 1500)
+            case common.MAVLINK_MSG_ID_SYS_STATUS:
+                there = common.MAV_SYS_STATUS_SENSOR_ABSOLUTE_PRESSURE | common.MAV_SYS_STATUS_SENSOR_3D_GYRO
+                well = there if self.barometer else common.MAV_SYS_STATUS_SENSOR_3D_GYRO
+                volts = round(self.battery_v * 1000)
+                return common.MAVLink_sys_status_message(there, there, well, 100, volts, -1, -1, 0, 0, 0, 0, 0, 0)
             case common.MAVLINK_MSG_ID_SCALED_PRESSURE:
                 return common.MAVLink_scaled_pressure_message(ms, 950.0, 0.0, 3000)
             case common.MAVLINK_MSG_ID_RC_CHANNELS:
@@ -308,8 +397,10 @@ class GroundStation:
         self.packer = Packer(255, 190)
         self.alive = True
         self.sticks: tuple[int, int, int, int] | None = None
+        self.override: tuple[Rc, float, int] | None = None
+        """RC_CHANNELS_OVERRIDE: pulses, Hz, and the component it is for. What is for component 1 is not forwarded."""
         self.said: list[bytes] = []
-        self.due = {"beat": 0, "sticks": 0}
+        self.due = {"beat": 0, "sticks": 0, "override": 0}
 
     def step(self, t: int) -> bytes:
         """What it sends at `t`."""
@@ -321,6 +412,11 @@ class GroundStation:
         if self.sticks is not None and t >= self.due["sticks"]:
             self.due["sticks"] = t + 40 * MS
             out += self.packer.pack(common.MAVLink_manual_control_message(1, *self.sticks, 0))
+        if self.override is not None and t >= self.due["override"]:
+            pulses, hz, component = self.override
+            self.due["override"] = max(self.due["override"], t - MS) + int(1e9 / hz)
+            channels = [0xFFFF, 0xFFFF, *map(int, pulses), 0xFFFF, 0xFFFF]
+            out += self.packer.pack(common.MAVLink_rc_channels_override_message(1, component, *channels))
         return out
 
     def command(self, command: int, *values: float) -> None:

@@ -1,8 +1,12 @@
 """The link to ArduSub, rule by rule on simulated time; whole runs are in daemon/test_pilot_wins.py."""
 
+import math
 import random
+import select
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +23,7 @@ from rov.link.firmware import ALT_HOLD, PARAMETERS, STABILIZE, SURFACE, rc_of
 from rov.link.inquiry import SET_INTERVAL
 from rov.link.line import ARM_DISARM
 from rov.link.mavlink import MS, Packer, Parser
-from rov.link.way import way
+from rov.link.way import READ_MAX, Socket, way
 from rov.messages import Event, Mode
 from sim.ardusub import Autopilot, GroundStation, Stick
 from sim.wire import Line
@@ -320,6 +324,22 @@ def test_another_vehicles_sticks_are_nobodys_business(rig: Rig) -> None:
     assert rig.link.live
 
 
+def test_what_forbids_to_engage_is_part_of_the_state(rig: Rig) -> None:
+    rig.autopilot.parameters["FS_PILOT_TIMEOUT"] = 3.0
+    rig.run(4)
+    assert rig.link.state is not None and rig.link.state.obstacle.startswith("FS_PILOT_TIMEOUT is 3 s")
+    rig.autopilot.parameters["FS_PILOT_TIMEOUT"] = 0.5
+    rig.run(8)
+    assert rig.link.state.obstacle == "" and not rig.link.state.surfacing
+
+
+def test_nothing_is_asked_that_the_autopilot_would_write_to_people_about(rig: Rig) -> None:
+    rig.engaged()
+    rig.run(4)
+    assert not [text for _, text in rig.link.wire.told if "No ap_message" in text]
+    assert rig.link.wire.gain == 0.5
+
+
 def test_unsafe_parameters_are_a_warning_each_and_the_rest_is_reported(rig: Rig) -> None:
     rig.autopilot.parameters.update(
         FS_PILOT_INPUT=1, FS_PILOT_TIMEOUT=3, FS_GCS_ENABLE=0, FS_LEAK_ENABLE=0, FRAME_CONFIG=1, RC_OVERRIDE_TIME=-1
@@ -365,9 +385,9 @@ def test_sticks_of_his_that_only_the_channels_show_end_control(rig: Rig) -> None
     rig.ended("pilot_sticks", t, 3.0)
 
 
-@pytest.mark.parametrize("mode", [STABILIZE, SURFACE, MANUAL, POSHOLD])
+@pytest.mark.parametrize("mode", [STABILIZE, MANUAL, POSHOLD])
 def test_a_change_of_mode_ends_control(rig: Rig, mode: int) -> None:
-    rig.link.mode = Mode.HOLD
+    rig.autopilot.position, rig.link.mode = True, Mode.HOLD
     rig.engaged(surge=0.3)
     t = rig.t
     rig.station.command(SET_MODE, 1.0, float(mode))
@@ -481,7 +501,7 @@ def test_a_restart_ends_control(rig: Rig) -> None:
     rig.engaged(surge=0.3)
     rig.autopilot.restart()
     rig.run(6)  # it sends nothing but its heartbeat until it is asked again
-    assert not rig.link.live and rig.codes("alarm") == ["pilot_disarmed", "autopilot_restarted"]
+    assert not rig.link.live and rig.codes("alarm") == ["autopilot_restarted"], "and no pilot disarmed it"
     rig.engaged(surge=0.1)
 
 
@@ -536,7 +556,7 @@ def test_a_command_that_is_not_answered_is_refused(rig: Rig) -> None:
     ],
 )
 def test_the_autopilots_mode_fits_ours(rig: Rig, ours: Mode, before: int, theirs: int) -> None:
-    rig.autopilot.mode, rig.link.mode = before, ours
+    rig.autopilot.mode, rig.autopilot.position, rig.link.mode = before, True, ours
     rig.engaged()
     assert rig.autopilot.mode == theirs and rig.autopilot.armed
     rig.link.mode = Mode.HOLD
@@ -545,6 +565,7 @@ def test_the_autopilots_mode_fits_ours(rig: Rig, ours: Mode, before: int, theirs
 
 
 def test_a_leak_that_makes_the_autopilot_surface_is_not_the_pilot(rig: Rig) -> None:
+    rig.autopilot.position, rig.autopilot.vessel.depth = True, 8.0
     rig.engaged()
     rig.autopilot.leak = True
     rig.tick()
@@ -697,3 +718,171 @@ def test_pilotd_loads_only_the_kind_of_link_it_needs() -> None:
     code = "import sys, rov.pilotd; print([m for m in sys.modules if m.startswith('rov.link.')])"
     out = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+# ---- sockets ----------------------------------------------------------------------------------------------------
+
+
+def datagram(sender: tuple[int, int] = (1, 1), *, kind: Any = None) -> bytes:
+    kind = kind or common.MAVLink_heartbeat_message(common.MAV_TYPE_SUBMARINE, 3, 0, 19, 4, 3)
+    return Packer(*sender).pack(kind)
+
+
+def spoken(port: Socket, who: socket.socket, data: bytes) -> bytes:
+    who.sendto(data, port.address)
+    select.select([port.socket], [], [], 1.0)
+    return port.read()
+
+
+def test_a_udp_peer_is_who_sends_the_vehicles_frames() -> None:
+    port = way(f"udp:127.0.0.1:{free_port()}")
+    assert isinstance(port, Socket) and port.open() == ""
+    vehicle, stranger = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    for each in (vehicle, stranger):
+        each.bind(("127.0.0.1", 0))
+        each.settimeout(0.2)
+    try:
+        for nonsense in (b"", b"\xfd", datagram((255, 190)), datagram()[:-1], datagram((1, 191))):
+            assert spoken(port, stranger, nonsense) == b"" and not port.write(b"stick")
+        assert spoken(port, vehicle, datagram()) == datagram()
+        for theft in (b"\xfd", datagram((255, 190)), datagram()):
+            assert spoken(port, stranger, theft) == b"" and port.stranger.endswith(str(stranger.getsockname()[1]))
+            assert port.write(b"stick") and vehicle.recv(100) == b"stick"
+        with pytest.raises(TimeoutError):
+            stranger.recv(100)
+        port.close()  # as when it has not been heard: another address may be the vehicle's now
+        assert port.open() == "" and spoken(port, stranger, datagram()) == datagram() and port.write(b"x")
+        assert stranger.recv(100) == b"x"
+    finally:
+        for each in (vehicle, stranger, port):
+            each.close()
+
+
+def test_a_frame_that_comes_in_pieces_names_the_vehicle_too() -> None:
+    port = way(f"udp:127.0.0.1:{free_port()}")
+    assert isinstance(port, Socket) and port.open() == ""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as vehicle:
+        assert spoken(port, vehicle, datagram()[:7]) == b"" and spoken(port, vehicle, datagram()[7:])
+    port.close()
+
+
+def test_one_read_takes_no_more_than_it_may() -> None:
+    port = way(f"udp:127.0.0.1:{free_port()}")
+    assert isinstance(port, Socket) and port.open() == ""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as vehicle:
+        assert spoken(port, vehicle, datagram())
+        for _ in range(60):
+            vehicle.sendto(datagram() * 40, port.address)
+        assert len(port.read()) <= READ_MAX + 40 * len(datagram())
+        assert port.read()
+    port.close()
+
+
+def test_a_stranger_is_one_event(rig: Rig) -> None:
+    rig.engaged()
+    port = Socket("udp", "127.0.0.1", 1)
+    port.stranger = "10.0.0.9:5"
+    for _ in range(50):
+        rig.link.port = port
+        rig.link._strangers(rig.t)
+        rig.link.port = rig.cable
+        rig.tick()
+    assert [event.code for event in rig.events if event.level == "warning"] == ["stranger"]
+
+
+def test_the_last_words_reach_a_tcp_peer_that_still_talks() -> None:
+    """Closed with unread input, a connection is reset, and what the peer had not read is gone."""
+    for _ in range(5):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = way(f"tcp:127.0.0.1:{server.getsockname()[1]}")
+            assert isinstance(port, Socket) and port.open() == ""
+            peer, _ = server.accept()
+            assert port.read() == b""
+            peer.sendall(b"telemetry" * 1000)  # not read by us
+            assert port.write(b"neutral and disarm")
+            closing = threading.Thread(target=lambda port=port: (port.finish(), port.close()))
+            closing.start()
+            time.sleep(0.05)
+            peer.sendall(b"more")
+            heard = b""
+            while part := peer.recv(100):
+                heard += part
+            peer.close()
+            closing.join(2)
+            assert heard == b"neutral and disarm" and not closing.is_alive()
+
+
+def test_a_tcp_peer_that_never_ends_does_not_hold_us_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = way(f"tcp:127.0.0.1:{server.getsockname()[1]}")
+        assert isinstance(port, Socket) and port.open() == ""
+        peer, _ = server.accept()
+        port.read()
+        started = time.monotonic()
+        port.finish()
+        port.close()
+        assert time.monotonic() - started < 0.7
+        peer.close()
+
+
+# ---- sticks that are not forwarded ------------------------------------------------------------------------------
+
+
+def overridden(hz: float, phase: int, sticks: tuple[float, ...], pulses: tuple[float, ...]) -> float:
+    """Seconds until control ended, the autopilot living in steps of 2.5 ms."""
+    rig = Rig().engaged()
+    rig.values = sticks
+    rig.run(0.5)
+    rig.station.override, start, sent = (pulses, hz, 1), rig.t, b""  # type: ignore[assignment]
+    rig.station.due["override"] = start + phase * 2_500_000 + MS
+    for n in range(1, 1600):
+        rig.t += 2_500_000
+        if n % 8 == 0:
+            rig.events += rig.link.poll(rig.t)
+            rig.link.send(rig.values, True, rig.t)
+            sent, rig.cable.outbound = rig.cable.outbound, b""
+        out = rig.autopilot.step(rig.t, {"rov": sent, "gcs": rig.station.step(rig.t)})
+        rig.cable.inbound, sent = rig.cable.inbound + b"".join(out["rov"]), b""
+        if not rig.link.live:
+            assert rig.codes("alarm") == ["pilot_sticks"]
+            return (rig.t - start) / 1e9
+    return math.inf
+
+
+@pytest.mark.parametrize("hz", [10.0, 20.0, 25.0, 50.0])
+def test_overrides_to_component_1_end_control_within_a_second(hz: float) -> None:
+    """They are not forwarded, and every stick of ours overwrites them."""
+    for phase in (0, 2, 7):
+        assert overridden(hz, phase, (0.3, 0.0, 0.0, 0.0), (1500, 1500, 1700, 1500)) <= 1.0
+    assert overridden(hz, 4, (0.0,) * 4, (1500, 1500, 1500, 1600)) <= 1.0
+
+
+def test_nothing_but_the_pilot_ends_control(rig: Rig) -> None:
+    """Sticks that change at their fastest, on a line that lags and loses, with gains that change now and then."""
+    noise = random.Random(3)
+    rig.up.delay = rig.down.delay = 0.1
+    rig.up.drop = rig.down.drop = 0.1
+    rig.autopilot.parameters["FS_PILOT_TIMEOUT"] = 0.5
+    rig.engaged()
+    for n in range(1500):
+        if n % 5 == 0:
+            rig.values = tuple(noise.uniform(-0.5, 0.5) for _ in range(4))
+        if n % 250 == 249:
+            rig.autopilot.gain = noise.choice([0.25, 0.5, 1.0])
+        rig.tick()
+    assert rig.link.live, [event.text for event in rig.events]
+
+
+def test_a_failed_depth_sensor_ages_the_depth(rig: Rig) -> None:
+    """Its last pressure goes on coming; the autopilot says in its health that it is nothing."""
+    rig.engaged()
+    rig.autopilot.barometer, t = False, rig.t
+    rig.run(3)
+    state = rig.link.state
+    assert state is not None and state.depth_t is not None and state.depth_t < t + 700 * MS
+    assert "not_believed" in rig.codes("warning")
+    rig.autopilot.barometer = True
+    rig.run(1.5)
+    assert (
+        rig.link.state is not None and rig.link.state.depth_t is not None and rig.t - rig.link.state.depth_t < 300 * MS
+    )

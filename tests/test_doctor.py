@@ -155,6 +155,7 @@ def test_a_vehicle_that_may_dive(config: Config) -> None:
         ({"leak": True}, "leak sensor", "missing"),
         ({"depth": 3.0}, "depth", "slow"),
         ({"depth_t": None}, "link", "missing"),
+        ({"obstacle": "FS_PILOT_TIMEOUT is 3 s; it must be 0.5 s or less"}, "link", "missing"),
         ({"hull_pressure_kpa": 106.0}, "hull", "missing"),
         ({"hull_temperature_c": 63.0}, "hull", "missing"),
         ({"hull_pressure_kpa": None, "hull_temperature_c": None}, "hull", "slow"),

@@ -62,11 +62,12 @@ def ctl(
     It sends no heartbeat: after `operator.lost_s` without another command, `operator.on_lost` happens. `rov drive`
     stays.
     """
-    from rov.operator.commands import DONE, order, parse, place, session
+    from rov.operator.commands import DONE, DONE_ARDUSUB, order, parse, place, session
 
-    command = parse(verb, what, size, session("ctl"))
-    order(place(configuration(config).bus, address, keys), command, displace=take_over)
-    say(f"{verb} {what}".strip() + f": {DONE[verb]}")
+    command, there = parse(verb, what, size, session("ctl")), configuration(config)
+    order(place(there.bus, address, keys), command, displace=take_over)
+    done = DONE_ARDUSUB if there.link.kind == "ardusub" else DONE
+    say(f"{verb} {what}".strip() + f": {done[verb]}")
 
 
 @app.command(epilog="Examples: `rov drive`, `rov drive --address 192.168.2.2 --keys keys/ann`")

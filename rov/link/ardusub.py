@@ -12,6 +12,9 @@ ArduSub takes MANUAL_CONTROL only from its ground station's system id, and each 
 - `disarm` while we steer is neutral sticks, and a disarm command until the vehicle is: silence would disarm it 0.5 s
   later anyway. While we do not steer it sends nothing: what moves then is not ours to stop.
 - `hold`, `follow` and `policy` are ALT_HOLD with sticks, `surface` is SURFACE; `manual` takes the pilot's mode.
+- Silence and disarming are not safe for a vehicle that must come up. A change to SURFACE, whoever makes it, and from it
+  to ALT_HOLD at the surface, takes nothing from us: neutral sticks go on. A refused SURFACE becomes the heave stick
+  (`climb.py`); what else would end our control does not while it goes up, but for its pilot and the loss of the link.
 
 Its state is what `rov.link.vehicle_state` makes of its messages. Nothing in here waits; time is an argument,
 monotonic ns.
@@ -22,6 +25,7 @@ It is one state machine, and stays in one file for all its length: what ends our
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -29,20 +33,38 @@ from typing import Any
 
 from pymavlink.dialects.v20 import common
 
-from rov.link.firmware import MODES, NAMES, PARAMETERS, SURFACE, SWITCHES, first_gain, rc_of, sticks_of, unsafe
+from rov.link.climb import Climb, by_itself
+from rov.link.firmware import (
+    ALT_HOLD,
+    MANUAL,
+    MODES,
+    NAMES,
+    PARAMETERS,
+    SURFACE,
+    SWITCHES,
+    first_gain,
+    rc_of,
+    sticks_of,
+    unsafe,
+)
 from rov.link.inquiry import AUTOPILOT, Inquiry, long
 from rov.link.line import ARM_DISARM, BEAT_NS, RESULTS, Line, Wire
 from rov.link.mavlink import MS, Frame, Packer, Parser
 from rov.link.others import Others, steers
-from rov.link.way import way
-from rov.messages import Event
+from rov.link.vehicle_state import SOURCES
+from rov.link.way import Socket, way
+from rov.messages import Event, Mode
 
 COMPANION = common.MAV_COMP_ID_ONBOARD_COMPUTER
 """191: our component, in heartbeats, commands and sticks. Sticks of other components are not ours."""
+DEPTH_SENSOR = common.MAV_SYS_STATUS_SENSOR_ABSOLUTE_PRESSURE
 SET_MODE = common.MAV_CMD_DO_SET_MODE
 
 STICK_NS = 20 * MS
 """MANUAL_CONTROL at most this often; ArduSub wants 20 to 50 Hz."""
+GAPS = (1, 2, 2, 1, 2, 1, 2, 2, 1, 1, 2)
+"""From one stick to the next, in STICK_NS, in turn: 32 Hz, uneven over 17 ticks, a prime. A stream of the pilot's that
+keeps step with ours, and is overwritten each time at once, stays in the channels for a tick in each of the longer."""
 GCS_NS = 3000 * MS
 """The ground station's heartbeat may be this old while sticks leave."""
 QUIET_AUTOPILOT_NS = 2000 * MS
@@ -53,10 +75,18 @@ REPEAT_NS = 700 * MS
 """A command or parameter is asked for again after this; more than a link that lags by 500 ms needs to answer once."""
 ANSWER_NS = 4000 * MS
 """A command not carried out by then is taken as refused."""
-TOLD_NS = 1500 * MS
-"""A text of the autopilot's explains what happens until so much later."""
+TOLD_MAX = 8
+"""Texts of the autopilot's that are kept, for what they explain."""
 GAIN_NS = 30_000 * MS
 """A gain older than this is unknown."""
+STRANGER_NS = 60_000 * MS
+"""Somebody else at our UDP port is said this often."""
+
+
+GO_UP = 4
+"""FS_GCS_ENABLE: go up when the ground station is lost. Our silence would have it disarmed before."""
+GONE = ("link_lost", "autopilot_lost", "parameters_unknown")
+"""Obstacles with which no stick can be sent at all."""
 
 
 class Stage(str, Enum):
@@ -77,6 +107,10 @@ class Wish:
     asked_t: int
     tries: int = 0
     accepted: bool = False
+    again: bool = False
+    """It was refused before, and that was said."""
+    refused: tuple[int, str] | None = None
+    """When it was, and the answer. The text that says why comes after that, in the same read or the next."""
 
 
 @dataclass
@@ -85,6 +119,8 @@ class Connection(Wire):
 
     beat_heard_t: int | None = None
     type: int = 0
+    booting: bool = False
+    """Its last heartbeat was of one that starts: that it restarted, and not its pilot, disarmed it."""
     mode: int | None = None
     armed: bool = False
     gcs_t: int | None = None
@@ -94,8 +130,10 @@ class Connection(Wire):
     gain_t: int = 0
     switched: dict[str, bool] = field(default_factory=dict)
     """The pilot's switches that change what sticks do (SWITCHES), by name."""
-    told: tuple[int, str] = (-ANSWER_NS, "")
-    """What the autopilot last wrote to its people, and when: why it refuses is only in there."""
+    told: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=TOLD_MAX))
+    """What the autopilot wrote to its people, and when: why it refuses is only in there."""
+    depth_failed: bool = False
+    """The autopilot says that its depth sensor has: what it goes on sending is the last of it."""
 
 
 class ArdusubLink(Line[Connection]):
@@ -119,8 +157,19 @@ class ArdusubLink(Line[Connection]):
         self.wish: Wish | None = None
         self.disarming: int | None = None
         """Since when the vehicle is to be disarmed."""
-        self.stick_t = -STICK_NS
+        self.climb = Climb()
+        self.yielded: Mode | None = None
+        """What `mode` was when the vehicle began to go up without it; until it is another, the vehicle has its way."""
+        self.borne = ""
+        """Code of what would have ended our control, and did not because the vehicle goes up."""
+        self.puzzle: tuple[str, int, int] | None = None
+        """The autopilot changed its mode, or disarmed, while it went up: what, since when texts explain it, and when it
+        was seen."""
+        self.ends: list[tuple[int, str, str, int]] = []
+        """What ended our control in this read: since when texts explain it, code, sentence, time."""
+        self.stick_t, self.gap = -STICK_NS, 0
         self.open_t = 0
+        self.stranger_t = -STRANGER_NS
         self.said: dict[str, float] = {}
         """Parameters as they were last reported."""
 
@@ -134,6 +183,16 @@ class ArdusubLink(Line[Connection]):
         """Is an engagement under way?"""
         return self.stage is Stage.ENGAGING
 
+    @property
+    def climbing(self) -> bool:
+        """Is the vehicle to go up, by our mode or without it?"""
+        return self.stage is not Stage.IDLE and (self.mode is Mode.SURFACE or self.yielded is not None)
+
+    @property
+    def urgent(self) -> bool:
+        """Do we steer a vehicle that goes up, or would have to if we stopped?"""
+        return self.live and (self.climbing or self.state is not None and self.state.leak)
+
     # ---- what may be asked of it -------------------------------------------------------------------------------
 
     def arm(self, t: int) -> str:
@@ -145,6 +204,7 @@ class ArdusubLink(Line[Connection]):
         if self.disarming is not None:
             return "the vehicle is still being disarmed; ask again"
         self.wish, self.own, self.allowed = None, self.wire.mode, set()
+        self.climb.begin()
         self.wire.others.begin(t)
         self.stage = Stage.ENGAGING
         return ""
@@ -162,6 +222,8 @@ class ArdusubLink(Line[Connection]):
     def close(self, t: int) -> None:
         """End our control, as far as that is still possible, and close the port."""
         self.disarm(t)
+        if isinstance(self.port, Socket):
+            self.port.finish()
         self.port.close()
         self._forget()
 
@@ -169,10 +231,17 @@ class ArdusubLink(Line[Connection]):
 
     def poll(self, t: int) -> tuple[Event, ...]:
         """Take in what has arrived, (re)open the port, judge; returns what happened."""
+        if self.yielded is not None and self.mode is not self.yielded:
+            self.yielded = None
+        if not self.climbing:
+            self.climb.begin()
         for frame in self._frames(t):
             self._hear(frame, t)
         self._expire(t)
         self._judge(t)
+        self._explain()
+        self._strangers(t)
+        self._report(t)
         events, self.pending = tuple(self.pending), []
         return events
 
@@ -184,7 +253,7 @@ class ArdusubLink(Line[Connection]):
         if not self.port.is_open:
             return
         data = b""
-        if self.stage is not Stage.IDLE and t - self.stick_t >= STICK_NS - MS:
+        if self.stage is not Stage.IDLE and t - self.stick_t >= GAPS[self.gap] * STICK_NS - MS:
             data += self._sticks(self._values(values), t)
         beating = t - self.wire.beat_t >= BEAT_NS
         data += self._beat() if beating else b""
@@ -199,7 +268,7 @@ class ArdusubLink(Line[Connection]):
         return taken
 
     def _values(self, values: Sequence[float]) -> Sequence[float]:
-        if not self.live:
+        if not self.live or self.yielded is not None or self.climbing and self.wire.mode == SURFACE:
             return (0.0,) * 4
         if len(values) != 4 or not all(map(math.isfinite, values)):
             self.counters.bad_commands += 1
@@ -239,18 +308,21 @@ class ArdusubLink(Line[Connection]):
     def _judge(self, t: int) -> None:
         """Ends our control where it has to end; moves an engagement, or a change of mode, on."""
         if self.stage is Stage.IDLE:
-            return
+            return self._answered(t)
         code, text = self._obstacle(t)
-        if code == "parameter_unsafe":
-            self._event(t, "alarm", code, f"{text}: our control ends")
-            return self.disarm(t)
-        if code:
+        if code and not self._bears(t, code, text):
+            if code == "parameter_unsafe":
+                self._event(t, "alarm", code, f"{text}: our control ends")
+                return self.disarm(t)
             return self._end(t, code, text)
-        wanted = MODES[self.mode]
+        self.borne = code
+        if not self._solved(t):
+            return
+        wanted = self.climb.modes(self.wire.mode) if self.climbing else MODES[self.mode]
         if self.wire.mode not in wanted:
             self._want("mode", SET_MODE, common.MAV_MODE_FLAG_CUSTOM_MODE_ENABLED, float(wanted[0]), t)
             self.allowed.add(wanted[0])
-        elif self.testing and not self.wire.armed:
+        elif not self.wire.armed:
             self._want("arming", ARM_DISARM, 1.0, 0.0, t)
         else:
             self.wish = None
@@ -259,27 +331,128 @@ class ArdusubLink(Line[Connection]):
                 self.own, self.allowed = self.wire.mode, set()
                 self.stage = Stage.LIVE
                 self._event(t, "info", "link_live", f"engaged in {NAMES.get(self.own, self.own)}: our sticks steer")
-        if self.wish is not None and t - self.wish.since > ANSWER_NS:
-            self._refused(t, f"the autopilot did not carry out: {self.wish.what}{self._why(t)}")
+        self._answered(t)
+
+    def _bears(self, t: int, code: str, text: str) -> bool:
+        """Does our control go on in spite of this, because the vehicle must come up?"""
+        if not self.live or code in GONE:
+            return False
+        up = code == "gcs_lost" and self.wire.inquiry.parameters.get("FS_GCS_ENABLE") == GO_UP
+        if not self.climbing and (self.urgent or up):
+            self._go_up()
+        if self.climbing and code != self.borne:
+            self._event(t, "alarm", code, f"{text}: our control goes on until it is up")
+        return self.climbing
+
+    def _go_up(self) -> None:
+        """The vehicle goes up from now on, whatever `mode` is."""
+        self.climb.begin()
+        if self.mode is not Mode.SURFACE:
+            self.yielded = self.mode
+
+    def _solved(self, t: int) -> bool:
+        """Who changed the mode, or disarmed, while the vehicle goes up? Ends our control if it was the pilot. The text
+        that says so may come one read later."""
+        if self.puzzle is None:
+            return True
+        what, since, seen_t = self.puzzle
+        if not by_itself(what, texts := self._texts(since)):
+            if t == seen_t:
+                return False
+            self.puzzle = None
+            name = NAMES.get(self.wire.mode or 0, str(self.wire.mode))
+            text = "the vehicle was disarmed" if what == "disarmed" else f"the vehicle's mode was changed to {name}"
+            self._end(t, f"pilot_{what}", text, since)
+            return False
+        self.puzzle, why = None, _why(texts)
+        if not self.climbing:
+            self._go_up()
+        if what == "mode":
+            self.own, self.allowed, self.wish = self.wire.mode, set(), None
+            self.climb.drop(SURFACE, self.own)
+            on = self.climb.drop(ALT_HOLD, self.own)
+            self._event(t, "alarm", "surface_refused", f"the autopilot has left the mode by itself{why}: {on}")
+        else:
+            self._event(t, "alarm", "rearmed", f"the autopilot disarmed by itself{why}: armed again, to come up")
+        return True
 
     def _want(self, what: str, command: int, first: float, second: float, t: int) -> None:
         """See to it that this command is under way."""
         if self.wish is None or (self.wish.what, self.wish.second) != (what, second):
             self.wish = Wish(what, command, first, second, t, t - REPEAT_NS)
 
-    def _refused(self, t: int, text: str) -> None:
-        self._event(t, "alarm", "command_refused", f"{text}: our control ends")
-        self.disarm(t)
+    def _answered(self, t: int) -> None:
+        """Is the command under way refused, or never carried out? Said when the autopilot has had time to say why."""
+        wish = self.wish
+        if wish is None:
+            return
+        what = f"mode {NAMES.get(int(wish.second), int(wish.second))}" if wish.what == "mode" else wish.what
+        if wish.refused is not None:
+            since, answer = wish.refused
+            if (texts := self._texts(since)) or t > since:
+                wish.refused = None
+                self._refused(t, f"the autopilot refused: {what} ({answer}){_why(texts)}")
+        elif self.stage is not Stage.IDLE and t - wish.since > ANSWER_NS:
+            self._refused(t, f"the autopilot did not carry out: {what}")
 
-    def _end(self, t: int, code: str, text: str) -> None:
-        """Our control ends, and nothing more is sent."""
+    def _refused(self, t: int, text: str) -> None:
+        """The command under way was. That ends our control, but for a vehicle that must come up: it does so another
+        way."""
+        wish = self.wish
+        assert wish is not None
+        if self.climbing and wish.what == "mode":
+            self.wish = None
+            on = self.climb.drop(int(wish.second), self.wire.mode)
+            self._event(t, "alarm", "surface_refused", f"{text}: {on}")
+        elif self.climbing and self.live:
+            if not wish.again:
+                self._event(t, "alarm", "command_refused", f"{text}: asked again until it is armed")
+            self.wish = Wish(wish.what, wish.command, wish.first, wish.second, t, t, again=True)
+        elif self.urgent:
+            self.wish = None
+            self._go_up()
+            self._event(t, "alarm", "command_refused", f"{text}: it leaks, and goes up")
+        elif self.stage is Stage.IDLE:
+            self._event(t, "alarm", "command_refused", text)
+        else:
+            self._event(t, "alarm", "command_refused", f"{text}: our control ends")
+            self.disarm(t)
+
+    def _end(self, t: int, code: str, text: str, since: int | None = None) -> None:
+        """Our control ends, and nothing more is sent. Texts from `since` on, also later ones of this read, say why."""
         if self.stage is not Stage.IDLE:
-            self._event(t, "alarm", code, f"{text}: our control ends, until engaged again")
+            self.ends.append((t, code, text, t + 1 if since is None else since))
         self.wish = None
         self._idle(t)
 
+    def _explain(self) -> None:
+        """Say what ended our control, and why."""
+        ends, self.ends = self.ends, []
+        for t, code, text, since in ends:
+            why = _why(self._texts(since))
+            self._event(t, "alarm", code, f"{text}{why}: our control ends, until engaged again")
+
+    def _texts(self, since: int) -> list[str]:
+        return [text for t, text in self.wire.told if t >= since]
+
+    def _report(self, t: int) -> None:
+        """Keep in the state what others need of ours."""
+        if self.state is not None:
+            obstacle = self._obstacle(t)[1] if self.stage is Stage.IDLE else ""
+            up = self.live and self.yielded is not None
+            if (up, obstacle) != (self.state.surfacing, self.state.obstacle):
+                self._update(surfacing=up, obstacle=obstacle)
+
+    def _strangers(self, t: int) -> None:
+        """Say that somebody else speaks where the vehicle does."""
+        if isinstance(self.port, Socket) and self.port.stranger and t - self.stranger_t >= STRANGER_NS:
+            self.stranger_t = t
+            text = f"{self.port.path}: {self.port.stranger} sends there too, and is not heard while the vehicle is"
+            self._event(t, "warning", "stranger", text)
+
     def _idle(self, t: int) -> None:
         self.stage = Stage.IDLE
+        self.yielded, self.puzzle, self.borne = None, None, ""
 
     # ---- out ---------------------------------------------------------------------------------------------------
 
@@ -291,7 +464,7 @@ class ArdusubLink(Line[Connection]):
         gain, throttle = self._gain(t), max(self.wire.inquiry.parameters["JS_THR_GAIN"], 0.1)
         x, y, z, r = sticks_of(values, gain, throttle)
         self.wire.others.ours(rc_of(x, y, z, r, gain, throttle), t)
-        self.stick_t = t
+        self.stick_t, self.gap = t, (self.gap + 1) % len(GAPS)
         self.counters.sent += 1
         return self.stick_packer.pack(common.MAVLink_manual_control_message(self.system, x, y, z, r, 0))
 
@@ -357,11 +530,14 @@ class ArdusubLink(Line[Connection]):
             case common.MAVLink_named_value_float_message() if message.name in SWITCHES:
                 self.wire.switched[message.name] = message.value != 0
             case common.MAVLink_statustext_message():
-                self.wire.told = (t, message.text)
+                self.wire.told.append((t, message.text))
+                self._take_in(message, t)
+            case common.MAVLink_sys_status_message():
+                there = message.onboard_control_sensors_present & message.onboard_control_sensors_enabled
+                self.wire.depth_failed = bool(there & ~message.onboard_control_sensors_health & DEPTH_SENSOR)
                 self._take_in(message, t)
             case (
                 common.MAVLink_battery_status_message()
-                | common.MAVLink_sys_status_message()
                 | common.MAVLink_named_value_float_message()
                 | common.MAVLink_distance_sensor_message()
             ):
@@ -377,7 +553,11 @@ class ArdusubLink(Line[Connection]):
                 self._measurement(message, t)
 
     def _heartbeat(self, message: Any, t: int) -> None:
-        was_armed = self.wire.armed
+        booting = message.system_status in (common.MAV_STATE_UNINIT, common.MAV_STATE_BOOT)
+        if booting and not self.wire.booting and self.wire.beat_heard_t is not None:
+            self._restarted(t)
+        self.wire.booting = booting
+        was_armed, since = self.wire.armed, self.wire.beat_heard_t or t
         self.wire.beat_heard_t = t
         self.wire.type, self.wire.mode = message.type, message.custom_mode
         self.wire.armed = bool(message.base_mode & common.MAV_MODE_FLAG_SAFETY_ARMED)
@@ -389,19 +569,25 @@ class ArdusubLink(Line[Connection]):
         if self.stage is Stage.IDLE:
             return
         if was_armed and not self.wire.armed:
-            return self._end(t, "pilot_disarmed", f"the vehicle was disarmed{self._why(t)}")
-        if self.wire.mode != self.own:
-            assert self.wire.mode is not None
-            leaking = self.wire.mode == SURFACE and self.state is not None and self.state.leak  # FS_LEAK_ENABLE = 2
-            if self.wire.mode not in self.allowed and not leaking:
-                name = NAMES.get(self.wire.mode, str(self.wire.mode))
-                return self._end(t, "pilot_mode", f"the vehicle's mode was changed to {name}{self._why(t)}")
-            self.own, self.allowed = self.wire.mode, set()
+            if not self.urgent:
+                return self._end(t, "pilot_disarmed", "the vehicle was disarmed", since)
+            self.puzzle = ("disarmed", since, t)
+        elif self.wire.mode != self.own:
+            self._turned(message.custom_mode, t)
 
-    def _why(self, t: int) -> str:
-        """What the autopilot has just written, as the end of a sentence."""
-        told_t, text = self.wire.told
-        return f' (it says "{text}")' if text and t - told_t <= TOLD_NS else ""
+    def _turned(self, mode: int, t: int) -> None:
+        """The autopilot's mode is another than it was."""
+        if mode == SURFACE and mode not in self.allowed:
+            self._go_up()  # a failsafe, or the pilot: silence would have it disarmed on its way
+        elif mode == ALT_HOLD and self.own == SURFACE and self.climbing:
+            self._event(t, "info", "surfaced", "the autopilot has ended SURFACE in ALT_HOLD, as it does at the surface")
+            self.climb.drop(SURFACE, mode)
+        elif mode == MANUAL and self.urgent and mode not in self.allowed:
+            self.puzzle = ("mode", t, t)
+            return
+        elif mode not in self.allowed:
+            return self._end(t, "pilot_mode", f"the vehicle's mode was changed to {NAMES.get(mode, mode)}", t)
+        self.own, self.allowed = mode, set()
 
     def _acknowledged(self, message: Any, t: int) -> None:
         """The answer to the command under way, if it is to us."""
@@ -411,15 +597,8 @@ class ArdusubLink(Line[Connection]):
             return
         if message.result == common.MAV_RESULT_ACCEPTED:
             wish.accepted = True
-        elif message.result != common.MAV_RESULT_IN_PROGRESS:
-            answer = RESULTS.get(message.result, str(message.result))
-            if self.stage is Stage.IDLE:
-                self._event(
-                    t, "alarm", "command_refused", f"the autopilot refused: {wish.what} ({answer}){self._why(t)}"
-                )
-                self.wish = self.disarming = None
-            else:
-                self._refused(t, f"the autopilot refused: {wish.what} ({answer}){self._why(t)}")
+        elif message.result != common.MAV_RESULT_IN_PROGRESS and wish.refused is None:
+            wish.refused = (t, RESULTS.get(message.result, str(message.result)))
 
     def _parameter_is(self, name: str, value: float, t: int) -> None:
         """Take a parameter, whoever asked for it; say it once for each value that is new."""
@@ -448,6 +627,11 @@ class ArdusubLink(Line[Connection]):
         self.wish, self.disarming, self.open_t = None, None, t
         self.wire = Connection(heard_t=t, sequence=self.wire.sequence, known=True)
 
+    def _take_in(self, message: Any, t: int, measured_t: int | None = None) -> None:
+        if self.wire.depth_failed and message.get_type() in SOURCES:
+            return self._doubt(t, "the autopilot says that its depth sensor has failed: its depth stands still")
+        super()._take_in(message, t, measured_t)
+
     def _expire(self, t: int) -> None:
         """Forget what is too old to be known, a disarming that nobody answers, and an autopilot that is silent."""
         beat_t = self.wire.beat_heard_t
@@ -468,3 +652,8 @@ class ArdusubLink(Line[Connection]):
     def _forget(self) -> None:
         super()._forget()
         self.wish, self.disarming = None, None
+
+
+def _why(texts: Sequence[str]) -> str:
+    """What the autopilot has just written, as the end of a sentence."""
+    return f' (it says "{"; ".join(texts)}")' if texts else ""

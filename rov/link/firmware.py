@@ -88,7 +88,7 @@ def unsafe(name: str, value: float, frame: str) -> str:
         case "FS_GCS_TIMEOUT" if value > 5:
             return "so long nothing happens when the ground station is lost; 5 s is the default"
         case "FS_GCS_ENABLE" if value < 2:
-            return "nothing happens when the ground station is lost; 2 disarms, 4 goes up"
+            return "nothing happens when the ground station is lost; 2 disarms, with 4 rov goes up while it steers"
         case "FS_LEAK_ENABLE" if value < 1:
             return "a leak is not reported; 1 warns, 2 goes up"
         case "RC_OVERRIDE_TIME" if value <= 0:

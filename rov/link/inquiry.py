@@ -24,21 +24,25 @@ STREAMS = {
     common.MAVLINK_MSG_ID_HEARTBEAT: 5.0,
     common.MAVLINK_MSG_ID_ATTITUDE: 20.0,
     common.MAVLINK_MSG_ID_SCALED_PRESSURE2: 10.0,
-    common.MAVLINK_MSG_ID_RC_CHANNELS: 10.0,
+    common.MAVLINK_MSG_ID_RC_CHANNELS: 1000 / 17,
     common.MAVLINK_MSG_ID_GLOBAL_POSITION_INT: 5.0,
     common.MAVLINK_MSG_ID_SCALED_PRESSURE: 2.0,
     common.MAVLINK_MSG_ID_SYS_STATUS: 2.0,
     common.MAVLINK_MSG_ID_BATTERY_STATUS: 1.0,
-    common.MAVLINK_MSG_ID_NAMED_VALUE_FLOAT: 8.0,
 }
-"""What is asked for, Hz. The heartbeat's own 1 Hz would show the pilot's change of mode too late. NAMED_VALUE_FLOAT
-comes in bunches, PilotGain among them."""
+"""What is asked for, Hz. The heartbeat's own 1 Hz would show the pilot's change of mode too late.
+RC_CHANNELS every 17 ms,
+out of step with our sticks: a stream of the pilot's may else be overwritten each time it is looked at."""
+NAMED = common.MAVLINK_MSG_ID_NAMED_VALUE_FLOAT
+NAMED_HZ, NAMED_MIN = 4, 3.0
+"""NAMED_VALUE_FLOAT, PilotGain among them, has no interval of its own in ArduSub: it comes in bunches with a group,
+EXTENDED_STATUS, which is asked for where less of them comes per second than this."""
 NEEDED = (common.MAVLINK_MSG_ID_ATTITUDE, common.MAVLINK_MSG_ID_SCALED_PRESSURE2, common.MAVLINK_MSG_ID_RC_CHANNELS)
 """Slow ones among these are a warning."""
 GROUPS = {
     common.MAV_DATA_STREAM_EXTRA1: 20,
     common.MAV_DATA_STREAM_RAW_SENSORS: 10,
-    common.MAV_DATA_STREAM_RC_CHANNELS: 10,
+    common.MAV_DATA_STREAM_RC_CHANNELS: 50,
     common.MAV_DATA_STREAM_EXTENDED_STATUS: 2,
     common.MAV_DATA_STREAM_POSITION: 5,
     common.MAV_DATA_STREAM_EXTRA3: 2,
@@ -79,7 +83,7 @@ class Inquiry:
     def hear(self, message: Any) -> None:
         """Count a message of a stream."""
         kind = message.get_msgId()
-        if kind in STREAMS:
+        if kind in STREAMS or kind == NAMED:
             self.counts[kind] = self.counts.get(kind, 0) + 1
 
     def due(self, system: int, t: int, tell: Tell) -> Iterator[Any]:
@@ -120,6 +124,10 @@ class Inquiry:
                     tell("warning", "stream_slow", f"{name} comes at {rate:.1f} Hz instead of {hz:g}")
             elif times > 3 and kind in NEEDED:
                 tell("info", "stream_slow_over", f"{name} comes at its rate")
+        seconds = 0.0 if since is None else (t - since) / 1e9
+        if counts.get(NAMED, 0) < NAMED_MIN * seconds or since is None:
+            extended = common.MAV_DATA_STREAM_EXTENDED_STATUS
+            yield common.MAVLink_request_data_stream_message(system, AUTOPILOT, extended, NAMED_HZ, 1)
         if groups:
             for group, rate in GROUPS.items():
                 yield common.MAVLink_request_data_stream_message(system, AUTOPILOT, group, rate, 1)

@@ -10,8 +10,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+import msgspec
 from pymavlink.dialects.v20 import common
 
+from rov.link.doubt import Doubt
 from rov.link.mavlink import MS, QUIET_NS, Frame, Packer, Parser, SenderClock
 from rov.link.vehicle_state import Telemetry
 from rov.messages import Event, Mode, VehicleState
@@ -27,6 +29,8 @@ BLOCKED_NS = 200 * MS
 """A port that takes nothing for this long has its queue thrown away: those commands are history."""
 SHORTEST = 12
 """Bytes of a frame without content."""
+DOUBTED_NS = 10_000 * MS
+"""What is not believed is said anew after a pause of this."""
 ARM_DISARM = common.MAV_CMD_COMPONENT_ARM_DISARM
 RESULTS = {value: entry.name for value, entry in common.enums["MAV_RESULT"].items()}
 
@@ -38,6 +42,10 @@ class Wire:
     """What one connection has carried; forgotten when it ends."""
 
     clock: SenderClock = field(default_factory=SenderClock)
+    doubt: Doubt = field(default_factory=Doubt)
+    doubted: str = ""
+    doubted_t: int = 0
+    """What was not believed last, and when."""
     sequence: int | None = None
     heard_t: int | None = None
     known: bool = False
@@ -254,11 +262,36 @@ class Line(ABC, Generic[W]):
         if measured_t is None:
             self.counters.old += 1
         else:
+            before = self.state
             self._take_in(message, t, measured_t)
+            if reason := self.wire.doubt.about(news(before, self.state), t):
+                self.telemetry.state = before
+                self._doubt(t, reason)
 
     def _take_in(self, message: Any, t: int, measured_t: int | None = None) -> None:
         """What a message says of the vehicle's state; `measured_t` where it carries its time."""
         self.counters.implausible += not self.telemetry.update(message, t, measured_t)
 
+    def _doubt(self, t: int, reason: str) -> None:
+        """Something is not believed: said once, and again after it was quiet for a while."""
+        self.counters.implausible += 1
+        if reason != self.wire.doubted or t - self.wire.doubted_t > DOUBTED_NS:
+            self._event(t, "warning", "not_believed", f"{reason}; not used")
+        self.wire.doubted, self.wire.doubted_t = reason, t
+
+    def _update(self, **news: Any) -> None:
+        assert self.state is not None
+        self.telemetry.state = msgspec.structs.replace(self.state, **news)
+
     def _event(self, t: int, level: Level, code: str, text: str) -> None:
         self.pending.append(Event(t=t, level=level, source="link", code=code, text=text))
+
+
+def news(before: VehicleState | None, after: VehicleState | None) -> dict[str, Any]:
+    """Attitude and depth, where they were measured anew."""
+    if after is None:
+        return {}
+    angles = {"roll": after.roll, "pitch": after.pitch, "yaw": after.yaw}
+    turned = after.attitude_t != (before.attitude_t if before else None)
+    sunk = after.depth_t != (before.depth_t if before else None)
+    return (angles if turned else {}) | ({"depth": after.depth} if sunk else {})

@@ -139,6 +139,9 @@ class SenderClock:
         """The last stamp of each kind that looked old."""
         self.offset = 0
         """From the sender's time to ours in ns, by the least delayed message (and what clocks may have drifted)."""
+        self.lower: tuple[int, int] | None = None
+        """When a message seemed less delayed than ever, and by how much. It counts once another one, read at another
+        time, was: what is read with a clock of before a stall only seems so, all of it at once."""
 
     def measured(self, kind: str, stamp: int, t: int) -> int | None:
         """When something that arrives at `t` was measured, on our clock; None if newer of its kind is known.
@@ -153,10 +156,21 @@ class SenderClock:
         self.behind.pop(kind, None)
         self.newest[kind] = clock
         lag = t - clock * MS
-        self.offset = lag if self.now is None else min(lag, self.offset + int(DRIFT * (t - self.heard_t)))
+        self.offset = lag if self.now is None else self._least(lag, t)
         self.now = clock if self.now is None else max(self.now, clock)
         self.heard_t = t
-        return clock * MS + self.offset
+        return min(clock * MS + self.offset, t)
+
+    def _least(self, lag: int, t: int) -> int:
+        """The least lag, after this one."""
+        offset = self.offset + int(DRIFT * (t - self.heard_t))
+        if lag >= offset:
+            return offset
+        if self.lower is None or t - self.lower[0] > QUIET_NS:
+            self.lower = (t, lag)
+        elif t != self.lower[0]:
+            offset, self.lower = min(offset, max(lag, self.lower[1])), (t, min(lag, self.lower[1]))
+        return offset
 
     def restarted(self, kind: str, stamp: int, t: int) -> bool:
         """Does this stamp, not yet given to `measured`, show that the sender's time began anew?"""

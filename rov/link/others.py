@@ -17,7 +17,12 @@ HISTORY_NS = 2000 * MS
 RC_SLACK_US = 20
 RC_STRANGE = 3
 """Reports within HISTORY_NS that do not fit our sticks, or changes without us, before somebody else is steering. Where
-two streams alternate, about every other report shows the foreign one."""
+two streams alternate, many reports show ours."""
+LAG_NS = 700 * MS
+"""A new gain of the pilot's is known after this at the latest. Until then reports that it explains are strange only
+where they come and go, RC_STRANGE times."""
+GAIN_RATIO = 10.0
+"""Of the largest gain to the smallest."""
 HOW = "to hand over, switch the joystick off in the ground station and engage again"
 
 
@@ -34,7 +39,11 @@ class Others:
         self.history: deque[tuple[int, Rc]] = deque()
         """What ours should have come to."""
         self.strange: deque[int] = deque()
-        """When it did not fit them."""
+        """When it did not fit them, whatever the gain."""
+        self.scaled: deque[int] = deque()
+        """When it began not to fit them, but would with another gain."""
+        self.scaled_t: int | None = None
+        """Since when it does so without a pause."""
 
     def steer(self, armed: bool, t: int) -> str:
         """Why somebody else is thought to steer, or nothing. What a disarmed vehicle's channels rest at means
@@ -53,6 +62,8 @@ class Others:
         """We engage: from now on the channels are to follow us."""
         self.history.clear()
         self.strange.clear()
+        self.scaled.clear()
+        self.scaled_t = None
         if self.rc is not None:
             self.history.append((t, self.rc))
 
@@ -72,12 +83,22 @@ class Others:
         self._shorten(t)
         if len(self.history) < 2:
             return False
-        sent = list(zip(*(each for _, each in self.history), strict=True))
-        fits = (min(s) - RC_SLACK_US <= us <= max(s) + RC_SLACK_US for s, us in zip(sent, rc, strict=True) if us)
-        _forget(self.strange, t)
-        if not all(fits):
+        ranges = [
+            (min(sent) - 1500, max(sent) - 1500) for sent in zip(*(each for _, each in self.history), strict=True)
+        ]
+        seen = [(us - 1500, *both) for us, both in zip(rc, ranges, strict=True) if us]
+        fits = all(low - RC_SLACK_US <= us <= high + RC_SLACK_US for us, low, high in seen)
+        if not fits and not all(_scaled(*each) for each in seen):
             self.strange.append(t)
-        return len(self.strange) >= RC_STRANGE
+        elif not fits and self.scaled_t is None:
+            self.scaled.append(t)
+            self.scaled_t = t
+        elif fits:
+            self.scaled_t = None
+        for times in (self.strange, self.scaled):
+            _forget(times, t)
+        lasting = self.scaled_t is not None and t - self.scaled_t > LAG_NS
+        return lasting or max(len(self.strange), len(self.scaled)) >= RC_STRANGE
 
     def _shorten(self, t: int) -> None:
         while len(self.history) > 1 and t - self.history[0][0] > HISTORY_NS:
@@ -97,3 +118,8 @@ def steers(message: Any) -> int | None:
 def _forget(times: deque[int], t: int) -> None:
     while times and t - times[0] > HISTORY_NS:
         times.popleft()
+
+
+def _scaled(us: float, low: float, high: float) -> bool:
+    """Would another gain make this pulse, off its centre, of sticks that came to `low` to `high`?"""
+    return GAIN_RATIO * min(low, 0.0) - RC_SLACK_US <= us <= GAIN_RATIO * max(high, 0.0) + RC_SLACK_US

@@ -14,13 +14,22 @@ import select
 import socket
 import struct
 import termios
+import time
 from typing import Any, Literal, Protocol
 
 import serial
+from pymavlink.dialects.v20 import common
 
 from rov.errors import UserError
+from rov.link.mavlink import Parser
 
-READ_MAX = 65536
+DATAGRAM = 65536
+READ_MAX, DATAGRAMS_MAX = 16_384, 1000
+"""Bytes and datagrams read per poll of a socket: at 50 Hz 800 kB a second. What is more waits for the next one."""
+SUITORS_MAX = 8
+"""Senders over UDP that are listened to for a frame of the vehicle's."""
+DRAIN_S = 0.5
+"""A TCP connection that is closed on purpose waits so long for its other end to have read everything."""
 SERIAL_MAX = 4096
 """Bytes read per poll of a serial port: at 50 Hz twice what 921,600 baud carries."""
 QUEUE_MAX = 2000
@@ -111,7 +120,11 @@ class Serial:
 
 
 class Socket:
-    """TCP to an address, or UDP: listening at one and answering whoever spoke last, or sending to one."""
+    """TCP to an address, or UDP: listening at one and answering the vehicle there, or sending to one.
+
+    The vehicle is who first sent a whole frame of an autopilot's, until the port is closed: that is when it is not
+    heard any more. What others send is not even read, and nothing is sent to them.
+    """
 
     def __init__(self, kind: Literal["tcp", "udp", "udpout"], host: str, port: int):
         """The name is looked up once, here, because a look-up blocks. Raises UserError when it is not known."""
@@ -124,6 +137,10 @@ class Socket:
         self.address: tuple[Any, ...] = address
         self.socket: socket.socket | None = None
         self.peer = None if kind == "udp" else self.address
+        self.suitors: dict[tuple[Any, ...], Parser] = {}
+        """Who else speaks there, while no vehicle is known."""
+        self.stranger = ""
+        """Who else spoke there last, while the vehicle is known."""
         self.connected = False
         self.unsent = b""
 
@@ -162,12 +179,12 @@ class Socket:
                     raise ConnectionResetError(errno.ECONNRESET, "closed by the other end")
                 return data
             out = b""
-            while len(out) < READ_MAX:
-                part, sender = self.socket.recvfrom(READ_MAX)
-                if self.kind == "udpout" and sender != self.address:
-                    continue
-                self.peer = sender
-                out += part
+            for _ in range(DATAGRAMS_MAX):
+                part, sender = self.socket.recvfrom(DATAGRAM)
+                if self._vehicles(part, sender):
+                    out += part
+                if len(out) >= READ_MAX:
+                    break
             return out
         except BlockingIOError:
             return b"" if self.kind == "tcp" else out
@@ -175,6 +192,19 @@ class Socket:
             if self.kind == "tcp":
                 raise
             return b""  # nobody listens there yet
+
+    def _vehicles(self, part: bytes, sender: tuple[Any, ...]) -> bool:
+        """Is this datagram of the vehicle's? The first one to send a frame of an autopilot's is it."""
+        if self.peer is None:
+            if sender not in self.suitors and len(self.suitors) >= SUITORS_MAX:
+                self.suitors.pop(next(iter(self.suitors)))
+            parser = self.suitors.setdefault(sender, Parser(version_1=True))
+            if not any(frame.sender[1] == common.MAV_COMP_ID_AUTOPILOT1 for frame in parser.feed(part)):
+                return False
+            self.peer, self.suitors = sender, {}
+        if sender != self.peer:
+            self.stranger = f"{sender[0]}:{sender[1]}"
+        return sender == self.peer
 
     def write(self, data: bytes) -> bool:
         """Send all of it, or nothing and return False. What TCP takes only in part is finished first."""
@@ -205,11 +235,26 @@ class Socket:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             raise TimeoutError(errno.ETIMEDOUT, "takes no more bytes")
 
+    def finish(self) -> None:
+        """Let the other end of a TCP connection read what was written last, for DRAIN_S at most. Closed with unread
+        input it would be reset, and what the other end has not read is lost to it."""
+        if self.kind != "tcp" or self.socket is None or not self.connected:
+            return
+        end = time.monotonic() + DRAIN_S
+        with contextlib.suppress(OSError):  # it is gone: there is nobody to wait for
+            if self.unsent:
+                self.unsent = self.unsent[self.socket.send(self.unsent) :]
+            self.socket.shutdown(socket.SHUT_WR)
+            while (left := end - time.monotonic()) > 0 and select.select([self.socket], [], [], left)[0]:
+                if not self.socket.recv(READ_MAX):
+                    return
+
     def close(self) -> None:
         if self.socket is not None:
             self.socket.close()
         self.socket = None
         self.unsent = b""
+        self.suitors, self.stranger = {}, ""
         self.peer = None if self.kind == "udp" else self.address
 
     def _ready(self) -> bool:

@@ -209,6 +209,8 @@ def _link(vehicle: VehicleState | None, config: Config, now: int) -> Finding:
         return Finding("link", "missing", f"{what}: no attitude or depth for {silent:.0f} s", f"power, cable, {key}")
     if ardusub and vehicle.armed:
         return Finding("link", "slow", f"{what}: armed by its pilot", "disarm it, or leave the deck to him")
+    if vehicle.obstacle:
+        return Finding("link", "missing", f"{what}: {vehicle.obstacle}", "systemd/ARDUSUB.md")
     hint = "rov ctl arm says what is missing to engage; systemd/ARDUSUB.md" if ardusub else ""
     return Finding("link", "ok", f"{what}: attitude and depth arrive", hint)
 

@@ -268,13 +268,19 @@ class Helm:
             return
         if not self.pilot.armed:
             return
-        if self.operator:
+        if self.pilot.mode is Mode.SURFACE:  # whatever on_lost says: on its way up it needs nobody
+            if self.operator:
+                self._say(now, "alarm", "operator_lost", "no heartbeat of the operator: goes on going up")
+            self.operator = ""
+        elif self.operator:
             self._say(now, "alarm", "operator_lost", f"no heartbeat of the operator: {self.config.operator.on_lost}")
             self.operator = ""
             mode = {"hold": Mode.HOLD, "surface": Mode.SURFACE}.get(self.config.operator.on_lost)
+            if self.alarms & {"leak", "battery_low"}:
+                mode = Mode.SURFACE
             if mode is None or self._tell(now, "mode", mode=mode):
                 self._tell(now, "disarm")
-        elif self.pilot.mode not in (Mode.HOLD, Mode.SURFACE):
+        elif self.pilot.mode is not Mode.HOLD:
             self._tell(now, "disarm")
 
     def _keep_up(self, now: int) -> None:
@@ -302,11 +308,16 @@ class Helm:
         hot = vehicle.hull_temperature_c is not None and vehicle.hull_temperature_c > limits.hull_c
         tight = vehicle.hull_pressure_kpa is not None and vehicle.hull_pressure_kpa > limits.hull_kpa
         self._alarm("leak", vehicle.leak, 0.0, now, "water inside the hull: going up", surface=True)
+        self._alarm("surfacing", vehicle.surfacing, 0.0, now, "the autopilot goes up, or has to: surface")
+        if vehicle.surfacing and self.pilot.armed and self.pilot.mode is not Mode.SURFACE:
+            self._tell(now, "mode", mode=Mode.SURFACE)
         self._alarm("battery_warning", cell < limits.battery_warn_v, 0.0, now, f"battery at {cell:.2f} V per cell")
         text = f"battery at {cell:.2f} V per cell: going up"
         self._alarm("battery_low", cell < limits.battery_low_v, limits.battery_low_s, now, text, surface=True)
-        self._alarm("hull_hot", hot, limits.hull_s, now, f"{vehicle.hull_temperature_c} °C inside the hull")
-        self._alarm("hull_pressure", tight, limits.hull_s, now, f"{vehicle.hull_pressure_kpa} kPa inside the hull")
+        self._alarm("hull_hot", hot, limits.hull_s, now, f"{vehicle.hull_temperature_c or 0:.1f} °C inside the hull")
+        self._alarm(
+            "hull_pressure", tight, limits.hull_s, now, f"{vehicle.hull_pressure_kpa or 0:.1f} kPa inside the hull"
+        )
 
     def _alarm(self, code: str, bad: bool, seconds: float, now: int, text: str, *, surface: bool = False) -> None:
         """An event once a reading has been bad for so long, and again after it was good; `surface` also goes up."""

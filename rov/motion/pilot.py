@@ -146,7 +146,8 @@ class Pilot:
         self.setpoints.clear()
         self.flaws.clear()
         self.mode = Mode.MANUAL
-        self._event(t, "alarm", "stopped", "stopped: neutral until armed again")
+        what = "nothing of ours moves the vehicle" if self.autopilot else "neutral"
+        self._event(t, "alarm", "stopped", f"stopped: {what} until armed again")
 
     def request_mode(self, mode: Mode, t: int) -> str:
         """Change the mode. `t` is when that was asked for; returns why it is refused, or nothing."""
@@ -217,10 +218,12 @@ class Pilot:
         else:
             commands = self.curve.command(allocate(wrench, self.frame), volts, self.config.guard.gain)
         was_armed = self.armed
+        # An autopilot levels the vehicle that it brings up; disarmed, that would sink.
+        rights_itself = self.autopilot and self.mode is Mode.SURFACE
         guarded = self.guard.step(
             commands,
             t,
-            tilt=self._tilt() if attitude else None,
+            tilt=self._tilt() if attitude and not rights_itself else None,
             depth=float(self.state.depth) if depth else None,
             neutral_because=because,
         )
@@ -322,7 +325,8 @@ class Pilot:
     def _sticks(self, used: Setpoint | None) -> NDArray[np.float64]:
         """(4,) surge, sway, heave, yaw in −1..1; zero without a fresh setpoint."""
         if self.mode is Mode.SURFACE:
-            depth = float(self.state.depth) if self.depth_t is not None else 1.0
+            known = self.t is not None and self._depth_known(self.t)
+            depth = float(self.state.depth) if known else 1.0  # an old one is no reason to stay down
             return np.array([0.0, 0.0, -SURFACE_EFFORT * min(max(depth, 0.0), 1.0), 0.0])
         if used is None:
             return np.zeros(4)

@@ -22,6 +22,11 @@ DONE = {
     "mode": "done",
     "target": "done",
 }
+DONE_ARDUSUB = DONE | {
+    "arm": "begun; the autopilot is given its mode, and armed (`rov listen events pilot` tells)",
+    "disarm": "done: what we steered is disarmed; while its own pilot steers nothing is sent",
+    "stop": "done: what we steered is neutral and disarmed; while its own pilot steers nothing is sent",
+}
 
 
 class Place(NamedTuple):

@@ -19,7 +19,7 @@ import tomli_w
 from rov.bus import Entry, inbox
 from rov.config import load
 from rov.link.ardusub import SET_MODE
-from rov.link.firmware import SURFACE, rc_of
+from rov.link.firmware import MANUAL, STABILIZE, rc_of
 from rov.link.line import ARM_DISARM
 from rov.link.mavlink import Parser
 from rov.messages import Event, PilotStatus
@@ -269,7 +269,8 @@ class Boat:
             case 0:
                 rover.station.sticks = (0, 300, 500, 0)
             case 1:
-                rover.station.command(SET_MODE, 1.0, float(SURFACE))
+                other = STABILIZE if rover.autopilot.mode != STABILIZE else MANUAL
+                rover.station.command(SET_MODE, 1.0, float(other))
             case _:
                 rover.station.command(ARM_DISARM, 0.0)
         codes = losses if losses and rover.kind != "udp" or "mute" in line else (ACTS[n % len(ACTS)],)

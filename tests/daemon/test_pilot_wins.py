@@ -94,3 +94,15 @@ def test_depth_hold_a_turn_and_a_crash(boats: Callable[..., Boat]) -> None:
     t = time.monotonic()
     wait_for(lambda: not autopilot.armed, "the failsafe", 1.0)
     assert time.monotonic() - t < 0.5 + 0.1 and autopilot.rc == (1500.0,) * 4
+
+
+def test_ended_over_tcp_it_is_disarmed_by_us(boats: Callable[..., Boat]) -> None:
+    """The last neutral and disarming are read, whatever the autopilot still sends; else its failsafe ends it later."""
+    boat = boats("tcp", PilotAlone)
+    assert isinstance(boat.ours, PilotAlone)
+    autopilot = boat.rover.autopilot
+    boat.ours.operator.sticks = {"surge": SURGE}
+    boat.engage()
+    boat.ours.process.terminate()
+    wait_for(lambda: not autopilot.armed, "a disarming")
+    assert autopilot.reasons[-1] == "disarmed: command" and boat.rover.sticks()[-1][2:] == (0, 0, 500, 0)
