@@ -629,7 +629,7 @@ class ArdusubLink(Line[Connection]):
 
     def _take_in(self, message: Any, t: int, measured_t: int | None = None) -> None:
         if self.wire.depth_failed and message.get_type() in SOURCES:
-            return self._doubt(t, "the autopilot says that its depth sensor has failed: its depth stands still")
+            return self._disbelieve(t, "the autopilot says that its depth sensor has failed: its depth stands still")
         super()._take_in(message, t, measured_t)
 
     def _expire(self, t: int) -> None:

@@ -266,13 +266,13 @@ class Line(ABC, Generic[W]):
             self._take_in(message, t, measured_t)
             if reason := self.wire.doubt.about(news(before, self.state), t):
                 self.telemetry.state = before
-                self._doubt(t, reason)
+                self._disbelieve(t, reason)
 
     def _take_in(self, message: Any, t: int, measured_t: int | None = None) -> None:
         """What a message says of the vehicle's state; `measured_t` where it carries its time."""
         self.counters.implausible += not self.telemetry.update(message, t, measured_t)
 
-    def _doubt(self, t: int, reason: str) -> None:
+    def _disbelieve(self, t: int, reason: str) -> None:
         """Something is not believed: said once, and again after it was quiet for a while."""
         self.counters.implausible += 1
         if reason != self.wire.doubted or t - self.wire.doubted_t > DOUBTED_NS:
