@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from rov import files
 from rov.assets import checkout
 from rov.errors import UserError
 from rov.vision.footage import read_image
@@ -95,10 +96,7 @@ def load_card(name: str) -> Card:
     if path is None:
         known = ", ".join(cards())
         raise DataError(f"data set {name!r} has no card in models/datasets or runs/sets; known: {known}")
-    try:
-        return msgspec.toml.decode(path.read_bytes(), type=Card)
-    except msgspec.DecodeError as error:
-        raise DataError(f"{path}: {error}") from None
+    return files.table(path, Card, DataError)
 
 
 def rendered(name: str) -> Path | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +22,7 @@ else:
     import tomli as tomllib
 
 from rov.errors import UserError
+from rov.files import key_lines as key_lines
 
 
 class ConfigError(UserError):
@@ -342,31 +342,6 @@ def problem(path: Path, lines: dict[tuple[str, ...], int], error: ErrorDetails) 
 def schema() -> dict[str, Any]:
     """JSON Schema of the file, for editors; each key has `apply`, safety keys also `safer`."""
     return Config.model_json_schema()
-
-
-def key_lines(text: str) -> dict[tuple[str, ...], int]:
-    """Line number of every table header and `key =` in a TOML text (the parser does not keep them).
-
-    Keys inside inline tables and arrays are found under their parent's line.
-    """
-    lines: dict[tuple[str, ...], int] = {}
-    table: tuple[str, ...] = ()
-    inside = ""  # the closing marks of a multi-line string we are in
-    for number, line in enumerate(text.splitlines(), 1):
-        if inside:
-            inside = "" if inside in line else inside
-            continue
-        if match := re.match(r"\s*\[\[?([^\[\]]+)\]", line):
-            table = _dotted(match[1])
-            lines.setdefault(table, number)
-        elif match := re.match(r"""\s*((?:[\w\-.\s]|"[^"]*"|'[^']*')+?)\s*=(.*)""", line):
-            lines.setdefault(table + _dotted(match[1]), number)
-            inside = next((q for q in ('"""', "'''") if match[2].count(q) == 1), "")
-    return lines
-
-
-def _dotted(key: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in key.split("."))
 
 
 def _section(where: tuple[str, ...]) -> type[BaseModel]:

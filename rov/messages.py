@@ -148,6 +148,25 @@ class VehicleState(Message, frozen=True, kw_only=True):
     """What forbids to engage an autopilot now."""
     hull_temperature_c: float | None = None
     hull_pressure_kpa: float | None = None
+    water_temperature_c: float | None = None
+    altitude_t: int | None = None
+    altitude: float = 0.0
+    """Height above the bottom in m, from an echo sounder."""
+    range_ahead_t: int | None = None
+    range_ahead: float = 0.0
+    """Distance ahead in m, from an echo sounder."""
+    position_t: int | None = None
+    position: tuple[float, float] = (0.0, 0.0)
+    """North and east of the autopilot's origin in m."""
+    latitude: float | None = None
+    longitude: float | None = None
+    """Degrees."""
+    lights: float | None = None
+    """0 dark .. 1 full."""
+    camera_tilt: float | None = None
+    """0 .. 1 as the autopilot says it, 0.5 in the middle."""
+    pilot_gain: float | None = None
+    """What the autopilot multiplies its pilot's sticks with, 0 .. 1."""
 
 
 class Wrench(FromFrame, frozen=True, kw_only=True):
@@ -236,6 +255,13 @@ class Machine(Message, frozen=True, kw_only=True):
     """Power taken from the supply."""
     throttled: bool = False
     """Whether the processors may not run as fast as they could."""
+
+
+class Clock(Message, frozen=True, kw_only=True):
+    """What the wall clock showed at `t`. Pairs of both tell when a dive was, and keep telling when somebody sets it."""
+
+    utc_ns: int
+    """UTC, ns since 1970."""
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -354,6 +380,7 @@ TOPICS: dict[str, Topic] = {
     "tuning": Topic(Tuning, "pilotd", "state", 1.0),
     "health": Topic(Health, "all", "state", 1.0),
     "machine": Topic(Machine, "machined", "state", 1.0),
+    "clock": Topic(Clock, "recorderd", "state", 1.0),
     "heard": Topic(Heard, "all", "event", 0.0),
     "events": Topic(Event, "all", "event", 0.0),
     "commands": Topic(Command, "operator", "event", 0.0),

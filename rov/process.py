@@ -15,6 +15,7 @@ from typing import NamedTuple, NoReturn
 
 from rov.config import Config, load
 from rov.errors import UserError
+from rov.plain import say
 
 MCL_CURRENT_AND_FUTURE = 3
 PR_SET_PDEATHSIG = 1
@@ -64,7 +65,7 @@ def enter(main: Callable[[], int]) -> NoReturn:
     try:
         sys.exit(main())
     except UserError as error:
-        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+        say(f"{Path(sys.argv[0]).stem}: {error}", error=True)
         sys.exit(2)
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import cv2
 
-from rov import __version__
+from rov.assets import find
 from rov.bus import Pub, Sub, inbox
 from rov.config import Config
+from rov.dives import origin
 from rov.dives.dive import DiveWriter
 from rov.dives.film import Encoder
 from rov.dives.keeper import Keeper, News, Repairs, free_name, ready, size_of
 from rov.errors import UserError
-from rov.messages import Event, Frame, Health, Tracks, Tuning
+from rov.messages import Clock, Event, Frame, Health, Tracks, Tuning
 from rov.process import Meter, enter, start
 from rov.ring import Image, RingReader
 from rov.tuning import received, tuned
+from rov.vision.card import load_card
 from rov.vision.sight import open_lens
 
 IDLE_MS = 20
@@ -39,6 +42,7 @@ class Recording:
         self.began = 0.0
         self.continues = ""
         self.encoder: Encoder | None = None
+        self.weights = weights_of(config)
         self.lens = open_lens(config.camera)
         self.lens_said = False
 
@@ -49,8 +53,15 @@ class Recording:
     def open(self) -> None:
         """Raises DiveError."""
         path = free_name(self.folder)
-        about = {"source": self.config.camera.source, "config_sha256": self.config.sha256(), "rov": __version__}
-        self.dive = DiveWriter(path, about | ({"continues": self.continues} if self.continues else {}))
+        about = {
+            "source": origin.without_password(self.config.camera.source),
+            "config_sha256": self.config.sha256(),
+            "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        about |= {"weights_sha256": self.weights} if self.weights else {}
+        about |= {"continues": self.continues} if self.continues else {}
+        self.dive = DiveWriter(path, about, attachments=origin.attachments(self.config))
+        self.dive.write("clock", clock())
         self.path, self.began, self.continues, self.lens_said = path, time.monotonic(), path.name, False
         h264 = self.wanted.codec == "h264"
         self.encoder = Encoder(self.config.perception.rate_hz) if h264 else None
@@ -94,6 +105,19 @@ class Recording:
         else:
             quality = [cv2.IMWRITE_JPEG_QUALITY, self.wanted.jpeg_quality]
             self.dive.picture(frame.frame_t, cv2.imencode(".jpg", image, quality)[1].tobytes(), frame.frame_id)
+
+
+def weights_of(config: Config) -> str:
+    """Hash of the network's weights; "" where they are not to be had, which `perceptiond` says."""
+    try:
+        return load_card(find(config.perception.weights)).weights_sha256
+    except UserError:
+        return ""
+
+
+def clock() -> Clock:
+    """What both clocks show now. The dive's own time stays the monotonic one: nobody sets that."""
+    return Clock(t=time.monotonic_ns(), utc_ns=time.time_ns())
 
 
 def main() -> int:
@@ -160,6 +184,7 @@ def main() -> int:
             hz, ms = meter.read(now)
             dropped = ring.missed + mail.malformed
             pub.send(Health(t=now, process="recorderd", rate_hz=hz, latency_ms=ms, dropped=dropped))
+            pub.send(clock())
         if process.stopped.is_set():
             stopping = stopping or time.monotonic()
             silent = time.monotonic() - max(heard, stopping)

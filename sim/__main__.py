@@ -9,6 +9,7 @@ import typer
 
 from rov.cli.common import ConfigFile, Settings, enter
 from rov.errors import UserError
+from rov.plain import say
 from sim import pictures
 
 Calibrated = Annotated[
@@ -43,7 +44,7 @@ def wrench(
 
     with progress() as bar:
         rows = run(params, table, out, lambda total: partial(bar.advance, bar.add_task("moving", total=total)))
-    print(f"{out}: {rows} rows")
+    say(f"{out}: {rows} rows")
 
 
 @app.command(
@@ -62,7 +63,7 @@ def excite(
     from sim.sensors import Suite
 
     run(load(vehicle), dives, seed=seed, seconds=seconds, suite=Suite()._replace(dvl=dvl))
-    print(f"{', '.join(map(str, dives))}: {seconds:g} s each")
+    say(f"{', '.join(map(str, dives))}: {seconds:g} s each")
 
 
 @app.command(
@@ -76,10 +77,10 @@ def fit(
     ] = "heavy",
 ) -> None:
     """Find a vehicle's damping, added mass, thrust and buoyancy in dives, by gradients through the simulator."""
-    from rich.console import Console
     from rich.table import Table
 
     from rov.cli.common import console
+    from rov.console import Console
     from sim import fit as fitting
     from sim.parameters import load
 
@@ -92,8 +93,8 @@ def fit(
         table.add_row(name, f"{old:.4g}", f"{new:.4g}", f"{100 * result.spread[name]:.1f}", result.verdict(name))
     Console().print(table)
     for kind, error in result.after.items():
-        print(f"{kind}: RMS error of {fitting.WINDOW_S:g} s predictions {result.before[kind]:.4g} -> {error:.4g}")
-    print(f"{out} and {out.with_suffix('.png')} written")
+        say(f"{kind}: RMS error of {fitting.WINDOW_S:g} s predictions {result.before[kind]:.4g} -> {error:.4g}")
+    say(f"{out} and {out.with_suffix('.png')} written")
 
 
 @app.command(epilog="Examples: `python -m sim bench`, `python -m sim bench --device cuda --n 262144`")
@@ -106,9 +107,9 @@ def bench(
 ) -> None:
     """Measure how many 20 ms intervals of a vehicle and its instruments are simulated in a second."""
     import torch
-    from rich.console import Console
     from rich.table import Table
 
+    from rov.console import Console
     from sim.bench import bench as run
 
     title = f"env-steps/s, float32, {torch.get_num_threads()} threads, {device}"
@@ -160,7 +161,7 @@ def dive(
         )
     report = write(result, out)
     found = ", ".join(f"{n} {label}" for label, n in report["detections"].items()) or "no objects"
-    print(
+    say(
         f"{world}, seed {seed}: {result.recorded_s:.1f} s of diving in {report['wall_s']:.1f} s"
         f" ({report['realtime_factor']:.1f} × real time), {report['frames']} frames; {found}; see {out}/report.html"
     )
@@ -185,7 +186,7 @@ def run(
     from sim.live import run as live
 
     folder, settings = out if daemon or sail else None, configuration(config, setting)
-    raise typer.Exit(live(world, seed, settings, _size(size), camera, folder=folder, sail=sail, tell=print))
+    raise typer.Exit(live(world, seed, settings, _size(size), camera, folder=folder, sail=sail, tell=say))
 
 
 def _size(text: str) -> tuple[int, int]:

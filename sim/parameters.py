@@ -13,6 +13,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from rov import files
 from rov.errors import UserError
 from rov.motion.allocation import FACTORS
 
@@ -89,13 +90,10 @@ class Parameters(Hull, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def load(name: str | Path) -> Parameters:
     """A parameter set by name (heavy, wu, standard) or file. Raises ParameterError with what is wrong."""
     path = FOLDER / f"{name}.toml" if (FOLDER / f"{name}.toml").is_file() else Path(name)
-    try:
-        parameters = msgspec.toml.decode(path.read_bytes(), type=Parameters)
-    except OSError:
+    if not path.exists():
         known = ", ".join(sorted(each.stem for each in FOLDER.glob("*.toml")))
-        raise ParameterError(f"{name}: no such vehicle; name one of {known}, or a file") from None
-    except msgspec.DecodeError as error:
-        raise ParameterError(f"{path}: {error}") from None
+        raise ParameterError(f"{name}: no such vehicle; name one of {known}, or a file")
+    parameters = files.table(path, Parameters, ParameterError)
     parameters.check(path)
     if parameters.frame not in FACTORS or len(parameters.thruster) != len(FACTORS[parameters.frame]):
         raise ParameterError(f"{path}: frame must be one of {', '.join(FACTORS)}, with a [[thruster]] for each motor")

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from rov.errors import UserError
+from rov.plain import say
 
 app = typer.Typer()
 
@@ -42,7 +43,7 @@ def dataset(
         coco = run(
             worlds, images, seed, out, (int(match[1]), int(match[2])), workers, partial(bar.advance, task), camera
         )
-    print(f"{len(coco['images'])} pictures, {len(coco['annotations'])} boxes: {out}/annotations.json")
+    say(f"{len(coco['images'])} pictures, {len(coco['annotations'])} boxes: {out}/annotations.json")
 
 
 @app.command(epilog="Example: `python -m sim sheet --out sheet.jpg`")
@@ -61,7 +62,7 @@ def sheet(
     with progress() as bar:
         task = bar.add_task("pictures", total=columns * len(chosen))
         run(chosen, columns, seed, out, partial(bar.advance, task))
-    print(out)
+    say(out)
 
 
 @app.command("camera-bench", epilog="Example: `python -m sim camera-bench pool --device cuda`")
@@ -71,10 +72,10 @@ def camera_bench(
     seconds: Annotated[float, typer.Option(help="Shortest time of each measurement.")] = 3.0,
 ) -> None:
     """Measure how many pictures a second the simulated camera takes."""
-    from rich.console import Console
     from rich.table import Table
 
     from rov.cli.common import progress
+    from rov.console import Console
     from sim.camera_bench import NUMBERS, SIZES
     from sim.camera_bench import camera_bench as run
 

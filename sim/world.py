@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from rov import files
 from rov.assets import checkout
 from rov.errors import UserError
 from rov.vision.lens import Calibration
@@ -24,6 +25,10 @@ from sim.scene.scene import Ground, Light, Scene, Sensor
 from sim.scene.shapes import Thing
 from sim.scene.things import CATALOGUE
 from sim.scene.water import IOP, water
+
+NUMBER_MAX = 1e6
+"""No length, speed, angle or share of a world is larger."""
+THINGS_MAX = 1000
 
 Random = np.random.Generator
 Vector = tuple[float, float, float]
@@ -274,20 +279,14 @@ def names() -> list[str]:
 def load(name: str) -> World:
     """A world of `sim/worlds` by its name, or any by its path. Raises WorldError."""
     path = Path(name) if name.endswith(".toml") else folder() / f"{name}.toml"
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        known = "" if name.endswith(".toml") else f"; there are {', '.join(names())}, or give a path to a .toml"
-        raise WorldError(f"{path}: cannot be read: {error.strerror}{known}") from None
-    return parse(text, path)
+    if path.is_file() or name.endswith(".toml"):
+        return parse(files.read(path, WorldError), path)
+    raise WorldError(f"{name}: no such world; there are {', '.join(names())}, or give a path to a .toml")
 
 
 def parse(text: bytes, path: Path) -> World:
     """The world in a text; errors name file and key."""
-    try:
-        world = msgspec.toml.decode(text, type=World, strict=False)
-    except msgspec.DecodeError as error:
-        raise WorldError(f"{path}: {error}".replace("`$.", "`").replace("Object contains unknown", "unknown")) from None
+    world = files.converted(files.decoded(text, path, WorldError), World, path, WorldError, strict=False)
     world = msgspec.structs.replace(world, name=path.stem)
     return through(world, path.parent / world.camera.calibration) if world.camera.calibration else world
 
@@ -307,8 +306,8 @@ def realise(world: World, seed: int) -> Place:
         return np.random.Generator(np.random.PCG64([seed, *key]))
 
     def drawn(table: Table, key: int) -> dict[str, Any]:
-        random = stream(key)
-        return {name: _draw(getattr(table, name), random) for name in table.__struct_fields__}
+        random, where = stream(key), type(table).__name__.removesuffix("Table").lower()
+        return {name: _draw(getattr(table, name), random, f"{where}.{name}") for name in table.__struct_fields__}
 
     w, c, start, light, g, camera = (
         drawn(table, key)
@@ -354,15 +353,22 @@ def realise(world: World, seed: int) -> Place:
     )
 
 
-def _draw(value: Any, random: Random) -> Any:
-    return value.draw(random) if isinstance(value, Spread) else value
+def _draw(value: Any, random: Random, where: str) -> Any:
+    """Raises WorldError for a number that no world has."""
+    drawn = value.draw(random) if isinstance(value, Spread) else value
+    if isinstance(drawn, float) and not abs(drawn) <= NUMBER_MAX:
+        raise WorldError(f"{where} = {drawn}: is no number of a world")
+    return drawn
 
 
 def _things(table: ThingTable, random: Random, ground: Ground) -> list[Thing]:
     made: list[Thing] = []
-    for _ in range(round(_draw(table.count, random))):
+    count = round(_draw(table.count, random, "things.count"))
+    if count > THINGS_MAX:
+        raise WorldError(f"things.count = {count}: {THINGS_MAX} of a kind are the most")
+    for _ in range(count):
         north, east, above, scale = (
-            _draw(each, random) for each in (table.north, table.east, table.above, table.scale)
+            _draw(getattr(table, each), random, f"things.{each}") for each in ("north", "east", "above", "scale")
         )
         bottom = depth(ground, north, east)
         made += CATALOGUE[table.kind](random, (north, east, bottom - above), bottom, scale)

@@ -100,6 +100,7 @@ def test_every_type_survives(tmp_path: Path) -> None:
         ("pilot", m.PilotStatus(t=8, armed=False, mode=m.Mode.MANUAL, refused="no link")),
         ("health", m.Health(t=9, process="pilotd", rate_hz=50.0)),
         ("machine", m.Machine(t=9, hottest="cpu", celsius=50.0, margin_c=None)),
+        ("clock", m.Clock(t=9, utc_ns=1_700_000_000_000_000_000)),
         ("events", m.Event(t=10, level="alarm", source="guard", code="leak", text="Wasser ≥ 0")),
         ("edit", m.Edit(t=10, settings=(m.Setting("guard.gain", "0.5"),))),
         ("tuning", m.Tuning(t=10, settings=(m.Setting("steering.target", '"fish"'),))),

@@ -3,26 +3,28 @@
 import math
 import random
 import re
-import struct
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
+from pymavlink import mavutil
 from pymavlink.dialects.v20 import ardupilotmega as mav
 from typer.testing import CliRunner
 
 from rov.assets import checkout
 from rov.cli.app import app
-from rov.dives.dive import Dive
+from rov.dives.dive import Dive, DiveWriter
 from rov.errors import UserError
 from rov.imports import align, dive, logs
-from rov.messages import Arm, Disarm, Frame, Mode, SetMode, Sticks, VehicleState
+from rov.messages import Arm, Disarm, Frame, Mode, SetMode, Sticks, ThrusterCommand, VehicleState
 from rov.offline.source import open_source
 from rov.vision.footage import Shot, Video
+from tests.logs import TlogFile, attitude
 
 FPS, FOCAL = 15.0, 260.0
 """Of the drawn video, 320 pixels wide."""
@@ -73,35 +75,20 @@ def rov(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=checkout(), timeout=120)
 
 
-class LogFile:
-    """Writes a .tlog: 8 bytes of the ground station's clock in µs, then the message."""
-
-    def __init__(self) -> None:
-        self.vehicle, self.ground = mav.MAVLink(None, 1, 1), mav.MAVLink(None, 255, 190)
-        self.data = bytearray()
-        self.clock = 1.7e9
-
-    def add(self, wall: float, message: object, link: mav.MAVLink | None = None) -> None:
-        link = link or self.vehicle
-        raw = message.pack(link)  # type: ignore[attr-defined]
-        link.seq = (link.seq + 1) % 256
-        self.data += struct.pack(">Q", int((self.clock + wall) * 1e6)) + raw
-
-
 def log_file(path: Path, seconds: float, jump: float | None = None, noise: float = 0.02) -> Path:
     rng = random.Random(5)
-    log = LogFile()
+    log = TlogFile()
     for i in range(round(seconds * 20)):
         t = i / 20
         if jump is not None and abs(t - jump) < 1e-9:
-            log.clock += 86_400  # somebody set it
+            log.utc += 86_400  # somebody set it
         boot = int((BOOT_S + t) * 1000)
         rate = yaw_rate(t) + rng.gauss(0, noise)
         log.add(t, mav.MAVLink_attitude_message(boot, 0.0, 0.0, yaw(t), rng.gauss(0, 0.01), rng.gauss(0, 0.01), rate))
         if i % 2 == 0:
             log.add(t, mav.MAVLink_vfr_hud_message(0, 0, 0, 0, -depth(t), 0))
         if i % 4 == 0:
-            log.add(t, mav.MAVLink_manual_control_message(1, 250, 0, 250, -1000, 0), log.ground)
+            log.add(t, mav.MAVLink_manual_control_message(1, 250, 0, 250, -1000, 0), 255, 190)
         if i % 20 == 0:
             flags = 128 if t >= 2 else 0
             log.add(t, mav.MAVLink_heartbeat_message(12, 3, 81 | flags, 19 if t < 4 else 2, 4, 3))
@@ -135,11 +122,16 @@ def test_what_does_not_belong_together_is_said(tmp_path: Path) -> None:
         align.align(align.motion(still), log.states)
 
 
+@cache
+def real(path: Path) -> logs.Log:
+    return logs.read(path)
+
+
 def test_a_real_clip_and_a_real_log_of_another_dive_are_not_aligned(rov_data: Path) -> None:
     seen = align.motion(Video(rov_data / "video" / "tub_B02_15fps.mp4").shots())
     for name in ("2023-04-18_11-03-34.tlog", "small.tlog"):
         with pytest.raises(UserError, match="--offset"):
-            align.align(seen, logs.read(rov_data / "logs" / name).states)
+            align.align(seen, real(rov_data / "logs" / name).states)
 
 
 def test_correlation_is_pearson_at_every_lag() -> None:
@@ -206,7 +198,7 @@ def test_what_is_no_log_is_one_sentence(name: str, data: bytes, tmp_path: Path) 
 
 
 def test_a_restarted_autopilot_goes_on(tmp_path: Path) -> None:
-    log = LogFile()
+    log = TlogFile()
     for i in range(40):
         boot = 900_000 + i * 50 if i < 20 else 1000 + i * 50
         log.add(i / 20, mav.MAVLink_attitude_message(boot, 0, 0, 0, 0, 0, 0))
@@ -221,13 +213,39 @@ def test_a_restarted_autopilot_goes_on(tmp_path: Path) -> None:
     [("small.tlog", 5245, 263.6, 1450), ("2023-04-18_11-03-34.tlog", 6209, 313.1, 7463), ("small.BIN", 237, 23.6, 237)],
 )
 def test_real_logs(rov_data: Path, name: str, states: int, seconds: float, sticks: int) -> None:
-    log = logs.read(rov_data / "logs" / name)
+    log = real(rov_data / "logs" / name)
     assert len(log.states) == states and (log.states[-1].t - log.states[0].t) / 1e9 == pytest.approx(seconds, abs=0.1)
     assert sum(isinstance(each, Sticks) for each in log.commands) == pytest.approx(sticks, abs=2)
-    assert all(14 < s.battery_v < 18 for s in log.states if s.battery_v)
-    assert all(abs(s.depth) < 2 for s in log.states), "at the surface and on the bench"
+    assert all(abs(s.depth) < 0.05 for s in log.states), "at the surface and on the bench"
+    if name == "small.tlog":
+        assert log.about["origin"] == "48.3861418 -124.6305732 0.05"
     if name.startswith("2023"):
-        assert log.dropped["BAD_DATA: bytes that are no message, or one with a wrong checksum"] == 1967
+        assert log.dropped["messages with a wrong checksum, of 52103"] == 1949
+
+
+@pytest.mark.parametrize("name", ["small.tlog", "2023-04-18_11-03-34.tlog"])
+def test_real_logs_against_pymavlinks_own_reading(rov_data: Path, name: str) -> None:
+    log = real(rov_data / "logs" / name)
+    read = mavutil.mavlogfile(str(rov_data / "logs" / name), robust_parsing=True)
+    wanted = ["SCALED_PRESSURE2", "BATTERY_STATUS", "SERVO_OUTPUT_RAW", "STATUSTEXT", "DISTANCE_SENSOR"]
+    heard: dict[str, list[mavutil.mavlink.MAVLink_message]] = {each: [] for each in wanted}
+    while (message := read.recv_match(type=wanted)) is not None:
+        heard[message.get_type()].append(message)
+    read.close()
+    surface, density = float(log.about["surface_pa"]), float(log.about["density"])
+    felt = {m.time_boot_ms: m.press_abs * 100 for m in heard["SCALED_PRESSURE2"]}
+    measured = [state for state in log.states if state.depth_t in {ms * 1_000_000 for ms in felt}]
+    assert len(measured) > 0.9 * len(log.states)
+    for state in measured:
+        pascal = felt[state.depth_t // 1_000_000]  # type: ignore[operator]
+        assert state.depth == pytest.approx((pascal - surface) / (density * 9.80665), abs=2e-3)
+    volts = {m.voltages[0] / 1000 for m in heard["BATTERY_STATUS"] if m.id == 0}
+    assert {state.battery_v for state in log.states if state.battery_v} <= volts
+    assert len(log.thrusters) == len(heard["SERVO_OUTPUT_RAW"])
+    texts = [event.text for event in log.events if event.code == "autopilot_text"]
+    assert texts == [m.text for m in heard["STATUSTEXT"]]
+    ranges = {m.current_distance / 100 for m in heard["DISTANCE_SENSOR"]}
+    assert {state.altitude for state in log.states if state.altitude_t} <= ranges
 
 
 @pytest.mark.parametrize(("codec", "suffix", "copied"), [("libx264", "mp4", "h264"), ("mjpeg", "avi", "")])
@@ -235,10 +253,11 @@ def test_video_and_log_are_one_dive(codec: str, suffix: str, copied: str, tmp_pa
     video = film(tmp_path / f"v.{suffix}", 1.0, 4, codec)
     log = logs.read(log_file(tmp_path / "l.tlog", 10))
     done = dive.write(tmp_path / "d.mcap", log, video, 1.0, {"source": "v"}, quality=90)
-    assert done == (60, copied, 200, len(log.commands))
+    assert done[:2] == (60, copied) and done.messages == {"vehicle": 200, "commands": len(log.commands), "clock": 10}
     with Dive(tmp_path / "d.mcap") as read:
         assert read.complete and read.counts == {
             "camera": 60,
+            "clock": 10,
             "commands": len(log.commands),
             "frame": 60,
             "vehicle": 200,
@@ -277,10 +296,100 @@ def test_the_commands_as_a_user_runs_them(tmp_path: Path) -> None:
         assert replayed.counts["thrusters"] > 24 * 50 and replayed.counts["vehicle"] == 500
 
 
+def test_a_good_dive_is_only_replaced_by_a_good_one(tmp_path: Path) -> None:
+    video, log = film(tmp_path / "v.mp4", 1.0, 2), log_file(tmp_path / "l.tlog", 10)
+    out = tmp_path / "d.mcap"
+    command = ["import", str(video), "--tlog", str(log), "--out", str(out)]
+    assert CliRunner().invoke(app, [*command, "--offset", "1"]).exit_code == 0
+    before = out.read_bytes()
+    for offset, words in (
+        ("-101", r"begin 1\.0 s before the autopilot booted.*cut"),
+        ("-20", "share nothing"),
+        ("10000000000000", "share nothing"),
+        ("-10000000000000", "before the autopilot booted"),
+        ("nan", "--offset nan: must be"),
+        ("inf", "--offset inf: must be"),
+    ):
+        for where in (out, tmp_path / "new.mcap"):
+            run = CliRunner().invoke(app, [*command[:-1], str(where), f"--offset={offset}", "--force"])
+            assert isinstance(run.exception, UserError) and re.search(words, str(run.exception)), offset
+    assert out.read_bytes() == before and sorted(each.suffix for each in tmp_path.iterdir()) == [
+        ".mcap",
+        ".mp4",
+        ".tlog",
+    ]
+    assert CliRunner().invoke(app, [*command, "--offset", "2", "--force"]).exit_code == 0
+    assert out.read_bytes() != before
+
+
+class Halted(KeyboardInterrupt):
+    pass
+
+
+def test_an_import_that_is_stopped_leaves_what_was_there(tmp_path: Path) -> None:
+    log = logs.read(log_file(tmp_path / "l.tlog", 4))
+    out = tmp_path / "d.mcap"
+    dive.write(out, log, None, 0.0, {}, quality=90)
+    before = out.read_bytes()
+
+    def halt() -> None:
+        assert (tmp_path / "d.mcap.part").exists() and out.read_bytes() == before
+        raise Halted
+
+    with pytest.raises(Halted):
+        video = film(tmp_path / "v.mp4", 1.0, 1)
+        dive.write(out, log, video, 1.0, {}, quality=90, overwrite=True, progress=halt)
+    assert out.read_bytes() == before and not (tmp_path / "d.mcap.part").exists()
+
+
+def test_killed_while_it_writes(tmp_path: Path) -> None:
+    """What is left beside is no hindrance to the next one."""
+    log = log_file(tmp_path / "l.tlog", 4)
+    (tmp_path / "d.mcap").write_bytes(b"an older dive")
+    (tmp_path / "d.mcap.part").write_bytes(b"half a dive")
+    run = CliRunner().invoke(app, ["import", "--tlog", str(log), "--out", str(tmp_path / "d.mcap"), "--force"])
+    assert run.exit_code == 0 and not (tmp_path / "d.mcap.part").exists()
+    with Dive(tmp_path / "d.mcap") as read:
+        assert read.complete and read.counts["vehicle"] == 80
+
+
+def test_what_is_read_is_not_written_over(tmp_path: Path) -> None:
+    log = log_file(tmp_path / "l.tlog", 4)
+    (tmp_path / "same.mcap").symlink_to(log)
+    (tmp_path / "v.png").symlink_to(log)
+    wrong = {
+        "same.mcap": "is what is imported",
+        "v.mcap": "is what is imported",
+        "a/b.mcap": "no folder",
+        "l.txt": "ends in .mcap",
+    }
+    for out, words in wrong.items():
+        run = CliRunner().invoke(app, ["import", "--tlog", str(log), "--out", str(tmp_path / out), "--force"])
+        assert isinstance(run.exception, UserError) and words in str(run.exception), out
+    with DiveWriter(tmp_path / "live.mcap", {}):
+        run = CliRunner().invoke(app, ["import", "--tlog", str(log), "--out", str(tmp_path / "live.mcap"), "--force"])
+        assert isinstance(run.exception, UserError) and "being recorded" in str(run.exception)
+
+
+def test_what_an_autopilot_drove_is_kept_and_is_no_tick_of_a_replay(tmp_path: Path) -> None:
+    log = TlogFile()
+    for i in range(60):
+        log.add(i / 20, attitude(BOOT_S + i / 20))
+        if i % 10 == 0:
+            log.add(i / 20, mav.MAVLink_servo_output_raw_message(0, 0, *[1600] * 8, *[0] * 8))
+    dive.write(tmp_path / "d.mcap", logs.read(log.write(tmp_path / "l.tlog")), None, 0.0, {"log": "l"}, quality=90)
+    with Dive(tmp_path / "d.mcap") as read:
+        assert read.counts["thrusters"] == 6 and read.counts["clock"] == 3
+    source = open_source(tmp_path / "d.mcap")
+    assert not source.ticks and source.start is None
+    assert not any(isinstance(getattr(item, "data", None), ThrusterCommand) for item in source.items)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ([], "name the log"),
+        (["--bin", "a.BIN", "--system", "2"], "a .BIN has one"),
         (["--tlog", "a.tlog", "--bin", "b.BIN"], "name the log"),
         (["--bin", "a.tlog"], "--bin wants"),
         (["--tlog", "a.BIN"], "name it with --bin"),

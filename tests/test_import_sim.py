@@ -20,7 +20,8 @@ from rov.imports.align import CONFIDENCE_MIN
 from rov.messages import Frame, VehicleState
 from sim.dive import dive
 from sim.world import parse, realise
-from tests.test_import import BOOT_S, LogFile, rov
+from tests.logs import TlogFile
+from tests.test_import import BOOT_S, rov
 
 FPS = 10
 WORLD = """
@@ -85,7 +86,7 @@ def film(pictures: list[tuple[int, np.ndarray]], path: Path, codec: str) -> Path
 
 def logged(states: list[VehicleState], path: Path) -> Path:
     """What a ground station would have written of it: attitude at 25 Hz, depth at half of that."""
-    log = LogFile()
+    log = TlogFile()
     for i, state in enumerate(states[::2]):
         wall = (state.t - states[0].t) / 1e9
         boot = round((BOOT_S + wall) * 1000)

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from rov.cli import common
 from rov.cli.common import ConfigFile, configuration, console
+from rov.console import Console
 from rov.errors import UserError
+from rov.plain import say
 
 app = typer.Typer(no_args_is_help=True, help="Measure this vehicle: camera, port, colours, thrusters.")
 
@@ -48,21 +49,21 @@ def camera(
         task = bar.add_task("fitting", total=None)
         found = calibrate.fit(views, rejected, kind, out.stem, lambda: bar.advance(task))
     c = found.calibration
-    print(f"rms: {found.rms:.3f} px over {len(found.views)} boards ({c.model}, {c.width}×{c.height})")
-    print(f"fx {c.matrix[0, 0]:.1f}  fy {c.matrix[1, 1]:.1f}  cx {c.matrix[0, 2]:.1f}  cy {c.matrix[1, 2]:.1f} px;"
+    say(f"rms: {found.rms:.3f} px over {len(found.views)} boards ({c.model}, {c.width}×{c.height})")
+    say(f"fx {c.matrix[0, 0]:.1f}  fy {c.matrix[1, 1]:.1f}  cx {c.matrix[0, 2]:.1f}  cy {c.matrix[1, 2]:.1f} px;"
           f" {c.hfov_deg:.1f}° across, {lens.Lens(c).hfov_deg:.1f}° in the straight picture")  # fmt: skip
-    print("distortion " + " ".join(f"{each:.5f}" for each in c.distortion))
+    say("distortion " + " ".join(f"{each:.5f}" for each in c.distortion))
     for name, why in found.rejected:
-        print(f"rejected {name}: {why}")
+        say(f"rejected {name}: {why}")
     counts = calibrate.coverage(found.views, (c.width, c.height))
-    print("corners over the picture (. none, + some, * 10, # 40 and more):")
-    print(calibrate.map_of(counts))
+    say("corners over the picture (. none, + some, * 10, # 40 and more):")
+    say(calibrate.map_of(counts))
     if empty := int((counts == 0).sum()):
-        print(f"{empty} of {counts.size} parts of the picture never held the board: the fit is a guess there")
+        say(f"{empty} of {counts.size} parts of the picture never held the board: the fit is a guess there")
     if (share := calibrate.holds(c)) < 0.99:
-        print(f"the model says nothing of the outer {1 - share:.0%} of the picture; --model fisheye may")
+        say(f"the model says nothing of the outer {1 - share:.0%} of the picture; --model fisheye may")
     lens.save(c, out, [f"rms {found.rms:.3f} px over {len(found.views)} boards, {board}"])
-    print(f"{out}: set camera.calibration to it")
+    say(f"{out}: set camera.calibration to it")
 
 
 @app.command(
@@ -86,16 +87,16 @@ def port(
     flat = Port(gap / 1e3, glass / 1e3, glass_index, water_index, distance)
     found = behind(before, flat)
     after = found.calibration
-    print(
+    say(
         f"fx {before.matrix[0, 0]:.1f} -> {after.matrix[0, 0]:.1f} px"
         f" (× {after.matrix[0, 0] / before.matrix[0, 0]:.4f}),"
         f" {before.hfov_deg:.1f}° -> {after.hfov_deg:.1f}° across"
     )
-    print(f"against traced rays: {found.rms:.3f} px RMS, {found.worst:.3f} px at worst")
+    say(f"against traced rays: {found.rms:.3f} px RMS, {found.worst:.3f} px at worst")
     lens.save(
         after, out, [f"in water behind a flat port, from {air.name}: {gap:g} mm, {glass:g} mm of n {glass_index:g}"]
     )
-    print(f"{out}: set camera.calibration to it")
+    say(f"{out}: set camera.calibration to it")
 
 
 @app.command("straighten", epilog="Example: `rov calibrate straighten camera.yaml reef.jpg boards/ --out straight/`")
@@ -121,7 +122,7 @@ def straighten(
             name = Path(still.name).name.replace("#", "_").replace(".", "_")
             cv2.imwrite(str(out / f"{name}.jpg"), made.undistort(still.image))
             bar.advance(task)
-    print(f"{number} pictures in {out}")
+    say(f"{number} pictures in {out}")
 
 
 @app.command(
@@ -160,11 +161,11 @@ def colour(
         measured = [(depth, gains) for gains in looks if gains is not None]
     rows = calibrate.rows(measured)
     for row in rows:
-        print(f"{row.depth_m:6.2f} m: blue × {row.blue:.3f}, green × {row.green:.3f}, red × {row.red:.3f}")
+        say(f"{row.depth_m:6.2f} m: blue × {row.blue:.3f}, green × {row.green:.3f}, red × {row.red:.3f}")
     calibrate.write(
         out, f"{source.name}, {'grey patch' if where else 'grey on average'}, {len(measured)} pictures", rows
     )
-    print(f"{out}: set camera.colour to it")
+    say(f"{out}: set camera.colour to it")
 
 
 @app.command(
@@ -188,7 +189,7 @@ def thrusters(
 
         sentences = turn_all(configuration(config), lambda text: console.print(text, highlight=False))
         for sentence in sentences:
-            print(sentence)
+            say(sentence)
         return
     if points is None or out is None:
         raise UserError("--points needs --out, the curve file to write")
@@ -214,7 +215,7 @@ def thrusters(
         out, f"{points.name}, {len(measured)} points, gradient descent, RMS error {worst:.2f} N{assumed}", fits
     )
     load(out, 4)  # what the pilot will do with it
-    print(f"{out}: set vehicle.thrusters to it")
+    say(f"{out}: set vehicle.thrusters to it")
 
 
 def _views(source: str, board: Any) -> tuple[list[Any], list[tuple[str, str]]]:

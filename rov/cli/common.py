@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rov.assets import find
 from rov.config import Config, load, override
+from rov.console import Console
 from rov.errors import UserError
+from rov.plain import say
 
 console = Console(stderr=True)
 
@@ -32,7 +33,7 @@ def enter(app: typer.Typer) -> NoReturn:
         app()
     except UserError as error:
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            say(f"error: {line}", error=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -67,5 +68,5 @@ def curve(config: Config) -> Any:
 
 
 def progress() -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     return Progress(*columns, console=console, transient=True)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from rov.console import Console
+from rov.plain import plain, say
+
+if TYPE_CHECKING:
+    from rov.dives.recovery import DiveInfo
 
 app = typer.Typer(no_args_is_help=True, help="Look into recorded dives, mend, cut and mark them.")
 
@@ -18,29 +24,49 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the file if it is 
 
 @app.command("info", epilog="Example: `rov dive info dive.mcap`")
 def dive_info(path: DiveFile, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Say what a dive holds, whether it is whole, and what to do if not."""
+    """Say what a dive holds, whether it is whole, and what to do if not. Exit 1 when it is not whole."""
     import msgspec
 
     from rov.dives.recovery import info
 
     found = info(path)
     if as_json:
-        print(msgspec.json.encode(found).decode())
+        say(msgspec.json.encode(found).decode())
         return
     table = Table(
         "topic", "messages", "Hz", "sha256", title=f"{path.name}: {found.duration_s:.1f} s, {found.size_bytes} B"
     )
+    for line in _in_words(found):
+        say(line)
     for name, topic in found.topics.items():
         table.add_row(name, str(topic.count), f"{topic.rate_hz:.2f}", topic.sha256[:16])
     Console().print(table)
+    for line in found.notes:
+        say(line)
+    if found.attachments:
+        say(f"attached: {', '.join(found.attachments)}")
     for key, value in found.metadata.items():
-        print(f"{key}: {value}")
+        say(f"{plain(key)}: {plain(value)}")
     if found.mark:
-        print(f"marked {found.mark.marked:%Y-%m-%d}: {found.mark.note or '(no note)'}")
+        say(f"marked {found.mark.marked:%Y-%m-%d}: {found.mark.note or '(no note)'}")
     for problem in found.problems:
-        print(f"problem: {problem}")
+        say(f"problem: {problem}")
     if found.advice:
-        print(found.advice)
+        say(found.advice)
+    if not found.complete:
+        raise typer.Exit(1)
+
+
+def _in_words(found: DiveInfo) -> Iterator[str]:
+    """When it was, what was done, what was alarming, whether it is whole."""
+    about = found.summary
+    yield f"began: {about.start_utc or 'not known; its clock counts from when the recorder was switched on'}"
+    if about.clock_set_s:
+        yield f"clock: the wall clock was set by {about.clock_set_s:g} s meanwhile; the dive's own times are not moved"
+    yield f"length: {found.duration_s:.1f} s"
+    yield f"modes: {', '.join(f'{mode} {s:g} s' for mode, s in about.modes.items()) or 'never armed'}"
+    yield f"alarms: {', '.join(f'{n} × {code}' for code, n in about.alarms.items()) or 'none'}"
+    yield f"whole: {'yes' if found.complete else 'no'}"
 
 
 @app.command("recover", epilog="Examples: `rov dive recover dive.mcap`, `rov dive recover dive.mcap --out whole.mcap`")
@@ -59,9 +85,9 @@ def dive_recover(
         if report.changed
         else "was whole already"
     )
-    print(f"{path}: {did}")
+    say(f"{path}: {did}")
     for problem in report.problems:
-        print(f"problem: {problem}")
+        say(f"problem: {problem}")
 
 
 @app.command("cut", epilog="Example: `rov dive cut dive.mcap --start 12.5 --end 40 --out part.mcap`")
@@ -76,7 +102,7 @@ def dive_cut(
     from rov.dives.recovery import cut
 
     topics = cut(path, out, start, end, overwrite=force)
-    print(f"{out}: {sum(topic.count for topic in topics.values())} messages")
+    say(f"{out}: {sum(topic.count for topic in topics.values())} messages")
 
 
 @app.command(
@@ -92,7 +118,7 @@ def dive_mark(
 
     if off:
         unmark(path)
-        print(f"{path}: no longer marked")
+        say(f"{path}: no longer marked")
     else:
         mark(path, note)
-        print(f"{path}: marked; it is kept until the mark is taken away")
+        say(f"{path}: marked; it is kept until the mark is taken away")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +10,18 @@ import typer
 
 from rov.cli import common
 from rov.errors import UserError
+from rov.plain import say
 
 app = typer.Typer()
+
+WORDS = {
+    "vehicle": "states",
+    "commands": "commands",
+    "events": "events",
+    "thrusters": "thruster outputs",
+    "clock": "times of day",
+}
+DRAWN = {".png", ".svg", ".pdf", ".jpg", ".jpeg"}
 
 
 @app.command(
@@ -29,13 +39,75 @@ def import_dive(
     ] = "auto",
     plot: Annotated[Path | None, typer.Option(help="Where to draw how they were aligned; OUT.png by default.")] = None,
     quality: Annotated[int, typer.Option(min=30, max=100, help="JPEG quality, where packets cannot be copied.")] = 90,
+    system: Annotated[int | None, typer.Option(min=1, max=255, help="Which MAVLink system of a .tlog to take.")] = None,
+    surface_pa: Annotated[
+        float | None,
+        typer.Option(min=50_000, max=120_000, help="Air pressure at the surface, Pa; else as the log has it."),
+    ] = None,
+    density: Annotated[
+        float | None, typer.Option(min=950, max=1080, help="Of the water, kg/m³; else as the log has it.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the dive if it is there.")] = False,
 ) -> None:
     """Make one dive of a video and an autopilot's log: pictures, state, the pilot's commands. Where the video belongs
     in the log is found from its motion."""
     from rov.imports import align, dive, logs
-    from rov.vision.footage import Video
+    from rov.media.files import shown
+    from rov.media.films import Video
 
+    path = _log(tlog, binary)
+    if binary and system is not None:
+        raise UserError("--system chooses among the vehicles of a .tlog; a .BIN has one")
+    seconds = 0.0 if offset == "auto" else _seconds(offset)
+    picture = plot or out.with_suffix(".png")
+    _apart(out, picture, video, path)
+    dive.must_be_free(out, force)
+    film = Video(video) if video else None
+    with common.progress() as bar:
+        task = bar.add_task(shown(path.name), total=100)
+        log = logs.read(
+            path, lambda share: bar.update(task, completed=100 * share),
+            system=system, surface_pa=surface_pa, density=density,
+        )  # fmt: skip
+    metadata = {"source": shown((video or path).name), "log": shown(path.name)}
+    if film is not None and offset == "auto":
+        with common.progress() as bar:
+            task = bar.add_task("following the picture", total=film.expected or None)
+            seen = align.motion(film.shots(), lambda: bar.advance(task))
+        found = align.align(seen, log.states)
+        seconds = found.offset_s
+        align.plot(seen, log.states, found, picture)
+        metadata["offset_confidence"] = f"{found.confidence:.2f}"
+        say(
+            f"offset {seconds:.2f} s (confidence {found.confidence:.2f}, yaw correlation {found.correlation:.2f});"
+            f" see {picture}"
+        )
+    if film is not None:
+        metadata["offset_s"] = f"{seconds:.3f}"
+    with common.progress() as bar:
+        task = bar.add_task(shown(out.name), total=film.expected or None if film else None)
+        done = dive.write(
+            out, log, video, seconds, metadata,
+            quality=quality, overwrite=force, progress=lambda: bar.advance(task),
+        )  # fmt: skip
+    how = (
+        f"copied as {done.copied}"
+        if done.copied
+        else "as JPEG (its packets are no H.264 or HEVC, or not as they are shown)"
+    )
+    pictures = f"{done.pictures} pictures {how}, " if video else ""
+    counted = {WORDS[topic]: number for topic, number in done.messages.items() if number}
+    say(f"{out}: {pictures}{', '.join(f'{number} {word}' for word, number in counted.items())}")
+    for note in done.notes:
+        say(f"note: {video}: {note}", error=True)
+    for why, number in sorted(log.dropped.items()):
+        say(f"dropped {number}: {why}")
+    for note in log.notes:
+        say(f"note: {note}")
+
+
+def _log(tlog: Path | None, binary: Path | None) -> Path:
+    """The log that was named."""
     path = tlog or binary
     if path is None or (tlog and binary):
         raise UserError("name the log: either --tlog FILE or --bin FILE")
@@ -43,50 +115,26 @@ def import_dive(
         raise UserError(f"{binary}: --bin wants ArduSub's own log, *.BIN")
     if tlog and tlog.suffix.lower() == ".bin":
         raise UserError(f"{tlog}: this is ArduSub's own log; name it with --bin")
-    if offset != "auto":
-        try:
-            float(offset)
-        except ValueError:
-            raise UserError(f"--offset {offset}: must be auto or seconds, as 12.5") from None
-    if out.exists() and not force:
-        raise UserError(f"{out}: is there already; --force replaces it")
-    film = Video(video) if video else None
-    with common.progress() as bar:
-        task = bar.add_task(path.name, total=100)
-        log = logs.read(path, lambda share: bar.update(task, completed=100 * share))
-    seconds = 0.0
-    metadata = {"source": video.name if video else path.name, "log": path.name}
-    if film is not None and offset == "auto":
-        with common.progress() as bar:
-            task = bar.add_task("following the picture", total=film.declared or None)
-            seen = align.motion(film.shots(), lambda: bar.advance(task))
-        found = align.align(seen, log.states)
-        seconds = found.offset_s
-        picture = plot or out.with_suffix(".png")
-        align.plot(seen, log.states, found, picture)
-        metadata["offset_confidence"] = f"{found.confidence:.2f}"
-        print(
-            f"offset {seconds:.2f} s (confidence {found.confidence:.2f}, yaw correlation {found.correlation:.2f});"
-            f" see {picture}"
-        )
-    elif film is not None:
+    return path
+
+
+def _seconds(offset: str) -> float:
+    try:
         seconds = float(offset)
-    if film is not None:
-        metadata["offset_s"] = f"{seconds:.3f}"
-    with common.progress() as bar:
-        task = bar.add_task(out.name, total=film.declared if film and film.declared else None)
-        done = dive.write(
-            out, log, video, seconds, metadata,
-            quality=quality, overwrite=force, progress=lambda: bar.advance(task),
-        )  # fmt: skip
-    how = f"copied as {done.copied}" if done.copied else "as JPEG (not H.264 or HEVC, or with B-frames)"
-    pictures = f"{done.pictures} pictures {how}, " if video else ""
-    print(f"{out}: {pictures}{done.states} states, {done.commands} commands")
-    if film is not None and film.declared > done.pictures:
-        print(
-            f"note: {film.declared - done.pictures} of {film.declared} pictures are not in the video", file=sys.stderr
-        )
-    for why, number in sorted(log.dropped.items()):
-        print(f"dropped {number}: {why}")
-    for note in log.notes:
-        print(f"note: {note}")
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise UserError(f"--offset {offset}: must be auto or seconds, as 12.5")
+    return seconds
+
+
+def _apart(out: Path, picture: Path, video: Path | None, log: Path) -> None:
+    """Raises UserError when something that is written would replace what is read."""
+    for source in (video, log):
+        for target in (out, picture):
+            if source and source.exists() and target.exists() and target.samefile(source):
+                raise UserError(f"{target}: is what is imported; choose another name for --out or --plot")
+    if picture.suffix.lower() not in DRAWN:
+        raise UserError(f"{picture}: --plot draws {', '.join(sorted(DRAWN))}")
+    if not picture.parent.is_dir():
+        raise UserError(f"{picture}: there is no folder {picture.parent}")

@@ -9,6 +9,7 @@ import typer
 
 from rov.checks import load_checked
 from rov.cli.common import ConfigFile, configuration, console
+from rov.plain import say
 
 app = typer.Typer()
 
@@ -66,7 +67,7 @@ def ctl(
     command, there = parse(verb, what, size, session("ctl")), configuration(config)
     order(place(there.bus, address, keys), command, displace=take_over)
     done = DONE_ARDUSUB if there.link.kind == "ardusub" else DONE
-    print(f"{verb} {what}".strip() + f": {done[verb]}")
+    say(f"{verb} {what}".strip() + f": {done[verb]}")
 
 
 @app.command(epilog="Examples: `rov drive`, `rov drive --address 192.168.2.2 --keys keys/ann`")
@@ -93,5 +94,5 @@ def make_keys(
     from rov.bus.keys import make
 
     bundle = make(folder, name)
-    print(f'{bundle}: copy this folder to the client, for its --keys. The vehicle needs [bus] keys = "{folder}" and a')
-    print("restart. To shut this client out again, delete " + str(folder / "clients" / f"{name}.key"))
+    say(f'{bundle}: copy this folder to the client, for its --keys. The vehicle needs [bus] keys = "{folder}" and a')
+    say("restart. To shut this client out again, delete " + str(folder / "clients" / f"{name}.key"))

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rov.cli import common
 from rov.cli.common import ConfigFile, Settings, configuration, console
+from rov.config import Config, override
+from rov.console import Console
 from rov.errors import UserError
+from rov.plain import plain, say
+
+if TYPE_CHECKING:
+    from rov.offline.replay import Result
+    from rov.offline.source import Source
 
 app = typer.Typer()
+
+Camera = Annotated[str | None, typer.Option(help="Topic of the camera to take, where a dive (.mcap) has several.")]
 
 
 @app.command(
@@ -24,7 +33,7 @@ app = typer.Typer()
     " `rov replay dive.mcap --out out/ --diff`, `rov replay pool.mp4 --out out/ --set steering.target=gate_post`"
 )
 def replay(
-    sources: Annotated[list[Path], typer.Argument(help="Dives (.mcap) and videos.")],
+    sources: Annotated[list[Path], typer.Argument(help="Dives (.mcap, also of other tools) and videos.")],
     out: Annotated[Path, typer.Option(help="Folder for dive.mcap, report.json, report.html and overlay.mp4.")],
     config: ConfigFile = None,
     setting: Settings = None,
@@ -32,84 +41,114 @@ def replay(
     diff: Annotated[
         bool, typer.Option("--diff", help="Compare with what a dive recorded; exit 1 on a difference.")
     ] = False,
+    camera: Camera = None,
 ) -> None:
-    """Run every stage over recordings, on recorded time. Several sources get a folder each below OUT."""
+    """Run every stage over recordings, on recorded time. Several sources get a folder each below OUT. A dive is
+    replayed with the configuration that it was recorded with, unless another is named."""
     from rov.offline.source import open_source
 
-    settings = configuration(config, setting)
+    settings = configuration(config)
     if len({source.stem for source in sources}) < len(sources):
         raise UserError("two sources have the same name; replay them one by one into folders of their own")
-    opened = [open_source(source) for source in sources]
+    opened = [open_source(source, camera) for source in sources]
     for source in opened:
+        for note in source.notes:
+            say(f"note: {source.path}: {note}", error=True)
         if diff and source.path.suffix != ".mcap":
             raise UserError(f"{source.path}: a video holds nothing to compare with; --diff wants a dive (.mcap)")
+    different, faults = False, []
+    with TemporaryDirectory(prefix="rov-") as folder:
+        chosen = [
+            _as_recorded(source, settings, setting or [], Path(mkdtemp(dir=folder)), named=config is not None)
+            for source in opened
+        ]
+        for source, own in zip(opened, chosen, strict=True):
+            result = _replay(source, own, out if len(opened) == 1 else out / source.path.stem, overlay, diff)
+            different |= result.differences is not None and _print_differences(result.differences)
+            if result.fault:
+                faults.append(f"{result.fault}; {out} holds what was made of it")
+            if result.interrupted:
+                say(f"interrupted; {out} holds what was done so far", error=True)
+                raise typer.Exit(130)
+    if faults:
+        raise UserError("\n".join(faults))
+    if different:
+        raise typer.Exit(1)
 
+
+def _as_recorded(source: Source, here: Config, setting: list[str], folder: Path, *, named: bool) -> Config:
+    """The configuration for a source: `here` where it was `named` or the source holds none. Says what is odd; files
+    that the source holds go into `folder`."""
+    if source.dive is None:
+        return override(here, setting)
+    from rov.dives.origin import Origin, differences
+
+    origin = Origin(source.dive, here, folder)
+    config = override(here if named or origin.config is None else origin.config, setting)
+    for note in (*origin.notes, differences(config, origin)):
+        if note:
+            say(f"note: {source.path}: {note}", error=True)
+    return config
+
+
+def _replay(source: Source, config: Config, folder: Path, overlay: bool, diff: bool) -> Result:
+    """One source; prints what came of it."""
+    from rov.dives.origin import weights_note
     from rov.offline.replay import replay as run  # torch takes seconds: what cannot be opened is told before
     from rov.offline.report import write
 
-    detector, curve = common.detector(settings), common.curve(settings)
-    different = False
-    for source in opened:
-        folder = out if len(opened) == 1 else out / source.path.stem
-        with common.progress() as bar:
-            task = bar.add_task(source.path.name, total=source.frames or None)
-            result = run(
-                source,
-                settings,
-                detector,
-                curve,
-                folder,
-                overlay=overlay,
-                diff=diff,
-                progress=partial(bar.advance, task),
-            )
-        report = write(result, folder)
-        for sentence in report["skipped"]:
-            print(f"note: {source.path}: {sentence}", file=sys.stderr)
-        found = ", ".join(f"{n} {label}" for label, n in report["detections"].items()) or "no objects"
-        print(
-            f"{source.path.name}: {report['processed']} of {report['frames']} frames in {report['wall_s']:.1f} s"
-            f" ({report['fps']:.0f} frames/s, {report['realtime_factor']:.1f} × real time); {found};"
-            f" see {folder}/report.html"
-        )
-        if result.differences is not None:
-            different |= _print_differences(result.differences)
-        if result.interrupted:
-            print(f"interrupted; {folder} holds what was done so far", file=sys.stderr)
-            raise typer.Exit(130)
-    if different:
-        raise typer.Exit(1)
+    detector = common.detector(config)
+    if source.dive and (note := weights_note(source.dive, detector.card.weights_sha256)):
+        say(f"note: {source.path}: {note}", error=True)
+    with common.progress() as bar:
+        step = partial(bar.advance, bar.add_task(plain(source.path.name), total=source.expected or None))
+        result = run(
+            source, config, detector, common.curve(config), folder, overlay=overlay, diff=diff, progress=step
+        )  # fmt: skip
+    report = write(result, folder)
+    for sentence in report["skipped"]:
+        say(f"note: {source.path}: {sentence}", error=True)
+    found = ", ".join(f"{n} {label}" for label, n in report["detections"].items()) or "no objects"
+    say(
+        f"{source.path.name}: {report['processed']} of {report['frames']} frames in {report['wall_s']:.1f} s"
+        f" ({report['fps']:.0f} frames/s, {report['realtime_factor']:.1f} × real time); {found};"
+        f" see {folder}/report.html"
+    )
+    return result
 
 
 @app.command(
     epilog="Examples: `rov detect reef.jpg --out dets.json`, `rov detect photos/ dive.mp4 --batch 8 --out d.json`"
 )
 def detect(
-    paths: Annotated[list[Path], typer.Argument(help="Images, folders of them, videos.")],
+    paths: Annotated[list[Path], typer.Argument(help="Images, folders of them, videos, dives (.mcap).")],
     out: Annotated[Path, typer.Option(help="COCO JSON to write.")],
     batch: Annotated[int | None, typer.Option(min=1, max=256, help="Pictures per network call.")] = None,
     preview: Annotated[Path | None, typer.Option(help="Folder for pictures with the boxes drawn.")] = None,
     config: ConfigFile = None,
     setting: Settings = None,
+    camera: Camera = None,
 ) -> None:
-    """Recognise objects in images, folders and videos."""
+    """Recognise objects in images, folders, videos and dives."""
     from rov.vision.batch import Stills, detect_all
 
     settings = configuration(config, setting)
-    stills = Stills(paths)
+    stills = Stills(paths, camera)
     detector = common.detector(settings, batch)
     with common.progress() as bar:
         task = bar.add_task("detecting", total=stills.total or None)
         answer = detect_all(stills, detector, settings.perception.score_min, preview, lambda: bar.advance(task))
     for sentence in answer["skipped"]:
-        print(f"note: skipped: {sentence}", file=sys.stderr)
+        say(f"note: skipped: {sentence}", error=True)
     if not answer["images"]:
         raise UserError("none of the pictures could be read")
     try:
         out.write_text(json.dumps(answer) + "\n")
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror}") from None
-    print(f"{len(answer['annotations'])} objects in {len(answer['images'])} pictures: {out}")
+    say(f"{len(answer['annotations'])} objects in {len(answer['images'])} pictures: {out}")
+    if fault := answer.get("fault"):
+        raise UserError(f"{fault}; {out} holds what was found")
 
 
 @app.command(epilog="Examples: `rov bench dive.mp4`, `rov bench dive.mp4 --rounds 5 --json bench.json`")
@@ -163,7 +202,7 @@ def doctor(
     own = config or (Path("rover.toml") if Path("rover.toml").is_file() else None)
 
     table = Table("", "what", "found", "what to do")
-    marks = {"ok": "[green]✓[/]", "slow": "[yellow]~[/]", "missing": "[red]✗[/]"}
+    marks = {"ok": Text("✓", "green"), "slow": Text("~", "yellow"), "missing": Text("✗", "red")}
     broken = False
     for finding in check(settings, own) if dive else examine(settings):
         table.add_row(marks[finding.state], finding.what, finding.found, finding.do)
@@ -173,13 +212,14 @@ def doctor(
         raise typer.Exit(1)
 
 
-VERDICTS = {"same": "[green]same[/]", "differs": "[red]differs[/] {}", "not compared": "[yellow]not compared[/]"}
+VERDICTS = {"same": "green", "differs": "red", "not compared": "yellow"}
 
 
 def _print_differences(differences: list[Any]) -> bool:
     table = Table("topic", "compared", "differing", "worst", "tolerance", "", title="against what was recorded")
     for row in differences:
-        verdict = VERDICTS[row.verdict].format(row.first)
+        first = f" {plain(row.first)}" if row.verdict == "differs" else ""
+        verdict = Text.assemble((row.verdict, VERDICTS[row.verdict]), first)
         table.add_row(row.topic, str(row.compared), str(row.differing), f"{row.worst:.3g}", row.tolerance, verdict)
     Console().print(table)
     verdicts = {row.verdict for row in differences}

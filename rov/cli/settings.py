@@ -10,6 +10,7 @@ import typer
 
 from rov.assets import find
 from rov.config import schema
+from rov.plain import say
 
 app = typer.Typer(no_args_is_help=True, help="Check, show and describe `rover.toml`.")
 
@@ -20,7 +21,7 @@ def config_check(path: Annotated[Path, typer.Argument(help="The file.")] = Path(
     from rov.checks import load_checked
 
     load_checked(path)
-    print(f"{path}: good")
+    say(f"{path}: good")
 
 
 @app.command("show", epilog="Example: `rov config show > rover.toml`")
@@ -29,16 +30,16 @@ def config_show(
 ) -> None:
     """Print a configuration with every default filled in; without a file, the annotated default one."""
     if path is None:
-        print(find("rover.toml").read_text(), end="")
+        say(find("rover.toml").read_text().rstrip("\n"))
         return
     import tomli_w
 
     from rov.config import load
 
-    print(tomli_w.dumps(load(path).model_dump()), end="")
+    say(tomli_w.dumps(load(path).model_dump()).rstrip("\n"))
 
 
 @app.command("schema", epilog="Example: `rov config schema > rover.schema.json`")
 def config_schema() -> None:
     """Print the JSON Schema of the file, for editors."""
-    print(json.dumps(schema(), indent=2))
+    say(json.dumps(schema(), indent=2))

@@ -2,7 +2,8 @@
 
 Every topic of `messages.TOPICS` is JSON with its schema, logged at its `t`; pictures are `foxglove.CompressedImage` or,
 one packet each, `foxglove.CompressedVideo`, logged at their capture time; `annotations` repeats the tracks for drawing,
-`calibration` is the lens, and neither is read back. Times are ns.
+`calibration` is the lens, and neither is read back. Times are ns. Of recordings of other tools the pictures are read
+(`rov.dives.pictures`).
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import hashlib
 import struct
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator
-from functools import cache, partial
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,26 +22,20 @@ from foxglove_schemas_protobuf.CameraCalibration_pb2 import CameraCalibration
 from foxglove_schemas_protobuf.CompressedImage_pb2 import CompressedImage
 from foxglove_schemas_protobuf.CompressedVideo_pb2 import CompressedVideo
 from foxglove_schemas_protobuf.ImageAnnotations_pb2 import ImageAnnotations
-from google.protobuf.message import DecodeError
-from mcap.records import Channel, Schema
+from mcap.records import Attachment, Channel, Schema
 
 from rov import __version__, as_json
 from rov.dives.durable import DiveError as DiveError
 from rov.dives.durable import DurableWriter
 from rov.dives.foxglove import camera_info, descriptors, drawing, json_schema
 from rov.dives.intact import IntactReader
+from rov.dives.pictures import UNREADABLE, Picture, kind_of, reader
 from rov.messages import SCHEMA_VERSION, TOPICS, AnyCommand, Message, Tracks
 from rov.vision.lens import Calibration
 
 CAMERA, ANNOTATIONS, CALIBRATION, VIDEO = "camera", "annotations", "calibration", "video"
 METADATA = "rov"
 """Name of the metadata record that says what made the dive."""
-
-PICTURES: dict[str, tuple[Any, set[str]]] = {
-    "foxglove.CompressedImage": (CompressedImage, {"jpeg", "jpg", "png", "webp"}),
-    "foxglove.CompressedVideo": (CompressedVideo, {"h264", "h265"}),
-}
-"""By schema: the message, and the formats in it that are read."""
 
 TYPES: dict[str, Any] = {topic: line.type for topic, line in TOPICS.items()} | {"commands": AnyCommand}
 """What is decoded per topic; the root class `Command` knows no verb."""
@@ -72,15 +67,6 @@ class Tally:
         return TopicDigest(self.count, self._hash.hexdigest(), self.first_t, self.last_t)
 
 
-class Picture(NamedTuple):
-    """One compressed picture with its capture time; `format` is jpeg, png or webp, whole in itself, or h264 or h265:
-    one packet of a stream, for `rov.dives.video`, decoded in order from a key frame on."""
-
-    t: int
-    data: bytes
-    format: str
-
-
 class Record(NamedTuple):
     """One line of a dive."""
 
@@ -99,17 +85,22 @@ class DiveWriter:
         path: Path,
         metadata: dict[str, str],
         *,
+        attachments: Iterable[Attachment] = (),
         overwrite: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """`metadata` says what made this dive: source, config_sha256, weights_sha256, … `clock` (s) paces the flushes.
-        Raises DiveError when the file exists or cannot be created."""
+        """`metadata` says what made this dive: source, config_sha256, weights_sha256, … `attachments` are files that go
+        with it (`rov.dives.origin`). `clock` (s) paces the flushes. Raises DiveError when the file exists or cannot be
+        created."""
         self._file = DurableWriter(path, overwrite=overwrite, clock=clock)
         self._channels: dict[str, int] = {}
         self._tallies: defaultdict[str, Tally] = defaultdict(Tally)
         versions = {"schema_version": str(SCHEMA_VERSION), "rov_version": __version__}
         try:
             self._file.add_metadata(METADATA, versions | metadata)
+            for attachment in attachments:
+                self._file.add_attachment(attachment)
+            self._file.flush()
         except DiveError:
             self._file.close()
             raise
@@ -205,6 +196,32 @@ class Dive:
         return dict(sorted(self.file.counts.items()))
 
     @property
+    def readable(self) -> dict[str, int]:
+        """Messages per topic of ours, and of pictures whoever wrote them; as far as the file says."""
+        return self._per_topic(lambda channel: self._decoder(channel) is not None)
+
+    @property
+    def cameras(self) -> dict[str, int]:
+        """Pictures per topic, of those that are written in a way that can be read."""
+        return self._per_topic(lambda channel: reader(channel, self._schema(channel)) is not None)
+
+    @property
+    def foreign(self) -> list[str]:
+        """Topics of pictures that are written in a way that cannot be read, one sentence each."""
+        found = []
+        for channel in self.file.channels.values():
+            schema = self._schema(channel)
+            if schema and kind_of(schema) and not reader(channel, schema):
+                what = f"{schema.name} as {channel.message_encoding or 'nothing known'}"
+                found.append(f"{channel.topic}: {what} cannot be read; protobuf, json, cdr and ros1 can")
+        return sorted(found)
+
+    @property
+    def ours(self) -> bool:
+        """Written by rov."""
+        return "schema_version" in self.metadata
+
+    @property
     def first_t(self) -> int:
         return self.file.start_t
 
@@ -248,7 +265,7 @@ class Dive:
             try:
                 data = decode(message.log_time, message.data)
                 yield Record(channel.topic, message.log_time, data, message.sequence)
-            except (msgspec.DecodeError, DecodeError, UnicodeDecodeError) as error:
+            except UNREADABLE as error:
                 reason = str(error) if isinstance(error, msgspec.ValidationError) else "malformed"
                 self.dropped[f"{channel.topic}: {reason}"] += 1
 
@@ -259,23 +276,26 @@ class Dive:
             tallies[channel.topic].add(message.log_time, message.data)
         return {topic: tally.digest() for topic, tally in sorted(tallies.items())}
 
+    def _schema(self, channel: Channel) -> Schema | None:
+        return self.file.schemas.get(channel.schema_id)
+
+    def _per_topic(self, wanted: Callable[[Channel], bool]) -> dict[str, int]:
+        found: Counter[str] = Counter()
+        for number, count in self.file.channel_counts.items():
+            channel = self.file.channels[number]
+            if wanted(channel):
+                found[channel.topic] += count
+        return dict(sorted(found.items()))
+
     def _decoder(self, channel: Channel) -> Callable[[int, bytes], Message | Picture] | None:
-        schema = self.file.schemas.get(channel.schema_id)
-        if channel.message_encoding == "protobuf" and schema and schema.name in PICTURES:
-            return partial(picture_from, *PICTURES[schema.name])
-        if channel.message_encoding == "json" and channel.topic in TYPES:
+        schema = self._schema(channel)
+        if read := reader(channel, schema):
+            return read
+        named = schema is None or schema.name.startswith("rov.")  # others have topics called `events`, too
+        if channel.message_encoding == "json" and channel.topic in TYPES and named:
             decode = as_json.decoder(TYPES[channel.topic])
             return lambda _, data: decode(data)
         return None
-
-
-def picture_from(kind: Any, forms: set[str], t: int, data: bytes) -> Picture:
-    """Raises msgspec.ValidationError or DecodeError when this is no picture we can decode."""
-    image = kind.FromString(data)
-    form = image.format.lower()
-    if form not in forms or not image.data:
-        raise msgspec.ValidationError(f"a picture of format {form!r}" if image.data else "a picture without data")
-    return Picture(t, image.data, "jpeg" if form == "jpg" else form)
 
 
 @cache

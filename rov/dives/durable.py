@@ -133,6 +133,25 @@ def create(path: Path, overwrite: bool) -> BinaryIO:
     return stream
 
 
+def in_use(path: Path) -> bool:
+    """Does somebody write this file now?"""
+    try:
+        with path.open("rb") as stream:
+            return locked(stream)
+    except OSError:
+        return False
+
+
+def locked(stream: BinaryIO) -> bool:
+    """Has a DurableWriter got it open?"""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(stream, fcntl.LOCK_UN)
+    return False
+
+
 def sync_folder(folder: Path) -> None:
     """Make names in a folder survive a power cut."""
     number = os.open(folder, os.O_RDONLY)

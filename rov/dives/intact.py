@@ -6,7 +6,6 @@ and checksum, steps over what is broken and remembers it. Times are `log_time`, 
 
 from __future__ import annotations
 
-import fcntl
 import heapq
 import io
 import os
@@ -19,16 +18,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
+import lz4.frame
 import zstandard
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.reader import SeekingReader
 from mcap.records import Attachment, Channel, Chunk, McapRecord, Message, Metadata, Schema
-from mcap.stream_reader import breakup_chunk
+from mcap.summary import Summary
 from mcap.writer import MCAP0_MAGIC
 
-from rov.dives.durable import DiveError
+from rov.dives.durable import DiveError, locked
 
 T = TypeVar("T")
 RECORD_BYTES_MAX = 256 * 1024 * 1024
@@ -52,6 +52,8 @@ class Block(NamedTuple):
     start_t: int
     end_t: int
     chunk: bool = True
+    channels: frozenset[int] = frozenset()
+    """Whose messages are in it; empty where that is not known."""
 
 
 class Raw(NamedTuple):
@@ -83,8 +85,8 @@ class IntactReader:
         self.metadata: list[Metadata] = []
         self.blocks: list[Block] = []
         """In the order of the file."""
-        self.counts: Counter[str] = Counter()
-        """Messages per topic."""
+        self.channel_counts: Counter[int] = Counter()
+        """Messages per channel, of those whose channel is known."""
         self.damage: dict[int, Damage] = {}
         self.finished = False
         """It has its end; False after a power cut."""
@@ -111,6 +113,14 @@ class IntactReader:
         self._file.close()
 
     @property
+    def counts(self) -> Counter[str]:
+        """Messages per topic; several channels may carry the same."""
+        found: Counter[str] = Counter()
+        for number, count in self.channel_counts.items():
+            found[self.channels[number].topic] += count
+        return found
+
+    @property
     def start_t(self) -> int:
         return min((block.start_t for block in self.blocks), default=0)
 
@@ -121,12 +131,7 @@ class IntactReader:
     @property
     def locked(self) -> bool:
         """A DurableWriter has it open."""
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        fcntl.flock(self._file, fcntl.LOCK_UN)
-        return False
+        return locked(self._file)
 
     def messages(self, *, ordered: bool = True, start_t: int = 0, end_t: int = 1 << 64) -> Iterator[Raw]:
         """Messages with start_t <= log_time < end_t, by log_time (equal ones as in the file), or in the file's order.
@@ -135,13 +140,13 @@ class IntactReader:
         inside = range(start_t, end_t)
         if not ordered:
             for block in blocks:
-                yield from (raw for raw in self._block(block) if raw.message.log_time in inside)
+                yield from (raw for raw in self.block(block) if raw.message.log_time in inside)
             return
         waiting: list[tuple[int, int, int, Raw]] = []
         for block in sorted(blocks, key=lambda b: b.start_t):
             while waiting and waiting[0][0] < block.start_t:
                 yield heapq.heappop(waiting)[3]
-            for n, raw in enumerate(self._block(block)):
+            for n, raw in enumerate(self.block(block)):
                 if raw.message.log_time in inside:
                     heapq.heappush(waiting, (raw.message.log_time, block.offset, n, raw))
         while waiting:
@@ -157,7 +162,8 @@ class IntactReader:
 
     # ---- one block ----------------------------------------------------------------------------------------------
 
-    def _block(self, block: Block) -> list[Raw]:
+    def block(self, block: Block) -> list[Raw]:
+        """The messages of one block; none where it is damaged."""
         try:
             data = self._bytes(block.offset, block.length)
             body = data[HEAD.size :]
@@ -219,15 +225,21 @@ class IntactReader:
         found = len(summary.chunk_indexes), len(summary.metadata_indexes), len(summary.attachment_indexes)
         if found != (total.chunk_count, total.metadata_count, total.attachment_count) or not total.chunk_count:
             return False
-        if not total.channel_message_counts.keys() <= summary.channels.keys():
+        counts = total.channel_message_counts
+        if not counts.keys() <= summary.channels.keys() or sum(counts.values()) != total.message_count:
+            return False
+        needed = {channel.schema_id for channel in summary.channels.values()} - {0}  # 0: it has none
+        if not needed <= summary.schemas.keys() or not self._indexed(summary, start):
             return False
         self.channels, self.schemas, self.finished = summary.channels, summary.schemas, True
-        for number, count in total.channel_message_counts.items():
-            self.counts[self.channels[number].topic] += count
+        self.channel_counts.update(counts)
         self.blocks = sorted(
-            Block(c.chunk_start_offset, c.chunk_length, c.message_start_time, c.message_end_time)
+            Block(
+                c.chunk_start_offset, c.chunk_length, c.message_start_time, c.message_end_time,
+                channels=frozenset(c.message_index_offsets),
+            )
             for c in summary.chunk_indexes
-        )
+        )  # fmt: skip
         self._attachments = [(each.offset, each.length) for each in summary.attachment_indexes]
         for each in summary.metadata_indexes:
             try:
@@ -235,6 +247,26 @@ class IntactReader:
             except DAMAGE as error:
                 self.damage[each.offset] = Damage(each.length, str(error))
         return True
+
+    def _indexed(self, summary: Summary, end: int) -> bool:
+        """Whether the table of contents knows of all messages: other tools also write some outside chunks. Only the
+        heads of what lies between the chunks are looked at."""
+        chunks = [(c.chunk_start_offset, c.chunk_length + c.message_index_length) for c in summary.chunk_indexes]
+        others = [(each.offset, each.length) for each in summary.attachment_indexes]
+        others += [(each.offset, each.length) for each in summary.metadata_indexes]
+        position, unknown = len(MCAP0_MAGIC), False
+        try:
+            for offset, length in [*sorted(chunks + others), (end, 0)]:
+                while position < offset:
+                    opcode, size = self._head(position)
+                    unknown |= opcode in (Opcode.MESSAGE, Opcode.CHUNK)
+                    position += HEAD.size + size
+                if position > offset:
+                    return True  # damage between them, not more messages
+                position += length
+        except DAMAGE:
+            return True
+        return not unknown
 
     def _scan(self) -> None:
         """Make the table of contents by reading the file from its start."""
@@ -275,19 +307,23 @@ class IntactReader:
                 raise McapError("its length is wrong")
         elif opcode == Opcode.FOOTER:
             self.finished = self._bytes(offset + whole, len(MCAP0_MAGIC)) == MCAP0_MAGIC
+        elif opcode > Opcode.DATA_END and looks_like_chunk(body):
+            raise McapError("a chunk whose kind was damaged")
         return offset + whole
 
     def _enter(self, offset: int, length: int, records: list[McapRecord], *, chunk: bool = True) -> None:
-        times = [each.log_time for each in records if isinstance(each, Message)]
-        if times:
-            self.blocks.append(Block(offset, length, min(times), max(times), chunk))
+        messages = [each for each in records if isinstance(each, Message)]
+        if messages:
+            times = [each.log_time for each in messages]
+            channels = frozenset(each.channel_id for each in messages)
+            self.blocks.append(Block(offset, length, min(times), max(times), chunk, channels))
         for record in records:
             if isinstance(record, Schema):
                 self.schemas.setdefault(record.id, record)  # those repeated at the end may be damaged
             elif isinstance(record, Channel):
                 self.channels.setdefault(record.id, record)
             elif isinstance(record, Message) and record.channel_id in self.channels:
-                self.counts[self.channels[record.channel_id].topic] += 1
+                self.channel_counts[record.channel_id] += 1
 
     def _after_damage(self, offset: int) -> int:
         """Where to read on: the next record where its place is still known, else the next chunk that is intact."""
@@ -334,8 +370,9 @@ def _open(path: Path) -> BinaryIO:
 
 
 def plausible(opcode: int, length: int) -> bool:
-    """May be the head of a record; from 0x80 on they are private, and skipped."""
-    return (Opcode.HEADER <= opcode <= Opcode.DATA_END or opcode >= 0x80) and length <= RECORD_BYTES_MAX
+    """May be the head of a record. Those from 0x80 on are private, other unknown ones of a later MCAP; both are passed
+    over."""
+    return opcode >= Opcode.HEADER and length <= RECORD_BYTES_MAX
 
 
 def stream_of(body: bytes) -> ReadDataStream:
@@ -357,12 +394,52 @@ def chunk_records(body: bytes) -> list[McapRecord]:
     chunk = parse(Chunk.read, body)
     if chunk.uncompressed_size > RECORD_BYTES_MAX:
         raise McapError("a chunk of impossible size")
+    data = uncompressed(chunk)
+    if chunk.uncompressed_crc and chunk.uncompressed_crc != zlib.crc32(data):
+        raise McapError("a chunk with a wrong checksum")
+    found: list[McapRecord] = []
+    position = 0
+    while position < len(data):
+        opcode, length = HEAD.unpack_from(data, position)
+        position += HEAD.size
+        if length > len(data) - position:
+            raise McapError("a chunk that ends inside a record")
+        record = data[position : position + length]
+        position += length
+        if opcode == Opcode.MESSAGE:
+            found.append(Message.read(stream_of(record), length))
+        elif opcode == Opcode.SCHEMA:
+            found.append(parse(Schema.read, record))
+        elif opcode == Opcode.CHANNEL:
+            found.append(parse(Channel.read, record))
+    return found
+
+
+def uncompressed(chunk: Chunk) -> bytes:
+    """A chunk's records. Takes no more memory than it says, whatever the compressed data ask for."""
+    size = chunk.uncompressed_size
     if chunk.compression == "zstd":
         # The decompressor believes the size in the data and asks for that much memory.
-        size = zstandard.get_frame_parameters(chunk.data).content_size
-        if size not in (chunk.uncompressed_size, zstandard.CONTENTSIZE_UNKNOWN):
+        inside = zstandard.get_frame_parameters(chunk.data).content_size
+        if inside not in (size, zstandard.CONTENTSIZE_UNKNOWN):
             raise McapError("a chunk that contradicts itself")
-    return breakup_chunk(chunk, validate_crc=True)
+        data = zstandard.decompress(chunk.data, size)
+    elif chunk.compression == "lz4":
+        data = lz4.frame.LZ4FrameDecompressor().decompress(chunk.data, max_length=size + 1)
+    elif chunk.compression == "":
+        data = chunk.data
+    else:
+        raise McapError(f"a chunk compressed with {chunk.compression!r}; zstd, lz4 and none can be read")
+    if len(data) != size:
+        raise McapError("a chunk that contradicts itself")
+    return data
+
+
+def looks_like_chunk(body: bytes) -> bool:
+    try:
+        return bool(chunk_records(body))
+    except DAMAGE:
+        return False
 
 
 def attachment(body: bytes) -> Attachment:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rov.config import Recording
-from rov.dives.durable import DiveError, sync_folder
+from rov.dives.durable import DiveError, in_use, sync_folder
 from rov.dives.intact import IntactReader
 from rov.dives.recovery import mark_file, recover
 from rov.errors import UserError
@@ -193,9 +193,10 @@ class Repairs(threading.Thread):
 
     def run(self) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-        for path in self.folder.glob("*.mcap.part"):  # a repair that was cut off itself
+        for path in self.folder.glob("*.mcap*.part"):  # a repair that was cut off itself
             with contextlib.suppress(OSError):
-                path.unlink()
+                if not in_use(path):
+                    path.unlink()
         for path in self.found:
             try:
                 if news := self._repair(path):

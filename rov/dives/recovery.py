@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections import defaultdict
 from datetime import datetime, timezone
@@ -10,10 +11,13 @@ from pathlib import Path
 
 import msgspec
 from mcap.reader import NonSeekingReader, SeekingReader
+from mcap.records import Metadata
 
-from rov.dives.dive import Dive, DiveError, Tally, TopicDigest
+from rov.dives.dive import METADATA, Dive, DiveError, Tally, TopicDigest
 from rov.dives.durable import DurableWriter, sync_folder
-from rov.dives.intact import DAMAGE, IntactReader
+from rov.dives.intact import DAMAGE, IntactReader, Raw
+from rov.dives.latched import latched_before
+from rov.dives.summary import Summary, summary
 
 
 class RecoveryReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +68,11 @@ class DiveInfo(msgspec.Struct, frozen=True, kw_only=True):
     topics: dict[str, TopicInfo]
     metadata: dict[str, str]
     mark: Mark | None
+    summary: Summary
+    attachments: tuple[str, ...] = ()
+    """Their names."""
+    notes: tuple[str, ...] = ()
+    """Other metadata, as what it was cut from; one line each."""
 
 
 def recover(source: Path, out: Path | None = None, *, overwrite: bool = False) -> RecoveryReport:
@@ -91,7 +100,7 @@ def cut(source: Path, out: Path, start_s: float, end_s: float, *, overwrite: boo
         note = {"source": source.name, "start_s": repr(start_s), "end_s": repr(end_s)}
         start_t = dive.first_t + round(max(start_s, 0) * 1e9)
         end_t = dive.first_t + round(min(end_s, dive.duration_s + 1) * 1e9)  # inf: to the end
-        return _copy(dive.file, out, start_t, end_t, {"cut": note})
+        return _copy(dive.file, out, start_t, end_t, {"cut": note}, latched_before(dive.file, start_t))
 
 
 def info(path: Path, *, hashes: bool = True) -> DiveInfo:
@@ -116,7 +125,14 @@ def info(path: Path, *, hashes: bool = True) -> DiveInfo:
             topics=topics,
             metadata=dive.metadata,
             mark=marked(path),
+            summary=summary(dive) if hashes else Summary(),
+            attachments=tuple(each.name for each in dive.file.attachments()),
+            notes=tuple(_line(each) for each in dive.file.metadata if each.name != METADATA),
         )
+
+
+def _line(record: Metadata) -> str:
+    return f"{record.name}: {', '.join(f'{key} {value}' for key, value in record.metadata.items())}"
 
 
 # ---- marks -----------------------------------------------------------------------------------------------------------
@@ -133,7 +149,7 @@ def mark(path: Path, note: str = "") -> Mark:
     if not path.is_file():
         raise DiveError(f"{path}: no such file")
     new = Mark(note, datetime.now(timezone.utc).replace(microsecond=0))
-    part = mark_file(path).with_name(mark_file(path).name + ".part")
+    part = part_of(mark_file(path))
     try:
         with part.open("wb") as stream:
             stream.write(msgspec.toml.encode(new))
@@ -179,12 +195,23 @@ def _copy(
     start_t: int = 0,
     end_t: int = 1 << 64,
     notes: dict[str, dict[str, str]] | None = None,
+    before: list[Raw] | None = None,
 ) -> dict[str, TopicDigest]:
-    """Write what is intact to `out`, atomically: under another name, read back, then renamed."""
-    part = out.with_name(out.name + ".part")
+    """Write what is intact to `out`, atomically: under another name, read back, then renamed. `before` is what still
+    holds at `start_t`; it is logged there."""
+    part = part_of(out)
     tallies: defaultdict[str, Tally] = defaultdict(Tally)
     channels: dict[int, int] = {}
-    writer = DurableWriter(part, overwrite=True)
+    writer = DurableWriter(part)
+
+    def add(raw: Raw, t: int) -> None:
+        channel, m = raw
+        if channel.id not in channels:
+            schema = source.schemas.get(channel.schema_id)
+            channels[channel.id] = writer.channel(channel.topic, channel.message_encoding, schema, channel.metadata)
+        writer.add(channels[channel.id], t, m.data, m.publish_time, m.sequence)
+        tallies[channel.topic].add(t, m.data)
+
     try:
         try:
             for record in source.metadata:
@@ -193,13 +220,12 @@ def _copy(
                 writer.add_metadata(name, note)
             for attachment in source.attachments():
                 writer.add_attachment(attachment)
-            for channel, m in source.messages(ordered=False, start_t=start_t, end_t=end_t):
-                if channel.id not in channels:
-                    schema = source.schemas.get(channel.schema_id)
-                    encoding, metadata = channel.message_encoding, channel.metadata
-                    channels[channel.id] = writer.channel(channel.topic, encoding, schema, metadata)
-                writer.add(channels[channel.id], m.log_time, m.data, m.publish_time, m.sequence)
-                tallies[channel.topic].add(m.log_time, m.data)
+            for raw in source.messages(ordered=False, start_t=start_t, end_t=end_t):
+                if before:
+                    for held in before:
+                        add(held, start_t)
+                    before = None
+                add(raw, raw.message.log_time)
         finally:
             writer.close()
         digests = {topic: tally.digest() for topic, tally in sorted(tallies.items())}
@@ -218,6 +244,11 @@ def _copy(
             raise DiveError(f"{out}: cannot be written: {error.strerror}") from None
         raise
     return digests
+
+
+def part_of(out: Path) -> Path:
+    """Where a file is written before it gets its name: nobody else, at the same time, writes there."""
+    return out.with_name(f"{out.name}.{secrets.token_hex(4)}.part")
 
 
 def check(path: Path, expected: dict[str, TopicDigest]) -> None:

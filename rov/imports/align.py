@@ -55,7 +55,8 @@ class Motion(NamedTuple):
 
 class Alignment(NamedTuple):
     """The video's first picture was taken `offset_s` after the log's first state. `confidence` 0..1 compares the peak
-    with the next best elsewhere; `correlation` is the yaw's there. `lags` and `scores` are for the plot."""
+    with the next best elsewhere, and is never more than the correlation; `correlation` is the yaw's there. `lags` and
+    `scores` are for the plot."""
 
     offset_s: float
     confidence: float
@@ -129,12 +130,18 @@ def align(seen: Motion, states: list[VehicleState]) -> Alignment:
     best = int(np.argmax(total))
     elsewhere = total[np.abs(lags - lags[best]) > APART_S]
     second = float(max(elsewhere.max(), 0.0)) if len(elsewhere) else 0.0
-    confidence = max(0.0, 1.0 - second / max(float(total[best]), TINY))
+    clear = 1.0 - second / max(float(total[best]), TINY)  # 1 also where nothing fits anywhere
+    confidence = max(0.0, min(clear, float(first[best])))
     found = Alignment(float(lags[best]) + _between(total, best) * STEP_S, confidence, float(first[best]), lags, total)
-    if found.confidence < CONFIDENCE_MIN or max(found.correlation, 0.0) < CORRELATION_MIN:
+    if max(found.correlation, 0.0) < CORRELATION_MIN:
         raise UserError(
-            f"the picture's motion does not show where in the log it belongs (best guess {found.offset_s:.2f} s, "
-            f"correlation {found.correlation:.2f}, confidence {found.confidence:.2f}); say --offset SECONDS"
+            f"the picture's motion does not fit the log's anywhere (best at {found.offset_s:.2f} s, where yaw"
+            f" correlates to {found.correlation:.2f}; {CORRELATION_MIN} is needed); say --offset SECONDS"
+        )
+    if found.confidence < CONFIDENCE_MIN:
+        raise UserError(
+            f"the picture's motion fits the log's nearly as well at several places (best at {found.offset_s:.2f} s,"
+            f" confidence {found.confidence:.2f}; {CONFIDENCE_MIN} is needed); say --offset SECONDS"
         )
     return found
 

@@ -7,6 +7,9 @@ ns since the autopilot booted.
 from __future__ import annotations
 
 import heapq
+import math
+import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,12 +17,13 @@ from typing import NamedTuple
 
 import cv2
 
-from rov.dives.dive import DiveWriter
+from rov.dives.dive import Dive, DiveError, DiveWriter
+from rov.dives.durable import sync_folder
 from rov.dives.video import copyable, packets
 from rov.errors import UserError
 from rov.imports.logs import Log
-from rov.messages import AnyCommand, Frame, VehicleState
-from rov.vision.footage import Video
+from rov.media.films import Video
+from rov.messages import Frame, Message
 
 
 class Imported(NamedTuple):
@@ -28,8 +32,10 @@ class Imported(NamedTuple):
     pictures: int
     copied: str
     """h264 or h265 where packets were copied, "" where pictures became JPEG."""
-    states: int
-    commands: int
+    messages: dict[str, int]
+    """By topic."""
+    notes: list[str]
+    """Sentences about what is odd in the video or missing."""
 
 
 class _Line(NamedTuple):
@@ -50,51 +56,110 @@ def write(
     overwrite: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> Imported:
-    """Write the dive; the video's first picture is `offset_s` after the log's first state. Raises UserError."""
+    """Write the dive; the video begins `offset_s` after the log's first state. It gets its name when it is whole: until
+    then, and whatever happens, what was there before is left as it was. Raises UserError."""
+    film = Video(video) if video else None
+    start = start_of(log, offset_s, length_s(film)) if film else 0
+    must_be_free(out, overwrite)
     format_ = copyable(video) if video else ""
-    counts = [0, 0, 0]
-    dive = DiveWriter(out, metadata, overwrite=overwrite)
+    counts: Counter[str] = Counter()
+    part = out.with_name(out.name + ".part")
 
     def picture(frame: Frame, data: bytes) -> None:
         dive.write("frame", frame)
         dive.picture(frame.t, data, frame.frame_id, format_ or "jpeg")
-        counts[0] += 1
+        counts["frame"] += 1
         progress()
 
-    def message(topic: str, each: VehicleState | AnyCommand) -> None:
+    def message(topic: str, each: Message) -> None:
         dive.write(topic, each)
-        counts[1 if topic == "vehicle" else 2] += 1
+        counts[topic] += 1
 
-    start = log.states[0].t + round(offset_s * 1e9)
-    if video and start < 0:
-        raise UserError(f"--offset {offset_s:g}: the video would begin before the autopilot booted")
-    films = _film(video, start, format_, quality) if video else iter(())
+    films = _film(film, start, format_, quality) if film else iter(())
     lines = heapq.merge(
         (_Line(frame.t, partial(picture, frame, data)) for frame, data in films),
-        (_Line(each.t, partial(message, "vehicle", each)) for each in log.states),
-        (_Line(each.t, partial(message, "commands", each)) for each in log.commands),
+        *([_Line(each.t, partial(message, topic, each)) for each in said] for topic, said in log.topics.items()),
         key=lambda line: line.t,
     )
+    dive = DiveWriter(part, metadata | log.about, overwrite=True)
     try:
-        for line in lines:
-            line.write()
-    finally:
-        dive.close()
-    return Imported(counts[0], format_, counts[1], counts[2])
+        try:
+            for line in lines:
+                line.write()
+        finally:
+            dive.close()
+        if film and not counts["frame"]:
+            raise UserError(f"{video}: none of its pictures can be read")
+        os.replace(part, out)
+        sync_folder(out.parent)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    notes = _missing(film, counts["frame"]) if film and format_ else film.notes if film else []
+    return Imported(counts.pop("frame", 0), format_, dict(counts), notes)
 
 
-def _film(video: Path, start: int, format_: str, quality: int) -> Iterator[tuple[Frame, bytes]]:
+def start_of(log: Log, offset_s: float, film_s: float) -> int:
+    """When the film begins in the dive, ns. Raises UserError when it would have nothing to do with the log."""
+    first, last = log.states[0].t, log.states[-1].t
+    begins = (first + offset_s * 1e9) / 1e9
+    if not math.isfinite(offset_s) or begins < 0:
+        raise UserError(
+            f"--offset {offset_s:g}: the film would begin {-begins:.1f} s before the autopilot booted, where the dive's"
+            " time begins; cut that much off the film's beginning, or say a later --offset"
+        )
+    if not -film_s - 1 <= offset_s <= (last - first) / 1e9 + 1:
+        raise UserError(
+            f"--offset {offset_s:g}: the film lasts {film_s:.1f} s and the log {(last - first) / 1e9:.1f} s, so they"
+            " would share nothing; say how many seconds after the log's first attitude the film begins"
+        )
+    start = first + round(offset_s * 1e9)
+    return start
+
+
+def length_s(film: Video) -> float:
+    """How long a film is, as far as it says."""
+    return max(film.length_s, film.expected / film.fps)
+
+
+def must_be_free(out: Path, overwrite: bool) -> None:
+    """Raises UserError unless a dive may be written under this name."""
+    if out.suffix.lower() != ".mcap":
+        raise UserError(f"{out}: a dive is a file that ends in .mcap")
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: there is no folder {out.parent}")
+    if out.is_dir():
+        raise UserError(f"{out}: is a directory")
+    if not out.exists():
+        return
+    if not overwrite:
+        raise UserError(f"{out}: is there already; --force replaces it")
+    try:
+        with Dive(out) as dive:
+            recording = dive.file.locked
+    except DiveError:
+        return  # no dive, or none any more: nothing is lost
+    if recording:
+        raise UserError(f"{out}: is being recorded now; choose another name")
+
+
+def _missing(film: Video, copied: int) -> list[str]:
+    """The same where its packets were copied."""
+    if copied >= film.declared:
+        return film.said
+    return [*film.said, f"{film.declared - copied} of the {film.declared} pictures that the file promises are missing"]
+
+
+def _film(video: Video, start: int, format_: str, quality: int) -> Iterator[tuple[Frame, bytes]]:
     """Each picture of a video, compressed, under its time in the dive."""
-    shown = Video(video)
-    width, height = shown.width, shown.height
     if format_:
-        for number, packet in enumerate(packets(video)):
+        width, height = video.width, video.height
+        for number, packet in enumerate(packets(video.path)):
             t = start + packet.t
             yield Frame(t=t, frame_id=number, frame_t=t, width=width, height=height), packet.data
         return
-    first: int | None = None
-    for shot in shown.shots():
-        first = shot.t if first is None else first
-        t = start + shot.t - first
+    for shot in video.shots():
+        t = start + shot.t
+        height, width = shot.image.shape[:2]
         jpeg = cv2.imencode(".jpg", shot.image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
         yield Frame(t=t, frame_id=shot.frame_id, frame_t=t, width=width, height=height), jpeg

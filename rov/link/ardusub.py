@@ -16,8 +16,8 @@ ArduSub takes MANUAL_CONTROL only from its ground station's system id, and each 
   to ALT_HOLD at the surface, takes nothing from us: neutral sticks go on. A refused SURFACE becomes the heave stick
   (`climb.py`); what else would end our control does not while it goes up, but for its pilot and the loss of the link.
 
-Depth is from the water's pressure (SCALED_PRESSURE2) and our own surface pressure and density, because it carries its
-time; where that is not heard, GLOBAL_POSITION_INT. Nothing in here waits; time is an argument, monotonic ns.
+Its state is what `rov.link.vehicle_state` makes of its messages. Nothing in here waits; time is an argument,
+monotonic ns.
 
 It is one state machine, and stays in one file for all its length: what ends our control must be read in one go.
 """
@@ -31,7 +31,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-import msgspec
 from pymavlink.dialects.v20 import common
 
 from rov.link.climb import Climb, by_itself
@@ -49,9 +48,10 @@ from rov.link.firmware import (
     unsafe,
 )
 from rov.link.inquiry import AUTOPILOT, Inquiry, long
-from rov.link.line import ARM_DISARM, BEAT_NS, RESULTS, UNKNOWN_MV, Line, Wire, volts_of
+from rov.link.line import ARM_DISARM, BEAT_NS, RESULTS, Line, Wire
 from rov.link.mavlink import MS, Frame, Packer, Parser
 from rov.link.others import Others, steers
+from rov.link.vehicle_state import SOURCES
 from rov.link.way import Socket, way
 from rov.messages import Event, Mode
 
@@ -77,9 +77,8 @@ ANSWER_NS = 4000 * MS
 """A command not carried out by then is taken as refused."""
 TOLD_MAX = 8
 """Texts of the autopilot's that are kept, for what they explain."""
-BATTERY_NS = LEAK_OVER_NS = 30_000 * MS
-"""ArduSub says a leak again every 20 s; a voltage older than this is unknown."""
-DEPTH_OTHER_NS = 1000 * MS
+GAIN_NS = 30_000 * MS
+"""A gain older than this is unknown."""
 STRANGER_NS = 60_000 * MS
 """Somebody else at our UDP port is said this often."""
 
@@ -133,11 +132,6 @@ class Connection(Wire):
     """The pilot's switches that change what sticks do (SWITCHES), by name."""
     told: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=TOLD_MAX))
     """What the autopilot wrote to its people, and when: why it refuses is only in there."""
-    battery_t: int = -BATTERY_NS
-    cells_t: int = -BATTERY_NS
-    """When BATTERY_STATUS last said it; SYS_STATUS counts only without."""
-    leak_t: int = 0
-    depth_t: int | None = None
     depth_failed: bool = False
     """The autopilot says that its depth sensor has: what it goes on sending is the last of it."""
 
@@ -305,7 +299,7 @@ class ArdusubLink(Line[Connection]):
 
     def _gain(self, t: int) -> float:
         """The pilot's gain: as the autopilot says, else as it begins."""
-        if self.wire.gain is not None and t - self.wire.gain_t < BATTERY_NS:
+        if self.wire.gain is not None and t - self.wire.gain_t < GAIN_NS:
             return self.wire.gain
         return first_gain(self.wire.inquiry.parameters)
 
@@ -532,28 +526,29 @@ class ArdusubLink(Line[Connection]):
             case common.MAVLink_named_value_float_message() if message.name == "PilotGain":
                 if math.isfinite(message.value) and 0 < message.value <= 1:
                     self.wire.gain, self.wire.gain_t = max(message.value, 0.1), t
+                    self._take_in(message, t)
             case common.MAVLink_named_value_float_message() if message.name in SWITCHES:
                 self.wire.switched[message.name] = message.value != 0
             case common.MAVLink_statustext_message():
                 self.wire.told.append((t, message.text))
-                if "leak detected" in message.text.lower():
-                    self.wire.leak_t = t
-                    self._update(leak=True)
-            case common.MAVLink_battery_status_message() if message.id == 0:
-                if (volts := volts_of(message)) is not None:
-                    self._update(battery_v=volts)
-                    self.wire.battery_t = self.wire.cells_t = t
+                self._take_in(message, t)
             case common.MAVLink_sys_status_message():
                 there = message.onboard_control_sensors_present & message.onboard_control_sensors_enabled
                 self.wire.depth_failed = bool(there & ~message.onboard_control_sensors_health & DEPTH_SENSOR)
-                if 0 < message.voltage_battery < UNKNOWN_MV and t - self.wire.cells_t > BATTERY_NS:
-                    self._update(battery_v=message.voltage_battery / 1000)
-                    self.wire.battery_t = t
+                self._take_in(message, t)
+            case (
+                common.MAVLink_battery_status_message()
+                | common.MAVLink_named_value_float_message()
+                | common.MAVLink_distance_sensor_message()
+            ):
+                self._take_in(message, t)
             case (
                 common.MAVLink_attitude_message()
                 | common.MAVLink_scaled_pressure_message()
                 | common.MAVLink_scaled_pressure2_message()
+                | common.MAVLink_scaled_pressure3_message()
                 | common.MAVLink_global_position_int_message()
+                | common.MAVLink_local_position_ned_message()
             ):
                 self._measurement(message, t)
 
@@ -566,7 +561,7 @@ class ArdusubLink(Line[Connection]):
         self.wire.beat_heard_t = t
         self.wire.type, self.wire.mode = message.type, message.custom_mode
         self.wire.armed = bool(message.base_mode & common.MAV_MODE_FLAG_SAFETY_ARMED)
-        self._update(armed=self.wire.armed)
+        self._take_in(message, t)
         if not self.wire.armed:
             self.disarming = None
             if self.stage is Stage.IDLE:
@@ -632,19 +627,10 @@ class ArdusubLink(Line[Connection]):
         self.wish, self.disarming, self.open_t = None, None, t
         self.wire = Connection(heard_t=t, sequence=self.wire.sequence, known=True)
 
-    def _news(self, message: Any, measured_t: int, t: int) -> dict[str, Any] | None:
-        depths = common.MAVLink_global_position_int_message | common.MAVLink_scaled_pressure2_message
-        if self.wire.depth_failed and isinstance(message, depths):
-            self._doubt(t, "the autopilot says that its depth sensor has failed: its depth stands still")
-            return {}
-        if isinstance(message, common.MAVLink_global_position_int_message):
-            if self.wire.depth_t is None or t - self.wire.depth_t > DEPTH_OTHER_NS:
-                return {"depth_t": measured_t, "depth": -message.relative_alt / 1000}
-            return {}
-        news = super()._news(message, measured_t, t)
-        if news is not None and "depth" in news:
-            self.wire.depth_t = t
-        return news
+    def _take_in(self, message: Any, t: int, measured_t: int | None = None) -> None:
+        if self.wire.depth_failed and message.get_type() in SOURCES:
+            return self._disbelieve(t, "the autopilot says that its depth sensor has failed: its depth stands still")
+        super()._take_in(message, t, measured_t)
 
     def _expire(self, t: int) -> None:
         """Forget what is too old to be known, a disarming that nobody answers, and an autopilot that is silent."""
@@ -653,10 +639,7 @@ class ArdusubLink(Line[Connection]):
             return self._lose(t, "no heartbeat of the autopilot for 2 s", "autopilot_lost")
         if self.port.is_open and beat_t is None and t - self.open_t > SILENT_NS:
             return self._lose(t, "no autopilot is heard there")
-        if self.state is not None and self.state.battery_v is not None and t - self.wire.battery_t > BATTERY_NS:
-            self.state = msgspec.structs.replace(self.state, battery_v=None)
-        if self.state is not None and self.state.leak and t - self.wire.leak_t > LEAK_OVER_NS:
-            self.state = msgspec.structs.replace(self.state, leak=False)
+        self.telemetry.expire(t)
         if self.disarming is not None and t - self.disarming > ANSWER_NS:
             self.disarming = self.wish = None
             self._event(t, "alarm", "command_refused", "the autopilot did not disarm; its pilot-input failsafe should")

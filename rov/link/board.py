@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
-import msgspec
 from pymavlink.dialects.v20 import common
 
 from rov.link.echoes import EchoCheck
-from rov.link.line import ARM_DISARM, BEAT_NS, RESULTS, Level, Line, Wire, volts_of
+from rov.link.line import ARM_DISARM, BEAT_NS, RESULTS, Level, Line, Wire
 from rov.link.mavlink import MS, QUIET_NS, Frame, Packer, Parser, SenderClock
 from rov.link.way import Serial
 from rov.messages import Event, Mode
@@ -69,7 +68,6 @@ class Echo(NamedTuple):
 class Connection(Wire):
     """What one connection has carried; forgotten when it ends."""
 
-    battery_t: int = 0
     armed: bool | None = None
     """By the board's heartbeat; None while not known."""
     answer: str = ""
@@ -108,6 +106,7 @@ class ThrusterLink(Line[Connection]):
         """`system` and `component` are ours, `board` the board's. A board has no modes; of `mode` only whether the
         vehicle surfaces matters."""
         super().__init__(Serial(port, baud), Parser(), Packer(system, component), Connection, surface_pa, density)
+        self.telemetry.battery_ns = BATTERY_NS
         self.motors = motors
         self.address = board
         self.stage = Stage.IDLE
@@ -174,8 +173,7 @@ class ThrusterLink(Line[Connection]):
         """Take in what has arrived, (re)open the port, move the arming test on; returns what happened."""
         for frame in self._frames(t):
             self._hear(frame, t)
-        if self.state is not None and self.state.battery_v is not None and t - self.wire.battery_t > BATTERY_NS:
-            self.state = msgspec.structs.replace(self.state, battery_v=None)
+        self.telemetry.expire(t)
         self._judge(t)
         self._listen_for_noise(t)
         events, self.pending = tuple(self.pending), []
@@ -270,9 +268,8 @@ class ThrusterLink(Line[Connection]):
                 self._heartbeat(message, t)
             case common.MAVLink_actuator_control_target_message():
                 self._echoed(message, t)
-            case common.MAVLink_battery_status_message() if message.id == 0:
-                self._update(battery_v=volts_of(message))
-                self.wire.battery_t = t
+            case common.MAVLink_battery_status_message():
+                self._take_in(message, t)
             case common.MAVLink_command_ack_message() if message.command == ARM_DISARM:
                 self.wire.answer = RESULTS.get(message.result, str(message.result))
             case (
@@ -288,7 +285,7 @@ class ThrusterLink(Line[Connection]):
         armed = bool(message.base_mode & common.MAV_MODE_FLAG_SAFETY_ARMED)
         self.wire.armed = armed
         self.wire.armed_t = t if armed else self.wire.armed_t
-        self._update(armed=armed)
+        self._take_in(message, t)
         if self.live and not armed:
             self._event(t, "alarm", "board_disarmed", "the board has disarmed itself: neutral until armed again")
             self._enter(Stage.IDLE, t)
@@ -322,11 +319,6 @@ class ThrusterLink(Line[Connection]):
         self.wire.armed = None
         self._event(t, "alarm", "board_restarted", "the board has restarted: neutral until armed again")
         self._idle(t)
-
-    def _news(self, message: Any, measured_t: int, t: int) -> dict[str, Any] | None:
-        if isinstance(message, common.MAVLink_named_value_int_message):
-            return {"leak": message.value != 0}
-        return super()._news(message, measured_t, t)
 
     # ---- the arming test ---------------------------------------------------------------------------------------
 

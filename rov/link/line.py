@@ -6,7 +6,6 @@ Nothing in here waits. Time is an argument, monotonic ns.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -16,6 +15,7 @@ from pymavlink.dialects.v20 import common
 
 from rov.link.doubt import Doubt
 from rov.link.mavlink import MS, QUIET_NS, Frame, Packer, Parser, SenderClock
+from rov.link.vehicle_state import Telemetry
 from rov.messages import Event, Mode, VehicleState
 
 if TYPE_CHECKING:
@@ -29,12 +29,8 @@ BLOCKED_NS = 200 * MS
 """A port that takes nothing for this long has its queue thrown away: those commands are history."""
 SHORTEST = 12
 """Bytes of a frame without content."""
-PRESSURE_PA = (1e4, 1.3e8)
-"""Water pressures that are believed: from a mountain lake to below the deepest sea."""
-GRAVITY = 9.80665
 DOUBTED_NS = 10_000 * MS
 """What is not believed is said anew after a pause of this."""
-UNKNOWN_MV = 0xFFFF
 ARM_DISARM = common.MAV_CMD_COMPONENT_ARM_DISARM
 RESULTS = {value: entry.name for value, entry in common.enums["MAV_RESULT"].items()}
 
@@ -109,17 +105,36 @@ class Line(ABC, Generic[W]):
         """`surface_pa`: air pressure at the surface in Pa; `density` of the water in kg/m³. Both may be set while
         running."""
         self.port, self.parser, self.packer = port, parser, packer
-        self.surface_pa, self.density = surface_pa, density
+        self.telemetry = Telemetry(surface_pa, density)
         self.mode = Mode.MANUAL
         """What the pilot does, set by whoever sends."""
         self.counters = Counters()
-        self.state: VehicleState | None = None
-        """What the vehicle says; None until it is heard."""
         self.pending: list[Event] = []
         self.reopen_t, self.reopen_ns = 0, REOPEN_NS[0]
         self.absent_said = False
         self.new_wire = wire
         self.wire = wire()
+
+    @property
+    def state(self) -> VehicleState | None:
+        """What the vehicle says; None until it is heard."""
+        return self.telemetry.state
+
+    @property
+    def surface_pa(self) -> float:
+        return self.telemetry.surface_pa
+
+    @surface_pa.setter
+    def surface_pa(self, pascal: float) -> None:
+        self.telemetry.surface_pa = pascal
+
+    @property
+    def density(self) -> float:
+        return self.telemetry.density
+
+    @density.setter
+    def density(self, density: float) -> None:
+        self.telemetry.density = density
 
     # ---- what a link adds --------------------------------------------------------------------------------------
 
@@ -235,7 +250,7 @@ class Line(ABC, Generic[W]):
         self.wire.sequence, self.wire.heard_t = sequence, t
         self.counters.received += 1
         self.reopen_ns = REOPEN_NS[0]
-        self.state = msgspec.structs.replace(self.state, t=t) if self.state else VehicleState(t=t)
+        self.telemetry.hear(t)
         return True
 
     def _measurement(self, message: Any, t: int) -> None:
@@ -246,50 +261,37 @@ class Line(ABC, Generic[W]):
         measured_t = self.wire.clock.measured(kind, stamp, t)
         if measured_t is None:
             self.counters.old += 1
-        elif (news := self._news(message, measured_t, t)) is None:
-            self.counters.implausible += 1
-        elif reason := self.wire.doubt.about(news, t):
-            self._doubt(t, reason)
         else:
-            self._update(**news)
+            before = self.state
+            self._take_in(message, t, measured_t)
+            if reason := self.wire.doubt.about(news(before, self.state), t):
+                self.telemetry.state = before
+                self._disbelieve(t, reason)
 
-    def _doubt(self, t: int, reason: str) -> None:
+    def _take_in(self, message: Any, t: int, measured_t: int | None = None) -> None:
+        """What a message says of the vehicle's state; `measured_t` where it carries its time."""
+        self.counters.implausible += not self.telemetry.update(message, t, measured_t)
+
+    def _disbelieve(self, t: int, reason: str) -> None:
         """Something is not believed: said once, and again after it was quiet for a while."""
         self.counters.implausible += 1
         if reason != self.wire.doubted or t - self.wire.doubted_t > DOUBTED_NS:
             self._event(t, "warning", "not_believed", f"{reason}; not used")
         self.wire.doubted, self.wire.doubted_t = reason, t
 
-    def _news(self, message: Any, measured_t: int, t: int) -> dict[str, Any] | None:
-        """Fields of the state that a message sets; None when it makes no sense."""
-        match message:
-            case common.MAVLink_attitude_message():
-                angles = (message.roll, message.pitch, message.yaw)
-                rates = (message.rollspeed, message.pitchspeed, message.yawspeed)
-                if all(map(math.isfinite, (*angles, *rates))):
-                    roll, pitch, yaw = angles
-                    return {"attitude_t": measured_t, "roll": roll, "pitch": pitch, "yaw": yaw, "rates": rates}
-            case common.MAVLink_scaled_pressure2_message():
-                pressure = message.press_abs * 100  # hPa
-                if PRESSURE_PA[0] < pressure < PRESSURE_PA[1]:
-                    depth = (pressure - self.surface_pa) / (self.density * GRAVITY)
-                    return {"depth_t": measured_t, "depth": depth}
-            case common.MAVLink_scaled_pressure_message():
-                if math.isfinite(message.press_abs) and message.press_abs >= 0:
-                    celsius = message.temperature / 100
-                    return {"hull_pressure_kpa": message.press_abs / 10, "hull_temperature_c": celsius}
-        return None
-
     def _update(self, **news: Any) -> None:
         assert self.state is not None
-        self.state = msgspec.structs.replace(self.state, **news)
+        self.telemetry.state = msgspec.structs.replace(self.state, **news)
 
     def _event(self, t: int, level: Level, code: str, text: str) -> None:
         self.pending.append(Event(t=t, level=level, source="link", code=code, text=text))
 
 
-def volts_of(message: Any) -> float | None:
-    """A BATTERY_STATUS's voltage; None where it has none. Whether cell by cell or as a whole in the first (and second)
-    place, it is their sum."""
-    known = [mv for mv in message.voltages if mv != UNKNOWN_MV] + list(message.voltages_ext)
-    return sum(known) / 1000 if any(known) else None
+def news(before: VehicleState | None, after: VehicleState | None) -> dict[str, Any]:
+    """Attitude and depth, where they were measured anew."""
+    if after is None:
+        return {}
+    angles = {"roll": after.roll, "pitch": after.pitch, "yaw": after.yaw}
+    turned = after.attitude_t != (before.attitude_t if before else None)
+    sunk = after.depth_t != (before.depth_t if before else None)
+    return (angles if turned else {}) | ({"depth": after.depth} if sunk else {})

@@ -10,6 +10,7 @@ import msgspec
 from rov.config import Config
 from rov.messages import (
     Arm,
+    Clock,
     Command,
     Disarm,
     Heard,
@@ -51,6 +52,12 @@ class Rover:
         self.command: ThrusterCommand | None = None
         self.next_t: int | None = None
 
+    def begin_anew(self) -> None:
+        """Forget everything but the settings: what comes next is another run."""
+        self.pilot = Pilot(self.pilot.config, self.curve, vehicle_expected=self.source.has_vehicle)
+        self.setpoint = self.vehicle = self.command = self.next_t = None
+        self.seen.clear()
+
     def see(self, setpoint: Setpoint) -> None:
         """A setpoint computed now. The pilot takes it when it took that frame's then, or else with its next step."""
         self.seen.append(setpoint)
@@ -75,6 +82,8 @@ class Rover:
             case Tuning():
                 if changed := self.tunings.hear(message.settings, message.t):
                     self.pilot.tune(tuned(self.pilot.config, changed), message.t)
+                yield message
+            case Clock():
                 yield message
             case ThrusterCommand() if self.ticks:
                 yield from self.act(message.t)

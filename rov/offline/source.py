@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-import cv2
-import numpy as np
-
-from rov.dives.dive import Dive, Picture, Record
-from rov.dives.video import FORMATS, VideoDecoder
+from rov.dives.dive import Dive, Record
+from rov.dives.playback import choose_camera, dropped, must_show, played, rate_of
 from rov.errors import UserError
-from rov.messages import Frame, ThrusterCommand
-from rov.vision.footage import VIDEOS, Image, Shot, Video, must_be_file
+from rov.media.check import Check, WorthlessError
+from rov.media.files import VIDEOS, Shot, must_be_file
+from rov.media.films import Video
+from rov.messages import ThrusterCommand
 
 Item: TypeAlias = Shot | Record
+IMPORTED = "log"
+"""Metadata of a dive that `rov import` made of an autopilot's log."""
 
 
 class Source(NamedTuple):
@@ -36,13 +37,26 @@ class Source(NamedTuple):
     items: Iterator[Item]
     skipped: list[str]
     """Sentences about what could not be read; complete once `items` is exhausted."""
+    expected: int = 0
+    """Pictures to come, guessed where it does not say: for a progress bar."""
+    lost: Callable[[], int] | None = None
+    """How many of its pictures did not come, once `items` is exhausted; None: what of `frames` did not."""
+    fault: Callable[[], str] = str
+    """Why the pictures that came are of no worth, as a sentence, once `items` is exhausted; "" when they are."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what was chosen in it."""
+    dive: Dive | None = None
+    """None: a video."""
 
 
-def open_source(path: Path) -> Source:
-    """A dive (`.mcap`) or a video. Raises UserError."""
+def open_source(path: Path, camera: str | None = None) -> Source:
+    """A dive (`.mcap`) or a video; `camera` is a topic of a dive. Raises UserError, also where no picture of many can
+    be decoded."""
     must_be_file(path)
     if path.suffix.lower() == ".mcap":
-        return _dive(path)
+        return _dive(path, camera)
+    if camera is not None:
+        raise UserError(f"{path}: --camera chooses among the topics of a dive (.mcap)")
     if path.suffix.lower() in VIDEOS:
         return _video(path)
     raise UserError(f"{path}: neither a dive (.mcap) nor a video ({' '.join(sorted(VIDEOS))})")
@@ -51,77 +65,53 @@ def open_source(path: Path) -> Source:
 def _video(path: Path) -> Source:
     video = Video(path)
     skipped: list[str] = []
+    faults: list[str] = []
 
     def items() -> Iterator[Item]:
-        read = 0
-        for shot in video.shots():
-            read += 1
-            yield shot
-        if read < video.declared:
-            skipped.append(
-                f"{video.declared - read} of the {video.declared} frames that the file promises are not in it"
-            )
+        try:
+            yield from video.shots()
+        except WorthlessError as error:
+            faults.append(str(error))
+        skipped.extend(video.notes)
 
-    return Source(path, video.declared, video.fps, False, False, False, None, items(), skipped)
+    return Source(
+        path, video.declared, video.fps, False, False, False, None, items(), skipped,
+        video.expected, lambda: video.lost, lambda: "".join(faults),
+    )  # fmt: skip
 
 
-def _dive(path: Path) -> Source:
+def _dive(path: Path, wanted: str | None) -> Source:
     dive = Dive(path)
-    if "vehicle" not in dive.counts:  # a log alone still has loops to run
-        dive.require("camera")
-    first = next(dive.messages(["thrusters"]), None)
+    try:
+        return _source(dive, *choose_camera(dive, wanted))
+    except BaseException:
+        dive.close()
+        raise
+
+
+def _source(dive: Dive, camera: str, choice: str) -> Source:
+    has = dive.readable
+    if camera or "vehicle" not in has or dive.foreign:  # a log alone still has loops to run
+        must_show(dive, camera)
+    imported = IMPORTED in dive.metadata  # what an autopilot put out is no tick of ours, and nothing to compare with
+    first = None if imported else next(dive.messages(["thrusters"]), None)
     start = first.data if first and isinstance(first.data, ThrusterCommand) else None
     skipped: list[str] = []
+    check = Check()
 
     def items() -> Iterator[Item]:
         with dive:
-            yield from _played(dive, skipped)
-        skipped.extend(f"{number} messages dropped: {why}" for why, number in dive.dropped.items())
-        skipped.extend(dive.problems)
+            for item in played(dive, camera, skipped):
+                if isinstance(item, Shot):
+                    check.see(item.image)
+                elif imported and isinstance(item.data, ThrusterCommand):
+                    continue
+                yield item
+        skipped.extend(dropped(dive) + dive.problems)
 
-    pictures = dive.counts.get("camera", 0)
-    fps = min(max(pictures / max(dive.duration_s, 1e-3), 0.1), 1000.0) if pictures else 25.0
-    has = dive.counts
-    return Source(path, pictures, fps, "vehicle" in has, start is not None, "heard" in has, start, items(), skipped)
-
-
-def _played(dive: Dive, skipped: list[str]) -> Iterator[Item]:
-    """The dive's pictures decoded, each under the id that its `frame` message gave it; all else as it is."""
-    frame_ids: dict[int, int] = {}
-    numbers: dict[int, int] = {}
-    count = packets = 0
-    decoder: VideoDecoder | None = None
-    for record in dive.messages():
-        if not isinstance(record.data, Picture):
-            if isinstance(record.data, Frame):
-                frame_ids[record.data.frame_t] = record.data.frame_id
-            yield record
-            continue
-        picture = record.data
-        if picture.format in FORMATS:
-            decoder = decoder or VideoDecoder(picture.format)
-            packets += 1
-            numbers[picture.t] = record.number
-            for t, image in decoder.decode(picture.t, picture.data):
-                yield Shot(frame_ids.pop(t, numbers.pop(t, 0) or count), t, image)
-                count += 1
-            continue
-        whole = decoded(picture.data)
-        if whole is None:
-            skipped.append(f"the picture at {record.t / 1e9:.3f} s cannot be decoded")
-            continue
-        jpeg = picture.data if picture.format == "jpeg" else None
-        yield Shot(frame_ids.pop(record.t, record.number or count), record.t, whole, jpeg)
-        count += 1
-    if decoder:
-        for t, image in decoder.flush():
-            yield Shot(frame_ids.pop(t, numbers.pop(t, 0) or count), t, image)
-            count += 1
-        if count < packets:
-            skipped.append(f"{packets - count} of {packets} video packets gave no picture: lost, or before a key frame")
-
-
-def decoded(data: bytes) -> Image | None:
-    """A picture that stands alone."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return None if image is None else np.asarray(image, np.uint8)
+    pictures = has.get(camera, 0)
+    return Source(
+        dive.path, pictures, rate_of(dive, pictures), "vehicle" in has, start is not None, "heard" in has, start,
+        items(), skipped, pictures, None, lambda: check.sentence(str(dive.path), pictures), (choice,) if choice else (),
+        dive,
+    )  # fmt: skip

@@ -20,12 +20,13 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from rov.bus import CommandClient, Malformed, is_local, listen
+from rov.console import Console
 from rov.errors import UserError
 from rov.messages import (
     Arm,
@@ -45,6 +46,7 @@ from rov.messages import (
 from rov.operator.commands import ANSWER_MS, Place, session
 from rov.operator.rates import Rates
 from rov.operator.sticks import AXES, STILL, Gamepad, Hand, Keyboard
+from rov.plain import plain
 
 PERIOD_S = 0.05
 """Sticks at 20 Hz: at 10 Hz two lost ones in a row would be stale."""
@@ -113,9 +115,9 @@ class Session:
             self.ours = reply.accepted
         if not reply.accepted and reply.reason.endswith(NOT_OURS) and self.ours:
             self.ours = False
-            self.news.append(Text(f"{reply.reason}: press t", "bold red"))
+            self.news.append(Text(plain(f"{reply.reason}: press t"), "bold red"))
         elif what and not reply.accepted:
-            self.news.append(Text(f"{what} refused: {reply.reason}", "yellow"))
+            self.news.append(Text(plain(f"{what} refused: {reply.reason}"), "yellow"))
 
     def leave(self) -> None:
         """Stop the vehicle, if we are still its operator: that is asked first, with sticks at rest. Without an answer
@@ -190,7 +192,7 @@ def _loop(ours: Session, keys: int, gamepad: Gamepad, signals: list[int]) -> Non
             now = time.monotonic_ns()
             hands = keyboard.read(typed, now), gamepad.read(now)
             if gamepad.news:
-                ours.news.append(Text(gamepad.news, "yellow"))
+                ours.news.append(Text(plain(gamepad.news), "yellow"))
                 gamepad.news = ""
             actions = [action for hand in hands for action in hand.actions]
             for action in sorted(actions, key=lambda each: each != "stop"):  # a stop comes first
@@ -206,7 +208,7 @@ def _loop(ours: Session, keys: int, gamepad: Gamepad, signals: list[int]) -> Non
             ours.hear()
             for entry in heard.take(reader.read(), now):
                 if isinstance(entry.message, Event):
-                    ours.news.append(Text(entry.message.text, STYLES[entry.message.level]))
+                    ours.news.append(Text(plain(entry.message.text), STYLES[entry.message.level]))
             if now - page_t >= PAGE_NS:
                 page_t = now
                 live.update(page(ours, heard, axes, now), refresh=True)
@@ -289,7 +291,7 @@ def page(ours: Session, heard: Rates, axes: tuple[float, ...], now: int) -> Grou
         style = "red" if row.stale else ""
         age = "-" if row.age_ms is None else f"{row.age_ms:.0f} ms"
         topics.add_row(row.topic, f"{row.hz:.1f}", age, f"{row.silent_s:.1f} s ago", style=style)
-    refused = Text(f"refused: {status.refused}", "yellow") if status and status.refused else Text("")
+    refused = Text(plain(f"refused: {status.refused}"), "yellow") if status and status.refused else Text("")
     return Group(facts, refused, topics, *ours.news, Text.from_markup(HELP, style="dim"))
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from rov import as_json
 from rov.bus import Reader, is_local, listen
+from rov.console import Console
 from rov.errors import UserError
 from rov.messages import TOPICS
 from rov.operator.commands import Place
 from rov.operator.rates import Rates
+from rov.plain import say
 
 TABLE_S = 0.25
 LINES_S = 1.0
@@ -37,7 +38,7 @@ def follow(there: Place, topics: Sequence[str], *, rates: bool) -> None:
             for entry in heard.take(reader.read(), now):
                 age = heard.age_ms(entry.message, now)
                 told = f"{age:7.1f} ms" if age is not None else "      -   "
-                print(f"{entry.topic:12} {told}  {as_json.encode(entry.message).decode()}", flush=True)
+                say(f"{entry.topic:12} {told}  {as_json.encode(entry.message).decode()}", flush=True)
     finally:
         reader.close()
 
@@ -49,7 +50,7 @@ def _rates(reader: Reader, heard: Rates) -> None:
         while True:
             _collect(reader, heard, LINES_S)
             for topic, hz, expected, age, silent, _ in lines(heard):
-                print(f"{topic:12} {hz:>6} of {expected:>4} Hz  age {age:>9}  {silent:>6} s ago", flush=True)
+                say(f"{topic:12} {hz:>6} of {expected:>4} Hz  age {age:>9}  {silent:>6} s ago", flush=True)
     with Live(console=console, auto_refresh=False) as live:
         while True:
             _collect(reader, heard, TABLE_S)

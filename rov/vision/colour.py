@@ -6,12 +6,14 @@ interpolated. A picture whose depth is unknown gets the shallowest row: it chang
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import cv2
 import msgspec
 import numpy as np
 
+from rov import files
 from rov.errors import UserError
 from rov.vision.footage import Image
 
@@ -61,14 +63,13 @@ class Balance:
 
 def load(path: Path) -> Balance:
     """Read a colour calibration. Raises UserError with what is wrong."""
-    try:
-        file = msgspec.toml.decode(path.read_bytes(), type=BalanceFile)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except msgspec.DecodeError as error:
-        raise UserError(f"{path}: {error}") from None
+    file = files.table(path, BalanceFile)
     rows = file.balance
-    if not rows or any(b.depth_m <= a.depth_m for a, b in zip(rows, rows[1:], strict=False)):
+    if (
+        not rows
+        or not all(math.isfinite(row.depth_m) for row in rows)
+        or any(b.depth_m <= a.depth_m for a, b in zip(rows, rows[1:], strict=False))
+    ):
         raise UserError(f"{path}: needs one [[balance]] per depth_m, from the shallowest down")
     for row in rows:
         if not all(1 / GAIN_MAX <= gain <= GAIN_MAX for gain in (row.blue, row.green, row.red)):

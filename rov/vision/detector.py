@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from rov.errors import UserError
 from rov.messages import Detection
+from rov.vision.card import InputSpec as InputSpec
+from rov.vision.card import ModelCard as ModelCard
+from rov.vision.card import ModelError as ModelError
+from rov.vision.card import load_card as load_card
+from rov.vision.card import sha256 as sha256
+from rov.vision.card import unreadable
 from rov.vision.network import DetectorNet, decode, fuse
 
 Image = NDArray[np.uint8]
 """(H, W, 3) BGR."""
-
-
-class ModelError(UserError):
-    """Weights or their card are missing or do not fit."""
-
-
-class InputSpec(msgspec.Struct, frozen=True):
-    """What the network was trained on: square pictures of `size` pixels, BGR, `(value - mean) / std`."""
-
-    size: int
-    mean: float
-    std: float
-
-
-class ModelCard(msgspec.Struct, frozen=True):
-    """The part of a model's card (`.toml` beside the weights) that is needed to run it; people read the rest."""
-
-    name: str
-    classes: tuple[str, ...]
-    input: InputSpec
-    weights_sha256: str
-    thresholds: dict[str, float] = {}
-    """Raw score per class that a score of 0.5 stands for, chosen on the validation split; 0.5 where it is not given."""
 
 
 class Batch(NamedTuple):
@@ -68,6 +49,8 @@ class Detector:
         net = DetectorNet(len(self.card.classes))
         try:
             net.load_state_dict(load_file(weights))
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise unreadable(weights, error) from None
         except RuntimeError as error:
             raise ModelError(f"{weights}: does not fit this network: {str(error).splitlines()[-1].strip()}") from None
         self.net = fuse(net.eval()).to(self.device, self.dtype)
@@ -157,26 +140,6 @@ def letterbox(image: Image, out: Image) -> float:
     cv2.resize(image, (w, h), dst=out[:h, :w], interpolation=way)
     out[h:], out[:h, w:] = 127, 127
     return scale
-
-
-def load_card(weights: Path) -> ModelCard:
-    """The card beside a weights file, checked against it. Raises ModelError."""
-    if not weights.is_file():
-        raise ModelError(f"{weights}: no such weights file")
-    path = weights.with_suffix(".toml")
-    try:
-        card = msgspec.toml.decode(path.read_bytes(), type=ModelCard)
-    except FileNotFoundError:
-        raise ModelError(f"{weights}: has no card ({path.name} beside it); a model runs only with its card") from None
-    except msgspec.DecodeError as error:
-        raise ModelError(f"{path}: {error}") from None
-    if sha256(weights) != card.weights_sha256:
-        raise ModelError(f"{weights}: is not the file its card describes (sha256 differs); restore the pair")
-    return card
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _device(wanted: str) -> str:

@@ -6,6 +6,7 @@ are ROS's: `plumb_bob` (k1 k2 p1 p2 k3) and `equidistant` (the fisheye model, k1
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
@@ -17,17 +18,14 @@ from numpy.typing import NDArray
 
 from rov.errors import UserError
 from rov.messages import Box, Detection
+from rov.plain import plain
+from rov.vision import camera_info
+from rov.vision.camera_info import CalibrationError as CalibrationError
 from rov.vision.footage import Image
 
 Floats = NDArray[np.float64]
-MODELS = {"plumb_bob": 5, "equidistant": 4}
-"""Distortion models and how many coefficients each has."""
 EDGE_POINTS = 5
 """Points per edge of a box when it goes from one picture to the other: straight edges become curves."""
-
-
-class CalibrationError(UserError):
-    """A calibration cannot be used."""
 
 
 class Calibration(NamedTuple):
@@ -97,7 +95,12 @@ class Lens:
         self.matrix = c.matrix  # the middle keeps its scale
         make: Any = cv2.fisheye.initUndistortRectifyMap if c.model == "equidistant" else cv2.initUndistortRectifyMap
         # 16-bit fixed-point maps: half the memory to read
-        self.maps: Any = make(c.matrix, c.distortion, np.eye(3), self.matrix, (c.width, c.height), cv2.CV_16SC2)
+        try:
+            self.maps: Any = make(c.matrix, c.distortion, np.eye(3), self.matrix, (c.width, c.height), cv2.CV_16SC2)
+        except (cv2.error, MemoryError):
+            raise CalibrationError(
+                f"the calibration {c.name}: no memory is left for the maps of its pictures of {c.width}×{c.height}"
+            ) from None
 
     @property
     def hfov_deg(self) -> float:
@@ -151,31 +154,11 @@ class Lens:
 
 
 def load(path: Path) -> Calibration:
-    """Read a ROS `camera_info` YAML. Raises CalibrationError with what is wrong."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CalibrationError(f"{path}: cannot be read: {error}") from None
-    words, numbers = _fields(text)
-    model = {"fisheye": "equidistant"}.get(words.get("distortion_model", ""), words.get("distortion_model", ""))
-    if model not in MODELS:
-        raise CalibrationError(
-            f"{path}: not a ROS camera_info file, or of a model we do not know:"
-            f" distortion_model must be one of {', '.join(MODELS)}"
-        )
-    matrix, distortion = numbers.get("camera_matrix", []), numbers.get("distortion_coefficients", [])
-    size = [words.get(f"image_{side}", "") for side in ("width", "height")]
-    if len(matrix) != 9 or len(distortion) != MODELS[model] or not all(side.isdecimal() for side in size):
-        raise CalibrationError(
-            f"{path}: needs image_width, image_height, a camera_matrix of 9 numbers and {MODELS[model]} distortion"
-            " coefficients"
-        )
-    width, height = (int(side) for side in size)
-    if not np.isfinite(matrix + distortion).all() or min(matrix[0], matrix[4], width, height) <= 0:
-        raise CalibrationError(f"{path}: holds numbers that no camera has")
-    name = words.get("camera_name") or path.stem
-    kind: Any = model
-    return Calibration(name, width, height, np.array(matrix).reshape(3, 3), kind, np.array(distortion))
+    """Read a camera's file (`camera_info.py` says which). Raises CalibrationError with what is wrong."""
+    found = camera_info.read(path)
+    kind: Any = found.model
+    matrix = np.array(found.matrix).reshape(3, 3)
+    return Calibration(found.name, found.width, found.height, matrix, kind, np.array(found.distortion))
 
 
 def save(calibration: Calibration, path: Path, notes: list[str]) -> None:
@@ -183,8 +166,8 @@ def save(calibration: Calibration, path: Path, notes: list[str]) -> None:
     c = calibration
     matrix = Lens(c).matrix
     projection = np.column_stack([matrix, np.zeros(3)])
-    lines = [f"# {note}" for note in notes]
-    lines += [f"image_width: {c.width}", f"image_height: {c.height}", f"camera_name: {c.name}"]
+    lines = [f"# {plain(note)}" for note in notes]
+    lines += [f"image_width: {c.width}", f"image_height: {c.height}", f"camera_name: {_word(c.name)}"]
     lines += _written("camera_matrix", c.matrix)
     lines += [f"distortion_model: {c.model}"]
     lines += _written("distortion_coefficients", c.distortion.reshape(1, -1))
@@ -201,21 +184,6 @@ def _written(name: str, values: Floats) -> list[str]:
     return [f"{name}:", f"  rows: {values.shape[0]}", f"  cols: {values.shape[1]}", f"  data: [{numbers}]"]
 
 
-def _fields(text: str) -> tuple[dict[str, str], dict[str, list[float]]]:
-    """The words and the lists of numbers in a `camera_info` file: YAML, but always of this one shape, with `data` in
-    brackets or as a list of lines."""
-    words: dict[str, str] = {}
-    numbers: dict[str, list[float]] = {}
-    text = re.sub(r"(^|\s)#.*", "", text)
-    for part in re.split(r"^(?=[A-Za-z_]\w*:)", text, flags=re.MULTILINE):
-        name, _, value = part.partition(":")
-        _, data, values = value.partition("data:")
-        if data:
-            values = re.split(r"\n\s*[A-Za-z_]+:", values)[0]
-            found = re.findall(
-                r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\.?(?:nan|inf)\b", values, re.IGNORECASE
-            )
-            numbers[name.strip()] = [float(number.replace(".nan", "nan").replace(".inf", "inf")) for number in found]
-        else:
-            words[name.strip()] = value.strip().strip("\"'")
-    return words, numbers
+def _word(text: str) -> str:
+    """Text as YAML has it: bare where nothing in it could be taken for something else."""
+    return text if re.fullmatch(r"[A-Za-z]\w*", text, re.ASCII) else json.dumps(text)

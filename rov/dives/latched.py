@@ -1,0 +1,62 @@
+"""What is said once and holds from then on: whoever begins in the middle of a recording needs the last of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from mcap.records import Channel
+
+from rov.dives.intact import Block, IntactReader, Raw
+from rov.dives.pictures import words_of
+from rov.tuning import EFFECT_NS
+
+TOPICS = {"calibration", "tuning", "edit", "clock"}
+"""Of ours."""
+SCHEMAS = {"CameraCalibration", "CameraInfo"}
+"""Of others, by the last word of their names."""
+STATIC = {"/tf_static", "/robot_description"}
+DURABLE = ("durability: 1", "durability: transient_local")
+"""What ROS 2 notes of a topic whose last message is kept for those who come later."""
+
+
+def latched(channel: Channel, file: IntactReader) -> bool:
+    """Does the last message of this channel hold until the next one?"""
+    profiles = channel.metadata.get("offered_qos_profiles", "")
+    return (
+        channel.topic in TOPICS | STATIC
+        or words_of(file.schemas.get(channel.schema_id))[-1:] in ([each] for each in SCHEMAS)
+        or channel.metadata.get("latching") == "1"
+        or any(each in profiles for each in DURABLE)
+    )
+
+
+def latched_before(file: IntactReader, t: int) -> list[Raw]:
+    """The messages from before `t` that still hold then, by time. A change of the tuning takes effect a moment after it
+    was said: the one before it still holds until then."""
+    wanted = {number for number, channel in file.channels.items() if latched(channel, file)}
+    if not wanted:
+        return []
+    found: defaultdict[int, list[Raw]] = defaultdict(list)
+    for block in sorted((b for b in file.blocks if b.start_t < t), key=lambda b: -b.end_t):
+        open_ = {number for number in wanted if not _settled(found[number], block, t)}
+        if not open_:
+            break
+        if not block.channels or block.channels & open_:
+            for raw in file.block(block):
+                if raw.channel.id in open_ and raw.message.log_time < t:
+                    found[raw.channel.id].append(raw)
+    kept = [raw for each in found.values() for raw in _holding(each, t)]
+    return sorted(kept, key=lambda raw: (raw.message.log_time, raw.channel.id))
+
+
+def _settled(found: list[Raw], block: Block, t: int) -> bool:
+    """Is there nothing that matters in this block, or in one that ended before it?"""
+    before = [raw.message.log_time for raw in found if raw.message.log_time < t - EFFECT_NS]
+    return bool(before) and max(before) >= block.end_t
+
+
+def _holding(found: list[Raw], t: int) -> list[Raw]:
+    """The last one that had taken effect, and those after it."""
+    ordered = sorted(found, key=lambda raw: raw.message.log_time)
+    old = [raw for raw in ordered if raw.message.log_time < t - EFFECT_NS]
+    return old[-1:] + ordered[len(old) :]

@@ -1,0 +1,198 @@
+"""What a dive was recorded with: the configuration, and the files that it names, as attachments.
+
+    rover.toml                      every key, as it held when the recording began, without passwords
+    camera.calibration.yaml, …      the file that this key names
+
+Of the weights there is the hash only, in the metadata: they are large, and come with the program.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pydantic
+import tomli_w
+from mcap.records import Attachment
+
+from rov.assets import AssetError, find
+from rov.config import Config
+from rov.dives.dive import Dive
+from rov.errors import UserError
+from rov.files import toml
+from rov.messages import Tuning
+from rov.tuning import Values, keys, received
+from rov.vision.card import load_card
+
+NAME = "rover.toml"
+FILES = ("camera.calibration", "camera.colour", "vehicle.thrusters")
+"""Keys that name a file which is attached."""
+FILE_BYTES_MAX = 1_000_000
+HERE = {
+    "perception.weights", "perception.device", "perception.precision", "perception.threads", "perception.batch",
+    "camera.source", "camera.width", "camera.height", "camera.fps", "camera.fourcc", "camera.latency_ms",
+}  # fmt: skip
+"""Keys of the machine that computes, or of what came before the recording: a replay takes its own."""
+HERE_TOO = ("bus", "compute", "link", "recording")
+"""Sections of the same kind."""
+SECRET = re.compile(r"(?<=://)[^/@\s]+@")
+DIFFERENCES_MAX = 8
+"""So many keys are named where two configurations differ."""
+
+
+def attachments(config: Config) -> Iterator[Attachment]:
+    """What a dive that is recorded with this configuration shall hold."""
+    yield _attachment(NAME, "application/toml", tomli_w.dumps(public(config)).encode())
+    for key in FILES:
+        if name := value_of(config, key):
+            try:
+                path = find(name, Path())
+                data = path.read_bytes()
+            except (AssetError, OSError):
+                continue  # whoever needs it says so
+            if len(data) <= FILE_BYTES_MAX:
+                yield _attachment(key + path.suffix, "text/plain", data)
+
+
+def _attachment(name: str, kind: str, data: bytes) -> Attachment:
+    return Attachment(create_time=0, log_time=0, name=name, media_type=kind, data=data)
+
+
+def public(config: Config) -> dict[str, Any]:
+    """The configuration as tables, without the names and passwords that an address may hold."""
+    tables: dict[str, Any] = config.model_dump()
+    for table in tables.values():
+        table.update({key: without_password(each) for key, each in table.items() if isinstance(each, str)})
+    return tables
+
+
+def without_password(address: str) -> str:
+    """rtsp://admin:secret@host/ -> rtsp://***@host/"""
+    return SECRET.sub("***@", address)
+
+
+def value_of(config: Config, key: str) -> Any:
+    section, _, name = key.partition(".")
+    return getattr(getattr(config, section), name)
+
+
+# ---- read again ------------------------------------------------------------------------------------------------------
+
+
+class Origin:
+    """What a dive says of the configuration it was recorded with; `config` is None where it says nothing."""
+
+    def __init__(self, dive: Dive, base: Config, folder: Path):
+        """`base` has what a replay takes from here. Files that were attached are written into `folder`."""
+        self.notes: list[str] = []
+        """Sentences about what could not be taken over."""
+        self.metadata = dive.metadata
+        self.values = first_tuning(dive)
+        """Live keys, as they were when it began."""
+        files = {each.name: each.data for each in dive.file.attachments()}
+        self.whole = NAME in files
+        """Whether all keys are known, not only the live ones."""
+        tables = self._tables(files[NAME]) if self.whole else {}
+        for key in FILES:
+            for name, data in files.items():
+                if re.fullmatch(re.escape(key) + r"\.\w+", name) and not _same(tables, key, data):
+                    (folder / name).write_bytes(data)
+                    _set(tables, key, str(folder / name))
+        for key, value in self.values.items():
+            _set(tables, key, value)
+        self.config = self._config(tables, base) if tables else None
+
+    def _tables(self, text: bytes) -> dict[str, Any]:
+        try:
+            return toml(text.decode(), Path(NAME))
+        except (UserError, UnicodeDecodeError) as error:
+            self.notes.append(f"its {NAME} cannot be read: {error}")
+            self.whole = False
+            return {}
+
+    def _config(self, tables: dict[str, Any], base: Config) -> Config | None:
+        """The recorded values where this version of rov knows the key and allows the value, all else as in `base`."""
+        merged = base.model_dump()
+        self._take_weights(tables, merged)
+        for section, table in tables.items():
+            for name, value in table.items() if isinstance(table, dict) else ():
+                key = f"{section}.{name}"
+                if key in keys() and not here(key):
+                    merged[section][name] = value
+        for _ in range(2):
+            try:
+                return Config.model_validate(merged)
+            except pydantic.ValidationError as error:
+                for each in error.errors():
+                    section, name = str(each["loc"][0]), str(each["loc"][-1])
+                    was = f"{section}.{name} = {merged[section][name]!r}"
+                    self.notes.append(f"it was recorded with {was}, which is not allowed here; it was not taken")
+                    merged[section][name] = value_of(base, f"{section}.{name}")
+        return None
+
+    def _take_weights(self, tables: dict[str, Any], merged: dict[str, Any]) -> None:
+        """The recorded weights where they are here, too."""
+        perception = tables.get("perception")
+        name = perception.get("weights") if isinstance(perception, dict) else None
+        wanted = self.metadata.get("weights_sha256")
+        try:
+            if isinstance(name, str) and wanted and load_card(find(name)).weights_sha256 == wanted:
+                merged["perception"]["weights"] = name
+        except UserError:
+            pass  # then those of this machine, and `weights_note` says so
+
+
+def weights_note(dive: Dive, weights_sha256: str) -> str:
+    """What to say when a dive was recorded with other weights; "" when it was not, or does not say."""
+    was = dive.metadata.get("weights_sha256", weights_sha256)
+    same = was == weights_sha256
+    return "" if same else f"the weights are not those it was recorded with: {weights_sha256[:12]}, were {was[:12]}"
+
+
+def here(key: str) -> bool:
+    return key in HERE or key.partition(".")[0] in HERE_TOO
+
+
+def _same(tables: dict[str, Any], key: str, data: bytes) -> bool:
+    """Is the file that the configuration names here, just as it was then?"""
+    section, _, name = key.partition(".")
+    table = tables.get(section)
+    path = table.get(name) if isinstance(table, dict) else None
+    try:
+        return isinstance(path, str) and find(path, Path()).read_bytes() == data
+    except (UserError, OSError):
+        return False
+
+
+def _set(tables: dict[str, Any], key: str, value: Any) -> None:
+    section, _, name = key.partition(".")
+    table = tables.setdefault(section, {})
+    if isinstance(table, dict):
+        table[name] = value
+
+
+def first_tuning(dive: Dive) -> Values:
+    """The live keys as a dive says first; empty where it does not."""
+    first = next(dive.messages(["tuning"]), None) if dive.readable.get("tuning") else None
+    try:
+        return received(first.data.settings) if first and isinstance(first.data, Tuning) else {}
+    except msgspec.DecodeError:
+        return {}
+
+
+def differences(now: Config, origin: Origin) -> str:
+    """How a configuration differs from the recorded one, as far as that is known; "" where it does not."""
+    if origin.config is None:
+        return ""
+    known = keys() if origin.whole else origin.values
+    found = []
+    for key in known:
+        is_now, was = value_of(now, key), value_of(origin.config, key)
+        if not here(key) and is_now != was and key not in FILES:
+            found.append(f"{key} is {is_now!r}, was {was!r}")
+    more = f" and {len(found) - DIFFERENCES_MAX} more" if len(found) > DIFFERENCES_MAX else ""
+    said = "; ".join(found[:DIFFERENCES_MAX])
+    return f"the configuration is not the one recorded: {said}{more}" if found else ""

@@ -1,0 +1,198 @@
+"""A ground station's log (.tlog), read: MAVLink of a vehicle, its pilot's sticks, and whoever else was on the line."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from rov.errors import UserError
+from rov.imports.clocks import Clocks
+from rov.imports.log_builder import LogBuilder
+from rov.imports.survey import GROUND_STATION, Speaker, Vehicle, chosen, listed, vehicle
+from rov.imports.tlog import Heard, Tlog
+from rov.link.vehicle_state import level_of, volts_of
+
+MS = 1_000_000
+STAMPED = {"ATTITUDE", "SCALED_PRESSURE", "SCALED_PRESSURE2", "SCALED_PRESSURE3", "GLOBAL_POSITION_INT",
+           "LOCAL_POSITION_NED", "RC_CHANNELS", "NAMED_VALUE_FLOAT", "NAMED_VALUE_INT"}  # fmt: skip
+"""What carries `time_boot_ms`."""
+FROM_ANYBODY = {"DISTANCE_SENSOR", "STATUSTEXT", "RANGEFINDER", "VISION_POSITION_DELTA"}
+"""What other components of the vehicle say for it."""
+WANTED = STAMPED | FROM_ANYBODY | {
+    "HEARTBEAT", "VFR_HUD", "SYS_STATUS", "BATTERY_STATUS", "MANUAL_CONTROL", "SERVO_OUTPUT_RAW", "PARAM_VALUE",
+    "GPS_GLOBAL_ORIGIN",
+}  # fmt: skip
+INVALID = 10_000
+"""An axis beyond this (32767) is one that the joystick lacks."""
+OUTPUTS = 16
+
+
+def survey(log: Tlog, progress: Callable[[float], None]) -> dict[tuple[int, int], Speaker]:
+    """Everybody in the log."""
+    speakers: defaultdict[tuple[int, int], Speaker] = defaultdict(Speaker)
+    steered: defaultdict[int, int] = defaultdict(int)
+    for heard in log:
+        progress(heard.share)
+        message, kind = heard.frame.message, heard.frame.message.get_type()
+        if kind == "MANUAL_CONTROL":
+            steered[message.target] += 1
+            continue
+        speaker = speakers[heard.frame.sender]
+        speaker.messages += 1
+        if kind in STAMPED:
+            speaker.clocks.assign(message.time_boot_ms * MS, heard.wall, heard.frame.sequence)
+        _learn(speaker, kind, message)
+    for (system, _), speaker in speakers.items():
+        speaker.sticks = steered[system] + steered[0]
+    return dict(speakers)
+
+
+def _learn(speaker: Speaker, kind: str, message: Any) -> None:
+    match kind:
+        case "ATTITUDE":
+            speaker.attitudes += 1
+        case "HEARTBEAT":
+            speaker.type = message.type
+        case "SCALED_PRESSURE" | "SCALED_PRESSURE2" | "SCALED_PRESSURE3":
+            speaker.pressure(kind, message.press_abs * 100)
+        case "GLOBAL_POSITION_INT":
+            speaker.height(kind, message.relative_alt / 1000)
+        case "VFR_HUD":
+            speaker.height(kind, message.alt)
+        case "BATTERY_STATUS":
+            speaker.battery(message.id, volts_of(message), message.battery_function)
+        case "GPS_GLOBAL_ORIGIN":
+            m = message
+            speaker.origin = f"{m.latitude / 1e7:.7f} {m.longitude / 1e7:.7f} {m.altitude / 1000:.2f}"
+        case "PARAM_VALUE":
+            speaker.parameters[str(message.param_id)] = message.param_value
+
+
+def read(
+    log: Tlog,
+    name: str,
+    progress: Callable[[float], None],
+    system: int | None,
+    surface_pa: float | None,
+    density: float | None,
+) -> tuple[LogBuilder, list[str]]:
+    """The log of one system, and notes on what was chosen. Raises UserError when there is none."""
+    speakers = survey(log, lambda share: progress(share / 2))
+    who = chosen(speakers, system)
+    if who is None:
+        if system is not None and speakers:
+            raise UserError(f"{name}: no attitude of system {system} in it; there are: {listed(speakers)}")
+        raise UserError(f"{name}: no attitude in it: not a telemetry log of an autopilot, or cut off at its start")
+    speaker = speakers[who]
+    translation = Translation(who, vehicle(speaker, surface_pa, density))
+    for heard in log:
+        progress(0.5 + heard.share / 2)
+        translation.hear(heard)
+    translation.end()
+    notes = []
+    if len({number for (number, _), each in speakers.items() if each.attitudes}) > 1:
+        notes.append(f"vehicles in this log: system {listed(speakers)}; taken: {who[0]}; --system takes another")
+    if translation.clocks.jumps:
+        notes.append(f"the ground station's clock jumped {translation.clocks.jumps} times; the autopilot's was used")
+    return translation.builder, notes
+
+
+class Translation:
+    """The second reading, for one sender."""
+
+    def __init__(self, who: tuple[int, int], known: Vehicle):
+        self.who, self.known = who, known
+        self.clocks = Clocks()
+        self.builder = LogBuilder(known)
+        self.texts: dict[tuple[tuple[int, int], int], list[Any]] = {}
+        """Chunks of long texts, by sender and number."""
+
+    def hear(self, heard: Heard) -> None:
+        """One frame, whoever sent it."""
+        message, kind = heard.frame.message, heard.frame.message.get_type()
+        if kind == "MANUAL_CONTROL":
+            return self._sticks(heard, message)
+        if heard.frame.sender == self.who:
+            return self._own(heard, kind, message)
+        if heard.frame.sender[0] == self.who[0] and kind in FROM_ANYBODY:
+            t = self.known.timeline.since(self.clocks, heard.wall)
+            if t is not None:
+                self._measured(kind, message, t, t)
+                self._texts(heard, kind, message, t)
+
+    def _own(self, heard: Heard, kind: str, message: Any) -> None:
+        if kind in STAMPED:
+            stamp = message.time_boot_ms * MS
+            t = self.known.timeline.at(self.clocks.assign(stamp, heard.wall, heard.frame.sequence), stamp)
+            if t is None:
+                self.builder.dropped["messages of another vehicle of this number, or with a wrong time"] += 1
+                return
+            self.builder.clock(t, heard.wall)
+        else:
+            t = self.known.timeline.since(self.clocks, heard.wall, heard.frame.sequence)
+            if t is None:
+                return
+        self._say(kind, message, t)
+        self._measured(kind, message, t, t)
+        self._texts(heard, kind, message, t)
+
+    def _say(self, kind: str, message: Any, t: int) -> None:
+        """What makes commands and outputs."""
+        match kind:
+            case "HEARTBEAT" if message.type != GROUND_STATION:
+                self.builder.arming(t, bool(message.base_mode & 128))  # MAV_MODE_FLAG_SAFETY_ARMED
+                self.builder.moding(t, message.custom_mode)
+            case "RC_CHANNELS" if not self.known.sticks:
+                m = message
+                self.builder.channels(t, m.chan3_raw, m.chan4_raw, m.chan5_raw, m.chan6_raw)
+            case "SERVO_OUTPUT_RAW" if message.port == 0:
+                self.builder.drive(t, [getattr(message, f"servo{n + 1}_raw") for n in range(OUTPUTS)])
+
+    def _measured(self, kind: str, message: Any, measured_t: int, t: int) -> None:
+        if kind == "STATUSTEXT":
+            return
+        fits = self.builder.telemetry.update(message, t, measured_t)
+        if kind == "ATTITUDE":
+            self.builder.state(t, fits)
+        elif not fits:
+            self.builder.dropped[f"{kind} out of any range"] += 1
+
+    def _texts(self, heard: Heard, kind: str, message: Any, t: int) -> None:
+        """A text, whole; one of more than 50 letters comes in chunks."""
+        if kind != "STATUSTEXT":
+            return
+        number = getattr(message, "id", 0)
+        if not number:
+            return self.builder.told(t, level_of(message.severity), message.text)
+        chunks = self.texts.setdefault((heard.frame.sender, number), [])
+        if message.chunk_seq == 0:
+            self._end_text(chunks, t)
+        chunks.append(message)
+        if len(message.text) < 50:
+            self._end_text(chunks, t)
+
+    def _end_text(self, chunks: list[Any], t: int) -> None:
+        if chunks:
+            text = "".join(each.text for each in sorted(chunks, key=lambda each: int(each.chunk_seq)))
+            self.builder.told(t, level_of(chunks[0].severity), text)
+            chunks.clear()
+
+    def end(self) -> None:
+        """What was not ended."""
+        for chunks in self.texts.values():
+            self._end_text(chunks, self.builder.states[-1].t if self.builder.states else 0)
+
+    def _sticks(self, heard: Heard, m: Any) -> None:
+        """The pilot's; z: 0..1000, 500 neutral, up positive."""
+        if m.target not in (0, self.who[0]):
+            return
+        t = self.known.timeline.since(self.clocks, heard.wall)
+        if t is None:
+            self.builder.dropped["sticks before the first telemetry"] += 1
+            return
+        there = [None if abs(each) > INVALID else each for each in (m.x, m.y, m.z, m.r)]
+        x, y, z, r = there
+        axes = [None if each is None else each / 1000 for each in (x, y, r)]
+        self.builder.stick(t, (axes[0], axes[1], None if z is None else (500 - z) / 500, axes[2]))
+        self.builder.pressed(t, m.buttons | getattr(m, "buttons2", 0) << 16)

@@ -1,0 +1,147 @@
+"""Where the surface is in a log, how dense its water was, and which of its sensors was in it: from the whole log.
+
+A live link is told the pressure at the surface. Who reads a log later can see it: where the autopilot's own height is
+0, or, where it has none, at the lowest pressure there was, because nothing floats above the surface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import medfilt
+
+from rov.link.vehicle_state import GRAVITY, HULL, PRESSURE_PA, WET_PA, depth_of
+
+Floats = NDArray[np.float64]
+Series = list[tuple[int, float]]
+"""(order, value): what was read when; only the order counts."""
+
+AIR_PA = (50_000.0, 108_500.0)
+"""Pressures that air may have: from a lake at 5500 m to the strongest high."""
+STANDARD_PA, SALT, DENSITIES = 101_325.0, 1025.0, (950.0, 1080.0)
+SHOWS_M = 1.0
+"""Heights that differ by less than this do not show how dense the water is."""
+BELOW_M = 0.3
+"""A surface may lie this much below the highest place that was measured: waves, and a sensor on deck."""
+HIGH_M = 0.5
+"""Heights above this are not counted from the surface."""
+MOVES_PA = 1_000.0
+
+
+class Water(NamedTuple):
+    """What a log shows of its water."""
+
+    sources: tuple[str, ...]
+    """Where the depth comes from, the best first."""
+    surface_pa: float
+    density: float
+    above: dict[str, float]
+    """By source of heights: how far above its zero the surface is, m."""
+    notes: list[str]
+
+    @property
+    def by_pressure(self) -> bool:
+        return bool(self.sources) and self.sources[0].startswith(HULL)
+
+
+def water(
+    pressures: Mapping[str, Series],
+    heights: Mapping[str, Series],
+    parameters: Mapping[str, float],
+    surface_pa: float | None = None,
+    density: float | None = None,
+) -> Water:
+    """Judge by what sensors read in Pa, and by the autopilot's heights in m: all are positive up, the best are
+    named first. `surface_pa` and `density` are what the user says."""
+    felt = {name: smooth(series, *PRESSURE_PA) for name, series in pressures.items()}
+    sensor = in_the_water({name: values for name, (_, values) in felt.items() if len(values)})
+    known = {name: smooth(series, -20_000.0, 20_000.0) for name, series in heights.items()}
+    known = {name: series for name, series in known.items() if len(series[0])}
+    moving = {name: series for name, series in known.items() if np.ptp(series[1]) > 0}
+    known = moving or ({} if sensor else known)
+    if not sensor:
+        above = {name: highest(values) for name, (_, values) in known.items()}
+        notes = [f"the surface is taken to be {up:.1f} m above the zero of {name}" for name, up in above.items() if up]
+        return Water(tuple(known), STANDARD_PA, SALT, above, notes)
+    t, pascal = felt[sensor]
+    if density is None:
+        density, why = dense(t, pascal, known, parameters)
+    else:
+        why = "as you say"
+    if surface_pa is None:
+        surface_pa, whence = surface(t, pascal, known, density)
+    else:
+        whence = "as you say"
+    depth = depth_of(pascal, surface_pa, density)  # type: ignore[arg-type]
+    above = {name: float(np.median(depth + np.interp(t, *series))) for name, series in known.items()}
+    note = (
+        f"depth is from {sensor}: the surface at {surface_pa / 100:.1f} hPa ({whence}), {density:.0f} kg/m³ ({why});"
+        " --surface-pa and --density say otherwise"
+    )
+    return Water((sensor, *known), surface_pa, density, above, [note])
+
+
+def smooth(series: Series, low: float, high: float) -> tuple[Floats, Floats]:
+    """Times and values, in order, without what is out of range and without single spikes."""
+    good = sorted({t: value for t, value in series if low < value < high}.items())
+    values = np.array([value for _, value in good])
+    if len(values) >= 5:
+        values[2:-2] = medfilt(values, 5)[2:-2]
+        values[:2], values[-2:] = np.median(values[:5]), np.median(values[-5:])
+    return np.array([float(t) for t, _ in good]), values
+
+
+def in_the_water(felt: Mapping[str, Floats]) -> str:
+    """The sensor whose pressure changes most; the first where none stands out. One in the hull is none."""
+    outside = {name: values for name, values in felt.items() if name != HULL}
+    if not outside:
+        return HULL if HULL in felt and felt[HULL].max() > WET_PA else ""
+    first, *others = sorted(outside)
+    best = max(outside, key=lambda name: float(np.ptp(outside[name])))
+    clear = np.ptp(outside[best]) > max(MOVES_PA, 2 * float(np.ptp(outside[first])))
+    wet = outside[first].max() <= WET_PA < outside[best].max()
+    return best if others and (clear or wet) else first
+
+
+def dense(
+    t: Floats, pascal: Floats, heights: Mapping[str, tuple[Floats, Floats]], parameters: Mapping[str, float]
+) -> tuple[float, str]:
+    """The water's density in kg/m³, and how that is known."""
+    for name, series in heights.items():
+        up = np.interp(t, *series)
+        if len(t) >= 20 and np.ptp(up) > SHOWS_M and np.ptp(pascal) > 0:
+            slope = -float(np.polyfit(up - up.mean(), pascal, 1)[0])
+            agree = -float(np.corrcoef(up, pascal)[0, 1])
+            if agree > 0.99 and DENSITIES[0] < slope / GRAVITY < DENSITIES[1]:
+                return slope / GRAVITY, f"as {name} has it"
+    gravity = parameters.get("BARO_SPEC_GRAV", parameters.get("GND_SPEC_GRAV", 0.0))
+    if DENSITIES[0] < 1000 * gravity < DENSITIES[1]:
+        return 1000 * gravity, "as its parameters say"
+    return SALT, "as of sea water"
+
+
+def surface(
+    t: Floats, pascal: Floats, heights: Mapping[str, tuple[Floats, Floats]], density: float
+) -> tuple[float, str]:
+    """The pressure at the surface in Pa, and how that is known."""
+    lowest = float(pascal.min())
+    metre = density * GRAVITY
+    for name in (each for each in heights if each != "VFR_HUD"):  # which may be above the sea
+        up = np.interp(t, *heights[name])
+        zero = pascal + up * metre
+        steady = np.percentile(zero, 95) - np.percentile(zero, 5) < max(SHOWS_M * metre, 0.1 * float(np.ptp(pascal)))
+        at = float(np.median(zero))
+        if steady and AIR_PA[0] < at < min(AIR_PA[1], lowest + BELOW_M * metre):
+            return at, f"where {name} is 0"
+    if AIR_PA[0] < lowest < AIR_PA[1]:
+        return lowest, "the lowest there was"
+    return STANDARD_PA, "at the sea, on an average day"
+
+
+def highest(values: Floats) -> float:
+    """Where the surface is in heights without a pressure: their zero, or the highest place where that is above it."""
+    top = float(values.max())
+    return top if top > HIGH_M else 0.0

@@ -1,0 +1,116 @@
+"""A model's files as far as they can be judged without the network: the card (`.toml`), and the weights' header."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from pathlib import Path
+
+import msgspec
+from safetensors import SafetensorError, safe_open
+
+from rov import files
+from rov.errors import UserError
+
+SIZES = (32, 2048)
+"""Smallest and largest side of the network's input, px; it must be a multiple of the smallest, the coarsest stride."""
+CLASSES_MAX = 1000
+LABEL = re.compile(r"[a-z][a-z0-9_]*")
+"""What `steering.target` can name."""
+HEAD = "head.1.bias"
+"""The tensor that has a value per class, and four for the box."""
+
+
+class ModelError(UserError):
+    """Weights or their card are missing or do not fit."""
+
+
+class InputSpec(msgspec.Struct, frozen=True):
+    """What the network was trained on: square pictures of `size` pixels, BGR, `(value - mean) / std`."""
+
+    size: int
+    mean: float
+    std: float
+
+
+class ModelCard(msgspec.Struct, frozen=True):
+    """The part of a model's card (`.toml` beside the weights) that is needed to run it; people read the rest."""
+
+    name: str
+    classes: tuple[str, ...]
+    input: InputSpec
+    weights_sha256: str
+    thresholds: dict[str, float] = {}
+    """Raw score per class that a score of 0.5 stands for, chosen on the validation split; 0.5 where it is not given."""
+
+
+def load_card(weights: Path) -> ModelCard:
+    """The card beside a weights file, checked against it. Raises ModelError."""
+    if not weights.is_file():
+        raise ModelError(f"{weights}: no such weights file")
+    path = weights.with_suffix(".toml")
+    if not path.exists():
+        raise ModelError(f"{weights}: has no card ({path.name} beside it); a model runs only with its card")
+    card = files.table(path, ModelCard, ModelError)
+    if wrong := flaw(card):
+        raise ModelError(f"{path}: {wrong}")
+    if sha256(weights) != card.weights_sha256:
+        raise ModelError(f"{weights}: is not the file its card describes (sha256 differs); restore the pair")
+    return card
+
+
+def flaw(card: ModelCard) -> str:
+    """What no network of ours can have; empty when it is good."""
+    low, high = SIZES
+    size, mean, std = card.input.size, card.input.mean, card.input.std
+    if not low <= size <= high or size % low:
+        return f"input.size = {size}: must be a multiple of {low} up to {high}"
+    if not math.isfinite(mean):
+        return f"input.mean = {mean}: must be finite"
+    if not (math.isfinite(std) and std >= 1e-3):
+        return f"input.std = {std}: must be finite and above 0"
+    if not 0 < len(card.classes) <= CLASSES_MAX or len(set(card.classes)) < len(card.classes):
+        return f"classes: must be 1 to {CLASSES_MAX} different names"
+    for name in card.classes:
+        if not LABEL.fullmatch(name):
+            return f"classes: {name[:60]!r} is no name; use small letters, digits and _, as buoy_red"
+    for name, value in card.thresholds.items():
+        if not 0 < value < 1:
+            return f"thresholds.{name} = {value}: must be between 0 and 1"
+    return ""
+
+
+def check(weights: Path) -> ModelCard:
+    """A model that will run, as far as its files tell without loading the network. Raises ModelError."""
+    card = load_card(weights)
+    try:
+        with safe_open(weights, "np") as file:
+            found = file.get_slice(HEAD).get_shape() if HEAD in file.keys() else []
+    except (SafetensorError, OSError, ValueError) as error:
+        raise unreadable(weights, error) from None
+    if found != [len(card.classes) + 4]:
+        raise ModelError(f"{weights}: does not fit this network, with the {len(card.classes)} classes of its card")
+    return card
+
+
+def unreadable(weights: Path, error: BaseException) -> ModelError:
+    """For weights that are no safetensors file."""
+    said = (
+        str(error).splitlines()[0][:200].removeprefix("Error while deserializing header: ")
+        if str(error)
+        else type(error).__name__
+    )
+    return ModelError(f"{weights}: cannot be read as safetensors: {said}; fetch it again")
+
+
+def sha256(path: Path) -> str:
+    """Of a file of any size. Raises ModelError."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    return digest.hexdigest()
