@@ -36,7 +36,7 @@ def main() -> int:
             pub.send(event)
         if meter.due(now):
             hz, ms = meter.read(now)
-            dropped = camera.counts["overwritten"] + pub.dropped.total()
+            dropped = camera.counts["overwritten"] + camera.counts["damaged"] + pub.dropped.total()
             pub.send(Health(t=now, process="camerad", rate_hz=hz, latency_ms=ms, dropped=dropped))
     camera.close()
     if ring:

@@ -34,7 +34,8 @@ def import_dive(
     """Make one dive of a video and an autopilot's log: pictures, state, the pilot's commands. Where the video belongs
     in the log is found from its motion."""
     from rov.imports import align, dive, logs
-    from rov.vision.footage import Video
+    from rov.media.files import shown
+    from rov.media.films import Video
 
     path = tlog or binary
     if path is None or (tlog and binary):
@@ -52,13 +53,13 @@ def import_dive(
         raise UserError(f"{out}: is there already; --force replaces it")
     film = Video(video) if video else None
     with common.progress() as bar:
-        task = bar.add_task(path.name, total=100)
+        task = bar.add_task(shown(path.name), total=100)
         log = logs.read(path, lambda share: bar.update(task, completed=100 * share))
     seconds = 0.0
-    metadata = {"source": video.name if video else path.name, "log": path.name}
+    metadata = {"source": shown((video or path).name), "log": shown(path.name)}
     if film is not None and offset == "auto":
         with common.progress() as bar:
-            task = bar.add_task("following the picture", total=film.declared or None)
+            task = bar.add_task("following the picture", total=film.expected or None)
             seen = align.motion(film.shots(), lambda: bar.advance(task))
         found = align.align(seen, log.states)
         seconds = found.offset_s
@@ -74,16 +75,20 @@ def import_dive(
     if film is not None:
         metadata["offset_s"] = f"{seconds:.3f}"
     with common.progress() as bar:
-        task = bar.add_task(out.name, total=film.declared if film and film.declared else None)
+        task = bar.add_task(shown(out.name), total=film.expected or None if film else None)
         done = dive.write(
             out, log, video, seconds, metadata,
             quality=quality, overwrite=force, progress=lambda: bar.advance(task),
         )  # fmt: skip
-    how = f"copied as {done.copied}" if done.copied else "as JPEG (not H.264 or HEVC, or with B-frames)"
+    how = (
+        f"copied as {done.copied}"
+        if done.copied
+        else "as JPEG (its packets are no H.264 or HEVC, or not as they are shown)"
+    )
     pictures = f"{done.pictures} pictures {how}, " if video else ""
     say(f"{out}: {pictures}{done.states} states, {done.commands} commands")
-    if film is not None and film.declared > done.pictures:
-        say(f"note: {film.declared - done.pictures} of {film.declared} pictures are not in the video", error=True)
+    for note in done.notes:
+        say(f"note: {video}: {note}", error=True)
     for why, number in sorted(log.dropped.items()):
         say(f"dropped {number}: {why}")
     for note in log.notes:

@@ -35,6 +35,7 @@ def replay(
     ] = False,
 ) -> None:
     """Run every stage over recordings, on recorded time. Several sources get a folder each below OUT."""
+    from rov.media.files import shown
     from rov.offline.source import open_source
 
     settings = configuration(config, setting)
@@ -49,11 +50,11 @@ def replay(
     from rov.offline.report import write
 
     detector, curve = common.detector(settings), common.curve(settings)
-    different = False
+    different, faults = False, []
     for source in opened:
         folder = out if len(opened) == 1 else out / source.path.stem
         with common.progress() as bar:
-            task = bar.add_task(source.path.name, total=source.frames or None)
+            task = bar.add_task(shown(source.path.name), total=source.expected or None)
             result = run(
                 source,
                 settings,
@@ -75,9 +76,13 @@ def replay(
         )
         if result.differences is not None:
             different |= _print_differences(result.differences)
+        if result.fault:
+            faults.append(f"{result.fault}; {folder} holds what was made of it")
         if result.interrupted:
             say(f"interrupted; {folder} holds what was done so far", error=True)
             raise typer.Exit(130)
+    if faults:
+        raise UserError("\n".join(faults))
     if different:
         raise typer.Exit(1)
 
@@ -111,6 +116,8 @@ def detect(
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror}") from None
     say(f"{len(answer['annotations'])} objects in {len(answer['images'])} pictures: {out}")
+    if fault := answer.get("fault"):
+        raise UserError(f"{fault}; {out} holds what was found")
 
 
 @app.command(epilog="Examples: `rov bench dive.mp4`, `rov bench dive.mp4 --rounds 5 --json bench.json`")

@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import av
-import numpy as np
 from av.bitstream import BitStreamFilterContext
 from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
 
-from rov.vision.footage import Image
+from rov.errors import UserError
+from rov.media.check import Check
+from rov.media.convert import Converter, Turn, turn_of
+from rov.media.files import Image
+from rov.media.films import Container, opened
+from rov.media.stamps import Stamps
 
 Format = Literal["h264", "h265", ""]
 FORMATS = {"h264": "h264", "h265": "hevc"}
@@ -37,51 +42,68 @@ class Packet(NamedTuple):
 
 def copyable(path: Path) -> Format:
     """The format (h264, h265) in which a video's packets can go into a dive as they are; "" when they cannot: another
-    codec, pictures stored in another order than they are shown, or no key frame at the start."""
+    codec, pictures stored in another order than they are shown, or turned, or hidden, or of several sizes, or no key
+    frame at the start, or key frames that show nothing. Only key frames are decoded."""
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                return ""
-            stream = container.streams.video[0]
-            name = stream.codec_context.name
-            if name not in ANNEX_B:
-                return ""
-            last, first = None, True
-            for packet in container.demux(stream):
-                if packet.size == 0:
-                    continue
-                if packet.pts is None or (first and not packet.is_keyframe):
-                    return ""
-                if last is not None and packet.pts <= last:
-                    return ""
-                last, first = packet.pts, False
-            return ANNEX_B[name][0] if last is not None else ""
-    except FFmpegError:
+        container, stream = opened(path, [])
+        with container:
+            return _copyable(container, stream)
+    except (FFmpegError, UserError):
         return ""
+
+
+def _copyable(container: Container, stream: VideoStream) -> Format:
+    """Raises av.FFmpegError where it breaks off or cannot be decoded."""
+    name = stream.codec_context.name
+    if name not in ANNEX_B:
+        return ""
+    stream.codec_context.skip_frame = "NONKEY"
+    convert, check, sizes = Converter(), Check(), set()
+    last: int | None = None
+    for packet in container.demux(stream):
+        for frame in packet.decode():
+            if turn_of(frame) != Turn():
+                return ""
+            sizes.add((frame.width, frame.height))
+            check.see(convert(frame))
+        if packet.size == 0:
+            continue
+        if packet.pts is None or packet.is_discard or (last is None and not packet.is_keyframe):
+            return ""
+        if last is not None and packet.pts <= last:
+            return ""
+        last = packet.pts
+    shows = len(sizes) == 1 and not check.black and (not check.same or check.seen == 1)
+    return ANNEX_B[name][0] if shows else ""
 
 
 def packets(path: Path) -> Iterator[Packet]:
     """The pictures of a `copyable` video, none decoded. A file that breaks off ends early."""
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
+    container, stream = opened(path, [])
+    with container:
         bits = BitStreamFilterContext(ANNEX_B[stream.codec_context.name][1], stream)
-        start = None
-        demuxed = container.demux(stream)
-        while True:
-            try:
-                packet = next(demuxed, None)
-                done = packet is None or packet.size == 0
-                filtered = bits.filter(None if done else packet)
-            except FFmpegError:
-                return
-            for each in filtered:
-                if each.pts is None:
-                    continue
-                start = each.pts if start is None else start
-                assert each.time_base is not None
-                yield Packet(int((each.pts - start) * each.time_base / NS), bytes(each), each.is_keyframe)
-            if done:
-                return
+        start = stream.start_time or 0
+        stamps = Stamps(round(1e9 / float(stream.guessed_rate or 25)))
+        stamped = ((_stamp(each, start), each) for each in _filtered(container, stream, bits))
+        for t, each in stamps.steady(stamped):
+            yield Packet(t, bytes(each), each.is_keyframe)
+
+
+def _stamp(packet: av.Packet[Any], start: int) -> int | None:
+    return None if packet.pts is None else int((packet.pts - start) * packet.time_base / NS)
+
+
+def _filtered(container: Container, stream: VideoStream, bits: BitStreamFilterContext) -> Iterator[av.Packet[Any]]:
+    demuxed = container.demux(stream)
+    while True:
+        try:
+            packet = next(demuxed, None)
+            done = packet is None or packet.size == 0
+            yield from bits.filter(None if done else packet)
+        except FFmpegError:
+            return
+        if done:
+            return
 
 
 class VideoDecoder:
@@ -92,6 +114,7 @@ class VideoDecoder:
         assert isinstance(self.codec, VideoCodecContext)
         self.codec.thread_count = 1  # more would hold pictures back
         self.codec.options = {"flags": "low_delay"}
+        self.convert = Converter()
         self.broken = 0
         """Packets that could not be decoded."""
 
@@ -109,8 +132,7 @@ class VideoDecoder:
     def _pictures(self, packet: av.Packet[Any] | None) -> list[tuple[int, Image]]:
         assert isinstance(self.codec, VideoCodecContext)
         try:
-            frames = self.codec.decode(packet)
+            return [(int(f.pts), self.convert(f)) for f in self.codec.decode(packet) if f.pts is not None]
         except FFmpegError:
             self.broken += 1
             return []
-        return [(int(f.pts), np.asarray(f.to_ndarray(format="bgr24"), np.uint8)) for f in frames if f.pts is not None]

@@ -18,8 +18,9 @@ from rov.dives.dive import DiveWriter
 from rov.dives.video import copyable, packets
 from rov.errors import UserError
 from rov.imports.logs import Log
+from rov.media.check import WorthlessError
+from rov.media.films import Video
 from rov.messages import AnyCommand, Frame, VehicleState
-from rov.vision.footage import Video
 
 
 class Imported(NamedTuple):
@@ -30,6 +31,8 @@ class Imported(NamedTuple):
     """h264 or h265 where packets were copied, "" where pictures became JPEG."""
     states: int
     commands: int
+    notes: list[str]
+    """Sentences about what is odd in the video or missing."""
 
 
 class _Line(NamedTuple):
@@ -50,8 +53,10 @@ def write(
     overwrite: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> Imported:
-    """Write the dive; the video's first picture is `offset_s` after the log's first state. Raises UserError."""
+    """Write the dive; the video begins `offset_s` after the log's first state. Raises UserError; no dive is left when
+    the video shows nothing."""
     format_ = copyable(video) if video else ""
+    film = Video(video) if video else None
     counts = [0, 0, 0]
     dive = DiveWriter(out, metadata, overwrite=overwrite)
 
@@ -68,7 +73,7 @@ def write(
     start = log.states[0].t + round(offset_s * 1e9)
     if video and start < 0:
         raise UserError(f"--offset {offset_s:g}: the video would begin before the autopilot booted")
-    films = _film(video, start, format_, quality) if video else iter(())
+    films = _film(film, start, format_, quality) if film else iter(())
     lines = heapq.merge(
         (_Line(frame.t, partial(picture, frame, data)) for frame, data in films),
         (_Line(each.t, partial(message, "vehicle", each)) for each in log.states),
@@ -78,23 +83,33 @@ def write(
     try:
         for line in lines:
             line.write()
+    except WorthlessError:
+        dive.close()
+        out.unlink()
+        raise
     finally:
         dive.close()
-    return Imported(counts[0], format_, counts[1], counts[2])
+    notes = _missing(film, counts[0]) if film and format_ else film.notes if film else []
+    return Imported(counts[0], format_, counts[1], counts[2], notes)
 
 
-def _film(video: Path, start: int, format_: str, quality: int) -> Iterator[tuple[Frame, bytes]]:
+def _missing(film: Video, copied: int) -> list[str]:
+    """The same where its packets were copied."""
+    if copied >= film.declared:
+        return film.said
+    return [*film.said, f"{film.declared - copied} of the {film.declared} pictures that the file promises are missing"]
+
+
+def _film(video: Video, start: int, format_: str, quality: int) -> Iterator[tuple[Frame, bytes]]:
     """Each picture of a video, compressed, under its time in the dive."""
-    shown = Video(video)
-    width, height = shown.width, shown.height
     if format_:
-        for number, packet in enumerate(packets(video)):
+        width, height = video.width, video.height
+        for number, packet in enumerate(packets(video.path)):
             t = start + packet.t
             yield Frame(t=t, frame_id=number, frame_t=t, width=width, height=height), packet.data
         return
-    first: int | None = None
-    for shot in shown.shots():
-        first = shot.t if first is None else first
-        t = start + shot.t - first
+    for shot in video.shots():
+        t = start + shot.t
+        height, width = shot.image.shape[:2]
         jpeg = cv2.imencode(".jpg", shot.image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
         yield Frame(t=t, frame_id=shot.frame_id, frame_t=t, width=width, height=height), jpeg

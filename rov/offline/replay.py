@@ -21,6 +21,7 @@ import cv2
 from rov.config import Config
 from rov.dives.dive import DiveWriter, Record, TopicDigest
 from rov.errors import UserError
+from rov.media.files import Shot, shown
 from rov.messages import Detection, Frame, Message, Setpoint, ThrusterCommand, Tuning, VehicleState, topic_of
 from rov.motion.thrusters import Curve
 from rov.offline.diff import Diff, Difference
@@ -29,7 +30,6 @@ from rov.offline.rover import Rover
 from rov.offline.source import Item, Source
 from rov.tuning import Schedule
 from rov.vision.detector import Batch, Detector
-from rov.vision.footage import Shot
 from rov.vision.overlay import OverlayWriter, draw
 from rov.vision.perception import Perception, Seen
 from rov.vision.sight import Sight, open_lens
@@ -37,6 +37,11 @@ from rov.vision.sight import Sight, open_lens
 SWITCH_S = 2e-4
 """How long a thread may hold the interpreter while another waits, in s: the network's thread needs it for microseconds
 between its layers, and would idle through Python's default of 5 ms."""
+GAP_NS = 10_000_000_000
+"""Where nothing at all was recorded for longer than this, pilot and trackers begin anew after it: whoever lives through
+it, 50 times a second, learns nothing, and a film's clock may jump by hours."""
+STOPPING_NS = 1_000_000_000
+"""But so long the pilot goes on, to be seen to stop when it sees no more."""
 STAGES = ("decode", "detect", "track", "steer", "control", "record")
 
 
@@ -56,6 +61,8 @@ class Result:
     interrupted: bool = False
     has_vehicle: bool = False
     skipped: list[str] = field(default_factory=list)
+    fault: str = ""
+    """Why this is no success, although it came to its end."""
     stages_ms: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
     """Per frame."""
     seen: list[tuple[float, Counter[str]]] = field(default_factory=list)
@@ -94,8 +101,15 @@ def replay(
         groups = ahead(prepared(grouped(items, detector.batch, limit), detector, sight), 2)
         found = detected(groups, detector, config, result.stages_ms["detect"], detector.workers)
         stream = ahead(found, 8)
+        heard_t: int | None = None
         try:
             for item, objects in stream:
+                if not source.ticks and heard_t is not None and item.t - heard_t > GAP_NS:
+                    output.say(rover.sail(heard_t + STOPPING_NS))
+                    rover.begin_anew()
+                    perception = Perception(config)
+                    output.gap += item.t - heard_t
+                heard_t = item.t
                 if isinstance(item, Record):
                     if not source.frames:  # no picture will say how far time has come
                         output.say(rover.sail(item.t))
@@ -127,9 +141,12 @@ def replay(
         finally:
             stream.close()
     result.wall_s = time.perf_counter() - began
-    result.recorded_s = (last_t - first_t) / 1e9 + 1 / source.fps if first_t is not None else 0.0
+    result.recorded_s = (last_t - first_t - output.gap) / 1e9 + 1 / source.fps if first_t is not None else 0.0
     result.skipped, result.frames = source.skipped, max(source.frames, result.processed)
-    result.dropped = 0 if result.interrupted or limit else result.frames - result.processed
+    if not (result.interrupted or limit):
+        result.dropped = source.lost() if source.lost else result.frames - result.processed
+        result.frames = result.processed + result.dropped
+        result.fault = source.fault()
     result.differences = comparison.summary() if comparison else None
     return result
 
@@ -146,7 +163,7 @@ class Output:
             raise UserError(f"{out}: cannot be made a folder: {error.strerror}") from None
         self.result, self.quality = result, result.config.recording.jpeg_quality
         meta = {
-            "source": source.path.name,
+            "source": shown(source.path.name),
             "config_sha256": result.config.sha256(),
             "weights_sha256": result.weights_sha256,
         }
@@ -155,6 +172,8 @@ class Output:
         self.film_path, self.fps = (out / "overlay.mp4" if overlay else None), source.fps
         self.film: OverlayWriter | None = None
         self.behind = Behind(depth=16)
+        self.gap = 0
+        """ns without anything so far, which the film leaves out."""
 
     def __enter__(self) -> Output:
         return self
@@ -175,7 +194,7 @@ class Output:
 
     def picture(self, shot: Shot, frame: Frame, seen: Seen, command: ThrusterCommand | None) -> None:
         """A picture and everything that came from it; `command` is what the thrusters did at that time."""
-        self.behind.do(partial(self._picture, shot, frame, seen, command))
+        self.behind.do(partial(self._picture, shot, frame, seen, command, shot.t - self.gap))
 
     def _say(self, messages: list[Message]) -> None:
         for message in messages:
@@ -183,7 +202,7 @@ class Output:
             if isinstance(message, ThrusterCommand):
                 self.result.thrusters.append((message.t / 1e9, message))
 
-    def _picture(self, shot: Shot, frame: Frame, seen: Seen, command: ThrusterCommand | None) -> None:
+    def _picture(self, shot: Shot, frame: Frame, seen: Seen, command: ThrusterCommand | None, film_t: int) -> None:
         with timer(self.result.stages_ms["record"]):
             jpeg = shot.jpeg
             if jpeg is None:
@@ -201,7 +220,7 @@ class Output:
             if self.film is None:
                 self.film = OverlayWriter(self.film_path, frame.width, frame.height, self.fps)
             mode = command.mode.value if command else ""
-            self.film.write(draw(shot.image, seen.tracks, seen.setpoint, command, mode, shot.t / 1e9), shot.t)
+            self.film.write(draw(shot.image, seen.tracks, seen.setpoint, command, mode, shot.t / 1e9), film_t)
 
 
 def frame_of(shot: Shot) -> Frame:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rov import __version__
+from rov.media.files import shown
 from rov.offline.replay import Result
 
 MAX_POINTS = 4000
@@ -26,12 +27,13 @@ def summary(result: Result) -> dict[str, Any]:
         for label, count in counts.items():
             labels[label] = labels.get(label, 0) + count
     report = {
-        "source": str(result.source),
+        "source": shown(result.source),
         "frames": result.frames,
         "processed": result.processed,
         "dropped": result.dropped,
         "interrupted": result.interrupted,
-        "skipped": result.skipped,
+        "skipped": [shown(each) for each in result.skipped],
+        "fault": shown(result.fault),
         "wall_s": round(result.wall_s, 3),
         "fps": round(result.processed / wall, 2),
         "realtime_factor": round(result.recorded_s / wall, 3),
@@ -74,6 +76,7 @@ def _page(result: Result, report: dict[str, Any], film: bool) -> str:
         "vehicle": "its state was in the recording" if result.has_vehicle else
         "no state in this source: the loops were open, what the thrusters show is the steering alone",
         "skipped": "; ".join(report["skipped"]) or "nothing",
+        **({"fault": report["fault"]} if report["fault"] else {}),
         "configuration": report["config_sha256"][:12],
         "weights": report["weights_sha256"][:12],
         "rov": report["version"],
@@ -94,7 +97,7 @@ def _page(result: Result, report: dict[str, Any], film: bool) -> str:
         diff = "<h2>Against what was recorded</h2><table><tr><th>topic</th><td>compared</td><td>differing</td>"
         diff += f"<td>worst</td><td></td></tr>{lines}</table>"
     return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>rov replay: {html.escape(result.source.name)}</title>
+<html lang="en"><meta charset="utf-8"><title>rov replay: {html.escape(shown(result.source.name))}</title>
 <style>
  body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #16242e }}
  h1 {{ font-size: 1.4rem }} h2 {{ font-size: 1.1rem; margin-top: 2rem }}
@@ -102,7 +105,7 @@ def _page(result: Result, report: dict[str, Any], film: bool) -> str:
  td {{ padding: .15rem 1.2rem .15rem 0; font-variant-numeric: tabular-nums }}
  video, svg {{ width: 100%; height: auto }} video {{ max-height: 32rem; background: #0b2733 }}
 </style>
-<h1>{html.escape(result.source.name)}</h1>
+<h1>{html.escape(shown(result.source.name))}</h1>
 <table>{rows}</table>
 {video}
 {diff}

@@ -51,6 +51,12 @@ class Rover:
         self.command: ThrusterCommand | None = None
         self.next_t: int | None = None
 
+    def begin_anew(self) -> None:
+        """Forget everything but the settings: what comes next is another run."""
+        self.pilot = Pilot(self.pilot.config, self.curve, vehicle_expected=self.source.has_vehicle)
+        self.setpoint = self.vehicle = self.command = self.next_t = None
+        self.seen.clear()
+
     def see(self, setpoint: Setpoint) -> None:
         """A setpoint computed now. The pilot takes it when it took that frame's then, or else with its next step."""
         self.seen.append(setpoint)

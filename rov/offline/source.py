@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -12,8 +12,10 @@ import numpy as np
 from rov.dives.dive import Dive, Picture, Record
 from rov.dives.video import FORMATS, VideoDecoder
 from rov.errors import UserError
+from rov.media.check import Check, WorthlessError
+from rov.media.files import VIDEOS, Image, Shot, must_be_file
+from rov.media.films import Video
 from rov.messages import Frame, ThrusterCommand
-from rov.vision.footage import VIDEOS, Image, Shot, Video, must_be_file
 
 Item: TypeAlias = Shot | Record
 
@@ -36,6 +38,12 @@ class Source(NamedTuple):
     items: Iterator[Item]
     skipped: list[str]
     """Sentences about what could not be read; complete once `items` is exhausted."""
+    expected: int = 0
+    """Pictures to come, guessed where it does not say: for a progress bar."""
+    lost: Callable[[], int] | None = None
+    """How many of its pictures did not come, once `items` is exhausted; None: what of `frames` did not."""
+    fault: Callable[[], str] = str
+    """Why the pictures that came are of no worth, as a sentence, once `items` is exhausted; "" when they are."""
 
 
 def open_source(path: Path) -> Source:
@@ -51,18 +59,19 @@ def open_source(path: Path) -> Source:
 def _video(path: Path) -> Source:
     video = Video(path)
     skipped: list[str] = []
+    faults: list[str] = []
 
     def items() -> Iterator[Item]:
-        read = 0
-        for shot in video.shots():
-            read += 1
-            yield shot
-        if read < video.declared:
-            skipped.append(
-                f"{video.declared - read} of the {video.declared} frames that the file promises are not in it"
-            )
+        try:
+            yield from video.shots()
+        except WorthlessError as error:
+            faults.append(str(error))
+        skipped.extend(video.notes)
 
-    return Source(path, video.declared, video.fps, False, False, False, None, items(), skipped)
+    return Source(
+        path, video.declared, video.fps, False, False, False, None, items(), skipped,
+        video.expected, lambda: video.lost, lambda: "".join(faults),
+    )  # fmt: skip
 
 
 def _dive(path: Path) -> Source:
@@ -72,17 +81,24 @@ def _dive(path: Path) -> Source:
     first = next(dive.messages(["thrusters"]), None)
     start = first.data if first and isinstance(first.data, ThrusterCommand) else None
     skipped: list[str] = []
+    check = Check()
 
     def items() -> Iterator[Item]:
         with dive:
-            yield from _played(dive, skipped)
+            for item in _played(dive, skipped):
+                if isinstance(item, Shot):
+                    check.see(item.image)
+                yield item
         skipped.extend(f"{number} messages dropped: {why}" for why, number in dive.dropped.items())
         skipped.extend(dive.problems)
 
     pictures = dive.counts.get("camera", 0)
     fps = min(max(pictures / max(dive.duration_s, 1e-3), 0.1), 1000.0) if pictures else 25.0
     has = dive.counts
-    return Source(path, pictures, fps, "vehicle" in has, start is not None, "heard" in has, start, items(), skipped)
+    return Source(
+        path, pictures, fps, "vehicle" in has, start is not None, "heard" in has, start, items(), skipped,
+        pictures, None, lambda: check.sentence(str(path), pictures),
+    )  # fmt: skip
 
 
 def _played(dive: Dive, skipped: list[str]) -> Iterator[Item]:

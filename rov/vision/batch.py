@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import cv2
-
 from rov.errors import UserError
+from rov.media.check import Check, WorthlessError
+from rov.media.files import IMAGES, VIDEOS, Image, images_in, others_in, shown
+from rov.media.films import Video
+from rov.media.pictures import read_image, write_image
 from rov.messages import Detection, Track, Tracks
 from rov.offline.pipeline import ahead
-from rov.vision.footage import IMAGES, VIDEOS, Image, Video, images_in, read_image
 from rov.vision.overlay import draw
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class Still(NamedTuple):
 
 
 class Stills:
-    """Pictures from a mix of images, folders and videos. `skipped` says what could not be read, and why."""
+    """Pictures from a mix of images, folders and videos. `skipped` says what could not be read, and why. Raises
+    WorthlessError after the last one when they say nothing."""
 
     def __init__(self, paths: list[Path]):
         """Raises UserError at once for a path that is not there or of no known kind."""
@@ -38,46 +40,55 @@ class Stills:
             if path.is_dir():
                 inside = images_in(path)
                 if not inside:
-                    raise UserError(f"{path}: holds no images ({' '.join(sorted(IMAGES))})")
+                    raise UserError(f"{path}: holds no images ({' '.join(sorted(IMAGES))}){_but(others_in(path))}")
+                if others := others_in(path):
+                    self.skipped.append(others)
                 self.paths += inside
                 self.total += len(inside)
             elif not path.exists():
                 raise UserError(f"{path}: no such file")
             elif path.suffix.lower() in VIDEOS:
                 self.paths.append(path)
-                self.total += Video(path).declared
+                self.total += Video(path).expected
             else:
                 self.paths.append(path)
                 self.total += 1
         self.one = len(self.paths) == 1
+        self.promised = 0
+        """Pictures that there were to be, of the files read so far."""
 
     def __iter__(self) -> Iterator[Still]:
+        check, self.promised = Check(), 0
         for path in self.paths:
             try:
-                if path.suffix.lower() in VIDEOS:
-                    yield from self._frames(path)
-                else:
-                    yield Still(str(path), read_image(path))
+                for still in self._frames(path) if path.suffix.lower() in VIDEOS else self._picture(path):
+                    check.see(still.image)
+                    yield still
             except UserError as error:
                 if self.one:
                     raise
                 self.skipped.append(str(error))
+        check.end("all in all", self.promised)
+
+    def _picture(self, path: Path) -> Iterator[Still]:
+        self.promised += 1
+        yield Still(shown(path), read_image(path))
 
     def _frames(self, path: Path) -> Iterator[Still]:
-        video, read = Video(path), 0
-        for shot in video.shots():
-            read += 1
-            yield Still(f"{path}#{shot.frame_id}", shot.image)
-        if read < video.declared:
-            self.skipped.append(
-                f"{path}: {video.declared - read} of the {video.declared} frames it promises are missing"
-            )
+        video = Video(path)
+        try:
+            for shot in video.shots():
+                yield Still(f"{shown(path)}#{shot.frame_id}", shot.image)
+        finally:
+            self.promised += video.promised
+            self.skipped += [f"{path}: {note}" for note in video.notes]
 
 
 def detect_all(
     stills: Stills, detector: Detector, score_min: float, preview: Path | None, progress: Callable[[], None]
 ) -> dict[str, Any]:
-    """COCO: images, categories, annotations with bbox [x, y, w, h] in pixels of the original image, and score."""
+    """COCO: images, categories, annotations with bbox [x, y, w, h] in pixels of the original image, and score;
+    `skipped` says what could not be read, `fault`, if it is there, why this is no success all in all."""
     answer: dict[str, Any] = {
         "info": {"description": f"rov detect, weights {detector.card.weights_sha256[:12]}"},
         "images": [],
@@ -87,23 +98,31 @@ def detect_all(
     ids = {name: i for i, name in enumerate(detector.card.classes, 1)}
     if preview:
         preview.mkdir(parents=True, exist_ok=True)
-    for group in ahead(_grouped(stills, detector.batch), 2):
-        for still, found in zip(group, detector.detect([each.image for each in group], score_min), strict=True):
-            number = len(answer["images"]) + 1
-            height, width = still.image.shape[:2]
-            answer["images"].append({"id": number, "file_name": still.name, "width": width, "height": height})
-            for each in found:
-                x1, y1, x2, y2 = (round(v, 2) for v in each.box)
-                w, h = round(x2 - x1, 2), round(y2 - y1, 2)
-                answer["annotations"].append(
-                    {"id": len(answer["annotations"]) + 1, "image_id": number, "category_id": ids[each.label],
-                     "bbox": [x1, y1, w, h], "area": round(w * h, 2), "iscrowd": 0, "score": round(each.score, 4)}
-                )  # fmt: skip
-            if preview:
-                cv2.imwrite(str(preview / f"{number:06d}.jpg"), drawn(still.image, found))
-            progress()
-    answer["skipped"] = stills.skipped
+    try:
+        for group in ahead(_grouped(stills, detector.batch), 2):
+            found = detector.detect([each.image for each in group], score_min)
+            for still, objects in zip(group, found, strict=True):
+                _add(answer, still, objects, ids)
+                if preview:
+                    write_image(preview / f"{len(answer['images']):06d}.jpg", drawn(still.image, objects))
+                progress()
+    except WorthlessError as error:
+        answer["fault"] = shown(str(error))
+    answer["skipped"] = [shown(each) for each in stills.skipped]
     return answer
+
+
+def _add(answer: dict[str, Any], still: Still, found: tuple[Detection, ...], ids: dict[str, int]) -> None:
+    number = len(answer["images"]) + 1
+    height, width = still.image.shape[:2]
+    answer["images"].append({"id": number, "file_name": still.name, "width": width, "height": height})
+    for each in found:
+        x1, y1, x2, y2 = (round(v, 2) for v in each.box)
+        w, h = round(x2 - x1, 2), round(y2 - y1, 2)
+        answer["annotations"].append(
+            {"id": len(answer["annotations"]) + 1, "image_id": number, "category_id": ids[each.label],
+             "bbox": [x1, y1, w, h], "area": round(w * h, 2), "iscrowd": 0, "score": round(each.score, 4)}
+        )  # fmt: skip
 
 
 def drawn(image: Image, found: tuple[Detection, ...]) -> Image:
@@ -114,11 +133,21 @@ def drawn(image: Image, found: tuple[Detection, ...]) -> Image:
 
 
 def _grouped(stills: Stills, size: int) -> Iterator[list[Still]]:
+    """What was read before an error comes before it."""
     group: list[Still] = []
-    for still in stills:
-        group.append(still)
-        if len(group) == size:
+    try:
+        for still in stills:
+            group.append(still)
+            if len(group) == size:
+                yield group
+                group = []
+    except UserError:
+        if group:
             yield group
-            group = []
+        raise
     if group:
         yield group
+
+
+def _but(sentence: str) -> str:
+    return f"; {sentence.partition(': ')[2]}" if sentence else ""

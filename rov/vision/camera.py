@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 
 from rov.errors import UserError
+from rov.media.files import Image, Shot, must_be_file
 from rov.messages import Event
-from rov.vision.footage import Image, Shot, must_be_file
 from rov.vision.sources import POLL_S, Settings, Source, images
 
 BACK_OFF_S = (0.5, 5.0)
@@ -54,7 +54,7 @@ class Camera:
         """The current attempt has given a frame."""
         self.frozen = False
         """The last frames were bit-identical. They are not delivered: what is not seen moves nothing."""
-        self.counts = {"frames": 0, "overwritten": 0, "frozen": 0, "attempts": 0}
+        self.counts = {"frames": 0, "overwritten": 0, "frozen": 0, "damaged": 0, "attempts": 0}
         self.changed = threading.Condition()  # guards what the reading threads write: all of the following
         self.attempt: _Attempt | None = None
         self.shot: Shot | None = None
@@ -134,8 +134,15 @@ class Camera:
         self.pause_s = min(2 * self.pause_s, BACK_OFF_S[1])
         self.opened = False
 
-    def _deliver(self, attempt: _Attempt, image: Image, now: int) -> None:
-        """A frame has arrived."""
+    def _deliver(self, attempt: _Attempt, image: Image | None, now: int) -> None:
+        """A frame has arrived; None: a damaged one, which is only counted. It is no sign of life: a camera that gives
+        nothing else is opened again."""
+        if image is None:
+            self.counts["damaged"] += 1
+            if not attempt.damaged:
+                attempt.damaged = True
+                self._event("warning", "camera_damaged", "pictures come damaged, and are left out: cable or link")
+            return
         if not self.opened:
             self.opened, self.pause_s = True, BACK_OFF_S[0]
             self._event("info", "camera_open", f"{image.shape[1]}×{image.shape[0]}{attempt.remark}")
@@ -181,6 +188,8 @@ class _Attempt(threading.Thread):
         self.over = False
         """It came to its end, without a failure."""
         self.remark = ""
+        self.damaged = False
+        """A picture of it came damaged; said once."""
 
     def run(self) -> None:
         camera = self.camera

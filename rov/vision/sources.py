@@ -35,10 +35,15 @@ import cv2
 import numpy as np
 
 from rov.errors import UserError
-from rov.vision.footage import VIDEOS, Image, Video
+from rov.media.files import VIDEOS, Image
+from rov.media.convert import Converter
+from rov.media.films import Video
+from rov.media.jpeg import JpegDecoder
 
 BEHIND_S = 0.2
 """A paced video that is further behind goes on from where it is, instead of hurrying after the clock."""
+AHEAD_S = 1.0
+"""Nor does it wait longer than this for one picture: its clock jumped, and a camera that is silent is opened anew."""
 POLL_S = 0.1
 """How soon a thread notices that it is to end, and silence is noticed."""
 
@@ -98,9 +103,9 @@ def parse_source(text: str) -> Source:
 
 def images(
     source: Source, settings: Settings, stopped: threading.Event, remark: Callable[[str], None]
-) -> Iterator[Image]:
-    """Open a source and give its pictures as they arrive, until it ends or `stopped` is set. Raises UserError or
-    OSError when it cannot be opened or fails."""
+) -> Iterator[Image | None]:
+    """Open a source and give its pictures as they arrive, until it ends or `stopped` is set; None for one that came
+    damaged. Raises UserError or OSError when it cannot be opened or fails."""
     match source.kind:
         case "file":
             return _paced(source, stopped)
@@ -118,11 +123,11 @@ def _paced(source: Source, stopped: threading.Event) -> Iterator[Image]:
     while True:
         video = Video(Path(source.target))
         t = 0
-        for _, t, image, _ in video.shots():
+        for _, t, image, _ in video.pictures():
             behind = time.monotonic_ns() - start - t
-            if behind > BEHIND_S * 1e9:
-                start += behind
-            elif stopped.wait(max(0.0, -behind / 1e9)):
+            if behind > BEHIND_S * 1e9 or behind < -AHEAD_S * 1e9:
+                start += behind + (0 if behind > 0 else round(AHEAD_S * 1e9))
+            if stopped.wait(min(max(0.0, -behind / 1e9), AHEAD_S)):
                 return
             yield image
         if not source.loop:
@@ -160,25 +165,39 @@ def _piped(source: Source, stopped: threading.Event) -> Iterator[Image]:
 
 def _captured(
     source: Source, settings: Settings, stopped: threading.Event, remark: Callable[[str], None]
-) -> Iterator[Image]:
-    """A device, by OpenCV."""
+) -> Iterator[Image | None]:
+    """A device, by OpenCV. Of one that gives JPEGs these are taken as they come: OpenCV's decoder would fill what is
+    missing with grey."""
     index = int(source.target) if source.target.isdecimal() else None
     capture = cv2.VideoCapture(source.target if index is None else index, cv2.CAP_V4L2)
     try:
         _configure(capture, settings)
+        jpegs = _gives_jpegs(capture)
         ok, image = capture.read() if capture.isOpened() else (False, None)
         if not ok or image is None:
             raise UserError("cannot be opened, or gives no frame")
-        for text in _refused(capture, settings, image.shape[1], image.shape[0]):
-            remark(text)
+        said = False
         while ok and image is not None and not stopped.is_set():
-            yield np.asarray(image, np.uint8)
+            picture = jpegs.decode(image.tobytes()) if jpegs else np.asarray(image, np.uint8)
+            if picture is not None and not said:
+                said = True
+                for text in _refused(capture, settings, picture.shape[1], picture.shape[0]):
+                    remark(text)
+            yield picture
             ok, image = capture.read()
     finally:
         capture.release()
 
 
-def _streamed(source: Source, settings: Settings, stopped: threading.Event) -> Iterator[Image]:
+def _gives_jpegs(capture: cv2.VideoCapture) -> JpegDecoder | None:
+    """A decoder for what the device gives when that is JPEG, and OpenCV leaves it as it is."""
+    code = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=False)
+    if code not in (b"MJPG", b"JPEG") or not capture.set(cv2.CAP_PROP_CONVERT_RGB, 0):
+        return None
+    return JpegDecoder()
+
+
+def _streamed(source: Source, settings: Settings, stopped: threading.Event) -> Iterator[Image | None]:
     """A stream, by FFmpeg itself: OpenCV's reader scales every picture to the size of the first, and takes its options
     from the environment of the whole process. What of it cannot be decoded (it begins before a key frame, a packet
     was lost) is left out."""
@@ -197,15 +216,19 @@ def _streamed(source: Source, settings: Settings, stopped: threading.Event) -> I
             raise UserError("has no pictures in it")
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1  # more would decode frames side by side, and each adds a frame of delay
+        jpegs = JpegDecoder() if stream.codec_context.name == "mjpeg" else None
+        convert = Converter()
         for packet in container.demux(stream):
             if stopped.is_set():
                 return
+            if jpegs:
+                yield jpegs.decode(bytes(packet))
+                continue
             try:
-                frames = packet.decode()
+                for frame in packet.decode():
+                    yield convert(frame)
             except av.error.InvalidDataError:
                 continue
-            for frame in frames:
-                yield np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
 
 
 def sdp(source: Source) -> str:

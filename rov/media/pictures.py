@@ -1,0 +1,60 @@
+"""Single pictures from files: looked at before they are decoded, and refused where they would mislead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from rov.errors import UserError
+from rov.media.files import PIXELS_MAX, Image, must_be_file
+from rov.media.headers import kind_of, size_of
+from rov.media.jpeg import damaged
+
+BYTES_MAX = 512_000_000
+"""A file larger than this is no picture that could be shown."""
+UNREADABLE = {
+    "HEIC": "it is HEIC; convert it to JPEG (phones: Settings, Camera, Formats, Most Compatible)",
+    "film": "it is a film; name it as one, *.mp4",
+    "RAW": "it is a camera's raw data; convert it to JPEG or TIFF",
+}
+"""What OpenCV cannot decode, by kind."""
+
+
+def read_image(path: Path) -> Image:
+    """Decode one picture, upright by its EXIF, with 8 bits a channel; of several in the file the first. Raises
+    UserError: no picture, too large, or damaged so that part of it would be grey."""
+    must_be_file(path)
+    if path.stat().st_size > BYTES_MAX:
+        raise UserError(f"{path}: is no picture: {path.stat().st_size / 1e6:.0f} MB")
+    return decode_image(path.read_bytes(), str(path))
+
+
+def write_image(path: Path, image: Image, quality: int = 95) -> None:
+    """Write a JPEG. Raises UserError when it cannot be written: OpenCV's own writer only returns False."""
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def decode_image(data: bytes, name: str) -> Image:
+    """The same from memory; `name` is for the sentence."""
+    kind = kind_of(data)
+    width, height = size_of(data, kind)
+    if width * height > PIXELS_MAX:
+        raise UserError(
+            f"{name}: is too large: {width}×{height} are {width * height / 1e6:.0f} megapixels,"
+            f" {PIXELS_MAX / 1e6:.0f} are the most"
+        )
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise UserError(f"{name}: cannot be decoded: {error.err}") from None
+    if image is None:
+        raise UserError(f"{name}: cannot be read as an image{': ' + why if (why := UNREADABLE.get(kind, '')) else ''}")
+    if kind == "JPEG" and damaged(data):
+        raise UserError(f"{name}: is damaged: it breaks off, or a part of it cannot be decoded")
+    return np.asarray(image, np.uint8)
