@@ -24,7 +24,8 @@ class Done(NamedTuple):
 def straighten(lens: Lens, paths: list[Path], out: Path, progress: Callable[[], None] = lambda: None) -> Done:
     """Write the straight pictures of files, folders and videos below `out`, folders as they were. Raises UserError for
     a path that is not there."""
-    written, skipped = 0, []
+    written = 0
+    skipped: list[str] = []
     taken: set[Path] = set()
     for path, name in _files(paths, skipped):
         try:

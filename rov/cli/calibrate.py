@@ -10,9 +10,9 @@ from rich.table import Table
 
 from rov.cli import common
 from rov.cli.common import ConfigFile, configuration, console
-from rov.console import Console
 from rov.errors import UserError
 from rov.plain import say
+from rov.screen import Screen
 
 app = typer.Typer(no_args_is_help=True, help="Measure this vehicle: camera, port, colours, thrusters.")
 
@@ -205,7 +205,7 @@ def thrusters(
         table.add_row(f"{each.table.voltage_v:g}", str(each.points), f"{low:.0f} to {high:.0f}",
                       f"{each.table.force_n[0]:.1f}", f"{each.table.force_n[-1]:.1f}",
                       f"{each.rms_n:.2f}", f"{each.worst_n:.2f}")  # fmt: skip
-    Console().print(table)
+    Screen().print(table)
     worst = max(each.rms_n for each in fits)
     assumed = "" if any(point.current_a is not None for point in measured) else "; currents are a T200's"
     calibrate.write(

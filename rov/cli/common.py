@@ -12,11 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rov.assets import find
 from rov.config import Config, load, override
-from rov.console import Console
 from rov.errors import UserError
 from rov.plain import say
+from rov.screen import Screen
 
-console = Console(stderr=True)
+console = Screen(stderr=True)
 
 ConfigFile = Annotated[
     Path | None,

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from rov.console import Console
 from rov.plain import plain, say
+from rov.screen import Screen
 
 app = typer.Typer(no_args_is_help=True, help="Look into recorded dives, mend, cut and mark them.")
 
@@ -34,7 +34,7 @@ def dive_info(path: DiveFile, as_json: Annotated[bool, typer.Option("--json", he
     )
     for name, topic in found.topics.items():
         table.add_row(name, str(topic.count), f"{topic.rate_hz:.2f}", topic.sha256[:16])
-    Console().print(table)
+    Screen().print(table)
     for key, value in found.metadata.items():
         say(f"{plain(key)}: {plain(value)}")
     if found.mark:

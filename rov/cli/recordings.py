@@ -13,9 +13,9 @@ from rich.text import Text
 
 from rov.cli import common
 from rov.cli.common import ConfigFile, Settings, configuration, console
-from rov.console import Console
 from rov.errors import UserError
 from rov.plain import plain, say
+from rov.screen import Screen
 
 app = typer.Typer()
 
@@ -150,7 +150,7 @@ def bench(
     stages = Table("stage", "p50 ms", "p95 ms", "p99 ms")
     for name, ms in figures["stages_ms"].items():
         stages.add_row(name, *(f"{value}" for value in ms.values()))
-    Console().print(speed, stages, f"pipeline {figures['realtime_factor']} × real time, on {figures['device']}")
+    Screen().print(speed, stages, f"pipeline {figures['realtime_factor']} × real time, on {figures['device']}")
     if out:
         out.write_text(json.dumps(figures, indent=2) + "\n")
 
@@ -176,7 +176,7 @@ def doctor(
     for finding in check(settings, own) if dive else examine(settings):
         table.add_row(marks[finding.state], finding.what, finding.found, finding.do)
         broken |= finding.state == "missing" and finding.needed
-    Console().print(table)
+    Screen().print(table)
     if broken:
         raise typer.Exit(1)
 
@@ -190,6 +190,6 @@ def _print_differences(differences: list[Any]) -> bool:
         first = f" {plain(row.first)}" if row.verdict == "differs" else ""
         verdict = Text.assemble((row.verdict, VERDICTS[row.verdict]), first)
         table.add_row(row.topic, str(row.compared), str(row.differing), f"{row.worst:.3g}", row.tolerance, verdict)
-    Console().print(table)
+    Screen().print(table)
     verdicts = {row.verdict for row in differences}
     return "differs" in verdicts or verdicts == {"not compared"}

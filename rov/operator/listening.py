@@ -10,12 +10,12 @@ from rich.live import Live
 from rich.table import Table
 
 from rov.bus import Reader, is_local, listen
-from rov.console import Console
 from rov.errors import UserError
 from rov.messages import TOPICS
 from rov.operator.commands import Place
 from rov.operator.rates import Rates
 from rov.plain import say
+from rov.screen import Screen
 
 TABLE_S = 0.25
 LINES_S = 1.0
@@ -45,7 +45,7 @@ def follow(there: Place, topics: Sequence[str], *, rates: bool) -> None:
 
 def _rates(reader: Reader, heard: Rates) -> None:
     """The table, until interrupted."""
-    console = Console()
+    console = Screen()
     if not console.is_terminal:
         while True:
             _collect(reader, heard, LINES_S)
