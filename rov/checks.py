@@ -10,6 +10,7 @@ from rov.assets import find
 from rov.bus import is_local, keys
 from rov.config import Config, ConfigError, load, override
 from rov.errors import UserError
+from rov.plain import discreet
 
 
 def load_checked(path: Path, overrides: Sequence[str] = (), *, files: bool = False) -> Config:
@@ -24,7 +25,7 @@ def load_checked(path: Path, overrides: Sequence[str] = (), *, files: bool = Fal
 def problems(config: Config) -> list[str]:
     """One sentence for each thing that does not fit."""
     found = []
-    bus, target = config.bus, config.steering.target
+    bus = config.bus
     for key, address in (("public", bus.public), ("commands", bus.commands)):
         if not bus.keys and not is_local(address):
             found.append(
@@ -34,21 +35,36 @@ def problems(config: Config) -> list[str]:
     if bus.public == bus.commands:
         found.append(f"bus.commands = {bus.commands!r} is bus.public, too: each needs an endpoint of its own")
 
-    def check_target() -> None:
-        classes = classes_of(find(config.perception.weights))
-        if classes and target not in classes:
-            found.append(f"steering.target = {target!r} is no class of the detector; there are {', '.join(classes)}")
-
     if bus.keys:
         found += _failing("bus.keys", lambda: keys.check(Path(bus.keys)))
-    found += _failing("perception.weights", check_target)
+    found += target_problems(config)
     return found + _failing("camera.source", lambda: _check_source(config.camera.source))
+
+
+def target_problems(config: Config) -> list[str]:
+    """A sentence when the detector does not know the class that is to be followed, or is not there."""
+    target = config.steering.target
+    try:
+        classes = classes_of(find(config.perception.weights))
+    except UserError as error:
+        return [f"perception.weights: {error}"]
+    if classes and target not in classes:
+        return [f"steering.target = {target!r} is no class of the detector; there are {', '.join(classes)}"]
+    return []
+
+
+def doubts(config: Config) -> list[str]:
+    """One sentence for each thing that is allowed, and most likely was forgotten."""
+    depth = config.vehicle.max_depth
+    if depth == load(find("rover.toml")).vehicle.max_depth:
+        return [f"vehicle.max_depth = {depth:g} is that of the default file: set what your housing bears"]
+    return []
 
 
 def file_problems(config: Config) -> list[str]:
     """One sentence for each file that is named and cannot be used: a process would die of it again and again."""
     from rov.motion import thrusters
-    from rov.vision import colour, sight
+    from rov.vision import card, colour, sight
     from rov.vision.footage import Video
 
     camera, vehicle = config.camera, config.vehicle
@@ -57,6 +73,8 @@ def file_problems(config: Config) -> list[str]:
         found += _failing("camera.colour", lambda: colour.load(find(camera.colour, Path())))
     if not _failing("camera.source", lambda: _check_source(camera.source)) and (path := _video(camera.source)):
         found += _failing("camera.source", lambda: Video(path))
+    if not target_problems(config):
+        found += _failing("perception.weights", lambda: card.check(find(config.perception.weights)))
     return found + _failing("vehicle.thrusters", lambda: thrusters.load(find(vehicle.thrusters), vehicle.battery_cells))
 
 
@@ -65,9 +83,9 @@ def _failing(key: str, check: Callable[[], object]) -> list[str]:
     try:
         check()
     except UserError as error:
-        return [f"{key}: {error}"]
+        return [f"{key}: {discreet(str(error))}"]
     except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be looked into
-        return [f"{key}: cannot be used: {error}"]
+        return [f"{key}: cannot be used: {discreet(str(error))}"]
     return []
 
 

@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from rov import toml
 from rov.errors import UserError
+from rov.plain import discreet
 
 PROBLEMS_MAX = 50
 """A file with more of them is another file; the rest is counted."""
@@ -331,7 +332,8 @@ def parse(text: str, path: Path = Path("rover.toml")) -> Config:
 
 
 def override(config: Config, settings: list[str]) -> Config:
-    """The configuration with `section.key=value` settings applied; a value is TOML, or else text."""
+    """The configuration with `section.key=value` settings applied; a value is TOML, or else text. Where the key wants
+    text, all is text that is no TOML string: camera 0, a folder named 2026."""
     data = config.model_dump()
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -343,14 +345,25 @@ def override(config: Config, settings: list[str]) -> Config:
             table = table.setdefault(name, {})
             if not isinstance(table, dict):
                 raise ConfigError([f"--set {setting}: {name} is not a section"])
-        try:
-            table[where[-1]] = toml.parse(f"value = {text}")["value"]
-        except toml.TomlError:
-            table[where[-1]] = text
+        table[where[-1]] = _value(text, wants_text=_wants_text(where))
     try:
         return Config.model_validate(data)
     except pydantic.ValidationError as error:
         raise ConfigError(_problems(Path("--set"), {}, error)) from None
+
+
+def _value(text: str, *, wants_text: bool) -> Any:
+    try:
+        value = toml.parse(f"value = {text}")["value"]
+    except toml.TomlError:
+        return text
+    return text.strip() if wants_text and not isinstance(value, str) else value
+
+
+def _wants_text(where: list[str]) -> bool:
+    section = Config.model_fields.get(where[0])
+    field = getattr(section.annotation, "model_fields", {}).get(where[1]) if section and len(where) == 2 else None
+    return field is not None and field.annotation is str
 
 
 def _problems(path: Path, lines: dict[tuple[str, ...], int], error: pydantic.ValidationError) -> list[str]:
@@ -384,7 +397,7 @@ def repr_of(value: object) -> str:
 
 
 def _shown(text: str) -> str:
-    text = re.sub(r"[\x00-\x1f\x7f]", "?", text)
+    text = re.sub(r"[\x00-\x1f\x7f]", "?", discreet(text))
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 

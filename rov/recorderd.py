@@ -16,6 +16,7 @@ from rov.dives.film import Encoder
 from rov.dives.keeper import Keeper, News, Repairs, free_name
 from rov.errors import UserError
 from rov.messages import Event, Frame, Health, Tracks, Tuning
+from rov.plain import discreet
 from rov.process import Meter, enter, start
 from rov.ring import Image, RingReader
 from rov.tuning import received, tuned
@@ -49,7 +50,11 @@ class Recording:
     def open(self) -> None:
         """Raises DiveError."""
         path = free_name(self.folder)
-        about = {"source": self.config.camera.source, "config_sha256": self.config.sha256(), "rov": __version__}
+        about = {
+            "source": discreet(self.config.camera.source),
+            "config_sha256": self.config.sha256(),
+            "rov": __version__,
+        }
         self.dive = DiveWriter(path, about | ({"continues": self.continues} if self.continues else {}))
         self.path, self.began, self.continues, self.lens_said = path, time.monotonic(), path.name, False
         h264 = self.wanted.codec == "h264"

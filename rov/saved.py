@@ -17,6 +17,7 @@ from rov.checks import load_checked
 from rov.config import Config, ConfigError
 from rov.errors import UserError
 from rov.messages import Edit, Event, Message, Setting
+from rov.plain import discreet
 
 LOOK_NS = 200_000_000
 """How often the file is looked at. It is read once it looks the same twice: editors write in several steps."""
@@ -124,7 +125,7 @@ def _few(problems: list[str]) -> str:
 
 
 def _cut(value: object) -> str:
-    text = str(value)
+    text = discreet(str(value))
     return text if len(text) <= SAID_CHARACTERS else f"{text[:SAID_CHARACTERS]}…"
 
 

@@ -56,7 +56,8 @@ def read_text(path: Path, limit: int = BYTES_MAX) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise TomlError(f"{path}: cannot be read as a text file: {error}") from None
+        where = f"line {data.count(10, 0, error.start) + 1} holds what is no UTF-8"
+        raise TomlError(f"{path}: cannot be read as a text file: {where}; save it as UTF-8") from None
 
 
 def parse(text: str) -> dict[str, Any]:

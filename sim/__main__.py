@@ -143,7 +143,7 @@ def dive(
     from sim.dive import dive as run
     from sim.world import load, realise, through
 
-    settings = configuration(config, setting)
+    settings = configuration(config, setting, steers=True)
     place = realise(through(load(world), camera), seed)
     with progress() as bar:
         task = bar.add_task(world, total=round(seconds * settings.perception.rate_hz))
@@ -185,7 +185,7 @@ def run(
     from rov.cli.common import configuration
     from sim.live import run as live
 
-    folder, settings = out if daemon or sail else None, configuration(config, setting)
+    folder, settings = out if daemon or sail else None, configuration(config, setting, steers=True)
     raise typer.Exit(live(world, seed, settings, _size(size), camera, folder=folder, sail=sail, tell=say))
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from rov.checks import load_checked
-from rov.cli.common import ConfigFile, Settings, configuration
+from rov.cli.common import ConfigFile, Settings, configuration, own_file
 from rov.plain import say
 
 app = typer.Typer()
@@ -18,13 +18,14 @@ app = typer.Typer()
 
 @app.command(epilog="Examples: `rov run rover.toml`, `rov run --set link.port=/tmp/board --set camera.source=1`")
 def run(
-    path: Annotated[Path, typer.Argument(help="The configuration.")] = Path("rover.toml"), settings: Settings = None
+    path: Annotated[Path | None, typer.Argument(help="The configuration.")] = None, settings: Settings = None
 ) -> None:
     """Run the daemon: camera, perception, pilot and recorder. Ctrl-C stops it, neutral and disarmed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing to stop yet; the supervisor hears it itself
     from rov.console import Console
     from rov.supervisor import run as supervise
 
+    path = path or own_file() or Path("rover.toml")
     config = load_checked(path, settings or (), files=True)
     with contextlib.closing(Console()) as lines:
         code = supervise(path, config, lines.say, settings or ())

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rov.cli import common
-from rov.cli.common import ConfigFile, Settings, configuration, console
+from rov.cli.common import ConfigFile, Settings, configuration, console, own_file
 from rov.errors import UserError
 from rov.plain import plain, say
 from rov.screen import Screen
@@ -38,7 +38,7 @@ def replay(
     from rov.media.files import shown
     from rov.offline.source import open_source
 
-    settings = configuration(config, setting)
+    settings = configuration(config, setting, steers=True)
     if len({source.stem for source in sources}) < len(sources):
         raise UserError("two sources have the same name; replay them one by one into folders of their own")
     opened = [open_source(source) for source in sources]
@@ -132,7 +132,7 @@ def bench(
     """Measure the pipeline against the bare network and the bare decoder, in the same run."""
     from rov.offline.bench import bench as run
 
-    settings = configuration(config, setting)
+    settings = configuration(config, setting, steers=True)
     figures = run(
         video,
         settings,
@@ -168,7 +168,7 @@ def doctor(
     from rov.machine.predive import check
 
     settings = configuration(config, setting)
-    own = config or (Path("rover.toml") if Path("rover.toml").is_file() else None)
+    own = config or own_file()
 
     table = Table("", "what", "found", "what to do")
     marks = {"ok": Text("✓", "green"), "slow": Text("~", "yellow"), "missing": Text("✗", "red")}
