@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models import coco
 from rov import toml
 from rov.assets import checkout
 from rov.errors import UserError
@@ -182,29 +183,31 @@ def _yolo(card: Card, root: Path) -> Iterator[Sample]:
 
 
 def _coco(folder: Path, split: Split) -> list[Sample]:
-    """A rendered set. Each picture is a world of its own, so that pictures may be split one by one; it labels every
-    class that it knows."""
+    """A rendered set, or another one in COCO with a card like theirs. Each picture is a world of its own, so that
+    pictures may be split one by one; it labels every class that it knows, but for those it shows in crowds."""
     try:
         card = toml.parse(toml.read_text(folder / "dataset.toml"))
-        coco = msgspec.json.decode((folder / "annotations.json").read_bytes())
-    except (OSError, msgspec.DecodeError, toml.TomlError) as error:
+        labelled = coco.read(folder / "annotations.json")
+    except (OSError, UserError) as error:
         raise DataError(f"{folder}: {error}; make it again with `python -m sim dataset`") from None
-    names = {each["id"]: each["name"] for each in coco["categories"]}
-    known = np.array([name in card["classes"] for name in CLASSES])
-    found: dict[int, list[tuple[list[float], int]]] = {each["id"]: [] for each in coco["images"]}
-    for each in coco["annotations"]:
-        if names[each["category_id"]] in CLASSES:
-            x, y, w, h = each["bbox"]
-            found[each["image_id"]].append(([x, y, x + w, y + h], CLASSES.index(names[each["category_id"]])))
-    return [
-        Sample(
-            folder / image["file_name"],
-            card["name"],
-            image["world"],
-            np.array([box for box, _ in found[image["id"]]], np.float32).reshape(-1, 4),
-            np.array([kind for _, kind in found[image["id"]]], np.int64),
-            known,
+    if not isinstance(card.get("name"), str) or not isinstance(card.get("classes"), (dict, list)):
+        raise DataError(
+            f"{folder / 'dataset.toml'}: needs name and classes; make it again with `python -m sim dataset`"
         )
-        for image in coco["images"]
-        if split == ("val" if image["id"] % RENDERED_VAL == 0 else "train")
+    return [
+        _labelled(folder, card, each)
+        for each in labelled
+        if split == ("val" if each.picture.id % RENDERED_VAL == 0 else "train")
     ]
+
+
+def _labelled(folder: Path, card: dict[str, Any], each: coco.Labelled) -> Sample:
+    ours = [(box, CLASSES.index(name)) for box, name in each.objects if name in CLASSES]
+    return Sample(
+        folder / each.picture.file_name,
+        card["name"],
+        each.picture.world or folder.name,
+        np.array([box for box, _ in ours], np.float32).reshape(-1, 4),
+        np.array([kind for _, kind in ours], np.int64),
+        np.array([name in card["classes"] and name not in each.crowded for name in CLASSES]),
+    )
