@@ -126,9 +126,9 @@ def test_no_password_gets_into_a_dive(tmp_path: Path) -> None:
     recording.close()
     assert SECRET.encode() not in path.read_bytes()
     with Dive(path) as dive:
-        assert dive.metadata["source"] == "rtsp://***@10.0.0.2/stream1?q=1"
+        assert dive.metadata["source"] == "rtsp://admin:***@10.0.0.2/stream1?q=1"
         [text] = [each.data.decode() for each in dive.file.attachments() if each.name == "rover.toml"]
-        assert SECRET not in text and 'source = "rtsp://***@10.0.0.2/stream1?q=1"' in text
+        assert SECRET not in text and 'source = "rtsp://admin:***@10.0.0.2/stream1?q=1"' in text
         assert dive.metadata["weights_sha256"] and not weights_note(dive, dive.metadata["weights_sha256"])
         assert "were" in weights_note(dive, "0" * 64)
         [clock] = [record.data for record in dive.messages(["clock"]) if isinstance(record.data, Clock)]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from rov.console import Console
 from rov.plain import plain, say
+from rov.screen import Screen
 
 if TYPE_CHECKING:
     from rov.dives.recovery import DiveInfo
@@ -46,7 +46,7 @@ def _print(path: Path, found: DiveInfo) -> None:
         say(plain(line))
     for name, topic in found.topics.items():
         table.add_row(name, str(topic.count), f"{topic.rate_hz:.2f}", topic.sha256[:16])
-    Console().print(table)
+    Screen().print(table)
     for line in found.notes:
         say(plain(line))
     if found.attachments:
