@@ -17,7 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rov import files
+from models import coco
+from rov import toml
 from rov.assets import checkout
 from rov.errors import UserError
 from rov.vision.footage import read_image
@@ -96,7 +97,10 @@ def load_card(name: str) -> Card:
     if path is None:
         known = ", ".join(cards())
         raise DataError(f"data set {name!r} has no card in models/datasets or runs/sets; known: {known}")
-    return files.table(path, Card, DataError)
+    try:
+        return toml.load(path, Card)
+    except (OSError, toml.TomlError) as error:
+        raise DataError(str(error)) from None
 
 
 def rendered(name: str) -> Path | None:
@@ -121,7 +125,7 @@ def load(name: str, split: Split) -> list[Sample]:
 def told(name: str) -> dict[str, Any]:
     """What a model's card says of a set: how it was split; of a rendered one, how to make it again."""
     if folder := rendered(name):
-        card = msgspec.toml.decode((folder / "dataset.toml").read_bytes())
+        card = toml.parse(toml.read_text(folder / "dataset.toml"))
         return {"train": [f"{RENDERED_VAL - 1} of {RENDERED_VAL} pictures"]} | {
             key: card[key] for key in ("source", "version", "seed", "worlds") if key in card
         }
@@ -179,29 +183,31 @@ def _yolo(card: Card, root: Path) -> Iterator[Sample]:
 
 
 def _coco(folder: Path, split: Split) -> list[Sample]:
-    """A rendered set. Each picture is a world of its own, so that pictures may be split one by one; it labels every
-    class that it knows."""
+    """A rendered set, or another one in COCO with a card like theirs. Each picture is a world of its own, so that
+    pictures may be split one by one; it labels every class that it knows, but for those it shows in crowds."""
     try:
-        card = msgspec.toml.decode((folder / "dataset.toml").read_bytes())
-        coco = msgspec.json.decode((folder / "annotations.json").read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
+        card = toml.parse(toml.read_text(folder / "dataset.toml"))
+        labelled = coco.read(folder / "annotations.json")
+    except (OSError, UserError) as error:
         raise DataError(f"{folder}: {error}; make it again with `python -m sim dataset`") from None
-    names = {each["id"]: each["name"] for each in coco["categories"]}
-    known = np.array([name in card["classes"] for name in CLASSES])
-    found: dict[int, list[tuple[list[float], int]]] = {each["id"]: [] for each in coco["images"]}
-    for each in coco["annotations"]:
-        if names[each["category_id"]] in CLASSES:
-            x, y, w, h = each["bbox"]
-            found[each["image_id"]].append(([x, y, x + w, y + h], CLASSES.index(names[each["category_id"]])))
-    return [
-        Sample(
-            folder / image["file_name"],
-            card["name"],
-            image["world"],
-            np.array([box for box, _ in found[image["id"]]], np.float32).reshape(-1, 4),
-            np.array([kind for _, kind in found[image["id"]]], np.int64),
-            known,
+    if not isinstance(card.get("name"), str) or not isinstance(card.get("classes"), (dict, list)):
+        raise DataError(
+            f"{folder / 'dataset.toml'}: needs name and classes; make it again with `python -m sim dataset`"
         )
-        for image in coco["images"]
-        if split == ("val" if image["id"] % RENDERED_VAL == 0 else "train")
+    return [
+        _labelled(folder, card, each)
+        for each in labelled
+        if split == ("val" if each.picture.id % RENDERED_VAL == 0 else "train")
     ]
+
+
+def _labelled(folder: Path, card: dict[str, Any], each: coco.Labelled) -> Sample:
+    ours = [(box, CLASSES.index(name)) for box, name in each.objects if name in CLASSES]
+    return Sample(
+        folder / each.picture.file_name,
+        card["name"],
+        each.picture.world or folder.name,
+        np.array([box for box, _ in ours], np.float32).reshape(-1, 4),
+        np.array([kind for _, kind in ours], np.int64),
+        np.array([name in card["classes"] and name not in each.crowded for name in CLASSES]),
+    )

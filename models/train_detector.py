@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import cv2
-import msgspec
 import numpy as np
 import tomli_w
 import torch
@@ -28,7 +27,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models import augment, data, metrics
+from rov import toml
 from rov.assets import checkout
+from rov.errors import UserError
+from rov.plain import say
+from rov.vision.card import SIZES
 from rov.vision.detector import Detector, InputSpec, cpu_has_bfloat16, sha256
 from rov.vision.footage import read_image
 from rov.vision.network import STRIDE, DetectorNet
@@ -181,7 +184,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 def take_over(net: DetectorNet, start: Path, classes: tuple[str, ...]) -> None:
     """Put the weights of `start` into `net`, whose heat maps are `classes`: each class takes that of its name, and one
     that `start` did not know begins from nothing."""
-    theirs = msgspec.toml.decode(start.with_suffix(".toml").read_bytes())["classes"]
+    theirs = toml.parse(toml.read_text(start.with_suffix(".toml")))["classes"]
     state, last = load_file(start), net.head[-1]
     rows = {name: i for i, name in enumerate(theirs)}
     for key, fresh in (("head.1.weight", last.weight), ("head.1.bias", last.bias)):
@@ -316,7 +319,7 @@ def save(net: DetectorNet, recipe: Recipe, weights: Path, start: Path | None) ->
         "recipe": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(recipe).items()},
     }
     if start:  # the whole line of descent
-        before = msgspec.toml.decode(start.with_suffix(".toml").read_bytes())
+        before = toml.parse(toml.read_text(start.with_suffix(".toml")))
         told = ("weights_sha256", "commit", "recipe", "started_from")
         card["started_from"] = {key: before[key] for key in told if key in before}
     write_card(weights, card)
@@ -340,6 +343,17 @@ def write_card(weights: Path, card: dict[str, Any]) -> None:
         tomli_w.dump(card, file)
 
 
+def check(recipe: Recipe) -> None:
+    """Raises UserError for a recipe that cannot be trained."""
+    if (drawn := sum(recipe.draws)) < recipe.batch:
+        raise UserError(f"{drawn} pictures per epoch are no batch: draw at least {recipe.batch} (--draws, --sets)")
+    if recipe.epochs < 1 or not 0 < recipe.rate < 1:
+        raise UserError("--epochs must be at least 1, and --rate between 0 and 1")
+    low, high = SIZES
+    if not low <= recipe.size <= high or recipe.size % low:
+        raise UserError(f"--size {recipe.size}: must be a multiple of {low} up to {high}")
+
+
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/detector"),
     epochs: Annotated[int, typer.Option(help="Passes over the draw.")] = Recipe.epochs,
@@ -359,7 +373,7 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     chosen = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
-    recipe = Recipe(epochs=epochs, rate=rate, size=size, start=sha256(start) if start else "")
+    recipe = Recipe(epochs=epochs, rate=rate, size=size)
     if sets:
         pairs = [each.partition("=") for each in sets]
         if not all(name and number.isdecimal() for name, _, number in pairs):
@@ -367,13 +381,15 @@ def main(
         recipe = replace(
             recipe, sets=tuple(name for name, _, _ in pairs), draws=tuple(int(number) for _, _, number in pairs)
         )
-    if draws:
+    if draws is not None:
         recipe = replace(recipe, draws=(draws,) * len(recipe.sets))
     try:
+        check(recipe)
+        recipe = replace(recipe, start=sha256(start) if start else "")
         net = train(recipe, out, torch.device(chosen), start)
         save(net, recipe, weights := out / "detector.safetensors", start)
-    except data.DataError as error:
-        typer.echo(f"error: {error}", err=True)
+    except UserError as error:
+        say(f"error: {error}", error=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo(f"stopped; the same command resumes from the last whole epoch in {out}", err=True)

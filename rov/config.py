@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import sys
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import ErrorDetails
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
+from rov import toml
 from rov.errors import UserError
-from rov.files import key_lines as key_lines
+from rov.plain import discreet
+
+PROBLEMS_MAX = 50
+"""A file with more of them is another file; the rest is counted."""
+SHOWN_MAX = 80
+"""Characters of a wrong value that are shown."""
+IPC_PATH_MAX = 107
+"""Bytes of sockaddr_un."""
+KEYS_MAX = 1000
+"""There are a tenth of that; each unknown one costs time to be told about."""
 
 
 class ConfigError(UserError):
@@ -42,11 +47,33 @@ SAFER_LOWER: dict[str, Any] = live(safer="lower")
 """A safety key: while armed it may only be lowered."""
 
 Gain = Annotated[float, Field(ge=0, le=100, json_schema_extra=live())]
+
+
+def _endpoint(text: str) -> str:
+    """What ZeroMQ can bind and others can find. Raises ValueError with what is wrong."""
+    scheme, _, place = text.partition("://")
+    if scheme == "ipc":
+        if place == "*":
+            raise ValueError("nobody would find it: name a path, as ipc:///run/rov/public")
+        if len(place.encode()) > IPC_PATH_MAX:
+            raise ValueError(
+                f"the path of a socket has at most {IPC_PATH_MAX} bytes; this one has {len(place.encode())}"
+            )
+        return text
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[\w.-]+|\*):(\d{1,5})", place, re.ASCII)
+    if not match or not 0 < int(match[2]) < 65536:
+        raise ValueError("must look like tcp://HOST:PORT, with a port of 1 to 65535, as tcp://127.0.0.1:5555")
+    return text
+
+
+Endpoint = Annotated[str, Field(pattern=r"^(tcp|ipc)://.+"), AfterValidator(_endpoint)]
 Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, str_max_length=1000
+    )
 
 
 class Camera(Section):
@@ -218,9 +245,9 @@ class Operator(Section):
 class Bus(Section):
     """What can be reached from outside."""
 
-    public: str = Field("tcp://127.0.0.1:5555", pattern=r"^(tcp|ipc)://.+", json_schema_extra=RESTART)
+    public: Endpoint = Field("tcp://127.0.0.1:5555", json_schema_extra=RESTART)
     """Where every message can be heard."""
-    commands: str = Field("tcp://127.0.0.1:5556", pattern=r"^(tcp|ipc)://.+", json_schema_extra=RESTART)
+    commands: Endpoint = Field("tcp://127.0.0.1:5556", json_schema_extra=RESTART)
     """Where operators command. Any address but this machine's own needs keys."""
     keys: str = Field("", json_schema_extra=RESTART)
     """Folder of the keys that `rov keys` made; relative to where rov was started. Empty: no keys, this machine only."""
@@ -281,29 +308,33 @@ class Config(Section):
 def load(path: Path) -> Config:
     """Read and check a configuration. Raises ConfigError with everything that is wrong."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = toml.read_text(path)
     except FileNotFoundError:
         raise ConfigError([f"{path}: no such file; `rov config show > {path}` writes one to start from"]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: cannot be read as a text file: {error}"]) from None
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read as a text file: {error.strerror}"]) from None
+    except toml.TomlError as error:
+        raise ConfigError([str(error)]) from None
     return parse(text, path)
 
 
 def parse(text: str, path: Path = Path("rover.toml")) -> Config:
     """Check the text of a configuration; `path` is for the messages."""
+    if text.count("=") > KEYS_MAX:
+        raise ConfigError([f"{path}: has more than {KEYS_MAX} keys: this is no configuration"])
     try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError([f"{path}: not TOML: {error}"]) from None
+        data = toml.parse(text)
+    except toml.TomlError as error:
+        raise ConfigError([f"{path}: {error}"]) from None
     try:
         return Config.model_validate(data)
     except pydantic.ValidationError as error:
-        lines = key_lines(text)
-        raise ConfigError([problem(path, lines, each) for each in error.errors()]) from None
+        raise ConfigError(_problems(path, key_lines(text), error)) from None
 
 
 def override(config: Config, settings: list[str]) -> Config:
-    """The configuration with `section.key=value` settings applied; a value is TOML, or else text."""
+    """The configuration with `section.key=value` settings applied; a value is TOML, or else text. Where the key wants
+    text, all is text that is no TOML string: camera 0, a folder named 2026."""
     data = config.model_dump()
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -315,33 +346,91 @@ def override(config: Config, settings: list[str]) -> Config:
             table = table.setdefault(name, {})
             if not isinstance(table, dict):
                 raise ConfigError([f"--set {setting}: {name} is not a section"])
-        try:
-            table[where[-1]] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            table[where[-1]] = text
+        table[where[-1]] = _value(text, wants_text=_wants_text(where))
     try:
         return Config.model_validate(data)
     except pydantic.ValidationError as error:
-        raise ConfigError([problem(Path("--set"), {}, each) for each in error.errors()]) from None
+        raise ConfigError(_problems(Path("--set"), {}, error)) from None
+
+
+def _value(text: str, *, wants_text: bool) -> Any:
+    try:
+        value = toml.parse(f"value = {text}")["value"]
+    except toml.TomlError:
+        return text
+    return text.strip() if wants_text and not isinstance(value, str) else value
+
+
+def _wants_text(where: list[str]) -> bool:
+    section = Config.model_fields.get(where[0])
+    field = getattr(section.annotation, "model_fields", {}).get(where[1]) if section and len(where) == 2 else None
+    return field is not None and field.annotation is str
+
+
+def _problems(path: Path, lines: dict[tuple[str, ...], int], error: pydantic.ValidationError) -> list[str]:
+    """A sentence for each thing that is wrong, the first PROBLEMS_MAX of them."""
+    found = error.errors(include_url=False)
+    more = [f"{path}: {len(found) - PROBLEMS_MAX} more problems"] if len(found) > PROBLEMS_MAX else []
+    return [problem(path, lines, each) for each in found[:PROBLEMS_MAX]] + more
 
 
 def problem(path: Path, lines: dict[tuple[str, ...], int], error: ErrorDetails) -> str:
     """One sentence for one thing that is wrong."""
     where = tuple(str(part) for part in error["loc"])
     line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), 1)
-    start, key = f"{path}:{line}: " if lines else f"{path}: ", ".".join(where)
+    start, key = f"{path}:{line}: " if lines else f"{path}: ", _shown(".".join(where))
     if error["type"] == "missing":
         return start + f"{key} is missing; it has no default: {_field(where).description or 'set it'}"
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(where[-1], siblings := _names(where[:-1]), 1, 0.6)
         hint = f"did you mean {near[0]}?" if near else f"allowed here: {', '.join(siblings)}"
         return start + f"{key} is not a known key; {hint}"
-    return start + f"{key} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    text = str(error["ctx"]["error"]) if error["type"] == "value_error" else error["msg"]
+    return start + f"{key} = {_shown(repr_of(error['input']))}: {text[0].lower()}{text[1:]}"
+
+
+def repr_of(value: object) -> str:
+    """As it is written in Python, whatever it is."""
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # of more digits, or nested more deeply, than Python prints
+        return f"a very long {type(value).__name__}"
+
+
+def _shown(text: str) -> str:
+    text = re.sub(r"[\x00-\x1f\x7f]", "?", discreet(text))
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 
 def schema() -> dict[str, Any]:
     """JSON Schema of the file, for editors; each key has `apply`, safety keys also `safer`."""
     return Config.model_json_schema()
+
+
+def key_lines(text: str) -> dict[tuple[str, ...], int]:
+    """Line number of every table header and `key =` in a TOML text (the parser does not keep them).
+
+    Keys inside inline tables and arrays are found under their parent's line.
+    """
+    lines: dict[tuple[str, ...], int] = {}
+    table: tuple[str, ...] = ()
+    inside = ""  # the closing marks of a multi-line string we are in
+    for number, line in enumerate(text.split("\n"), 1):
+        if inside:
+            inside = "" if inside in line else inside
+            continue
+        line = line.strip()
+        if match := re.match(r"\[\[?([^\[\]]+)\]", line):
+            table = _dotted(match[1])
+            lines.setdefault(table, number)
+        elif match := re.match(r"""((?:[\w\-. \t]|"[^"]*"|'[^']*')+)=(.*)""", line):
+            lines.setdefault(table + _dotted(match[1]), number)
+            inside = next((q for q in ('"""', "'''") if match[2].count(q) == 1), "")
+    return lines
+
+
+def _dotted(key: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in key.split("."))
 
 
 def _section(where: tuple[str, ...]) -> type[BaseModel]:

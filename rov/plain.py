@@ -1,19 +1,34 @@
-"""What is printed. Names and words that came from a file or from another machine may hold anything: here they become
-text, which moves no cursor, sets no colour and is no markup.
+"""What is said and printed. Names and words that came from a file or from another machine may hold anything: here they
+become text, which moves no cursor, sets no colour and is no markup. And a password is nobody's business.
 """
 
 from __future__ import annotations
 
+import re
 import sys
+
+_LOGIN = re.compile(r"(?<=://)(?:([^\s:@/]*):)?\S*@")
+"""Everything before the last @ of an address: a password may hold any sign, and rather too much is hidden than too
+little."""
+_WORD = re.compile(r"((?:pass|passwd|password|pwd|token|secret|auth)=).*?(?=[&\s'\"]|_\w+=|$)", re.IGNORECASE)
+"""A password among the parameters of an address, as many cameras want it."""
 
 
 def plain(value: object) -> str:
-    """A value as one line of text: control characters, marks that turn the direction of writing, and bytes that were no
-    UTF-8 are spelled out, as `\\x1b`."""
-    text = str(value)
+    """A value as one line of text, without passwords: control characters, marks that turn the direction of writing, and
+    bytes that were no UTF-8 are spelled out, as `\\x1b`."""
+    text = discreet(str(value))
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() or each in "\u00a0\u202f" else _spelled(each) for each in text)
+
+
+def discreet(text: str) -> str:
+    """The text without the passwords of the addresses in it: `rtsp://ann:***@host/1`. To be called before anything is
+    cut off it."""
+    if "://" not in text:
+        return text
+    return _WORD.sub(r"\1***", _LOGIN.sub(lambda login: f"{login[1]}:***@" if login[1] else "***@", text))
 
 
 def say(text: object = "", *, error: bool = False, flush: bool = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import resource
 import signal
 import sys
 import threading
@@ -24,6 +25,8 @@ BUS_PRIORITY = 15
 """Of ZeroMQ's threads, below the loop: a stop passes through them, and must not wait behind a busy network."""
 BUS_THREADS = "ZMQbg"
 """How their names begin."""
+DESCRIPTORS_MAX = 65536
+"""As many as the unit allows: strangers' connections must not take those that we need."""
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
@@ -54,6 +57,7 @@ def start(*, orphaned: int = signal.SIGTERM, expendable: int = 0) -> Process:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, orphaned)
         if os.getppid() != int(sys.argv[3]):  # it died before we asked to be told
             os.kill(os.getpid(), orphaned)
+    raise_descriptor_limit()
     if expendable:
         own = int(OOM_SCORE.read_text())
         OOM_SCORE.write_text(str(min(own + expendable, 1000)))
@@ -67,6 +71,14 @@ def enter(main: Callable[[], int]) -> NoReturn:
     except UserError as error:
         say(f"{Path(sys.argv[0]).stem}: {error}", error=True)
         sys.exit(2)
+
+
+def raise_descriptor_limit() -> None:
+    """As many descriptors as we may have; where systemd or a shell started us it is 1024 at first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def realtime() -> bool:

@@ -18,6 +18,7 @@ from rov.dives.film import Encoder
 from rov.dives.keeper import Keeper, News, Repairs, free_name, ready, size_of
 from rov.errors import UserError
 from rov.messages import Clock, Event, Frame, Health, Tracks, Tuning
+from rov.plain import discreet
 from rov.process import Meter, enter, start
 from rov.ring import Image, RingReader
 from rov.tuning import received, tuned
@@ -54,7 +55,7 @@ class Recording:
         """Raises DiveError."""
         path = free_name(self.folder)
         about = {
-            "source": origin.without_password(self.config.camera.source),
+            "source": discreet(self.config.camera.source),
             "config_sha256": self.config.sha256(),
             "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
@@ -153,6 +154,7 @@ def main() -> int:
                     recording.close()
                 if keeper.room and recording.dive is None and not stopping:
                     recording.open()
+                    say(News("info", "recording", f"recording to {recording.path}"))
                     if failed:
                         failed = False
                         say(News("info", "recording_failed_over", "recording again"))

@@ -4,219 +4,312 @@ watchdog. A process is a row of a table; the supervisor knows nothing about what
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import shlex
-import shutil
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 from urllib.parse import urlsplit
 
-from rov.bus import Pub, PublicPub, Sub, inbox
-from rov.bus.keys import gate_of
+from rov import command
+from rov.bus import Pub, PublicPub, Reader, Sub, inbox
+from rov.bus.keys import Gate, gate_of
+from rov.child import RETRY_S, STARTS_MAX, STARTS_S, Child, Running
 from rov.config import Config
 from rov.errors import UserError
-from rov.messages import Event, Health, PilotStatus, Tuning
+from rov.home import home
+from rov.messages import Event, Frame, Health, Message, PilotStatus, Tuning
+from rov.process import raise_descriptor_limit
 from rov.saved import Saved
+from rov.systemd import Systemd
 
-STARTS_MAX, STARTS_S = 5, 60.0
-"""A process that dies more often than this stays down: something is wrong that starting again does not mend."""
 PATIENCE_S = 5.0
-"""From SIGINT to SIGKILL."""
+"""From the signal to end to SIGKILL."""
+LAST_PATIENCE_S = 5.0
+"""The same for the recorder, whose time begins when the others are gone. Both together are less than the unit's
+TimeoutStopSec."""
+GONE_S = 0.5
+"""How long SIGKILL is waited for. What hangs in a driver is left to the kernel."""
+STUCK_S = 2.0
+"""What does not end within this after SIGKILL hangs in a driver."""
 HUNG_S = 10.0
 """A process that has said for this long nothing of its health, which it does every second, hangs."""
 PILOT_HUNG_S = 1.0
 """The same for the pilot, which says its status five times a second."""
-PILOT_START_S = 3.0
-"""A pilot that was started again may take so long to speak, its thrusters neutral by the board's own watchdog. It takes
-0.6 s on a laptop, its files being in memory already; a small computer is some times slower. Meanwhile the watchdog is
-fed for it, or systemd would end the recording and the warm network, too; afterwards systemd starts all of it again."""
 PILOT_FIRST_S = 1.0
 """The others start when the pilot has spoken, or after this: five at once on a small computer make it twice as late."""
-READY_S = 60.0
-"""So long a process may take before it says anything: torch takes 10 s to load on a small computer."""
 ASLEEP_S = 0.5
 """A loop that took longer was not running; what it missed is nobody else's silence."""
 FEED_S = 0.25
 """The watchdog is fed this often: a quarter of what the unit allows."""
-PREFIX = "rov-run-"
-
-
-class Child(NamedTuple):
-    """One process of the daemon."""
-
-    name: str
-    vital: bool
-    """Whether the daemon is over when it stays down."""
-    hung_s: float
-
+RELAY_MAX = 256
+"""Messages passed on in one turn of the loop."""
 
 CHILDREN = (
-    Child("pilotd", True, PILOT_HUNG_S),
-    Child("camerad", False, HUNG_S),
-    Child("recorderd", False, HUNG_S),
-    Child("perceptiond", False, HUNG_S),
-    Child("machined", False, HUNG_S),
+    Child("pilotd", vital=True, hung_s=PILOT_HUNG_S),
+    Child("camerad", vital=False, hung_s=HUNG_S),
+    Child("recorderd", vital=False, hung_s=HUNG_S),
+    Child("perceptiond", vital=False, hung_s=HUNG_S),
+    Child("machined", vital=False, hung_s=HUNG_S),
 )
-"""In the order they are started."""
+"""In the order they are started. `pilotd` comes first, alone, and it is for it that the watchdog is fed."""
 LAST = "recorderd"
 """Stopped after the others, whose last words it records."""
 
 
-class Running:
-    """A child and its history."""
-
-    def __init__(self, child: Child, arguments: list[str], peer: list[str] | None = None):
-        """`peer`: a command that takes its place; it gets the same arguments, and speaks the same messages."""
-        self.child = child
-        self.command = [*(peer or [sys.executable, "-m", f"rov.{child.name}"]), *arguments]
-        self.starts: deque[float] = deque(maxlen=STARTS_MAX)
-        self.process: subprocess.Popen[bytes] | None = None
-        self.given_up = False
-        self.heard: float | None = None
-        """When it last said that it is well; None: not since it was started."""
-
-    def hear(self, t: int, now: float) -> None:
-        """It said at `t` ns that it is well; what came late from the one before does not count."""
-        if t > self.starts[-1] * 1e9:
-            self.heard = now
-
-    def start(self) -> None:
-        self.starts.append(time.monotonic())
-        self.heard = None
-        self.process = subprocess.Popen(self.command, start_new_session=True)  # Ctrl-C is ours to pass on
-
-    @property
-    def alive(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    @property
-    def worn_out(self) -> bool:
-        return len(self.starts) == STARTS_MAX and time.monotonic() - self.starts[0] < STARTS_S
-
-    def starting(self, now: float) -> bool:
-        """Whether it was started a moment ago, and need not have spoken yet."""
-        return self.alive and self.heard is None and now - self.starts[-1] < PILOT_START_S
-
-    def silent(self, now: float) -> float:
-        """For how many s it has owed us a sign of life."""
-        if self.heard is None:
-            return max(0.0, now - self.starts[-1] - READY_S + self.child.hung_s)
-        return now - self.heard
-
-
-def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
-    """Run until a signal or until a vital process stays down; returns the exit code. Raises UserError where another
-    daemon has the endpoints."""
-    stopped, asked = threading.Event(), threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    at_terminal = os.isatty(0)
-    # SIGHUP asks to read the configuration again, unless it says that the terminal we were started from is gone.
-    signal.signal(signal.SIGHUP, lambda *_: (stopped if at_terminal and not os.isatty(0) else asked).set())
+def run(config_path: Path, config: Config, tell: Callable[[str], None], overrides: Sequence[str] = ()) -> int:
+    """Run until a signal or until a vital process stays down; returns the exit code. `overrides`: `section.key=value`
+    settings that are in `config` already, and hold over each edit, too. Raises UserError where another daemon has the
+    endpoints."""
+    signals = Signals()
+    raise_descriptor_limit()
+    keep_descriptors()
     peers = {"camerad": peer_of(config.camera.source)}
     refuse_taken(config.bus.public)
     refuse_taken(config.bus.commands)
-    gate = gate_of(config.bus.keys)
-    public = PublicPub(config.bus.public, gate)
-    with home() as root:
-        mail, pub, pilot = inbox("public", root), Pub("supervisor", root), Sub(PilotStatus, root)
-        saved, tunings = Saved(config_path, config, root), Sub(Tuning, root)
-        arguments = [str(saved.running_path), str(root), str(os.getpid())]
-        children = {child.name: Running(child, arguments, peers.get(child.name)) for child in CHILDREN}
-        failed = False
+    with contextlib.ExitStack() as stack:
+        public = stack.enter_context(contextlib.closing(PublicSide(config)))
+        root = stack.enter_context(home())
+        saved = Saved(config_path, config, root, overrides)
+        supervisor = stack.enter_context(contextlib.closing(Supervisor(saved, root, peers, public, signals, tell)))
+        return supervisor.run()
 
-        def say(level: Literal["info", "warning", "alarm"], code: str, text: str) -> None:
-            pub.send(Event(t=time.monotonic_ns(), level=level, source="supervisor", code=code, text=text))
 
-        def relay(limit: int = 256) -> None:
-            """What was said inside goes out; alarms and the like also to who started us."""
-            for entry in mail.read(limit):
-                public.forward(entry.topic, entry.payload)
-                if isinstance(entry.message, Event):
-                    tell(f"{entry.message.level}: {entry.message.text}")
-                elif isinstance(entry.message, Health) and entry.message.process != "pilotd":
-                    children[entry.message.process].hear(entry.message.t, time.monotonic())
+class Signals:
+    """What was asked of us by signals: to stop, or to read the configuration again."""
 
-        children["pilotd"].start()
-        tell(f"starting; listen at {config.bus.public}, command at {config.bus.commands}")
-        ready, status, fed, began = False, "", 0.0, time.monotonic()
-        turn = began
-        while not stopped.is_set() and not failed:
-            mail.wait(20)
-            relay()
-            again = asked.is_set()
-            asked.clear()
-            for message in saved.update(time.monotonic_ns(), asked=again):
-                pub.send(message)
-            if tunings.update(time.monotonic_ns()) and tunings.msg is not None:
-                saved.hold(tunings.msg.settings)
+    def __init__(self) -> None:
+        self.stopped, self.asked = threading.Event(), threading.Event()
+        at_terminal = os.isatty(0)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self.stopped.set())
+        # SIGHUP asks to read the configuration again, unless it says that the terminal we were started from is gone.
+        signal.signal(
+            signal.SIGHUP, lambda *_: (self.stopped if at_terminal and not os.isatty(0) else self.asked).set()
+        )
+
+    def reload(self) -> bool:
+        """Was it asked for since the last call?"""
+        asked = self.asked.is_set()
+        self.asked.clear()
+        return asked
+
+
+class PublicSide:
+    """What anybody outside may hear, and the gate that says who is anybody."""
+
+    def __init__(self, config: Config):
+        """Raises UserError when the endpoint cannot be bound."""
+        self.gate: Gate | None = gate_of(config.bus.keys)
+        self.pub = PublicPub(config.bus.public, self.gate)
+
+    def forward(self, topic: str, payload: bytes) -> None:
+        self.pub.forward(topic, payload)
+
+    def close(self) -> None:
+        self.pub.close()
+        if self.gate:
+            self.gate.close()
+
+
+class Supervisor:
+    """The processes and what is said of them."""
+
+    def __init__(
+        self,
+        saved: Saved,
+        root: Path,
+        peers: dict[str, list[str] | None],
+        public: PublicSide,
+        signals: Signals,
+        tell: Callable[[str], None],
+    ):
+        """`root`: the directory of the endpoints. `peers`: commands that take a child's place. `tell`: says a line to
+        who started us."""
+        self.saved, self.public, self.signals, self.tell = saved, public, signals, tell
+        self.systemd = Systemd()
+        self.mail: Reader = inbox("public", root)
+        self.pub, self.pilot, self.tunings = Pub("supervisor", root), Sub(PilotStatus, root), Sub(Tuning, root)
+        arguments = [str(saved.running_path), str(root)]
+        self.children = {child.name: Running(child, arguments, peers.get(child.name)) for child in CHILDREN}
+        self.failed, self.ready, self.status = False, False, ""
+        self.dive: Path | None = None
+        """What the recorder last said that it writes, and when."""
+        self.dive_t = 0.0
+        self.began = self.turn = time.monotonic()
+        self.fed = 0.0
+
+    def run(self) -> int:
+        """Until a signal, or until a vital process stays down; returns the exit code."""
+        self.begin()
+        while not self.signals.stopped.is_set() and not self.failed:
+            self.mail.wait(20)
+            self.relay()
+            self.watch_config()
             now = time.monotonic()
-            if pilot.update(time.monotonic_ns()) and pilot.msg is not None:
-                children["pilotd"].hear(pilot.msg.t, now)
-            if now - turn > ASLEEP_S:
-                for each in children.values():
-                    each.heard = now if each.heard else None
-            turn = now
-            if pilot.msg is not None or now - began > PILOT_FIRST_S:
-                for each in children.values():
-                    if each.process is None:
-                        each.start()
-            for name, each in children.items():
-                if each.given_up or each.process is None:
-                    continue
-                if each.alive and each.silent(now) > each.child.hung_s:
-                    say("warning", "hung", f"{name} has said nothing for {each.silent(now):.1f} s: killed")
-                    each.process.kill()
-                    each.process.wait()
-                if each.alive:
-                    continue
-                why = _why(each.process.returncode)
-                if each.worn_out:
-                    each.given_up, failed = True, failed or each.child.vital
-                    text = f"{name} {why}, {STARTS_MAX} times within {STARTS_S:g} s: it stays down"
-                    say("alarm", "gave_up", text)
-                else:
-                    say("warning", "restarted", f"{name} {why}: started again")
+            self.hear_pilot(now)
+            self.forgive_sleep(now)
+            self.start_due(now)
+            self.kill_hung(now)
+            self.reap(now)
+            self.feed_watchdog(now)
+            self.report_status()
+        self.systemd.notify("STOPPING=1")
+        self.stop()
+        self.tell(self.last_words())
+        return 1 if self.failed else 0
+
+    def begin(self) -> None:
+        self.children["pilotd"].start()
+        bus = self.saved.config.bus
+        self.tell(f"starting; listen at {bus.public}, command at {bus.commands}")
+        if not bus.keys:
+            self.tell("without keys, every user of this machine may command; `rov keys` makes them, for bus.keys")
+
+    def relay(self, limit: int = RELAY_MAX) -> None:
+        """What was said inside goes out, and some of it is for us."""
+        for entry in self.mail.read(limit):
+            self.public.forward(entry.topic, entry.payload)
+            self.hear(entry.message)
+
+    def hear(self, message: Message) -> None:
+        """Alarms and the like go also to who started us; who is well does not hang."""
+        if isinstance(message, Event):
+            self.tell(f"{message.level}: {message.text}")
+            if message.code == "recording":
+                self.dive, self.dive_t = Path(message.text.removeprefix("recording to ")), time.monotonic()
+        elif isinstance(message, Frame):
+            self.children["camerad"].hear(message.t, time.monotonic())  # a command in its place may say nothing else
+        elif isinstance(message, Health) and message.process != "pilotd":
+            for each in self.speakers(message.process):
+                each.hear(message.t, time.monotonic())
+
+    def speakers(self, name: str) -> Iterable[Running]:
+        """Who is it that calls itself so? A command in a child's place may have a name of its own."""
+        if name in self.children:
+            return [self.children[name]]
+        return [each for each in self.children.values() if each.foreign]
+
+    def watch_config(self) -> None:
+        """Say what is saved in the configuration, and take note of what holds."""
+        for message in self.saved.update(time.monotonic_ns(), asked=self.signals.reload()):
+            self.pub.send(message)
+        if self.tunings.update(time.monotonic_ns()) and self.tunings.msg is not None:
+            self.saved.hold(self.tunings.msg.settings)
+
+    def hear_pilot(self, now: float) -> None:
+        if self.pilot.update(time.monotonic_ns()) and self.pilot.msg is not None:
+            self.children["pilotd"].hear(self.pilot.msg.t, now)
+
+    def forgive_sleep(self, now: float) -> None:
+        """When it was us who did not run, nobody was silent."""
+        if now - self.turn > ASLEEP_S:
+            for each in self.children.values():
+                each.heard = now if each.heard else None
+        self.turn = now
+
+    def start_due(self, now: float) -> None:
+        """Start the others once the pilot has spoken."""
+        if self.pilot.msg is not None or now - self.began > PILOT_FIRST_S:
+            for each in self.children.values():
+                if not each.started or (each.due is not None and now >= each.due):
                     each.start()
-            if ready and now - fed > FEED_S and children["pilotd"].starting(now):
-                fed = now
-                notify("WATCHDOG=1")
-            if not pilot.fresh(time.monotonic_ns()) or pilot.msg is None:
-                continue
-            if not ready:
-                ready = True
-                notify("READY=1")
-                tell("ready")
-            if now - fed > FEED_S:
-                fed = now
-                notify("WATCHDOG=1")
-            down = "".join(f", {name} is down" for name, each in children.items() if each.given_up)
-            armed = "armed" if pilot.msg.armed else "disarmed"
-            text = f"{armed} in {pilot.msg.mode.value}, operator: {pilot.msg.operator or 'none'}{down}"
-            if text != status:
-                status = text
-                notify(f"STATUS={text}")
-        notify("STOPPING=1")
-        _stop(children, relay)
-        relay(10_000)
-        public.close()
-        if gate:
-            gate.close()
-        mail.close()
-        pub.close()
-        pilot.close()
-        tunings.close()
-    return 1 if failed else 0
+
+    def kill_hung(self, now: float) -> None:
+        for name, each in self.children.items():
+            if each.hung(now):
+                self.say("warning", "hung", f"{name} has said nothing for {each.silent(now):.1f} s: killed")
+                each.kill(now)
+            if each.alive and each.killed and now - each.killed > STUCK_S and not each.stuck:
+                each.stuck = True
+                self.say("alarm", "stuck", f"{name} was killed and does not end: it hangs in a driver or on a disk")
+
+    def reap(self, now: float) -> None:
+        """What died is started again: at once, or after a rest when it dies too often."""
+        for each in self.children.values():
+            if each.started and each.due is None and not each.alive:
+                self.bury(each, now)
+            elif each.given_up and each.heard is not None:
+                each.given_up = False
+                self.say("info", "gave_up_over", f"{each.child.name} runs again")
+
+    def bury(self, each: Running, now: float) -> None:
+        name, pause = each.child.name, each.pause(now)
+        if each.given_up:
+            each.due = now + RETRY_S  # as it was said
+        elif each.worn_out(now):
+            each.given_up, self.failed = True, self.failed or each.child.vital
+            each.due = now + RETRY_S
+            then = "it stays down" if each.child.vital else f"it is tried again every {RETRY_S:g} s"
+            self.say("alarm", "gave_up", f"{name} {each.why}, {STARTS_MAX} times within {STARTS_S:g} s: {then}")
+        elif pause:
+            each.due = now + pause
+            self.say("warning", "restarted", f"{name} {each.why}: started again in {pause:g} s")
+        else:
+            self.say("warning", "restarted", f"{name} {each.why}: started again")
+            each.start()
+
+    def feed_watchdog(self, now: float) -> None:
+        """Only while the pilot proves that it is alive, or is given a moment to start again."""
+        fresh = self.pilot.fresh(time.monotonic_ns())
+        if fresh and not self.ready:
+            self.ready = self.systemd.notify("READY=1")
+            if self.ready:
+                self.tell("ready")
+        if now - self.fed > FEED_S and (fresh or (self.ready and self.children["pilotd"].starting(now))):
+            self.fed = now
+            self.systemd.notify("WATCHDOG=1")
+
+    def report_status(self) -> None:
+        """One line for `systemctl status`."""
+        pilot = self.pilot.msg
+        if pilot is None or not self.pilot.fresh(time.monotonic_ns()):
+            return
+        down = "".join(f", {name} is down" for name, each in self.children.items() if each.given_up)
+        armed = "armed" if pilot.armed else "disarmed"
+        text = f"{armed} in {pilot.mode.value}, operator: {pilot.operator or 'none'}{down}"
+        if text != self.status and self.systemd.notify(f"STATUS={text}"):
+            self.status = text
+
+    def stop(self) -> None:
+        """End all, and then the recorder, which has a time of its own."""
+        last = self.children[LAST]
+        self.end([each for each in self.children.values() if each is not last], PATIENCE_S)
+        self.end([last], LAST_PATIENCE_S)
+        self.relay(10_000)
+
+    def end(self, running: list[Running], patience_s: float) -> None:
+        """Ask them to end; SIGKILL to those that do not go."""
+        for each in running:
+            each.end()
+        self.wait_for(running, patience_s)
+        for each in running:
+            each.kill(time.monotonic())
+        self.wait_for(running, GONE_S)
+
+    def wait_for(self, running: list[Running], seconds: float) -> None:
+        """Until they are gone, at most for so long. What they say meanwhile is passed on."""
+        end = time.monotonic() + seconds
+        while any(each.alive for each in running) and time.monotonic() < end:
+            self.relay()
+            self.systemd.notify("WATCHDOG=1")  # or it would kill the recorder while it closes the dive
+            time.sleep(0.01)
+
+    def last_words(self) -> str:
+        if self.dive is None or not self.dive.is_file():
+            return "stopped"
+        seconds, megabytes = time.monotonic() - self.dive_t, self.dive.stat().st_size / 1e6
+        return f"stopped; {self.dive}, {seconds:.0f} s, {megabytes:.1f} MB"
+
+    def say(self, level: Literal["info", "warning", "alarm"], code: str, text: str) -> None:
+        self.pub.send(Event(t=time.monotonic_ns(), level=level, source="supervisor", code=code, text=text))
+
+    def close(self) -> None:
+        for each in (self.mail, self.pub, self.pilot, self.tunings, self.systemd):
+            each.close()
 
 
 def peer_of(source: str) -> list[str] | None:
@@ -224,77 +317,14 @@ def peer_of(source: str) -> list[str] | None:
     Raises UserError."""
     if not source.startswith("process:"):
         return None
-    try:
-        return shlex.split(source.removeprefix("process:"))
-    except ValueError as error:
-        raise UserError(f"camera.source = {source}: the command cannot be split into words: {error}") from None
+    return command.split(f"camera.source = {source}", source.removeprefix("process:"))
 
 
-def _stop(children: dict[str, Running], relay: Callable[[], None]) -> None:
-    """SIGINT to all, then to the recorder; SIGKILL to those that do not go."""
-    end = time.monotonic() + PATIENCE_S
-    for names in ([name for name in children if name != LAST], [LAST]):
-        alive = [each.process for name in names if (each := children[name]).process and each.alive]
-        for process in alive:
-            process.send_signal(signal.SIGINT)
-            process.send_signal(signal.SIGCONT)  # one that was stopped must hear it too
-        while time.monotonic() < end and any(process.poll() is None for process in alive):
-            relay()
-            notify("WATCHDOG=1")  # or it would kill the recorder while it closes the dive; TimeoutStopSec watches now
-            time.sleep(0.01)
-        for process in alive:
-            process.kill()
-            process.wait()
-
-
-def _why(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-
-
-# ---- where it lives --------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def home() -> Iterator[Path]:
-    """A directory for the endpoints and the frame ring, in memory, ours as long as it is locked; what others left
-    unlocked is removed. Raises UserError where none can be made."""
-    parent = Path(os.environ.get("RUNTIME_DIRECTORY") or "/dev/shm")
-    _clean(parent)
-    while True:
-        try:
-            root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        except OSError as error:
-            raise UserError(f"{parent}: frames travel through it, and {error.strerror}; mount a tmpfs there") from None
-        lock = _locked(root)
-        if lock is not None and root.is_dir():  # not taken for an orphan before it was locked
-            break
-    try:
-        yield root
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
-        os.close(lock)
-
-
-def _clean(parent: Path) -> None:
-    """Remove directories whose supervisor is gone: it was killed, or the power was cut."""
-    for root in parent.glob(f"{PREFIX}*"):
-        if root.is_dir() and root.stat().st_uid == os.getuid() and (lock := _locked(root)) is not None:
-            shutil.rmtree(root, ignore_errors=True)
-            os.close(lock)
-
-
-def _locked(root: Path) -> int | None:
-    """Lock a directory; None when another has it, or it is gone."""
-    try:
-        lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
+def keep_descriptors() -> None:
+    """What we were given stays ours: children inherit standard input, output and error."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own
+            os.set_inheritable(int(name), int(name) < 3)
 
 
 def refuse_taken(endpoint: str) -> None:
@@ -315,12 +345,3 @@ def refuse_taken(endpoint: str) -> None:
         except OSError:
             return
     raise UserError(f"{endpoint}: is taken; is another `rov run` going? Stop it, or change [bus] in the configuration")
-
-
-def notify(state: str) -> None:
-    """Tell systemd, where it started us (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            channel.connect("\0" + address[1:] if address[0] == "@" else address)
-            channel.send(state.encode())

@@ -80,7 +80,7 @@ def fit(
     from rich.table import Table
 
     from rov.cli.common import console
-    from rov.console import Console
+    from rov.screen import Screen
     from sim import fit as fitting
     from sim.parameters import load
 
@@ -91,7 +91,7 @@ def fit(
     table = Table("number", "start", "fitted", "± %", "known", title=f"{result.windows} windows")
     for name, old, new in fitting.compared(first, result.parameters):
         table.add_row(name, f"{old:.4g}", f"{new:.4g}", f"{100 * result.spread[name]:.1f}", result.verdict(name))
-    Console().print(table)
+    Screen().print(table)
     for kind, error in result.after.items():
         say(f"{kind}: RMS error of {fitting.WINDOW_S:g} s predictions {result.before[kind]:.4g} -> {error:.4g}")
     say(f"{out} and {out.with_suffix('.png')} written")
@@ -109,7 +109,7 @@ def bench(
     import torch
     from rich.table import Table
 
-    from rov.console import Console
+    from rov.screen import Screen
     from sim.bench import bench as run
 
     title = f"env-steps/s, float32, {torch.get_num_threads()} threads, {device}"
@@ -117,7 +117,7 @@ def bench(
     for size in n or (1, 1024, 65536):
         speed = run(size, seconds, device)
         table.add_row(str(size), f"{speed.vehicles:,.0f}", f"{speed.with_loops:,.0f}")
-    Console().print(table)
+    Screen().print(table)
 
 
 @app.command(
@@ -143,7 +143,7 @@ def dive(
     from sim.dive import dive as run
     from sim.world import load, realise, through
 
-    settings = configuration(config, setting)
+    settings = configuration(config, setting, steers=True)
     place = realise(through(load(world), camera), seed)
     with progress() as bar:
         task = bar.add_task(world, total=round(seconds * settings.perception.rate_hz))
@@ -185,7 +185,7 @@ def run(
     from rov.cli.common import configuration
     from sim.live import run as live
 
-    folder, settings = out if daemon or sail else None, configuration(config, setting)
+    folder, settings = out if daemon or sail else None, configuration(config, setting, steers=True)
     raise typer.Exit(live(world, seed, settings, _size(size), camera, folder=folder, sail=sail, tell=say))
 
 

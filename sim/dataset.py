@@ -165,7 +165,7 @@ def _coco(out: Path, tasks: list[Task]) -> dict[str, Any]:
             x1, y1, x2, y2 = label["box"]
             annotations.append(
                 {"id": len(annotations) + 1, "image_id": len(images), "category_id": LABELS.index(label["name"]) + 1,
-                 "bbox": [x1, y1, x2 - x1, y2 - y1], "area": label["pixels"], "iscrowd": 0,
+                 "bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": [], "area": label["pixels"], "iscrowd": 0,
                  "visible": round(label["visible"], 3), "contrast": round(min(label["contrast"], 255.0), 1)}
             )  # fmt: skip
     categories = [{"id": i, "name": name} for i, name in enumerate(LABELS, 1)]

@@ -75,7 +75,7 @@ def camera_bench(
     from rich.table import Table
 
     from rov.cli.common import progress
-    from rov.console import Console
+    from rov.screen import Screen
     from sim.camera_bench import NUMBERS, SIZES
     from sim.camera_bench import camera_bench as run
 
@@ -86,4 +86,4 @@ def camera_bench(
     for size in SIZES:
         cells = [f"{s.fps:.1f}" if s.fps else "not measured" for s in speeds if s.size == size]
         table.add_row(f"{size[0]}×{size[1]}", *cells)
-    Console().print(table)
+    Screen().print(table)

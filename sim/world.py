@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from rov import files
+from rov import toml
 from rov.assets import checkout
 from rov.errors import UserError
 from rov.vision.lens import Calibration
@@ -279,14 +279,22 @@ def names() -> list[str]:
 def load(name: str) -> World:
     """A world of `sim/worlds` by its name, or any by its path. Raises WorldError."""
     path = Path(name) if name.endswith(".toml") else folder() / f"{name}.toml"
-    if path.is_file() or name.endswith(".toml"):
-        return parse(files.read(path, WorldError), path)
-    raise WorldError(f"{name}: no such world; there are {', '.join(names())}, or give a path to a .toml")
+    try:
+        text = toml.read_text(path).encode()
+    except OSError as error:
+        known = "" if name.endswith(".toml") else f"; there are {', '.join(names())}, or give a path to a .toml"
+        raise WorldError(f"{path}: cannot be read: {error.strerror}{known}") from None
+    except toml.TomlError as error:
+        raise WorldError(str(error)) from None
+    return parse(text, path)
 
 
 def parse(text: bytes, path: Path) -> World:
     """The world in a text; errors name file and key."""
-    world = files.converted(files.decoded(text, path, WorldError), World, path, WorldError, strict=False)
+    try:
+        world = toml.convert(toml.parse(text.decode()), World, strict=False)
+    except toml.TomlError as error:
+        raise WorldError(f"{path}: {error}".replace("`$.", "`").replace("Object contains unknown", "unknown")) from None
     world = msgspec.structs.replace(world, name=path.stem)
     return through(world, path.parent / world.camera.calibration) if world.camera.calibration else world
 

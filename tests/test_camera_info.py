@@ -67,7 +67,7 @@ def written(text: str | bytes, folder: Path) -> Calibration:
         f"{{camera_matrix: {{data: [{FLAT}], rows: 3, cols: 3}}, image_width: 640, image_height: 480,\n"
         " distortion_coefficients: {data: [-0.25, 0.07, 1.e-4, -2e-4, 0.01], rows: 1}, distortion_model: 'plumb_bob'}",
         SIZE + "distortion_model: plumb_bob\ndistortion_coefficients:\n  data:\n  - -0.25\n  - 0.07\n  - 1e-4\n"
-        "  - -2e-4\n  - 0.01\n  rows: 1\ncamera_matrix:\n  data: &k [[500.5, 0, 320.25], [0, 501.5, 240.75], [0, 0, 1]]\n"
+        "  - -2e-4\n  - 0.01\ncamera_matrix:\n  data: &k [[500.5, 0, 320.25], [0, 501.5, 240.75], [0, 0, 1]]\n"
         "  rows: 3\nprojection_matrix: {data: *k}\n",
         "header: {frame_id: camera}\nheight: 480\nwidth: 640\ndistortion_model: plumb_bob\n"
         f"D: [-0.25, 0.07, 1e-4, -2e-4, 0.01]\nK: [{FLAT}]\nR: [1, 0, 0, 0, 1, 0, 0, 0, 1]\nbinning_x: 0\n",
@@ -121,7 +121,8 @@ def test_the_fisheye_has_many_names(name: str, tmp_path: Path) -> None:
         (ROS.replace("640", "0"), "is of pictures of 0×480"), (ROS.replace("640", "nan"), "is of pictures of nan×480"),
         (ROS.replace("640", "100000000").replace("480", "100000000"), "64 million pixels are the most"),
         (ROS.replace("  rows", "\trows"), "front.yaml:.: not YAML"), (ROS + "a: [1, 2", "front.yaml:1.: not YAML"),
-        ("[" * 50_000, "not YAML"), ("\0", "not YAML"), (b"\xff\xfe\x00", "is not UTF-8"), (ROS + " " * 400_000, "bytes"),
+        ("[" * 50_000, "not YAML"), ("\0", "not YAML"), (b"\xff\xfe\x00", "as a text file"),
+        (ROS + " " * 400_000, "kB"),
         (ROS.replace("[" + FLAT, "[" + ", ".join(["[[[[[[" + FLAT] * 1)), "not YAML"),
     ],
 )  # fmt: skip

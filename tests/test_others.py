@@ -349,3 +349,49 @@ def test_replay_and_detect_take_them(tmp_path: Path) -> None:
     assert "20 of 20 frames" in replay.stdout and "--camera TOPIC chooses" in replay.stderr
     detect = run("detect", path, "--camera", "/right", "--out", tmp_path / "d.json", cwd=tmp_path)
     assert detect.returncode == 0 and "in 19 pictures" in detect.stdout, detect.stderr
+
+
+# ---- what the vehicle said -------------------------------------------------------------------------------------------
+
+
+def mavlink(name: str, /, *, system: int = 1, component: int = 1, **fields: Any) -> Topic:
+    """As BlueOS's recorder writes it, N times."""
+    said = [
+        {"header": {"system_id": system, "component_id": component}, "message": {"type": name} | fields}
+        for _ in range(N)
+    ]
+    topic = f"mavlink/{system}/{component}/{name}"
+    return Topic(topic, topic.replace("/", "."), "jsonschema", "json", [json.dumps(each).encode() for each in said])
+
+
+ANGLES = {"pitch": 0.0, "yaw": 0.3, "rollspeed": 0.0, "pitchspeed": 0.0, "yawspeed": 0.1}
+
+
+def test_the_vehicle_of_a_blueos_recording_is_heard(tmp_path: Path) -> None:
+    topics = [
+        FILMS["blueos"],
+        mavlink("ATTITUDE", roll=0.25, **ANGLES),
+        mavlink("ATTITUDE", system=255, roll=9.0, **ANGLES),
+        mavlink("ATTITUDE", component=100, roll=7.0, **ANGLES),
+        mavlink("HEARTBEAT", base_mode={"bits": 209}, autopilot={"type": "MAV_AUTOPILOT_ARDUPILOTMEGA"}),
+        mavlink("SCALED_PRESSURE2", press_abs=1513.25, press_diff=0.0, temperature=1500),
+        mavlink("STATUSTEXT", severity={"type": "MAV_SEVERITY_CRITICAL"}, text=[*"Leak Detected\0\0"]),
+        mavlink("BATTERY_STATUS", id=0, voltages=[16000] + [65535] * 9),
+        mavlink("NAMED_VALUE_FLOAT", name=[*map(ord, "CamTilt\0\0\0")], value=0.5),
+        mavlink("PARAM_VALUE", param_id="X"),
+    ]
+    source = open_source(write(tmp_path / "a.mcap", topics))
+    items = [*source.items]
+    states = [item.data for item in items if not isinstance(item, Shot) and isinstance(item.data, VehicleState)]
+    assert source.has_vehicle and not source.skipped and len(states) == N and len(items) == 2 * N
+    assert states[-1].t == T0 + (N - 1) * STEP and states[-1].roll == 0.25 and states[-1].armed and states[-1].leak
+    assert abs(states[-1].depth - 4.97) < 0.01 and states[-1].battery_v == 16.0
+    alone = open_source(write(tmp_path / "b.mcap", topics[1:]))
+    assert alone.has_vehicle and len([*alone.items]) == N, "a log alone"
+
+
+def test_telemetry_that_makes_no_sense_is_dropped_and_counted(tmp_path: Path) -> None:
+    topics = [FILMS["blueos"], mavlink("ATTITUDE", roll="x", **ANGLES), mavlink("HEARTBEAT"), mavlink("BATTERY_STATUS")]
+    source = open_source(write(tmp_path / "a.mcap", topics))
+    assert len([*source.items]) == N
+    assert len(source.skipped) == 3 and all(each.startswith(f"{N} messages dropped: ") for each in source.skipped)

@@ -7,16 +7,23 @@ most, repeats an earlier one (video and live), or when its own error stands out 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rov.calibrate.board import LOOKS_MAX, suggest
+from rov.calibrate.board import Board as Board
+from rov.calibrate.board import View as View
+from rov.calibrate.board import find as find
+from rov.calibrate.board import parse_board as parse_board
 from rov.errors import UserError
+from rov.media.headers import kind_of, size_of
+from rov.media.pictures import BYTES_MAX
 from rov.vision.footage import Image
 from rov.vision.lens import Calibration, distorted, reach
 
@@ -34,32 +41,6 @@ FISHEYE_BETTER = 0.9
 """`auto` takes the fisheye model when its RMS is below this share of the pinhole's."""
 GRID = (8, 6)
 """Columns and rows of the coverage map."""
-CHARUCO_CORNERS_MIN = 6
-DICTIONARY, MARKER = "4X4_50", 0.75
-"""Of a ChArUco board, unless it says otherwise: the dictionary, and a marker's side over a square's."""
-
-
-class Board(NamedTuple):
-    """A board: inner corners across and down, the side of a square in m, and the ChArUco board if it is one."""
-
-    across: int
-    down: int
-    square: float
-    charuco: Any = None
-
-    def points(self) -> Floats:
-        """(N, 3) corners in m, row by row."""
-        grid = np.mgrid[: self.across, : self.down].T.reshape(-1, 2)
-        return np.column_stack([grid, np.zeros(len(grid))]) * self.square
-
-
-class View(NamedTuple):
-    """A board seen in one picture: which of its corners, (N, 3) in m on the board, and where, (N, 2) in pixels."""
-
-    name: str
-    size: tuple[int, int]
-    board: Floats
-    corners: Floats
 
 
 class Fit(NamedTuple):
@@ -72,53 +53,36 @@ class Fit(NamedTuple):
     rejected: list[tuple[str, str]]
 
 
-def parse_board(text: str, square_mm: float) -> Board:
-    """`chessboard:8x6` (inner corners) or `charuco:11x8[:5X5_100[:0.75]]` (squares, dictionary, marker over square)."""
-    wrong = UserError(
-        f"--board {text}: must look like chessboard:8x6 (inner corners) or charuco:11x8[:5X5_100[:0.75]] (squares, "
-        "dictionary, side of a marker over that of a square)"
-    )
-    if match := re.fullmatch(r"chessboard:(\d+)x(\d+)", text):
-        across, down = int(match[1]), int(match[2])
-        if min(across, down) < 3 or max(across, down) > 50:
-            raise wrong
-        return Board(across, down, square_mm / 1e3)
-    if match := re.fullmatch(r"charuco:(\d+)x(\d+)(?::(\w+))?(?::(0?\.\d+))?", text):
-        across, down = int(match[1]), int(match[2])
-        number = getattr(cv2.aruco, f"DICT_{match[3] or DICTIONARY}", None)
-        if min(across, down) < 3 or max(across, down) > 50 or number is None:
-            raise wrong
-        dictionary = cv2.aruco.getPredefinedDictionary(number)
-        if len(dictionary.bytesList) < across * down // 2:
-            raise UserError(f"--board {text}: the dictionary has {len(dictionary.bytesList)} markers, too few for it")
-        side = square_mm / 1e3
-        made = cv2.aruco.CharucoBoard((across, down), side, side * float(match[4] or MARKER), dictionary)
-        return Board(across - 1, down - 1, side, made)
-    raise wrong
+class Looks:
+    """Looks for a board in one picture after the other; keeps some without it, to say what they hold instead."""
+
+    def __init__(self, board: Board):
+        self.board = board
+        self.missed: list[Image] = []
+
+    def __call__(self, name: str, image: Image) -> View | str:
+        look = find(self.board, name, image)
+        if isinstance(look, str) and len(self.missed) < LOOKS_MAX:
+            self.missed.append(image)
+        return look
+
+    def hint(self) -> str:
+        """What the pictures without the board hold; empty when nothing better is known."""
+        return suggest(self.board, self.missed) if self.missed else ""
 
 
-def find(board: Board, name: str, image: Image) -> View | str:
-    """The board in a picture, or why there is none."""
-    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    height, width = grey.shape
-    if board.charuco is not None:
-        corners, ids, _, _ = cv2.aruco.CharucoDetector(board.charuco).detectBoard(grey)
-        if ids is None or len(ids) < CHARUCO_CORNERS_MIN:
-            return f"only {0 if ids is None else len(ids)} corners of the board were found"
-        return View(name, (width, height), board.points()[ids.ravel()], np.asarray(corners, np.float64).reshape(-1, 2))
-    flags = cv2.CALIB_CB_ADAPTIVE_THRESH | cv2.CALIB_CB_NORMALIZE_IMAGE
-    found, corners = cv2.findChessboardCorners(grey, (board.across, board.down), flags=flags)
-    if found:
-        # a window that reaches the next corner would be pulled towards it
-        window = int(np.clip(_spacing(board, corners) / 4, 2, 11))
-        rounds = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_MAX_ITER, 40, 1e-3)
-        corners = cv2.cornerSubPix(grey, corners, (window, window), (-1, -1), rounds)
-    else:
-        second = cv2.CALIB_CB_NORMALIZE_IMAGE
-        found, corners = cv2.findChessboardCornersSB(grey, (board.across, board.down), flags=second)
-        if not found:
-            return "the whole board was not found in it"
-    return View(name, (width, height), board.points(), np.asarray(corners, np.float64).reshape(-1, 2))
+def as_stored(files: Sequence[Path]) -> bool:
+    """Whether pictures are to be read as the sensor lies, however the camera was held: a lens does not turn with it.
+    Only where they are of one size when they are upright, and not as they are stored, a program has turned them."""
+    data = [file.read_bytes() for file in files if file.stat().st_size < BYTES_MAX]
+    if len({size_of(each, kind_of(each)) for each in data}) <= 1:
+        return True
+    small, turned = cv2.IMREAD_REDUCED_GRAYSCALE_8, cv2.IMREAD_IGNORE_ORIENTATION
+    sizes = [
+        {None if (image := _decoded(each, flags)) is None else image.shape for each in data}
+        for flags in (small | turned, small)
+    ]
+    return len(sizes[0]) <= len(sizes[1])
 
 
 def sift(looks: Iterable[tuple[str, View | str]], *, moving: bool) -> tuple[list[View], list[tuple[str, str]]]:
@@ -155,13 +119,16 @@ def fit(
     model: Literal["pinhole", "fisheye", "auto"],
     name: str,
     progress: Callable[[], None] = lambda: None,
+    hint: Callable[[], str] = lambda: "",
 ) -> Fit:
-    """Fit a model, dropping views that stand out. Raises UserError when there are too few, or none agrees."""
+    """Fit a model, dropping views that stand out. Raises UserError when there are too few, with the `hint` that is
+    looked for then, or when none agrees."""
     if len(views) < VIEWS_MIN:
         why = Counter(reason for _, reason in rejected).most_common(1)
         reason = f" (most others: {why[0][0]})" if why else ""
+        more = f"; {told}" if (told := hint()) else ""
         raise UserError(
-            f"{len(views)} usable views of the board are too few, {VIEWS_MIN} is the least, 20 are good{reason}"
+            f"{len(views)} usable views of the board are too few, {VIEWS_MIN} is the least, 20 are good{reason}{more}"
         )
     answers = []
     for kind in ("pinhole", "fisheye") if model == "auto" else (model,):
@@ -314,11 +281,11 @@ def watch(board: Board, pictures: Iterable[Image | None], tell: Callable[[str], 
             said = advice
 
 
-def _spacing(board: Board, corners: Any) -> float:
-    """The least distance between neighbours on the board, px."""
-    grid = np.asarray(corners).reshape(board.down, board.across, 2)
-    steps = [np.linalg.norm(np.diff(grid, axis=axis), axis=-1).min() for axis in (0, 1)]
-    return float(min(steps))
+def _decoded(data: bytes, flags: int) -> Any:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:
+        return None
 
 
 def _tilt(view: View) -> float:

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from rov.cli import common
 from rov.cli.common import ConfigFile, configuration, console
-from rov.console import Console
 from rov.errors import UserError
 from rov.plain import say
+from rov.screen import Screen
 
 app = typer.Typer(no_args_is_help=True, help="Measure this vehicle: camera, port, colours, thrusters.")
 
@@ -42,17 +42,19 @@ def camera(
 
     if model not in ("pinhole", "fisheye", "auto"):
         raise UserError(f"--model {model}: must be pinhole, fisheye or auto")
-    chosen = calibrate.parse_board(board, square)
-    views, rejected = _views(source, chosen)
+    looks = calibrate.Looks(calibrate.parse_board(board, square))
+    views, rejected = _views(source, looks)
     kind: Any = model
     with common.progress() as bar:
         task = bar.add_task("fitting", total=None)
-        found = calibrate.fit(views, rejected, kind, out.stem, lambda: bar.advance(task))
+        found = calibrate.fit(views, rejected, kind, out.stem, lambda: bar.advance(task), looks.hint)
     c = found.calibration
     say(f"rms: {found.rms:.3f} px over {len(found.views)} boards ({c.model}, {c.width}×{c.height})")
     say(f"fx {c.matrix[0, 0]:.1f}  fy {c.matrix[1, 1]:.1f}  cx {c.matrix[0, 2]:.1f}  cy {c.matrix[1, 2]:.1f} px;"
           f" {c.hfov_deg:.1f}° across, {lens.Lens(c).hfov_deg:.1f}° in the straight picture")  # fmt: skip
     say("distortion " + " ".join(f"{each:.5f}" for each in c.distortion))
+    if any(view.older for view in found.views):
+        say("the board is of the pattern that OpenCV drew before 4.6, and calib.io sells: taken as such")
     for name, why in found.rejected:
         say(f"rejected {name}: {why}")
     counts = calibrate.coverage(found.views, (c.width, c.height))
@@ -106,23 +108,18 @@ def straighten(
     out: Annotated[Path, typer.Option(help="Folder for the straight pictures.")],
 ) -> None:
     """Write pictures as the network sees them, to look at: what is straight in the world is straight in them."""
-    import cv2
-
+    from rov.calibrate.straighten import straighten as run
     from rov.vision import lens
-    from rov.vision.batch import Stills
 
     made = lens.Lens(lens.load(calibration))
-    stills = Stills(pictures)
-    out.mkdir(parents=True, exist_ok=True)
-    number = 0
     with common.progress() as bar:
-        task = bar.add_task("straightening", total=stills.total or None)
-        for still in stills:
-            number += 1
-            name = Path(still.name).name.replace("#", "_").replace(".", "_")
-            cv2.imwrite(str(out / f"{name}.jpg"), made.undistort(still.image))
-            bar.advance(task)
-    say(f"{number} pictures in {out}")
+        task = bar.add_task("straightening", total=None)
+        done = run(made, pictures, out, lambda: bar.advance(task))
+    for sentence in done.skipped:
+        say(f"skipped: {sentence}", error=True)
+    if not done.written:
+        raise UserError("none of the pictures could be made straight")
+    say(f"{done.written} pictures in {out}")
 
 
 @app.command(
@@ -208,7 +205,7 @@ def thrusters(
         table.add_row(f"{each.table.voltage_v:g}", str(each.points), f"{low:.0f} to {high:.0f}",
                       f"{each.table.force_n[0]:.1f}", f"{each.table.force_n[-1]:.1f}",
                       f"{each.rms_n:.2f}", f"{each.worst_n:.2f}")  # fmt: skip
-    Console().print(table)
+    Screen().print(table)
     worst = max(each.rms_n for each in fits)
     assumed = "" if any(point.current_a is not None for point in measured) else "; currents are a T200's"
     calibrate.write(
@@ -218,38 +215,40 @@ def thrusters(
     say(f"{out}: set vehicle.thrusters to it")
 
 
-def _views(source: str, board: Any) -> tuple[list[Any], list[tuple[str, str]]]:
+def _views(source: str, looks: Any) -> tuple[list[Any], list[tuple[str, str]]]:
     """The views of the board in a folder, a video or before a live camera, and what was rejected."""
-    from rov.calibrate.camera import find, sift, watch
+    from rov.calibrate.camera import as_stored, sift, watch
     from rov.vision.camera import Camera
     from rov.vision.footage import VIDEOS, Video, images_in, read_image
     from rov.vision.sources import Settings, parse_source
 
     path = Path(source)
     if path.is_dir():
-        looks = []
+        found = []
         files = images_in(path)
         if not files:
             raise UserError(f"{path}: holds no pictures")
+        stored = as_stored(files)
         with common.progress() as bar:
             for file in bar.track(files, description="looking for the board"):
+                name = str(file.relative_to(path))
                 try:
-                    looks.append((file.name, find(board, file.name, read_image(file))))
+                    found.append((name, looks(name, read_image(file, stored=stored))))
                 except UserError as error:
-                    looks.append((file.name, str(error)))
-        return sift(looks, moving=False)
+                    found.append((name, str(error)))
+        return sift(found, moving=False)
     if path.suffix.lower() in VIDEOS:
         video = Video(path)
         every = max(1, round(video.fps / VIDEO_LOOKS_HZ))
-        looks = []
+        found = []
         with common.progress() as bar:
-            task = bar.add_task("looking for the board", total=video.declared or None)
+            task = bar.add_task("looking for the board", total=video.expected or None)
             for shot in video.shots():
                 bar.advance(task)
                 if shot.frame_id % every == 0:
                     name = f"frame {shot.frame_id}"
-                    looks.append((name, find(board, name, shot.image)))
-        return sift(looks, moving=True)
+                    found.append((name, looks(name, shot.image)))
+        return sift(found, moving=True)
     if not source.isdecimal() and "/" not in source and ":" not in source:
         raise UserError(f"{source}: no such folder")
     live = Camera(parse_source(source), Settings())
@@ -267,7 +266,7 @@ def _views(source: str, board: Any) -> tuple[list[Any], list[tuple[str, str]]]:
     views: list[Any] = []
     console.print("Ctrl-C ends early and fits what there is", highlight=False)
     try:
-        views.extend(watch(board, pictures(), lambda text: console.print(text, highlight=False)))
+        views.extend(watch(looks.board, pictures(), lambda text: console.print(text, highlight=False)))
     except KeyboardInterrupt:
         console.print(f"ended with {len(views)} views", highlight=False)
     finally:

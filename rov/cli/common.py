@@ -11,16 +11,21 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rov.assets import find
-from rov.config import Config, load, override
-from rov.console import Console
+from rov.checks import target_problems
+from rov.config import Config, ConfigError, load, override
 from rov.errors import UserError
 from rov.plain import say
+from rov.screen import Screen
 
-console = Console(stderr=True)
+console = Screen(stderr=True)
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="Configuration; without it `rover.toml` here, else the default one."),
+    typer.Option(
+        "--config",
+        "-c",
+        help="Configuration; without it ./rover.toml, $ROV_CONFIG, /etc/rov/rover.toml, the default.",
+    ),
 ]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Change one key for this run, as `--set steering.target=bottle`.")
@@ -43,11 +48,30 @@ def enter(app: typer.Typer) -> NoReturn:
     sys.exit(0)
 
 
-def configuration(path: Path | None, settings: list[str] | None = None) -> Config:
-    """The configuration a command runs with."""
-    local = Path("rover.toml")
-    chosen = path or (local if local.is_file() else find("rover.toml"))
-    return override(load(chosen), settings or [])
+ETC = Path("/etc/rov/rover.toml")
+"""That of the service."""
+
+
+def own_file() -> Path | None:
+    """The configuration of this place or machine, where nobody names one: here, by the environment, the service's."""
+    local, named = Path("rover.toml"), os.environ.get("ROV_CONFIG")
+    if local.is_file():
+        return local
+    if named:
+        return Path(named)
+    return ETC if os.access(ETC, os.R_OK) else None
+
+
+def configuration(path: Path | None, settings: list[str] | None = None, *, steers: bool = False) -> Config:
+    """The configuration a command runs with; says which, where nobody named it. `steers`: the command follows a target,
+    which the detector must know. Raises ConfigError."""
+    chosen = path or own_file()
+    if path is None:
+        say(f"configuration: {chosen or 'the default one'}", error=True)
+    config = override(load(chosen or find("rover.toml")), settings or [])
+    if steers and (wrong := target_problems(config)):
+        raise ConfigError([f"{chosen or 'default'}: {each}" for each in wrong])
+    return config
 
 
 def detector(config: Config, batch: int | None = None) -> Any:

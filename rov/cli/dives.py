@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from rov.console import Console
 from rov.plain import plain, say
+from rov.screen import Screen
 
 if TYPE_CHECKING:
     from rov.dives.recovery import DiveInfo
@@ -32,29 +32,33 @@ def dive_info(path: DiveFile, as_json: Annotated[bool, typer.Option("--json", he
     found = info(path)
     if as_json:
         say(msgspec.json.encode(found).decode())
-        return
+    else:
+        _print(path, found)
+    if not found.complete:
+        raise typer.Exit(1)
+
+
+def _print(path: Path, found: DiveInfo) -> None:
     table = Table(
         "topic", "messages", "Hz", "sha256", title=f"{path.name}: {found.duration_s:.1f} s, {found.size_bytes} B"
     )
     for line in _in_words(found):
-        say(line)
+        say(plain(line))
     for name, topic in found.topics.items():
         table.add_row(name, str(topic.count), f"{topic.rate_hz:.2f}", topic.sha256[:16])
-    Console().print(table)
+    Screen().print(table)
     for line in found.notes:
-        say(line)
+        say(plain(line))
     if found.attachments:
-        say(f"attached: {', '.join(found.attachments)}")
+        say(f"attached: {plain(', '.join(found.attachments))}")
     for key, value in found.metadata.items():
         say(f"{plain(key)}: {plain(value)}")
     if found.mark:
         say(f"marked {found.mark.marked:%Y-%m-%d}: {found.mark.note or '(no note)'}")
     for problem in found.problems:
-        say(f"problem: {problem}")
+        say(f"problem: {plain(problem)}")
     if found.advice:
         say(found.advice)
-    if not found.complete:
-        raise typer.Exit(1)
 
 
 def _in_words(found: DiveInfo) -> Iterator[str]:

@@ -12,12 +12,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from rov.checks import target_problems
 from rov.cli import common
-from rov.cli.common import ConfigFile, Settings, configuration, console
-from rov.config import Config, override
-from rov.console import Console
+from rov.cli.common import ConfigFile, Settings, configuration, console, own_file
+from rov.config import Config, ConfigError, override
 from rov.errors import UserError
 from rov.plain import plain, say
+from rov.screen import Screen
 
 if TYPE_CHECKING:
     from rov.offline.replay import Result
@@ -80,14 +81,20 @@ def _as_recorded(source: Source, here: Config, setting: list[str], folder: Path,
     """The configuration for a source: `here` where it was `named` or the source holds none. Says what is odd; files
     that the source holds go into `folder`."""
     if source.dive is None:
-        return override(here, setting)
+        config = override(here, setting)
+        if wrong := target_problems(config):
+            raise ConfigError(wrong)
+        return config
     from rov.dives.origin import Origin, differences
 
     origin = Origin(source.dive, here, folder)
     config = override(here if named or origin.config is None else origin.config, setting)
-    for note in (*origin.notes, differences(config, origin)):
+    taken = "replayed with the configuration that it was recorded with" if origin.whole and not named else ""
+    for note in (taken, *origin.notes, differences(config, origin)):
         if note:
             say(f"note: {source.path}: {note}", error=True)
+    if wrong := target_problems(config):
+        raise ConfigError(wrong)
     return config
 
 
@@ -163,7 +170,7 @@ def bench(
     """Measure the pipeline against the bare network and the bare decoder, in the same run."""
     from rov.offline.bench import bench as run
 
-    settings = configuration(config, setting)
+    settings = configuration(config, setting, steers=True)
     figures = run(
         video,
         settings,
@@ -181,7 +188,7 @@ def bench(
     stages = Table("stage", "p50 ms", "p95 ms", "p99 ms")
     for name, ms in figures["stages_ms"].items():
         stages.add_row(name, *(f"{value}" for value in ms.values()))
-    Console().print(speed, stages, f"pipeline {figures['realtime_factor']} × real time, on {figures['device']}")
+    Screen().print(speed, stages, f"pipeline {figures['realtime_factor']} × real time, on {figures['device']}")
     if out:
         out.write_text(json.dumps(figures, indent=2) + "\n")
 
@@ -199,7 +206,7 @@ def doctor(
     from rov.machine.predive import check
 
     settings = configuration(config, setting)
-    own = config or (Path("rover.toml") if Path("rover.toml").is_file() else None)
+    own = config or own_file()
 
     table = Table("", "what", "found", "what to do")
     marks = {"ok": Text("✓", "green"), "slow": Text("~", "yellow"), "missing": Text("✗", "red")}
@@ -207,7 +214,7 @@ def doctor(
     for finding in check(settings, own) if dive else examine(settings):
         table.add_row(marks[finding.state], finding.what, finding.found, finding.do)
         broken |= finding.state == "missing" and finding.needed
-    Console().print(table)
+    Screen().print(table)
     if broken:
         raise typer.Exit(1)
 
@@ -221,6 +228,6 @@ def _print_differences(differences: list[Any]) -> bool:
         first = f" {plain(row.first)}" if row.verdict == "differs" else ""
         verdict = Text.assemble((row.verdict, VERDICTS[row.verdict]), first)
         table.add_row(row.topic, str(row.compared), str(row.differing), f"{row.worst:.3g}", row.tolerance, verdict)
-    Console().print(table)
+    Screen().print(table)
     verdicts = {row.verdict for row in differences}
     return "differs" in verdicts or verdicts == {"not compared"}

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rov.assets import find
+from rov.cli.common import own_file
 from rov.config import schema
 from rov.plain import say
 
@@ -16,11 +17,13 @@ app = typer.Typer(no_args_is_help=True, help="Check, show and describe `rover.to
 
 
 @app.command("check", epilog="Example: `rov config check rover.toml`")
-def config_check(path: Annotated[Path, typer.Argument(help="The file.")] = Path("rover.toml")) -> None:
-    """Report everything that is wrong with a configuration, at once."""
-    from rov.checks import load_checked
+def config_check(path: Annotated[Path | None, typer.Argument(help="The file.")] = None) -> None:
+    """Report everything that is wrong with a configuration and the files that it names, at once."""
+    from rov.checks import doubts, load_checked
 
-    load_checked(path)
+    path = path or own_file() or Path("rover.toml")
+    for sentence in doubts(load_checked(path, files=True)):
+        say(f"warning: {path}: {sentence}", error=True)
     say(f"{path}: good")
 
 

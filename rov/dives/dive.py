@@ -30,6 +30,7 @@ from rov.dives.durable import DurableWriter
 from rov.dives.foxglove import camera_info, descriptors, drawing, json_schema
 from rov.dives.intact import IntactReader
 from rov.dives.pictures import UNREADABLE, Picture, kind_of, reader
+from rov.dives.telemetry import Vehicle, paces, system_of
 from rov.messages import SCHEMA_VERSION, TOPICS, AnyCommand, Message, Tracks
 from rov.vision.lens import Calibration
 
@@ -198,7 +199,25 @@ class Dive:
     @property
     def readable(self) -> dict[str, int]:
         """Messages per topic of ours, and of pictures whoever wrote them; as far as the file says."""
-        return self._per_topic(lambda channel: self._decoder(channel) is not None)
+        found = self._per_topic(lambda channel: self._decoder(channel) is not None)
+        system = self.system
+        said = self._per_topic(
+            lambda channel: (
+                system is not None
+                and paces(channel.topic)
+                and system_of(channel.topic, channel.message_encoding) == system
+            )
+        )
+        return found | ({"vehicle": sum(said.values())} if said else {})
+
+    @property
+    def system(self) -> int | None:
+        """Whose MAVLink tells of the vehicle, where no topic of ours does: the first system's that has an attitude."""
+        if self._per_topic(lambda channel: channel.topic == "vehicle" and self._decoder(channel) is not None):
+            return None
+        channels = [channel for channel in self.file.channels.values() if paces(channel.topic)]
+        systems = [system_of(channel.topic, channel.message_encoding) for channel in channels]
+        return min((each for each in systems if each is not None), default=None)
 
     @property
     def cameras(self) -> dict[str, int]:
@@ -255,8 +274,13 @@ class Dive:
         self.dropped.clear()
         self.skipped.clear()
         decoders = {number: self._decoder(channel) for number, channel in self.file.channels.items()}
+        names = {number: channel.topic for number, channel in self.file.channels.items()}
+        vehicle, system = Vehicle(), self.system
+        for number, channel in self.file.channels.items():
+            if system is not None and system_of(channel.topic, channel.message_encoding) == system:
+                decoders[number], names[number] = vehicle.hear, "vehicle"
         for channel, message in self.file.messages():
-            if topics is not None and channel.topic not in topics:
+            if topics is not None and names[channel.id] not in topics:
                 continue
             decode = decoders[channel.id]
             if decode is None:
@@ -264,7 +288,8 @@ class Dive:
                 continue
             try:
                 data = decode(message.log_time, message.data)
-                yield Record(channel.topic, message.log_time, data, message.sequence)
+                if data is not None:
+                    yield Record(names[channel.id], message.log_time, data, message.sequence)
             except UNREADABLE as error:
                 reason = str(error) if isinstance(error, msgspec.ValidationError) else "malformed"
                 self.dropped[f"{channel.topic}: {reason}"] += 1
@@ -287,7 +312,7 @@ class Dive:
                 found[channel.topic] += count
         return dict(sorted(found.items()))
 
-    def _decoder(self, channel: Channel) -> Callable[[int, bytes], Message | Picture] | None:
+    def _decoder(self, channel: Channel) -> Callable[[int, bytes], Message | Picture | None] | None:
         schema = self._schema(channel)
         if read := reader(channel, schema):
             return read

@@ -18,12 +18,13 @@ import pydantic
 import tomli_w
 from mcap.records import Attachment
 
+from rov import toml
 from rov.assets import AssetError, find
 from rov.config import Config
 from rov.dives.dive import Dive
 from rov.errors import UserError
-from rov.files import toml
 from rov.messages import Tuning
+from rov.plain import discreet
 from rov.tuning import Values, keys, received
 from rov.vision.card import load_card
 
@@ -38,7 +39,6 @@ HERE = {
 """Keys of the machine that computes, or of what came before the recording: a replay takes its own."""
 HERE_TOO = ("bus", "compute", "link", "recording")
 """Sections of the same kind."""
-SECRET = re.compile(r"(?<=://)[^/@\s]+@")
 DIFFERENCES_MAX = 8
 """So many keys are named where two configurations differ."""
 
@@ -65,13 +65,8 @@ def public(config: Config) -> dict[str, Any]:
     """The configuration as tables, without the names and passwords that an address may hold."""
     tables: dict[str, Any] = config.model_dump()
     for table in tables.values():
-        table.update({key: without_password(each) for key, each in table.items() if isinstance(each, str)})
+        table.update({key: discreet(each) for key, each in table.items() if isinstance(each, str)})
     return tables
-
-
-def without_password(address: str) -> str:
-    """rtsp://admin:secret@host/ -> rtsp://***@host/"""
-    return SECRET.sub("***@", address)
 
 
 def value_of(config: Config, key: str) -> Any:
@@ -107,7 +102,7 @@ class Origin:
 
     def _tables(self, text: bytes) -> dict[str, Any]:
         try:
-            return toml(text.decode(), Path(NAME))
+            return toml.parse(text.decode())
         except (UserError, UnicodeDecodeError) as error:
             self.notes.append(f"its {NAME} cannot be read: {error}")
             self.whole = False

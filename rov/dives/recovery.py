@@ -13,6 +13,7 @@ import msgspec
 from mcap.reader import NonSeekingReader, SeekingReader
 from mcap.records import Metadata
 
+from rov import toml
 from rov.dives.dive import METADATA, Dive, DiveError, Tally, TopicDigest
 from rov.dives.durable import DurableWriter, sync_folder
 from rov.dives.intact import DAMAGE, IntactReader, Raw
@@ -176,8 +177,8 @@ def marked(path: Path) -> Mark | None:
     if not file.exists():
         return None
     try:
-        return msgspec.toml.decode(file.read_bytes(), type=Mark)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return toml.load(file, Mark)
+    except (OSError, toml.TomlError):
         return Mark("", datetime.fromtimestamp(file.stat().st_mtime, timezone.utc))
 
 

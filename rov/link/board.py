@@ -105,7 +105,9 @@ class ThrusterLink(Line[Connection]):
     ):
         """`system` and `component` are ours, `board` the board's. A board has no modes; of `mode` only whether the
         vehicle surfaces matters."""
-        super().__init__(Serial(port, baud), Parser(), Packer(system, component), Connection, surface_pa, density)
+        super().__init__(
+            Serial(port, baud, "link.port"), Parser(), Packer(system, component), Connection, surface_pa, density
+        )
         self.telemetry.battery_ns = BATTERY_NS
         self.motors = motors
         self.address = board

@@ -22,13 +22,14 @@ UNREADABLE = {
 """What OpenCV cannot decode, by kind."""
 
 
-def read_image(path: Path) -> Image:
-    """Decode one picture, upright by its EXIF, with 8 bits a channel; of several in the file the first. Raises
-    UserError: no picture, too large, or damaged so that part of it would be grey."""
+def read_image(path: Path, *, stored: bool = False) -> Image:
+    """Decode one picture, upright by its EXIF, with 8 bits a channel; of several in the file the first. `stored`: as
+    the sensor lies, however the camera was held. Raises UserError: no picture, too large, or damaged so that part of it
+    would be grey."""
     must_be_file(path)
     if path.stat().st_size > BYTES_MAX:
         raise UserError(f"{path}: is no picture: {path.stat().st_size / 1e6:.0f} MB")
-    return decode_image(path.read_bytes(), str(path))
+    return decode_image(path.read_bytes(), str(path), stored=stored)
 
 
 def write_image(path: Path, image: Image, quality: int = 95) -> None:
@@ -40,7 +41,7 @@ def write_image(path: Path, image: Image, quality: int = 95) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def decode_image(data: bytes, name: str) -> Image:
+def decode_image(data: bytes, name: str, *, stored: bool = False) -> Image:
     """The same from memory; `name` is for the sentence."""
     kind = kind_of(data)
     width, height = size_of(data, kind)
@@ -50,7 +51,7 @@ def decode_image(data: bytes, name: str) -> Image:
             f" {PIXELS_MAX / 1e6:.0f} are the most"
         )
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | stored * cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise UserError(f"{name}: cannot be decoded: {error.err}") from None
     if image is None:

@@ -168,9 +168,10 @@ class Output:
             "config_sha256": result.config.sha256(),
             "weights_sha256": result.weights_sha256,
         }
-        files = origin.attachments(result.config)
-        self.dive = DiveWriter(out / "dive.mcap", meta, attachments=files, overwrite=True)
         self.lens = open_lens(result.config.camera)
+        self.path = out / "dive.mcap"
+        files = origin.attachments(result.config)
+        self.dive = DiveWriter(self.path, meta, attachments=files, overwrite=True)
         self.film_path, self.fps = (out / "overlay.mp4" if overlay else None), source.fps
         self.film: OverlayWriter | None = None
         self.behind = Behind(depth=16)
@@ -180,7 +181,7 @@ class Output:
     def __enter__(self) -> Output:
         return self
 
-    def __exit__(self, *why: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *why: object) -> None:
         try:
             self.behind.close()
         finally:
@@ -188,6 +189,8 @@ class Output:
             if self.film:
                 self.film.close()
             self.result.topics = self.dive.topics
+            if kind is not None and not self.dive.topics:  # refused before anything was said
+                self.path.unlink(missing_ok=True)
 
     def say(self, messages: Iterable[Message]) -> None:
         """Messages that belong to no picture."""

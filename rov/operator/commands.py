@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -42,7 +45,17 @@ def place(bus: Bus, host: str, keys: Path | None) -> Place:
     taken without asking. Raises UserError."""
     if keys is None and bus.keys and (Path(bus.keys) / "operator").is_dir():
         keys = Path(bus.keys) / "operator"
+    host = _host(host)
     return Place(reached(bus.public, host), reached(bus.commands, host), load_client(keys) if keys else None)
+
+
+def _host(text: str) -> str:
+    """A host's name or address as ZeroMQ wants it. Raises UserError for more than that: there are two ports."""
+    with contextlib.suppress(ValueError):
+        return f"[{text}]" if ipaddress.ip_address(text).version == 6 else text
+    if not re.fullmatch(r"[\w.-]*|\[[\da-fA-F:.]+(%\w+)?\]", text, re.ASCII):
+        raise UserError(f"--address {text}: is a host's name or address alone; the ports are those of [bus] in -c FILE")
+    return text
 
 
 def session(what: str) -> str:

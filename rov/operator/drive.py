@@ -26,7 +26,6 @@ from rich.table import Table
 from rich.text import Text
 
 from rov.bus import CommandClient, Malformed, is_local, listen
-from rov.console import Console
 from rov.errors import UserError
 from rov.messages import (
     Arm,
@@ -47,6 +46,7 @@ from rov.operator.commands import ANSWER_MS, Place, session
 from rov.operator.rates import Rates
 from rov.operator.sticks import AXES, STILL, Gamepad, Hand, Keyboard
 from rov.plain import plain
+from rov.screen import Screen
 
 PERIOD_S = 0.05
 """Sticks at 20 Hz: at 10 Hz two lost ones in a row would be stale."""
@@ -184,7 +184,7 @@ def _loop(ours: Session, keys: int, gamepad: Gamepad, signals: list[int]) -> Non
     keyboard, heard = Keyboard(), Rates(same_clock=is_local(ours.there.public))
     reader = listen(ours.there.public, (), ours.there.keys)
     beat_t = page_t = 0
-    with Live(console=Console(), auto_refresh=False, screen=True) as live:
+    with Live(console=Screen(), auto_refresh=False, screen=True) as live:
         while not signals:
             typed = _typed(keys, PERIOD_S)
             if typed is None:

@@ -9,17 +9,22 @@ from rich.live import Live
 from rich.table import Table
 
 from rov import as_json
-from rov.bus import Reader, is_local, listen
-from rov.console import Console
+from rov.bus import Entry, Reader, is_local, listen
 from rov.errors import UserError
 from rov.messages import TOPICS
 from rov.operator.commands import Place
 from rov.operator.rates import Rates
 from rov.plain import say
+from rov.screen import Screen
 
 TABLE_S = 0.25
 LINES_S = 1.0
 """How often the rates are shown anew: on a terminal, and to a pipe."""
+LOOK_MS = 500
+SILENT_NS = 3_000_000_000
+"""A daemon that says nothing at all for so long is not there, or not for us."""
+SIGN = "health"
+"""What every daemon says once a second, and each of its processes."""
 
 
 def follow(there: Place, topics: Sequence[str], *, rates: bool) -> None:
@@ -27,33 +32,64 @@ def follow(there: Place, topics: Sequence[str], *, rates: bool) -> None:
     for topic in topics:
         if topic not in TOPICS:
             raise UserError(f"{topic}: no such topic; there are {', '.join(TOPICS)}")
-    reader = listen(there.public, topics, there.keys)
-    heard = Rates(same_clock=is_local(there.public))
+    ears = Ears(there, topics)
+    heard = ears.heard
     try:
         if rates:
-            _rates(reader, heard)
+            _rates(ears)
         while True:
-            reader.wait(1000)
-            now = time.monotonic_ns()
-            for entry in heard.take(reader.read(), now):
+            now, entries = ears.listen(LOOK_MS)
+            for entry in entries:
                 age = heard.age_ms(entry.message, now)
                 told = f"{age:7.1f} ms" if age is not None else "      -   "
                 say(f"{entry.topic:12} {told}  {as_json.encode(entry.message).decode()}", flush=True)
     finally:
-        reader.close()
+        ears.reader.close()
 
 
-def _rates(reader: Reader, heard: Rates) -> None:
+class Ears:
+    """What comes from a daemon, of the topics that are asked for; says once when nothing at all does."""
+
+    def __init__(self, there: Place, topics: Sequence[str]):
+        self.where, self.topics = there.public, set(topics) or set(TOPICS)
+        # a topic that is said rarely is no silence, so one that is said all the time is heard as well
+        self.reader: Reader = listen(there.public, sorted({*topics, SIGN}) if topics else (), there.keys)
+        self.heard = Rates(same_clock=is_local(there.public))
+        self.began: int | None = time.monotonic_ns()
+        """None: there was something, or it was said that there is nothing."""
+
+    def listen(self, ms: int) -> tuple[int, list[Entry]]:
+        """Wait so long for something; when that was, in ns, and what came."""
+        self.reader.wait(ms)
+        now = time.monotonic_ns()
+        entries = list(self.reader.read())
+        if entries:
+            self.began = None
+        elif self.began is not None and now - self.began > SILENT_NS:
+            self.began = None
+            say(silence(self.where), error=True)
+        return now, self.heard.take([each for each in entries if each.topic in self.topics], now)
+
+
+def silence(where: str) -> str:
+    """What it may be when nothing is heard: ZeroMQ does not say."""
+    return (
+        f"nothing heard from {where} for {SILENT_NS / 1e9:g} s; is `rov run` running there, and does it know these keys"
+        " (--keys)? Listening on"
+    )
+
+
+def _rates(ears: Ears) -> None:
     """The table, until interrupted."""
-    console = Console()
+    console, heard = Screen(), ears.heard
     if not console.is_terminal:
         while True:
-            _collect(reader, heard, LINES_S)
+            _collect(ears, LINES_S)
             for topic, hz, expected, age, silent, _ in lines(heard):
                 say(f"{topic:12} {hz:>6} of {expected:>4} Hz  age {age:>9}  {silent:>6} s ago", flush=True)
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            _collect(reader, heard, TABLE_S)
+            _collect(ears, TABLE_S)
             table = Table("topic", "Hz", "expected", "age", "last heard")
             for topic, hz, expected, age, silent, stale in lines(heard):
                 table.add_row(topic, hz, expected, age, f"{silent} s ago", style="red" if stale else "")
@@ -75,8 +111,7 @@ def lines(heard: Rates) -> list[tuple[str, str, str, str, str, bool]]:
     ]
 
 
-def _collect(reader: Reader, heard: Rates, seconds: float) -> None:
+def _collect(ears: Ears, seconds: float) -> None:
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
-        reader.wait(int(left * 1000) + 1)
-        heard.take(reader.read(), time.monotonic_ns())
+        ears.listen(int(left * 1000) + 1)

@@ -131,7 +131,8 @@ def _add(answer: dict[str, Any], still: Still, found: tuple[Detection, ...], ids
         w, h = round(x2 - x1, 2), round(y2 - y1, 2)
         answer["annotations"].append(
             {"id": len(answer["annotations"]) + 1, "image_id": number, "category_id": ids[each.label],
-             "bbox": [x1, y1, w, h], "area": round(w * h, 2), "iscrowd": 0, "score": round(each.score, 4)}
+             "bbox": [x1, y1, w, h], "segmentation": [], "area": round(w * h, 2), "iscrowd": 0,
+             "score": round(each.score, 4)}
         )  # fmt: skip
 
 

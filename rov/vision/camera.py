@@ -21,6 +21,7 @@ import numpy as np
 from rov.errors import UserError
 from rov.media.files import Image, Shot, must_be_file
 from rov.messages import Event
+from rov.plain import discreet
 from rov.vision.sources import POLL_S, Settings, Source, images
 
 BACK_OFF_S = (0.5, 5.0)
@@ -172,8 +173,8 @@ class Camera:
         return self.abandoned
 
     def _event(self, level: Literal["info", "warning", "alarm"], code: str, text: str) -> None:
-        name = self.source.target
-        self.pending.append(Event(t=self.clock(), level=level, source="camera", code=code, text=f"{name[:60]}: {text}"))
+        text = f"camera {discreet(self.source.target)[:60]}: {discreet(text)}"
+        self.pending.append(Event(t=self.clock(), level=level, source="camera", code=code, text=text))
 
 
 class _Attempt(threading.Thread):

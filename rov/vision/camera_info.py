@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 
-from rov import files
+from rov import toml
 from rov.errors import UserError
 
 BYTES_MAX = 300_000
@@ -81,7 +81,12 @@ def read(path: Path) -> Written:
 
 def parsed(path: Path) -> Tree:
     """The YAML in a file. Raises CalibrationError."""
-    text = files.text(path, CalibrationError, BYTES_MAX)
+    try:
+        text = toml.read_text(path, BYTES_MAX)
+    except OSError as error:
+        raise CalibrationError(f"{path}: cannot be read: {error.strerror}") from None
+    except toml.TomlError as error:
+        raise CalibrationError(str(error)) from None
     first, _, rest = text.partition("\n")
     if first.startswith("%YAML:"):  # OpenCV's own spelling of the version; the line stays, or lines were miscounted
         text = "\n" + rest

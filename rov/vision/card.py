@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from safetensors import SafetensorError, safe_open
 
-from rov import files
+from rov import toml
 from rov.errors import UserError
 
 SIZES = (32, 2048)
@@ -50,9 +50,14 @@ def load_card(weights: Path) -> ModelCard:
     if not weights.is_file():
         raise ModelError(f"{weights}: no such weights file")
     path = weights.with_suffix(".toml")
-    if not path.exists():
-        raise ModelError(f"{weights}: has no card ({path.name} beside it); a model runs only with its card")
-    card = files.table(path, ModelCard, ModelError)
+    try:
+        card = toml.load(path, ModelCard)
+    except FileNotFoundError:
+        raise ModelError(f"{weights}: has no card ({path.name} beside it); a model runs only with its card") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    except toml.TomlError as error:
+        raise ModelError(str(error)) from None
     if wrong := flaw(card):
         raise ModelError(f"{path}: {wrong}")
     if sha256(weights) != card.weights_sha256:

@@ -13,7 +13,7 @@ import cv2
 import msgspec
 import numpy as np
 
-from rov import files
+from rov import toml
 from rov.errors import UserError
 from rov.vision.footage import Image
 
@@ -63,7 +63,10 @@ class Balance:
 
 def load(path: Path) -> Balance:
     """Read a colour calibration. Raises UserError with what is wrong."""
-    file = files.table(path, BalanceFile)
+    try:
+        file = toml.load(path, BalanceFile)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     rows = file.balance
     if (
         not rows

@@ -25,8 +25,8 @@ from rov.dives import keeper
 from rov.dives.dive import Dive, Picture
 from rov.dives.recovery import info
 from rov.errors import UserError
+from rov.home import home
 from rov.messages import Detections, Event, Heard, Mode, PilotStatus, ThrusterCommand
-from rov.supervisor import home
 from tests.daemon.harness import GRACE, MS, Daemon, children, environment, make_video, wait_for
 from tests.test_camera import send_rtp
 

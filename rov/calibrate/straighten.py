@@ -1,0 +1,90 @@
+"""Pictures made straight, to look at: as the network sees them, each under the name it had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from rov.errors import UserError
+from rov.media.files import IMAGES, VIDEOS, Image, images_in, others_in, shown
+from rov.media.films import Video
+from rov.media.pictures import read_image, write_image
+from rov.vision.lens import Lens
+
+
+class Done(NamedTuple):
+    """What came of it."""
+
+    written: int
+    skipped: list[str]
+    """A sentence for each file of which nothing, or not all, was written."""
+
+
+def straighten(lens: Lens, paths: list[Path], out: Path, progress: Callable[[], None] = lambda: None) -> Done:
+    """Write the straight pictures of files, folders and videos below `out`, folders as they were. Raises UserError for
+    a path that is not there."""
+    written = 0
+    skipped: list[str] = []
+    taken: set[Path] = set()
+    for path, name in _files(paths, skipped):
+        try:
+            for part, image in _pictures(path, lens, skipped):
+                place = _free(out / name.with_name(part), taken)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                write_image(place, lens.undistort(image))
+                written += 1
+                progress()
+        except UserError as error:
+            skipped.append(_of(path, error))
+        except OSError as error:
+            raise UserError(f"{out}: cannot be written: {error.strerror}") from None
+    return Done(written, skipped)
+
+
+def _files(paths: list[Path], skipped: list[str]) -> Iterator[tuple[Path, Path]]:
+    """Every file with its name below the folder that was given; a file that was given has none above it."""
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: no such file")
+        if not path.is_dir():
+            yield path, Path(path.name)
+            continue
+        inside = images_in(path)
+        if not inside:
+            raise UserError(f"{path}: holds no images ({' '.join(sorted(IMAGES))})")
+        if others := others_in(path):
+            skipped.append(others)
+        yield from ((each, each.relative_to(path)) for each in inside)
+
+
+def _pictures(path: Path, lens: Lens, skipped: list[str]) -> Iterator[tuple[str, Image]]:
+    """The pictures of a file as the sensor lies, with the names they get: those of a video are numbered. A picture that
+    fits the lens only when it is upright was turned by a program."""
+    stem = shown(path.stem)
+    if path.suffix.lower() in VIDEOS:
+        video = Video(path)
+        for shot in video.shots():
+            yield f"{stem}_{shot.frame_id:06}.jpg", shot.image
+        skipped += [f"{path}: {note}" for note in video.notes]
+        return
+    image = read_image(path, stored=True)
+    if not lens.fits(image.shape[1], image.shape[0]):
+        image = read_image(path)
+    yield f"{stem}.jpg", image
+
+
+def _free(path: Path, taken: set[Path]) -> Path:
+    """The path, or the next one that nothing else of this run has: cameras count from 1 again on every card."""
+    number, free = 1, path
+    while free in taken:
+        number += 1
+        free = path.with_name(f"{path.stem}_{number}{path.suffix}")
+    taken.add(free)
+    return free
+
+
+def _of(path: Path, error: UserError) -> str:
+    """The sentence, beginning with the file it is about."""
+    text = str(error)
+    return text if text.startswith(str(path)) else f"{path}: {text}"

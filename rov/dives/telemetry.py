@@ -1,0 +1,90 @@
+"""MAVLink as JSON, as BlueOS's recorder writes it beside the pictures: what the vehicle said of itself then.
+
+    mavlink/1/1/ATTITUDE   {"header": {…}, "message": {"type": "ATTITUDE", "roll": 0.0, …}}
+
+The translation is the one of every link (`rov.link.vehicle_state`). Enumerations are names here, and texts may be lists
+of characters.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from rov.link.vehicle_state import Telemetry
+from rov.messages import VehicleState
+
+TOPIC = re.compile(r"/?mavlink/(\d+)/1/(\w+)")
+"""The system's number and the message's name; component 1 is the autopilot."""
+PACE = "ATTITUDE"
+"""The message that a state is given for."""
+ORIENTATIONS = {"MAV_SENSOR_ROTATION_PITCH_270": 25, "MAV_SENSOR_ROTATION_NONE": 0}
+
+
+def system_of(topic: str, encoding: str) -> int | None:
+    """Whose MAVLink a topic carries; None where it carries none."""
+    match = TOPIC.fullmatch(topic)
+    return int(match[1]) if match and encoding == "json" else None
+
+
+def paces(topic: str) -> bool:
+    return topic.endswith(f"/{PACE}")
+
+
+class Sentence(msgspec.Struct):
+    """One message."""
+
+    message: dict[str, Any]
+
+
+class Said:
+    """A message with its fields as attributes, as pymavlink's are. A field that is not there raises ValueError."""
+
+    def __init__(self, fields: dict[str, Any]):
+        self.fields = {"voltages_ext": [], "signal_quality": 0, "id": 0} | fields
+
+    def get_type(self) -> str:
+        return str(self.fields.get("type"))
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return number_of(name, self.fields[name])
+        except KeyError:
+            raise ValueError(f"{name} is missing") from None
+
+
+def number_of(name: str, value: Any) -> Any:
+    """A field's value as it is on the wire."""
+    if isinstance(value, dict):
+        value = value.get("bits", value.get("type", 0))
+    if name == "base_mode" and isinstance(value, str):
+        return 128 if "SAFETY_ARMED" in value else 0
+    if name == "orientation":
+        return ORIENTATIONS.get(value, value if isinstance(value, int) else -1)
+    if name in ("text", "name") and isinstance(value, list):
+        value = "".join(each if isinstance(each, str) else chr(each) for each in value)
+    return value.split("\0")[0] if isinstance(value, str) else value
+
+
+class Vehicle:
+    """Hears one vehicle in a recording."""
+
+    def __init__(self) -> None:
+        self.telemetry = Telemetry()
+        self.decoder = msgspec.json.Decoder(Sentence)
+
+    def hear(self, t: int, data: bytes) -> VehicleState | None:
+        """The state, where this message gives one. Raises msgspec.DecodeError or ValueError when it makes no sense."""
+        said = Said(self.decoder.decode(data).message)
+        try:
+            if not self.telemetry.update(said, t):
+                raise msgspec.ValidationError(f"{said.get_type()}: values that make no sense")
+        except (TypeError, AttributeError, OverflowError) as error:
+            raise ValueError(str(error)) from None
+        if said.get_type() != PACE:
+            return None
+        self.telemetry.expire(t)
+        self.telemetry.hear(t)
+        return self.telemetry.state
