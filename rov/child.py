@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import sys
-import time
 from collections import deque
 from typing import NamedTuple
 
@@ -70,9 +69,9 @@ class Running:
         if self.starts and t > self.starts[-1] * 1e9:
             self.heard = now
 
-    def start(self) -> None:
+    def start(self, now: float) -> None:
         """Takes no descriptor of ours, of which there may be none left."""
-        self.starts.append(time.monotonic())
+        self.starts.append(now)
         self.heard = self.killed = self.due = self.code = self.pid = None
         self.failure, self.stuck = "", False
         try:

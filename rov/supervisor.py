@@ -163,7 +163,7 @@ class Supervisor:
         return 1 if self.failed else 0
 
     def begin(self) -> None:
-        self.children["pilotd"].start()
+        self.children["pilotd"].start(time.monotonic())
         bus = self.saved.config.bus
         self.tell(f"starting; listen at {bus.public}, command at {bus.commands}")
         if not bus.keys:
@@ -216,7 +216,7 @@ class Supervisor:
         if self.pilot.msg is not None or now - self.began > PILOT_FIRST_S:
             for each in self.children.values():
                 if not each.started or (each.due is not None and now >= each.due):
-                    each.start()
+                    each.start(now)
 
     def kill_hung(self, now: float) -> None:
         for name, each in self.children.items():
@@ -250,7 +250,7 @@ class Supervisor:
             self.say("warning", "restarted", f"{name} {each.why}: started again in {pause:g} s")
         else:
             self.say("warning", "restarted", f"{name} {each.why}: started again")
-            each.start()
+            each.start(now)
 
     def feed_watchdog(self, now: float) -> None:
         """Only while the pilot proves that it is alive, or is given a moment to start again."""
