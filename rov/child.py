@@ -98,9 +98,11 @@ class Running:
         return len(self.starts) == STARTS_MAX and now - self.starts[0] < STARTS_S
 
     def pause(self, now: float) -> float:
-        """How long it rests before it is started again, in s. A vital one does not."""
+        """How long it rests before it is started again, in s. A vital one rests only where it could not be started."""
         recent = sum(now - t < STARTS_S for t in self.starts)
-        return 0.0 if self.child.vital or recent < 2 else PAUSE_S * 2.0 ** (recent - 2)
+        if self.child.vital or recent < 2:
+            return PAUSE_S if self.failure else 0.0
+        return PAUSE_S * 2.0 ** (recent - 2)
 
     @property
     def why(self) -> str:

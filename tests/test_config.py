@@ -175,12 +175,14 @@ def test_files_that_cannot_be_used_are_named_all_at_once(tmp_path: Path) -> None
     file = tmp_path / "rover.toml"
     wrong = {"camera": {"calibration": f"{tmp_path}/bad.yaml", "colour": "nowhere.toml"}, "vehicle": {"max_depth": 9.0}}
     wrong["vehicle"]["thrusters"] = str(file)
+    wrong["recording"] = {"folder": str(file)}
     file.write_text(tomli_w.dumps(wrong))
     with pytest.raises(ConfigError) as caught:
         load_checked(file, files=True)
     assert [problem.split(": ")[1] for problem in caught.value.problems] == [
         "camera.calibration",
         "camera.colour",
+        "recording.folder",
         "vehicle.thrusters",
     ]
 
