@@ -187,6 +187,17 @@ def test_files_that_cannot_be_used_are_named_all_at_once(tmp_path: Path) -> None
     ]
 
 
+def test_rov_run_takes_settings_and_refuses_what_cannot_be(tmp_path: Path) -> None:
+    file = tmp_path / "rover.toml"
+    file.write_text(GOOD)
+    words = ["run", file, "--set", "camera.source=loop:x.mcap", "--set", f"link.port={tmp_path}/board"]
+    run = subprocess.run(
+        [sys.executable, "-m", "rov", *words], capture_output=True, text=True, cwd=checkout(), check=False
+    )
+    assert run.returncode == 2 and run.stderr.startswith(f"error: {file}: camera.source: loop:x.mcap: is no camera")
+    assert len(run.stderr.splitlines()) == 1
+
+
 def test_ten_thousand_things_wrong_are_fifty_and_a_count() -> None:
     found = problems(GOOD + "[guard]\n" + "".join(f"k{i} = 1\n" for i in range(900)))
     assert len(found) == 51 and "850 more" in found[-1]

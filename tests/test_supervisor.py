@@ -325,6 +325,14 @@ def test_nobody_of_a_pipe_outlives_its_camera(tmp_path: Path) -> None:
     until(lambda: all(map(gone, members)), 3.0)
 
 
+def test_a_camera_that_fails_says_that_it_is_the_camera() -> None:
+    camera = Camera(parse_source("pipe:10x10:false"))
+    events: list[Event] = []
+    until(lambda: camera.latest(-1, 0.1) or events.extend(camera.events()) or events)  # type: ignore[func-returns-value]
+    assert events[0].text.startswith("camera false: the command ended")
+    camera.close()
+
+
 def test_nobody_of_a_pipe_outlives_a_camera_process_that_is_killed(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = tmp_path / "camera.sh"
