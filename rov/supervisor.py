@@ -178,7 +178,7 @@ class Supervisor:
     def hear(self, message: Message) -> None:
         """Alarms and the like go also to who started us; who is well does not hang."""
         if isinstance(message, Event):
-            self.tell(f"{message.level}: {message.text}")
+            self.tell(f"{message.level} {message.code}: {message.text} ({message.source})")
             if message.code == "recording":
                 self.dive, self.dive_t = Path(message.text.removeprefix("recording to ")), time.monotonic()
         elif isinstance(message, Frame):

@@ -142,7 +142,7 @@ def test_what_comes_from_inside_goes_out_and_is_heard(house: Callable[..., House
         event = Event(t=time.monotonic_ns(), level="info", source="recorderd", code="recording", text="recording to a")
         pub.send(event)
         until(lambda: h.supervisor.relay() or h.lines)  # type: ignore[func-returns-value]
-        assert h.lines == ["info: recording to a"] and h.supervisor.public.heard == ["events"]  # type: ignore[attr-defined]
+        assert h.lines == ["info recording: recording to a (recorderd)"] and h.supervisor.public.heard == ["events"]  # type: ignore[attr-defined]
         assert h.supervisor.last_words() == "stopped"  # there is no such file
         dive = tmp_path / "a.mcap"
         dive.write_bytes(b"x" * 1_500_000)
