@@ -26,7 +26,7 @@ from rov.dives.dive import Dive, Picture
 from rov.dives.recovery import info
 from rov.errors import UserError
 from rov.home import home
-from rov.messages import Detections, Event, Heard, Mode, PilotStatus, ThrusterCommand
+from rov.messages import Detections, Event, Health, Heard, Mode, PilotStatus, ThrusterCommand
 from tests.daemon.harness import GRACE, MS, Daemon, children, environment, make_video, wait_for
 from tests.test_camera import send_rtp
 
@@ -396,7 +396,7 @@ def test_a_console_that_nobody_reads_stops_neither_the_loop_nor_the_end(tmp_path
     try:
         command = [sys.executable, "-m", "rov", "run", str(daemon.path)]
         daemon.process = subprocess.Popen(command, stderr=writing, cwd=daemon.folder, env=environment())
-        daemon.wait(PilotStatus, lambda status: True)
+        daemon.wait(Health, lambda health: health.process == "machined")
         t = time.monotonic_ns()
         for name in ("machined", "pilotd"):
             daemon.kill(name)
