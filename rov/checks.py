@@ -75,6 +75,7 @@ def file_problems(config: Config) -> list[str]:
         found += _failing("camera.source", lambda: Video(path))
     if not target_problems(config):
         found += _failing("perception.weights", lambda: card.check(find(config.perception.weights)))
+    found += _failing("recording.folder", lambda: _check_folder(Path(config.recording.folder)))
     return found + _failing("vehicle.thrusters", lambda: thrusters.load(find(vehicle.thrusters), vehicle.battery_cells))
 
 
@@ -89,6 +90,11 @@ def _failing(key: str, check: Callable[[], object]) -> list[str]:
     return []
 
 
+def _check_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: is no folder; dives go into one")
+
+
 def _video(source: str) -> Path | None:
     """The video that a source names; None for others."""
     from rov.vision.sources import parse_source
@@ -100,9 +106,7 @@ def _video(source: str) -> Path | None:
 
 
 def _check_source(source: str) -> None:
-    from rov.vision.sources import (
-        check_source,  # brings FFmpeg, which the pilot, who asks for classes here, does without
-    )
+    from rov.vision.sources import check_source  # here: it brings FFmpeg, which pilotd does without
 
     check_source(source)
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import sys
-import time
 from collections import deque
 from typing import NamedTuple
 
@@ -70,9 +69,9 @@ class Running:
         if self.starts and t > self.starts[-1] * 1e9:
             self.heard = now
 
-    def start(self) -> None:
+    def start(self, now: float) -> None:
         """Takes no descriptor of ours, of which there may be none left."""
-        self.starts.append(time.monotonic())
+        self.starts.append(now)
         self.heard = self.killed = self.due = self.code = self.pid = None
         self.failure, self.stuck = "", False
         try:
@@ -99,9 +98,11 @@ class Running:
         return len(self.starts) == STARTS_MAX and now - self.starts[0] < STARTS_S
 
     def pause(self, now: float) -> float:
-        """How long it rests before it is started again, in s. A vital one does not."""
+        """How long it rests before it is started again, in s. A vital one rests only where it could not be started."""
         recent = sum(now - t < STARTS_S for t in self.starts)
-        return 0.0 if self.child.vital or recent < 2 else PAUSE_S * 2.0 ** (recent - 2)
+        if self.child.vital or recent < 2:
+            return PAUSE_S if self.failure else 0.0
+        return PAUSE_S * 2.0 ** (recent - 2)
 
     @property
     def why(self) -> str:

@@ -26,8 +26,8 @@ SHOWN_MAX = 80
 """Characters of a wrong value that are shown."""
 IPC_PATH_MAX = 107
 """Bytes of sockaddr_un."""
-KEYS_MAX = 1000
-"""There are a tenth of that; each unknown one costs time to be told about."""
+KEYS_MAX, COMMAS_MAX = 1000, 5000
+"""There are a tenth of so many keys, and no lists. What is more costs the supervisor's loop too much time to read."""
 
 
 class ConfigError(UserError):
@@ -320,8 +320,8 @@ def load(path: Path) -> Config:
 
 def parse(text: str, path: Path = Path("rover.toml")) -> Config:
     """Check the text of a configuration; `path` is for the messages."""
-    if text.count("=") > KEYS_MAX:
-        raise ConfigError([f"{path}: has more than {KEYS_MAX} keys: this is no configuration"])
+    if text.count("=") > KEYS_MAX or text.count(",") > COMMAS_MAX:
+        raise ConfigError([f"{path}: is no configuration: more than {KEYS_MAX} keys, or lists of numbers"])
     try:
         data = toml.parse(text)
     except toml.TomlError as error:

@@ -163,7 +163,7 @@ class Supervisor:
         return 1 if self.failed else 0
 
     def begin(self) -> None:
-        self.children["pilotd"].start()
+        self.children["pilotd"].start(time.monotonic())
         bus = self.saved.config.bus
         self.tell(f"starting; listen at {bus.public}, command at {bus.commands}")
         if not bus.keys:
@@ -178,7 +178,7 @@ class Supervisor:
     def hear(self, message: Message) -> None:
         """Alarms and the like go also to who started us; who is well does not hang."""
         if isinstance(message, Event):
-            self.tell(f"{message.level}: {message.text}")
+            self.tell(f"{message.level} {message.code}: {message.text} ({message.source})")
             if message.code == "recording":
                 self.dive, self.dive_t = Path(message.text.removeprefix("recording to ")), time.monotonic()
         elif isinstance(message, Frame):
@@ -215,8 +215,10 @@ class Supervisor:
         """Start the others once the pilot has spoken."""
         if self.pilot.msg is not None or now - self.began > PILOT_FIRST_S:
             for each in self.children.values():
-                if not each.started or (each.due is not None and now >= each.due):
-                    each.start()
+                if not each.started:
+                    each.start(now)
+                elif each.due is not None and now >= each.due:
+                    self.restart(each, now)
 
     def kill_hung(self, now: float) -> None:
         for name, each in self.children.items():
@@ -247,10 +249,13 @@ class Supervisor:
             self.say("alarm", "gave_up", f"{name} {each.why}, {STARTS_MAX} times within {STARTS_S:g} s: {then}")
         elif pause:
             each.due = now + pause
-            self.say("warning", "restarted", f"{name} {each.why}: started again in {pause:g} s")
         else:
-            self.say("warning", "restarted", f"{name} {each.why}: started again")
-            each.start()
+            self.restart(each, now)
+
+    def restart(self, each: Running, now: float) -> None:
+        if not each.given_up:  # that was said, and that it is tried again and again
+            self.say("warning", "restarted", f"{each.child.name} {each.why}: started again")
+        each.start(now)
 
     def feed_watchdog(self, now: float) -> None:
         """Only while the pilot proves that it is alive, or is given a moment to start again."""

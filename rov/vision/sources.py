@@ -113,9 +113,9 @@ def check_source(text: str) -> None:
         command.check(text, command.split(text, source.target))
     elif source.kind == "file":
         path = Path(source.target)
-        must_be_file(path)
-        if not path.is_file():
+        if path.exists() and not path.is_dir() and not path.is_file():
             raise UserError(f"{path}: is no regular file")
+        must_be_file(path)
 
 
 def images(
