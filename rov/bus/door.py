@@ -1,0 +1,302 @@
+"""A door that strangers come through: accepts, reads each visitor in turn, and shows out whoever is in the way.
+
+Whatever they do, its memory is bounded: so many visitors, a few kB from each, and what one does not read is dropped.
+When it is full, one who has not been heard for long makes room, so that a newcomer is always let in. One thread, and
+`step` in it; a visitor that is `held` is not read until it is `released`: what it sends waits in its own machine.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import select
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rov.bus.sockets import address_of, permitted
+from rov.bus.zmtp import Conversation, Foul, Mechanism, Null, metadata
+from rov.errors import UserError
+
+if TYPE_CHECKING:
+    from rov.bus.keys import Gate
+
+VISITORS = 1000
+"""At most; fewer where the process may not open so many files."""
+SPARE_FILES = 64
+BACKLOG = 4096
+"""Connections the kernel keeps for us until we come round to them."""
+HANDSHAKE_NS = 2_000_000_000
+"""A visitor that has not introduced itself within this time goes."""
+READ_BYTES = 4096
+TURN = 4
+"""Messages taken from a visitor before the next one's turn."""
+ACCEPTED_PER_STEP = 256
+OUT_BYTES = 256 * 1024
+"""What waits for a visitor that does not read; more is dropped."""
+PATIENCE, PATIENCE_PER_S = 64.0, 50.0
+"""Messages that are none of the door's business to bring: so many at once and per second, then the visitor goes."""
+LISTEN_BYTES = 128 * 1024
+"""The kernel's own buffer for what we say to a visitor."""
+ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 3000),
+)
+"""A tether that is cut must not leave a connection that looks alive, whether something was under way (the last one) or
+not (the others)."""
+
+
+class Visitor:
+    """One connection, and how it has behaved."""
+
+    def __init__(self, connection: socket.socket, talk: Conversation, t: int):
+        self.connection, self.talk, self.came_t = connection, talk, t
+        self.fd = connection.fileno()
+        self.name = ""
+        """Who it is, once somebody has found out."""
+        self.held = self.ended = self.writing = self.gone = False
+        self.patience, self.patience_t = PATIENCE, t
+        self.dropped = 0
+        """Messages it was too slow for."""
+
+
+class Door:
+    """The visitors of one endpoint."""
+
+    def __init__(self, endpoint: str, socket_type: bytes, gate: Gate | None, limit: int):
+        """`limit`: the largest message in bytes. Raises UserError when the endpoint cannot be bound, or is not on this
+        machine and there are no keys."""
+        permitted(endpoint, gate is not None)
+        self.socket_type, self.gate, self.limit = socket_type, gate, limit
+        self.path, self.listener = listening(endpoint)
+        self.epoll = select.epoll()
+        self.epoll.register(self.listener, select.EPOLLIN)
+        self.visitors: dict[int, Visitor] = {}
+        self.arriving: OrderedDict[int, Visitor] = OrderedDict()
+        """Before the end of their handshake, the first first."""
+        self.known: OrderedDict[int, Visitor] = OrderedDict()
+        """After it, the longest silent first."""
+        self.eager: OrderedDict[int, Visitor] = OrderedDict()
+        """Those that may have more to say than was taken from them."""
+        self.room = max(16, min(VISITORS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
+        self.gone: Callable[[Visitor], None] = lambda _: None
+        """Told of each visitor that leaves."""
+
+    @property
+    def address(self) -> str:
+        """Where it can be reached, with the port that was found where any would do."""
+        if self.listener.family == socket.AF_UNIX:
+            return f"ipc://{self.path}"
+        host, port = self.listener.getsockname()[:2]
+        return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+    def watch(self, fd: int) -> None:
+        """Also wake for another file."""
+        self.epoll.register(fd, select.EPOLLIN)
+
+    # ---- one turn ----------------------------------------------------------------------------------------------
+
+    def step(self, timeout_s: float) -> Iterator[tuple[Visitor, bytes]]:
+        """Wait at most so long for something to happen; what visitors say, each in turn."""
+        for fd, mask in self.epoll.poll(0 if self.eager else timeout_s):
+            if fd == self.listener.fileno():
+                self._accept()
+            elif (visitor := self.visitors.get(fd)) is not None:
+                if mask & select.EPOLLOUT:
+                    self.flush(visitor)
+                if mask & ~select.EPOLLOUT and not visitor.gone:
+                    self._receive(visitor, bool(mask & (select.EPOLLHUP | select.EPOLLERR)))
+        self._show_out_the_silent(time.monotonic_ns())
+        for visitor in list(self.eager.values()):
+            yield from self._taken(visitor)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTED_PER_STEP):
+            try:
+                connection, _ = self.listener.accept()
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE) and self.visitors:
+                    self._make_room()
+                    continue
+                return  # nobody waits, or who did is gone
+            if len(self.visitors) >= self.room:
+                self._make_room()
+            try:
+                self._welcome(connection)
+            except OSError:  # it is gone already
+                connection.close()
+
+    def _welcome(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        if connection.family != socket.AF_UNIX:
+            for level, option, value in ALIVE:
+                connection.setsockopt(level, option, value)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LISTEN_BYTES)
+        about = metadata(self.socket_type)
+        mechanism: Mechanism = self.gate.mechanism(about) if self.gate else Null(about)
+        talk = Conversation(self.socket_type, mechanism, self.limit)
+        visitor = Visitor(connection, talk, time.monotonic_ns())
+        self.visitors[visitor.fd] = self.arriving[visitor.fd] = visitor
+        self.epoll.register(visitor.fd, select.EPOLLIN)
+        self.flush(visitor)
+
+    def _receive(self, visitor: Visitor, hung_up: bool) -> None:
+        if visitor.fd in self.eager and not hung_up:
+            return  # first what it has said
+        try:
+            data = visitor.connection.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        visitor.talk.feed(data)
+        if not data:
+            visitor.ended = True  # its last words still count
+            self.release(visitor)
+        self.eager[visitor.fd] = visitor
+
+    def _taken(self, visitor: Visitor) -> Iterator[tuple[Visitor, bytes]]:
+        """Its next few messages; at its end it goes."""
+        self.eager.move_to_end(visitor.fd)
+        for _ in range(TURN):
+            if visitor.fd not in self.eager:  # held, or shown out
+                return
+            try:
+                message = visitor.talk.take()
+            except Foul:
+                return self.show_out(visitor)
+            if message is None:
+                del self.eager[visitor.fd]
+                if visitor.ended:
+                    self.show_out(visitor)
+                break
+            if visitor.talk.ready:
+                self.arriving.pop(visitor.fd, None)
+                self.heard(visitor)
+            if message:
+                yield visitor, message
+            else:
+                self.bear(visitor)
+        if not visitor.gone and visitor.talk.out:
+            self.flush(visitor)
+
+    # ---- who stays ---------------------------------------------------------------------------------------------
+
+    def heard(self, visitor: Visitor) -> None:
+        """It is alive: others make room before it."""
+        if not visitor.gone and visitor.fd not in self.arriving:
+            self.known[visitor.fd] = visitor
+            self.known.move_to_end(visitor.fd)
+
+    def bear(self, visitor: Visitor) -> None:
+        """A message was of no use. Too many of them, and it goes."""
+        now = time.monotonic_ns()
+        visitor.patience += (now - visitor.patience_t) * 1e-9 * PATIENCE_PER_S
+        visitor.patience, visitor.patience_t = min(visitor.patience, PATIENCE) - 1, now
+        if visitor.patience < 0:
+            self.show_out(visitor)
+
+    def hold(self, visitor: Visitor) -> None:
+        """Do not read it for now."""
+        if not visitor.held and not visitor.ended and not visitor.gone:
+            visitor.held = True
+            self.eager.pop(visitor.fd, None)
+            self._await(visitor)
+
+    def release(self, visitor: Visitor) -> None:
+        """Read it again."""
+        if visitor.held and not visitor.gone:
+            visitor.held = False
+            self.eager[visitor.fd] = visitor
+            self._await(visitor)
+
+    def show_out(self, visitor: Visitor) -> None:
+        """Its connection ends."""
+        if visitor.gone:
+            return
+        del self.visitors[visitor.fd]
+        for group in (self.arriving, self.known, self.eager):
+            group.pop(visitor.fd, None)
+        visitor.gone = True
+        self.epoll.unregister(visitor.fd)
+        visitor.connection.close()
+        self.gone(visitor)
+
+    def _make_room(self) -> None:
+        """The longest silent goes; of those who have not introduced themselves only when they are half of all. So
+        neither kind drives the other out, and everybody has the time in which half of the room fills again."""
+        half = max(1, self.room // 2)
+        group = self.arriving if len(self.arriving) >= half or not self.known else self.known
+        self.show_out(next(iter(group.values())))
+
+    def _show_out_the_silent(self, now: int) -> None:
+        while self.arriving:
+            first = next(iter(self.arriving.values()))
+            if now - first.came_t < HANDSHAKE_NS:
+                return
+            self.show_out(first)
+
+    # ---- what is said to them ----------------------------------------------------------------------------------
+
+    def say(self, visitor: Visitor, *parts: bytes, limit: int = OUT_BYTES) -> bool:
+        """Put a message on its way with the next `flush`; False when it does not read and too much waits already."""
+        if len(visitor.talk.out) > limit or not visitor.talk.ready:
+            visitor.dropped += 1
+            return False
+        visitor.talk.say(*parts)
+        return True
+
+    def flush(self, visitor: Visitor) -> None:
+        """Hand what waits for it to the kernel, as much as that takes."""
+        out = visitor.talk.out
+        try:
+            sent = visitor.connection.send(out) if out else 0
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return self.show_out(visitor)
+        if sent:
+            del out[:sent]
+        if bool(out) != visitor.writing:
+            visitor.writing = bool(out)
+            self._await(visitor)
+
+    def _await(self, visitor: Visitor) -> None:
+        mask = 0 if visitor.held else select.EPOLLIN
+        self.epoll.modify(visitor.fd, mask | (select.EPOLLOUT if visitor.writing else 0))
+
+    def close(self) -> None:
+        for visitor in list(self.visitors.values()):
+            self.show_out(visitor)
+        self.epoll.close()
+        self.listener.close()
+        if self.path:
+            Path(self.path).unlink(missing_ok=True)
+
+
+def listening(endpoint: str) -> tuple[str, socket.socket]:
+    """The path of an ipc endpoint (else nothing), and a socket that listens there. Raises UserError."""
+    family, address = address_of(endpoint)
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    path = address if isinstance(address, str) else ""
+    try:
+        if path:
+            Path(path).parent.mkdir(0o700, parents=True, exist_ok=True)
+            Path(path).unlink(missing_ok=True)  # left by one that was killed; `refuse_taken` has looked for the living
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise UserError(f"{endpoint}: cannot be bound: {os.strerror(error.errno or 0)}") from None
+    return path, listener
