@@ -15,6 +15,8 @@ PILOT_START_S = 3.0
 """A pilot that was started again may take so long to speak, its thrusters neutral by the board's own watchdog. It takes
 0.6 s on a laptop, its files being in memory already; a small computer is some times slower. Meanwhile the watchdog is
 fed for it, or systemd would end the recording and the warm network, too; afterwards systemd starts all of it again."""
+PAUSE_S = 0.3
+"""Between the starts of one that dies without end."""
 READY_S = 60.0
 """So long a process may take before it says anything: torch takes 10 s to load on a small computer."""
 
@@ -27,6 +29,8 @@ class Child(NamedTuple):
     """Whether the daemon is over when it stays down."""
     hung_s: float
     """It hangs when it has said for this long nothing of its health."""
+    endless: bool = False
+    """Whether it is started again however often it dies: strangers may kill it, and nobody else lets an operator in."""
 
 
 class Running:
@@ -59,6 +63,10 @@ class Running:
     @property
     def worn_out(self) -> bool:
         return len(self.starts) == STARTS_MAX and time.monotonic() - self.starts[0] < STARTS_S
+
+    def pausing(self, now: float) -> bool:
+        """Whether one that dies without end was started a moment ago."""
+        return now - self.starts[-1] < PAUSE_S
 
     @property
     def why(self) -> str:

@@ -17,8 +17,8 @@ def main() -> int:
     process = start()
     config = process.config
     pub = Pub("commandd", process.root)
-    front = CommandFront(config.bus.commands, process.root, gate_of(config.bus.keys))
     confine()
+    front = CommandFront(config.bus.commands, process.root, gate_of(config.bus.keys))
     meter = Meter(time.monotonic_ns())
     while not process.stopped.is_set():
         front.step(WAIT_S)
@@ -26,7 +26,7 @@ def main() -> int:
         meter.add(0.0)
         if meter.due(now):
             hz, ms = meter.read(now)
-            pub.send(Health(t=now, process="commandd", rate_hz=hz, latency_ms=ms, dropped=front.dropped))
+            pub.send(Health(t=now, process="commandd", rate_hz=hz, latency_ms=ms, dropped=front.door.dropped))
     front.close()
     pub.close()
     return 0

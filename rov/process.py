@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import resource
 import signal
 import sys
 import threading
@@ -23,6 +24,8 @@ BUS_PRIORITY = 15
 """Of ZeroMQ's threads, below the loop: a stop passes through them, and must not wait behind a busy network."""
 BUS_THREADS = "ZMQbg"
 """How their names begin."""
+CONFINED_BYTES = 512 * 1024 * 1024
+"""What a process that strangers reach may take beyond what it has at its start: more than full tables need."""
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
@@ -66,6 +69,15 @@ def enter(main: Callable[[], int]) -> NoReturn:
     except UserError as error:
         print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def confine() -> None:
+    """For who is reached by strangers: a flood may not take the memory of the others, and finds room for many files.
+    Beyond the limit Python raises MemoryError, and the supervisor starts another process."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + CONFINED_BYTES, used + CONFINED_BYTES))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def realtime() -> bool:

@@ -1,5 +1,5 @@
-"""The public side: everything that is said inside goes out to whoever listens. May be flooded, and killed, without harm:
-nobody inside waits for it."""
+"""The public side: everything that is said inside goes out to whoever listens. May be flooded, and killed, without
+harm: nobody inside waits for it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ LAST_WORDS_S, LAST_WORDS_MAX_S = 0.3, 2.0
 def main() -> int:
     process = start(expendable=200)
     config = process.config
+    confine()
     pub, mail = Pub("publicd", process.root), inbox("public", process.root)
     public = PublicPub(config.bus.public, gate_of(config.bus.keys))
     public.door.watch(mail.socket.fileno())
-    confine()
     meter, heard, stopping = Meter(time.monotonic_ns()), 0.0, 0.0
     while not stopping or time.monotonic() - max(heard, stopping) < LAST_WORDS_S:
         public.step(WAIT_S)

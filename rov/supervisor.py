@@ -1,5 +1,5 @@
-"""`rov run`: starts the processes, restarts the dead and the hung, passes signals on, relays the public side, feeds the
-watchdog. A process is a row of a table; the supervisor knows nothing about what it does."""
+"""`rov run`: starts the processes, restarts the dead and the hung, passes signals on, feeds the watchdog. A process is a
+row of a table; the supervisor knows nothing about what it does."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from rov.bus import Pub, PublicPub, Reader, Sub, inbox
-from rov.bus.keys import Gate, gate_of
+from rov.bus import Pub, Reader, Sub, inbox, prove
+from rov.bus.keys import gate_of
 from rov.child import STARTS_MAX, STARTS_S, Child, Running
 from rov.config import Config
 from rov.errors import UserError
@@ -31,25 +31,33 @@ HUNG_S = 10.0
 """A process that has said for this long nothing of its health, which it does every second, hangs."""
 PILOT_HUNG_S = 1.0
 """The same for the pilot, which says its status five times a second."""
+FRONT_HUNG_S = 2.0
+"""The same for those that strangers reach: nobody else lets an operator in."""
 PILOT_FIRST_S = 1.0
 """The others start when the pilot has spoken, or after this: five at once on a small computer make it twice as late."""
 ASLEEP_S = 0.5
 """A loop that took longer was not running; what it missed is nobody else's silence."""
 FEED_S = 0.25
 """The watchdog is fed this often: a quarter of what the unit allows."""
-RELAY_MAX = 256
-"""Messages passed on in one turn of the loop."""
+MAIL_MAX = 64
+"""Messages heard in one turn of the loop."""
+TOLD_PER_S = 20
+"""Lines for who started us: a terminal may be slow, and we feed the watchdog."""
 
 CHILDREN = (
     Child("pilotd", vital=True, hung_s=PILOT_HUNG_S),
+    Child("commandd", vital=False, hung_s=FRONT_HUNG_S, endless=True),
+    Child("publicd", vital=False, hung_s=FRONT_HUNG_S, endless=True),
     Child("camerad", vital=False, hung_s=HUNG_S),
     Child("recorderd", vital=False, hung_s=HUNG_S),
     Child("perceptiond", vital=False, hung_s=HUNG_S),
     Child("machined", vital=False, hung_s=HUNG_S),
 )
 """In the order they are started. `pilotd` comes first, alone, and it is for it that the watchdog is fed."""
-LAST = "recorderd"
-"""Stopped after the others, whose last words it records."""
+LAST = ("recorderd", "publicd")
+"""Stopped after the others, one by one: they record, and pass on, the last words of those."""
+ALONGSIDE = ("commandd", "publicd")
+"""Started together with the pilot: somebody may want to stop it."""
 
 
 def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
@@ -57,13 +65,14 @@ def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
     daemon has the endpoints."""
     signals = Signals()
     peers = {"camerad": peer_of(config.camera.source)}
-    refuse_taken(config.bus.public)
-    refuse_taken(config.bus.commands)
+    gate = gate_of(config.bus.keys)
+    for endpoint in (config.bus.public, config.bus.commands):
+        refuse_taken(endpoint)
+        prove(endpoint, gate)
     with contextlib.ExitStack() as stack:
-        public = stack.enter_context(contextlib.closing(PublicSide(config)))
         root = stack.enter_context(home())
         supervisor = stack.enter_context(
-            contextlib.closing(Supervisor(config_path, config, root, peers, public, signals, tell))
+            contextlib.closing(Supervisor(config_path, config, root, peers, signals, tell))
         )
         return supervisor.run()
 
@@ -88,23 +97,6 @@ class Signals:
         return asked
 
 
-class PublicSide:
-    """What anybody outside may hear, and the gate that says who is anybody."""
-
-    def __init__(self, config: Config):
-        """Raises UserError when the endpoint cannot be bound."""
-        self.gate: Gate | None = gate_of(config.bus.keys)
-        self.pub = PublicPub(config.bus.public, self.gate)
-
-    def forward(self, topic: str, payload: bytes) -> None:
-        self.pub.forward(topic, payload)
-
-    def close(self) -> None:
-        self.pub.close()
-        if self.gate:
-            self.gate.close()
-
-
 class Supervisor:
     """The processes and what is said of them."""
 
@@ -114,28 +106,29 @@ class Supervisor:
         config: Config,
         root: Path,
         peers: dict[str, list[str] | None],
-        public: PublicSide,
         signals: Signals,
         tell: Callable[[str], None],
     ):
         """`root`: the directory of the endpoints. `peers`: commands that take a child's place. `tell`: says a line to
         who started us."""
-        self.config, self.public, self.signals, self.tell = config, public, signals, tell
-        self.mail: Reader = inbox("public", root)
+        self.config, self.signals, self.tell = config, signals, tell
+        self.mail: Reader = inbox("supervisor", root)
         self.pub, self.pilot, self.tunings = Pub("supervisor", root), Sub(PilotStatus, root), Sub(Tuning, root)
         self.saved = Saved(config_path, config, root)
         arguments = [str(self.saved.running_path), str(root), str(os.getpid())]
         self.children = {child.name: Running(child, arguments, peers.get(child.name)) for child in CHILDREN}
         self.failed, self.ready, self.status = False, False, ""
         self.began = self.turn = time.monotonic()
-        self.fed = 0.0
+        self.fed = self.told_t = 0.0
+        self.told = 0
+        """Lines of the second that began at `told_t`."""
 
     def run(self) -> int:
         """Until a signal, or until a vital process stays down; returns the exit code."""
         self.begin()
         while not self.signals.stopped.is_set() and not self.failed:
             self.mail.wait(20)
-            self.relay()
+            self.hear_all()
             self.watch_config()
             now = time.monotonic()
             self.hear_pilot(now)
@@ -150,21 +143,32 @@ class Supervisor:
         return 1 if self.failed else 0
 
     def begin(self) -> None:
-        self.children["pilotd"].start()
+        for name in ("pilotd", *ALONGSIDE):
+            self.children[name].start()
         self.tell(f"starting; listen at {self.config.bus.public}, command at {self.config.bus.commands}")
 
-    def relay(self, limit: int = RELAY_MAX) -> None:
-        """What was said inside goes out, and some of it is for us."""
+    def hear_all(self, limit: int = MAIL_MAX) -> None:
+        """What was said to us."""
         for entry in self.mail.read(limit):
-            self.public.forward(entry.topic, entry.payload)
             self.hear(entry.message)
 
     def hear(self, message: Message) -> None:
         """Alarms and the like go also to who started us; who is well does not hang."""
         if isinstance(message, Event):
-            self.tell(f"{message.level}: {message.text}")
+            self.pass_on(f"{message.level}: {message.text}")
         elif isinstance(message, Health) and message.process != "pilotd":
             self.children[message.process].hear(message.t, time.monotonic())
+
+    def pass_on(self, text: str) -> None:
+        """So many lines a second; of the others their number."""
+        now = time.monotonic()
+        if now - self.told_t > 1.0:
+            untold, self.told_t, self.told = self.told - TOLD_PER_S, now, 0
+            if untold > 0:
+                self.tell(f"… and {untold} more events")
+        self.told += 1
+        if self.told <= TOLD_PER_S:
+            self.tell(text)
 
     def watch_config(self) -> None:
         """Say what is saved in the configuration, and take note of what holds."""
@@ -202,7 +206,11 @@ class Supervisor:
         for name, each in self.children.items():
             if each.given_up or each.process is None or each.alive:
                 continue
-            if each.worn_out:
+            if each.worn_out and each.child.endless:
+                if each.pausing(time.monotonic()):
+                    continue
+                each.start()  # said often enough
+            elif each.worn_out:
                 each.given_up, self.failed = True, self.failed or each.child.vital
                 text = f"{name} {each.why}, {STARTS_MAX} times within {STARTS_S:g} s: it stays down"
                 self.say("alarm", "gave_up", text)
@@ -236,19 +244,19 @@ class Supervisor:
     def stop(self) -> None:
         """SIGINT to all, then to the recorder; SIGKILL to those that do not go."""
         end = time.monotonic() + PATIENCE_S
-        for names in ([name for name in self.children if name != LAST], [LAST]):
+        for names in ([name for name in self.children if name not in LAST], *([name] for name in LAST)):
             alive = [each.process for name in names if (each := self.children[name]).process and each.alive]
             for process in alive:
                 process.send_signal(signal.SIGINT)
                 process.send_signal(signal.SIGCONT)  # one that was stopped must hear it too
             while time.monotonic() < end and any(process.poll() is None for process in alive):
-                self.relay()
+                self.hear_all()
                 notify("WATCHDOG=1")  # or it would kill the recorder while it closes the dive; TimeoutStopSec watches
                 time.sleep(0.01)
             for process in alive:
                 process.kill()
                 process.wait()
-        self.relay(10_000)
+        self.hear_all(10_000)
 
     def say(self, level: Literal["info", "warning", "alarm"], code: str, text: str) -> None:
         self.pub.send(Event(t=time.monotonic_ns(), level=level, source="supervisor", code=code, text=text))

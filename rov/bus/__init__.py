@@ -15,6 +15,7 @@ thread that made them, and do not survive a fork.
 """
 
 from rov.bus.commands import COMMANDS_PER_UPDATE, CommandClient, CommandServer, Request
+from rov.bus.door import prove
 from rov.bus.front import INSIDE, CommandFront
 from rov.bus.inside import Pub, Sub, inbox
 from rov.bus.operators import LATE_S, SESSIONS, SETTLE_S, Operators
@@ -50,5 +51,6 @@ __all__ = [
     "ipc",
     "is_local",
     "listen",
+    "prove",
     "reached",
 ]

@@ -10,7 +10,7 @@ import zmq
 
 from rov.bus.inside import LAST_WORDS_MS
 from rov.bus.operators import Operators
-from rov.bus.payload import Malformed, decode_command, decode_reply, encode
+from rov.bus.payload import COMMAND_BYTES, Malformed, decode_command, decode_reply, encode
 from rov.bus.sockets import Context, bound, connected
 from rov.messages import AnyCommand, Reply, Stop
 

@@ -1,5 +1,5 @@
-"""CurveZMQ (rfc.zeromq.org/spec/26), the server's side: the handshake of `zmtp.Conversation` with keys. The cryptography
-is NaCl's own."""
+"""CurveZMQ (rfc.zeromq.org/spec/26), the server's side: how a `zmtp.Conversation` begins where there are keys, and what
+its frames are wrapped in. The cryptography is NaCl's own."""
 
 from __future__ import annotations
 

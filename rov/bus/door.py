@@ -64,8 +64,6 @@ class Visitor:
         """Who it is, once somebody has found out."""
         self.held = self.ended = self.writing = self.gone = False
         self.patience, self.patience_t = PATIENCE, t
-        self.dropped = 0
-        """Messages it was too slow for."""
 
 
 class Door:
@@ -87,6 +85,8 @@ class Door:
         self.eager: OrderedDict[int, Visitor] = OrderedDict()
         """Those that may have more to say than was taken from them."""
         self.room = max(16, min(VISITORS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
+        self.dropped = 0
+        """Messages that somebody was too slow for."""
         self.gone: Callable[[Visitor], None] = lambda _: None
         """Told of each visitor that leaves."""
 
@@ -249,7 +249,7 @@ class Door:
     def say(self, visitor: Visitor, *parts: bytes, limit: int = OUT_BYTES) -> bool:
         """Put a message on its way with the next `flush`; False when it does not read and too much waits already."""
         if len(visitor.talk.out) > limit or not visitor.talk.ready:
-            visitor.dropped += 1
+            self.dropped += 1
             return False
         visitor.talk.say(*parts)
         return True
@@ -300,3 +300,12 @@ def listening(endpoint: str) -> tuple[str, socket.socket]:
         listener.close()
         raise UserError(f"{endpoint}: cannot be bound: {os.strerror(error.errno or 0)}") from None
     return path, listener
+
+
+def prove(endpoint: str, gate: Gate | None) -> None:
+    """Could a door be opened there? Raises UserError."""
+    permitted(endpoint, gate is not None)
+    path, listener = listening(endpoint)
+    listener.close()
+    if path:
+        Path(path).unlink(missing_ok=True)

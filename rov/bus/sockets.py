@@ -33,9 +33,10 @@ ALIVE = {
     zmq.TCP_MAXRT: 3000,
     zmq.CONNECT_TIMEOUT: 1000,
 }
-"""A tether that is cut must not leave a connection that looks alive: not while something is under way (MAXRT), nor while
-nothing is (KEEPALIVE). And one that is whole again shall not wait for the kernel's own ever longer pauses. Heartbeats of
-ZeroMQ would do less: its engine aborts the process when one is due on a connection that is just ending."""
+"""A tether that is cut must not leave a connection that looks alive, neither while something is under way (MAXRT) nor
+while nothing is (KEEPALIVE); and once it is whole again nobody shall wait for the kernel's ever longer pauses between
+attempts (CONNECT_TIMEOUT). Not ZeroMQ's heartbeats: its engine aborts the process when one is due on a connection that
+is just ending."""
 
 
 def permitted(endpoint: str, keys: bool) -> None:

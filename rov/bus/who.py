@@ -9,7 +9,8 @@ from pathlib import Path
 
 SOCK_DIAG, SOCK_DIAG_BY_FAMILY, REQUEST = 4, 20, 1
 """sock_diag(7)."""
-MINE_BY_FAMILY = {socket.AF_INET: "tcp", socket.AF_INET6: "tcp6"}
+ANY_STATE, NO_COOKIE = 0xFFF, 0xFFFFFFFF
+TABLES = {socket.AF_INET: "tcp", socket.AF_INET6: "tcp6"}
 
 
 def user_of(connection: socket.socket) -> int | None:
@@ -32,11 +33,8 @@ def user_of(connection: socket.socket) -> int | None:
 def _asked(family: int, theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
     """By asking the kernel for this one socket: no slower when there are thousands."""
     name = struct.pack("!HH", theirs[1], ours[1]) + _packed(family, theirs[0]) + _packed(family, ours[0])
-    request = (
-        struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, 0xFFF)
-        + name
-        + struct.pack("=III", 0, ~0 & 0xFFFFFFFF, ~0 & 0xFFFFFFFF)
-    )
+    kind = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, ANY_STATE)
+    request = kind + name + struct.pack("=III", 0, NO_COOKIE, NO_COOKIE)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, SOCK_DIAG) as kernel:
         kernel.settimeout(0.1)
         kernel.send(struct.pack("=IHHII", 16 + len(request), SOCK_DIAG_BY_FAMILY, REQUEST, 0, 0) + request)
@@ -53,7 +51,7 @@ def _asked(family: int, theirs: tuple[str, int], ours: tuple[str, int]) -> int |
 def _looked_up(family: int, theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
     """In the kernel's table of all sockets."""
     wanted = [f"{_hex(family, host)}:{port:04X}" for host, port in (theirs, ours)]
-    for line in Path(f"/proc/net/{MINE_BY_FAMILY[socket.AddressFamily(family)]}").read_text().splitlines()[1:]:
+    for line in Path(f"/proc/net/{TABLES[socket.AddressFamily(family)]}").read_text().splitlines()[1:]:
         fields = line.split()
         if fields[1:3] == wanted:
             return int(fields[7]) if int(fields[9]) else None

@@ -22,6 +22,8 @@ CHECKSUM = 2
 MS = 1_000_000  # ns
 QUIET_NS = 500 * MS
 """After this long without anything newer, what looks older is a sender that has restarted."""
+STALL_NS = 100 * MS
+"""A reader that did not come back for so long may have read its clock before it was stopped, and the port after."""
 DRIFT = 1e-3
 """Rate at which two clocks may drift apart; crystals do better by far, and the board contract asks for them."""
 
@@ -137,8 +139,20 @@ class SenderClock:
         self.newest: dict[str, int] = {}
         self.behind: dict[str, int] = {}
         """The last stamp of each kind that looked old."""
-        self.offset = 0
+        self.offset: int | None = None
         """From the sender's time to ours in ns, by the least delayed message (and what clocks may have drifted)."""
+        self.sure: int | None = None
+        """What the offset was before what was read last."""
+        self.polled_t = 0
+
+    def polled(self, t: int) -> None:
+        """The port is read at `t`. After a stall it is not known whether that was so for what was read last: the offset
+        is what it was before that, or it would be too small by the stall for minutes."""
+        if t - self.polled_t > STALL_NS:
+            self.offset = self.sure
+        elif t > self.polled_t:
+            self.sure = self.offset
+        self.polled_t = t
 
     def measured(self, kind: str, stamp: int, t: int) -> int | None:
         """When something that arrives at `t` was measured, on our clock; None if newer of its kind is known.
@@ -153,7 +167,7 @@ class SenderClock:
         self.behind.pop(kind, None)
         self.newest[kind] = clock
         lag = t - clock * MS
-        self.offset = lag if self.now is None else min(lag, self.offset + int(DRIFT * (t - self.heard_t)))
+        self.offset = lag if self.offset is None else min(lag, self.offset + int(DRIFT * (t - self.heard_t)))
         self.now = clock if self.now is None else max(self.now, clock)
         self.heard_t = t
         return clock * MS + self.offset
