@@ -1,5 +1,5 @@
-"""`rov run`: starts the processes, restarts the dead and the hung, passes signals on, feeds the watchdog. A process is a
-row of a table; the supervisor knows nothing about what it does."""
+"""`rov run`: starts the processes, restarts the dead and the hung, passes signals on, feeds the watchdog. A process is
+a row of a table; the supervisor knows nothing about what it does."""
 
 from __future__ import annotations
 

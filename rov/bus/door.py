@@ -38,8 +38,11 @@ TURN = 4
 ACCEPTED_PER_STEP = 256
 OUT_BYTES = 256 * 1024
 """What waits for a visitor that does not read; more is dropped."""
-PATIENCE, PATIENCE_PER_S = 64.0, 50.0
-"""Messages that are none of the door's business to bring: so many at once and per second, then the visitor goes."""
+EASE, EASE_PER_S = 64.0, 100.0
+"""Messages that a visitor may bring at once, and per second. Who brings more comes last, and goes for the next one that
+is of no use."""
+STEP_NS = 10_000_000
+"""Those who come last wait for the next step after this: a newcomer is not to wait for them."""
 LISTEN_BYTES = 128 * 1024
 """The kernel's own buffer for what we say to a visitor."""
 ALIVE = (
@@ -63,7 +66,7 @@ class Visitor:
         self.name = ""
         """Who it is, once somebody has found out."""
         self.held = self.ended = self.writing = self.gone = False
-        self.patience, self.patience_t = PATIENCE, t
+        self.ease, self.ease_t = EASE, t
 
 
 class Door:
@@ -115,8 +118,11 @@ class Door:
                 if mask & ~select.EPOLLOUT and not visitor.gone:
                     self._receive(visitor, bool(mask & (select.EPOLLHUP | select.EPOLLERR)))
         self._show_out_the_silent(time.monotonic_ns())
-        for visitor in list(self.eager.values()):
+        began = time.monotonic_ns()
+        for visitor in sorted(self.eager.values(), key=lambda each: -each.ease):
             yield from self._taken(visitor)
+            if time.monotonic_ns() - began > STEP_NS:
+                return
 
     def _accept(self) -> None:
         for _ in range(ACCEPTED_PER_STEP):
@@ -136,10 +142,6 @@ class Door:
 
     def _welcome(self, connection: socket.socket) -> None:
         connection.setblocking(False)
-        if connection.family != socket.AF_UNIX:
-            for level, option, value in ALIVE:
-                connection.setsockopt(level, option, value)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LISTEN_BYTES)
         about = metadata(self.socket_type)
         mechanism: Mechanism = self.gate.mechanism(about) if self.gate else Null(about)
         talk = Conversation(self.socket_type, mechanism, self.limit)
@@ -173,6 +175,7 @@ class Door:
                 message = visitor.talk.take()
             except Foul:
                 return self.show_out(visitor)
+            self._charge(visitor, time.monotonic_ns())
             if message is None:
                 del self.eager[visitor.fd]
                 if visitor.ended:
@@ -198,11 +201,13 @@ class Door:
 
     def bear(self, visitor: Visitor) -> None:
         """A message was of no use. Too many of them, and it goes."""
-        now = time.monotonic_ns()
-        visitor.patience += (now - visitor.patience_t) * 1e-9 * PATIENCE_PER_S
-        visitor.patience, visitor.patience_t = min(visitor.patience, PATIENCE) - 1, now
-        if visitor.patience < 0:
+        if visitor.ease < 1:
             self.show_out(visitor)
+        visitor.ease -= 1
+
+    def _charge(self, visitor: Visitor, now: int) -> None:
+        grown = visitor.ease + (now - visitor.ease_t) * 1e-9 * EASE_PER_S
+        visitor.ease, visitor.ease_t = max(0.0, min(grown, EASE) - 1), now
 
     def hold(self, visitor: Visitor) -> None:
         """Do not read it for now."""
@@ -257,6 +262,8 @@ class Door:
     def flush(self, visitor: Visitor) -> None:
         """Hand what waits for it to the kernel, as much as that takes."""
         out = visitor.talk.out
+        if visitor.gone:
+            return
         try:
             sent = visitor.connection.send(out) if out else 0
         except BlockingIOError:
@@ -293,6 +300,9 @@ def listening(endpoint: str) -> tuple[str, socket.socket]:
             Path(path).unlink(missing_ok=True)  # left by one that was killed; `refuse_taken` has looked for the living
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            for level, option, value in ALIVE:
+                listener.setsockopt(level, option, value)  # and so it is for all it accepts
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LISTEN_BYTES)
         listener.bind(address)
         listener.listen(BACKLOG)
         listener.setblocking(False)

@@ -114,7 +114,7 @@ class CommandFront:
             self.waiting[visitor] = asked
 
     def _reject(self, visitor: Visitor, seq: int, reason: str, now: int) -> None:
-        """Answered here. Who makes it necessary too often goes."""
+        """Answered here, at the end of its turn. Who makes it necessary too often goes."""
         self._say(visitor, visitor.talk.enveloped, Reply(t=now, seq=seq, accepted=False, reason=reason))
         self.door.bear(visitor)
 
@@ -168,6 +168,7 @@ class CommandFront:
                 self.granted[asked.visitor] = now
             for each in (asked, *asked.also):
                 self._say(each.visitor, each.enveloped, msgspec.structs.replace(reply, seq=each.seq))
+                self.door.flush(each.visitor)
             self._settle(asked)
 
     def _give_up(self, now: int) -> None:
@@ -201,8 +202,8 @@ class CommandFront:
 
     def _say(self, visitor: Visitor, enveloped: bool, reply: Reply) -> None:
         envelope = (b"",) if enveloped else ()
-        if not visitor.gone and self.door.say(visitor, *envelope, encode(reply), limit=OUT_BYTES):
-            self.door.flush(visitor)
+        if not visitor.gone:
+            self.door.say(visitor, *envelope, encode(reply), limit=OUT_BYTES)
 
     def _forget(self, visitor: Visitor) -> None:
         self.owed.pop(visitor, None)

@@ -16,7 +16,6 @@ import zmq
 import zmq.auth
 from zmq.utils import z85
 
-from rov.bus.curve import Curve
 from rov.bus.zmtp import Mechanism
 from rov.errors import UserError
 
@@ -64,6 +63,8 @@ class Gate:
 
     def mechanism(self, metadata: bytes) -> Mechanism:
         """How a new connection is asked for its key."""
+        from rov.bus.curve import Curve  # brings NaCl, which only those who are reached by strangers need
+
         return Curve(self.secret, self.public, self.clients, metadata)
 
 

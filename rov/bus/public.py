@@ -42,8 +42,8 @@ class PublicPub:
     def step(self, timeout_s: float) -> None:
         """Wait at most so long for something to happen, and take what listeners ask for."""
         for visitor, message in self.door.step(timeout_s):
-            self.door.bear(visitor)
-            self._ask(visitor, message)
+            if not self._ask(visitor, message):
+                self.door.bear(visitor)
 
     def forward(self, topic: str, payload: bytes) -> None:
         """Pass on what came as mail, with the next `flush`."""
@@ -59,18 +59,21 @@ class PublicPub:
                 if len(visitor.talk.out) < waiting:
                     self.door.heard(visitor)
 
-    def _ask(self, visitor: Visitor, message: bytes) -> None:
-        """A subscription, or its end. Only beginnings of topics that there are: so their number is limited."""
+    def _ask(self, visitor: Visitor, message: bytes) -> bool:
+        """A subscription, or its end: only beginnings of topics that there are, so that their number is limited. False
+        for one that changes nothing."""
         beginning, topics = message[1:], [topic for topic in TOPICS if topic.encode().startswith(message[1:])]
         if not topics or message[0] not in (SUBSCRIBE, CANCEL) or visitor.gone:
-            return
+            return False
         wanted = self.wanted.setdefault(visitor, Counter())
-        wanted[beginning] = max(0, wanted[beginning] + (1 if message[0] == SUBSCRIBE else -1))
+        before = wanted[beginning]
+        wanted[beginning] = max(0, before + (1 if message[0] == SUBSCRIBE else -1))
         for topic in topics:
             if any(count and topic.encode().startswith(each) for each, count in wanted.items()):
                 self.listeners[topic][visitor.fd] = visitor
             else:
                 self.listeners[topic].pop(visitor.fd, None)
+        return (before == 0) != (wanted[beginning] == 0)
 
     def _forget(self, visitor: Visitor) -> None:
         self.wanted.pop(visitor, None)
