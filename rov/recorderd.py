@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from rov.tuning import received, tuned
 from rov.vision.sight import open_lens
 
 IDLE_MS = 20
+OTHERS = 0o027
+"""Dives show who did what where: only their owner writes them, only its group reads them."""
 LOOK_S = 1.0
 """The disk is looked at this often."""
 LAST_WORDS_S = 0.3
@@ -92,6 +95,7 @@ class Recording:
 
 def main() -> int:
     process = start(expendable=400)
+    os.umask(os.umask(0) | OTHERS)
     config = process.config
     pub = Pub("recorderd", process.root)
     mail = inbox("recorder", process.root)

@@ -16,7 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from rov.bus.sockets import address_of, permitted
 from rov.bus.zmtp import Conversation, Foul, Mechanism, Null, metadata
@@ -25,7 +25,7 @@ from rov.errors import UserError
 if TYPE_CHECKING:
     from rov.bus.keys import Gate
 
-VISITORS = 1000
+VISITORS = 4000
 """At most; fewer where the process may not open so many files."""
 SPARE_FILES = 64
 BACKLOG = 4096
@@ -35,7 +35,7 @@ HANDSHAKE_NS = 2_000_000_000
 READ_BYTES = 4096
 TURN = 4
 """Messages taken from a visitor before the next one's turn."""
-ACCEPTED_PER_STEP = 256
+ACCEPTED_PER_STEP = EVENTS_PER_STEP = 1000
 OUT_BYTES = 256 * 1024
 """What waits for a visitor that does not read; more is dropped."""
 EASE, EASE_PER_S = 64.0, 100.0
@@ -57,15 +57,22 @@ ALIVE = (
 not (the others)."""
 
 
+Group: TypeAlias = "OrderedDict[int, Visitor]"
+
+
 class Visitor:
     """One connection, and how it has behaved."""
 
-    def __init__(self, connection: socket.socket, talk: Conversation, t: int):
-        self.connection, self.talk, self.came_t = connection, talk, t
+    talk: Conversation
+    """Once it has begun to speak."""
+
+    def __init__(self, connection: socket.socket, t: int):
+        self.connection, self.came_t = connection, t
         self.fd = connection.fileno()
+        self.group: Group = OrderedDict()
         self.name = ""
         """Who it is, once somebody has found out."""
-        self.held = self.ended = self.writing = self.gone = False
+        self.held = self.leaving = self.writing = self.gone = False
         self.ease, self.ease_t = EASE, t
 
 
@@ -77,15 +84,18 @@ class Door:
         machine and there are no keys."""
         permitted(endpoint, gate is not None)
         self.socket_type, self.gate, self.limit = socket_type, gate, limit
+        self.about = metadata(socket_type)
         self.path, self.listener = listening(endpoint)
         self.epoll = select.epoll()
         self.epoll.register(self.listener, select.EPOLLIN)
         self.visitors: dict[int, Visitor] = {}
-        self.arriving: OrderedDict[int, Visitor] = OrderedDict()
-        """Before the end of their handshake, the first first."""
-        self.known: OrderedDict[int, Visitor] = OrderedDict()
-        """After it, the longest silent first."""
-        self.eager: OrderedDict[int, Visitor] = OrderedDict()
+        self.mute: Group = OrderedDict()
+        """Those who have said nothing yet, in the order they came."""
+        self.arriving: Group = OrderedDict()
+        """Those who have, before the end of their handshake, in the order they came."""
+        self.known: Group = OrderedDict()
+        """Those after it, the longest silent first."""
+        self.eager: Group = OrderedDict()
         """Those that may have more to say than was taken from them."""
         self.room = max(16, min(VISITORS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
         self.dropped = 0
@@ -109,10 +119,9 @@ class Door:
 
     def step(self, timeout_s: float) -> Iterator[tuple[Visitor, bytes]]:
         """Wait at most so long for something to happen; what visitors say, each in turn."""
-        for fd, mask in self.epoll.poll(0 if self.eager else timeout_s):
-            if fd == self.listener.fileno():
-                self._accept()
-            elif (visitor := self.visitors.get(fd)) is not None:
+        self._accept()
+        for fd, mask in self.epoll.poll(0 if self.eager else timeout_s, EVENTS_PER_STEP):
+            if (visitor := self.visitors.get(fd)) is not None:
                 if mask & select.EPOLLOUT:
                     self.flush(visitor)
                 if mask & ~select.EPOLLOUT and not visitor.gone:
@@ -135,23 +144,17 @@ class Door:
                 return  # nobody waits, or who did is gone
             if len(self.visitors) >= self.room:
                 self._make_room()
-            try:
-                self._welcome(connection)
-            except OSError:  # it is gone already
-                connection.close()
-
-    def _welcome(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        about = metadata(self.socket_type)
-        mechanism: Mechanism = self.gate.mechanism(about) if self.gate else Null(about)
-        talk = Conversation(self.socket_type, mechanism, self.limit)
-        visitor = Visitor(connection, talk, time.monotonic_ns())
-        self.visitors[visitor.fd] = self.arriving[visitor.fd] = visitor
-        self.epoll.register(visitor.fd, select.EPOLLIN)
-        self.flush(visitor)
+            connection.setblocking(False)
+            visitor = Visitor(connection, time.monotonic_ns())
+            self.visitors[visitor.fd] = visitor
+            self._move(visitor, self.mute)
+            self.epoll.register(visitor.fd, select.EPOLLIN)
 
     def _receive(self, visitor: Visitor, hung_up: bool) -> None:
-        if visitor.fd in self.eager and not hung_up:
+        if hung_up:
+            visitor.leaving = True  # its last words still count
+            self.release(visitor)
+        if visitor.fd in self.eager:
             return  # first what it has said
         try:
             data = visitor.connection.recv(READ_BYTES)
@@ -159,14 +162,21 @@ class Door:
             return
         except OSError:
             data = b""
-        visitor.talk.feed(data)
         if not data:
-            visitor.ended = True  # its last words still count
-            self.release(visitor)
+            return self.show_out(visitor)
+        if visitor.group is self.mute:
+            self._welcome(visitor)
+        visitor.talk.feed(data)
         self.eager[visitor.fd] = visitor
 
+    def _welcome(self, visitor: Visitor) -> None:
+        """It has begun to speak: so do we."""
+        mechanism: Mechanism = self.gate.mechanism(self.about) if self.gate else Null(self.about)
+        visitor.talk = Conversation(self.socket_type, mechanism, self.limit)
+        self._move(visitor, self.arriving)
+
     def _taken(self, visitor: Visitor) -> Iterator[tuple[Visitor, bytes]]:
-        """Its next few messages; at its end it goes."""
+        """Its next few messages."""
         self.eager.move_to_end(visitor.fd)
         for _ in range(TURN):
             if visitor.fd not in self.eager:  # held, or shown out
@@ -175,15 +185,12 @@ class Door:
                 message = visitor.talk.take()
             except Foul:
                 return self.show_out(visitor)
-            self._charge(visitor, time.monotonic_ns())
             if message is None:
                 del self.eager[visitor.fd]
-                if visitor.ended:
-                    self.show_out(visitor)
                 break
+            self._charge(visitor, time.monotonic_ns())
             if visitor.talk.ready:
-                self.arriving.pop(visitor.fd, None)
-                self.heard(visitor)
+                self._move(visitor, self.known)
             if message:
                 yield visitor, message
             else:
@@ -195,9 +202,14 @@ class Door:
 
     def heard(self, visitor: Visitor) -> None:
         """It is alive: others make room before it."""
-        if not visitor.gone and visitor.fd not in self.arriving:
-            self.known[visitor.fd] = visitor
-            self.known.move_to_end(visitor.fd)
+        if not visitor.gone:
+            self._move(visitor, self.known)
+
+    def _move(self, visitor: Visitor, group: Group) -> None:
+        """To the end of a group."""
+        visitor.group.pop(visitor.fd, None)
+        visitor.group = group
+        group[visitor.fd] = visitor
 
     def bear(self, visitor: Visitor) -> None:
         """A message was of no use. Too many of them, and it goes."""
@@ -211,7 +223,7 @@ class Door:
 
     def hold(self, visitor: Visitor) -> None:
         """Do not read it for now."""
-        if not visitor.held and not visitor.ended and not visitor.gone:
+        if not visitor.held and not visitor.leaving and not visitor.gone:
             visitor.held = True
             self.eager.pop(visitor.fd, None)
             self._await(visitor)
@@ -228,26 +240,21 @@ class Door:
         if visitor.gone:
             return
         del self.visitors[visitor.fd]
-        for group in (self.arriving, self.known, self.eager):
-            group.pop(visitor.fd, None)
+        visitor.group.pop(visitor.fd, None)
+        self.eager.pop(visitor.fd, None)
         visitor.gone = True
-        self.epoll.unregister(visitor.fd)
-        visitor.connection.close()
+        visitor.connection.close()  # which takes it out of epoll, too
         self.gone(visitor)
 
     def _make_room(self) -> None:
-        """The longest silent goes; of those who have not introduced themselves only when they are half of all. So
-        neither kind drives the other out, and everybody has the time in which half of the room fills again."""
-        half = max(1, self.room // 2)
-        group = self.arriving if len(self.arriving) >= half or not self.known else self.known
-        self.show_out(next(iter(group.values())))
+        """The longest silent of the largest group goes: so no group drives another out, and whoever is on the way
+        through them has the time in which a third of the room fills again."""
+        self.show_out(next(iter(max(self.mute, self.arriving, self.known, key=len).values())))
 
     def _show_out_the_silent(self, now: int) -> None:
-        while self.arriving:
-            first = next(iter(self.arriving.values()))
-            if now - first.came_t < HANDSHAKE_NS:
-                return
-            self.show_out(first)
+        for group in (self.mute, self.arriving):
+            while group and now - (first := next(iter(group.values()))).came_t > HANDSHAKE_NS:
+                self.show_out(first)
 
     # ---- what is said to them ----------------------------------------------------------------------------------
 
