@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from typing import Protocol
 
 GREETING = 64
+SIGNATURE = b"\xff"
+"""The first byte of all that is said."""
 MORE, LONG, COMMAND = 1, 2, 4
 """Bits of a frame's first byte."""
 HANDSHAKE_BYTES = 1024
@@ -114,7 +116,13 @@ class Conversation:
     def _greet(self) -> bytes | None:
         """The peer's greeting, judged as far as it has come."""
         start = bytes(self.heard[:GREETING])
-        if start[:1] not in (b"", b"\xff") or len(start) > 9 and start[9] != 0x7F or len(start) > 10 and start[10] < 3:
+        if (
+            start[:1] not in (b"", SIGNATURE)
+            or len(start) > 9
+            and start[9] != 0x7F
+            or len(start) > 10
+            and start[10] < 3
+        ):
             raise Foul("does not speak ZMTP 3")
         if len(start) < GREETING:
             return None
@@ -174,7 +182,7 @@ class Conversation:
 def greeting(mechanism: bytes) -> bytes:
     """Signature, version 3.0, mechanism, whether we are the server (it has none without keys), filler."""
     server = mechanism != b"NULL"
-    return b"\xff" + bytes(8) + b"\x7f\x03\x00" + mechanism.ljust(20, b"\0") + bytes([server]) + bytes(31)
+    return SIGNATURE + bytes(8) + b"\x7f\x03\x00" + mechanism.ljust(20, b"\0") + bytes([server]) + bytes(31)
 
 
 def frame(flags: int, body: bytes) -> bytes:
