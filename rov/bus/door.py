@@ -42,7 +42,9 @@ OUT_BYTES = 256 * 1024
 EASE, EASE_PER_S = 64.0, 100.0
 """Messages that a visitor may bring at once, and per second. Who brings more comes last, and goes for the next one that
 is of no use."""
-STEP_NS = 10_000_000
+USELESS = 8.0
+"""A message that was of no use counts as so many."""
+STEP_NS = 20_000_000
 """Those who come last wait for the next step after this: a newcomer is not to wait for them."""
 LISTEN_BYTES = 128 * 1024
 """The kernel's own buffer for what we say to a visitor."""
@@ -73,7 +75,7 @@ class Visitor:
         self.group: Group = OrderedDict()
         self.name = ""
         """Who it is, once somebody has found out."""
-        self.held = self.leaving = self.writing = self.gone = False
+        self.held = self.writing = self.gone = False
         self.ease, self.ease_t = EASE, t
 
 
@@ -89,6 +91,8 @@ class Door:
         self.path, self.listener = listening(endpoint)
         self.epoll = select.epoll()
         self.epoll.register(self.listener, select.EPOLLIN)
+        self.waiting = select.poll()
+        self.waiting.register(self.listener, select.POLLIN)
         self.visitors: dict[int, Visitor] = {}
         self.mute: Group = OrderedDict()
         """Those who have said nothing yet, in the order they came."""
@@ -126,10 +130,12 @@ class Door:
                 if mask & select.EPOLLOUT:
                     self.flush(visitor)
                 if mask & ~select.EPOLLOUT and not visitor.gone:
-                    self._receive(visitor, bool(mask & (select.EPOLLHUP | select.EPOLLERR)))
+                    self._receive(visitor)
+                self._await(visitor)
         self._show_out_the_silent(time.monotonic_ns())
         began = time.monotonic_ns()
-        for visitor in sorted(self.eager.values(), key=lambda each: each.ease < EASE / 2):
+        # Who spoke last comes first: when there are more than can be served, a newcomer need not wait behind them all.
+        for visitor in sorted(reversed(self.eager.values()), key=lambda each: each.ease < EASE / 2):
             yield from self._taken(visitor)
             if time.monotonic_ns() - began > STEP_NS:
                 return
@@ -139,7 +145,8 @@ class Door:
             try:
                 connection, _ = self.listener.accept()
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE) and self.visitors:
+                full = error.errno in (errno.EMFILE, errno.ENFILE)
+                if full and self.visitors and self.waiting.poll(0):
                     self._make_room()
                     continue
                 return  # nobody waits, or who did is gone
@@ -149,14 +156,9 @@ class Door:
             visitor = Visitor(connection, time.monotonic_ns())
             self.visitors[visitor.fd] = visitor
             self._move(visitor, self.mute)
-            self.epoll.register(visitor.fd, select.EPOLLIN)
+            self.epoll.register(visitor.fd, select.EPOLLIN | select.EPOLLONESHOT)
 
-    def _receive(self, visitor: Visitor, hung_up: bool) -> None:
-        if hung_up:
-            visitor.leaving = True  # its last words still count
-            self.release(visitor)
-        if visitor.fd in self.eager:
-            return  # first what it has said
+    def _receive(self, visitor: Visitor) -> None:
         try:
             data = visitor.connection.recv(READ_BYTES)
         except BlockingIOError:
@@ -181,23 +183,25 @@ class Door:
     def _taken(self, visitor: Visitor) -> Iterator[tuple[Visitor, bytes]]:
         """Its next few messages."""
         if visitor.fd in self.eager:
-            self.eager.move_to_end(visitor.fd)
+            self.eager.move_to_end(visitor.fd, last=False)
         for _ in range(TURN):
             if visitor.fd not in self.eager:  # held, or shown out
                 return
+            met = visitor.talk.ready
             try:
                 message = visitor.talk.take()
             except Foul:
                 return self.show_out(visitor)
             if message is None:
                 del self.eager[visitor.fd]
+                self._await(visitor)
                 break
             self._charge(visitor, time.monotonic_ns())
             if visitor.talk.ready:
                 self._move(visitor, self.known)
             if message:
                 yield visitor, message
-            else:
+            elif met:
                 self.bear(visitor)
         if not visitor.gone and visitor.talk.out:
             self.flush(visitor)
@@ -217,9 +221,9 @@ class Door:
 
     def bear(self, visitor: Visitor) -> None:
         """A message was of no use. Too many of them, and it goes."""
-        if visitor.ease < 1:
+        if visitor.ease < USELESS:
             self.show_out(visitor)
-        visitor.ease -= 1
+        visitor.ease -= USELESS
 
     def _charge(self, visitor: Visitor, now: int) -> None:
         grown = visitor.ease + (now - visitor.ease_t) * 1e-9 * EASE_PER_S
@@ -227,7 +231,7 @@ class Door:
 
     def hold(self, visitor: Visitor) -> None:
         """Do not read it for now."""
-        if not visitor.held and not visitor.leaving and not visitor.gone:
+        if not visitor.held and not visitor.gone:
             visitor.held = True
             self.eager.pop(visitor.fd, None)
             self._await(visitor)
@@ -288,8 +292,11 @@ class Door:
             self._await(visitor)
 
     def _await(self, visitor: Visitor) -> None:
-        mask = 0 if visitor.held else select.EPOLLIN
-        self.epoll.modify(visitor.fd, mask | (select.EPOLLOUT if visitor.writing else 0))
+        """Look out for what it may do next: once, so that those who are not served yet do not hide the others."""
+        if not visitor.gone:
+            reading = 0 if visitor.held or visitor.fd in self.eager else select.EPOLLIN
+            writing = select.EPOLLOUT if visitor.writing else 0
+            self.epoll.modify(visitor.fd, reading | writing | select.EPOLLONESHOT)
 
     def close(self) -> None:
         for visitor in list(self.visitors.values()):

@@ -114,9 +114,13 @@ class CommandFront:
             self.waiting[visitor] = asked
 
     def _reject(self, visitor: Visitor, seq: int, reason: str, now: int) -> None:
-        """Answered here, at the end of its turn. Who makes it necessary too often goes."""
+        """Answered here, at the end of its turn. Who makes it necessary too often goes, and so does who has never said
+        anything else."""
         self._say(visitor, visitor.talk.enveloped, Reply(t=now, seq=seq, accepted=False, reason=reason))
-        self.door.bear(visitor)
+        if visitor in self.owed:
+            return self.door.bear(visitor)
+        self.door.flush(visitor)
+        self.door.show_out(visitor)
 
     def _stop(self, now: int) -> None:
         """One stop for all who want one, unless one is under way."""
