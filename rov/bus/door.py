@@ -135,7 +135,8 @@ class Door:
         self._show_out_the_silent(time.monotonic_ns())
         began = time.monotonic_ns()
         # Who spoke last comes first: when there are more than can be served, a newcomer need not wait behind them all.
-        for visitor in sorted(reversed(self.eager.values()), key=lambda each: each.ease < EASE / 2):
+        order = list(reversed(self.eager.values()))
+        for visitor in sorted(order, key=lambda each: each.ease < EASE / 2):
             yield from self._taken(visitor)
             if time.monotonic_ns() - began > STEP_NS:
                 return

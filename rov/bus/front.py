@@ -88,6 +88,7 @@ class CommandFront:
         now = time.monotonic_ns()
         self._answer(now)
         self._give_up(now)
+        self._keep(now)
         self._stop(now)
         while self.waiting and self.strangers < STRANGERS:
             self._pass_on(self.waiting.popitem(last=False)[1], now)
@@ -184,6 +185,14 @@ class CommandFront:
                     self.stops.append(asked)
                 else:
                     self._settle(asked)
+
+    def _keep(self, now: int) -> None:
+        """Whoever was granted something lately is not the one to make room, however seldom it speaks."""
+        for visitor, granted_t in list(self.granted.items()):
+            if now - granted_t < GRANTED_NS:
+                self.door.heard(visitor)
+            else:
+                del self.granted[visitor]
 
     def _taken_back(self, token: bytes) -> Asked | None:
         asked = self.asked.pop(token, None)

@@ -74,16 +74,16 @@ class Operators:
         heard = self.heard.pop(key, None) or _Heard(t, offset)
         self.heard[key] = heard  # newest last
         if len(self.heard) > SESSIONS:
-            self._forget()
+            self._forget(key)
         if command.seq <= heard.seq:
             return None
         heard.offset = min(offset, heard.offset + int(CLOCK_DRIFT * (t - heard.t)))
         heard.t, heard.seq = t, command.seq
         return command.t if who.startswith(USER) else t - (offset - heard.offset)
 
-    def _forget(self) -> None:
+    def _forget(self, new: tuple[str, str]) -> None:
         """The session that was silent longest, and of those that never commanded where there is one."""
-        others = [key for key in self.heard if key != (self.who, self.session)]
+        others = [key for key in self.heard if key not in (new, (self.who, self.session))]
         del self.heard[next((key for key in others if not self.heard[key].commanded), others[0])]
 
     def _late(self, command: Command, sent_t: int, t: int, who: str) -> str:
