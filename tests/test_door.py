@@ -542,7 +542,8 @@ def test_a_cable_is_pulled_for_ten_seconds(tmp_path: Path, tether: Callable[...,
         stack.callback(lambda: (vehicle.kill(), vehicle.wait(), vehicle.stdout and vehicle.stdout.close()))
         assert vehicle.stdout is not None
         vehicle.stdout.readline()
-        ashore = subprocess.Popen([*inside[1], ASHORE, str(bundle)], stdout=log.open("wb"), env=env)
+        with log.open("wb") as out:
+            ashore = subprocess.Popen([*inside[1], ASHORE, str(bundle)], stdout=out, env=env)
         stack.callback(lambda: (ashore.kill(), ashore.wait()))
         time.sleep(2.0)
         tether("link", "set", "tether", "down")

@@ -198,7 +198,7 @@ def test_what_was_recorded_on_this_machine_is_refused_also_by_a_pilot_without_a_
     for pilot in (core, Operators(3.0)):
         assert pilot.judge(take, 20 * S, "user 1")[1] and pilot.judge(beat, 20 * S, "user 1")[1]
         assert pilot.judge(TakeOver(t=2**62, session="b", seq=1, displace=True), 20 * S, "user 1")[1]
-        assert pilot.judge(TakeOver(t=20 * S, session="b", seq=1, displace=True), 20 * S + S // 2, "user 1")[1] == ""
+        assert pilot.judge(TakeOver(t=20 * S, session="b", seq=2, displace=True), 20 * S + S // 2, "user 1")[1] == ""
 
 
 def test_who_never_commanded_is_forgotten_before_who_did() -> None:
