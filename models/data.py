@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from rov import toml
 from rov.assets import checkout
 from rov.errors import UserError
 from rov.vision.footage import read_image
@@ -96,9 +97,9 @@ def load_card(name: str) -> Card:
         known = ", ".join(cards())
         raise DataError(f"data set {name!r} has no card in models/datasets or runs/sets; known: {known}")
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Card)
-    except msgspec.DecodeError as error:
-        raise DataError(f"{path}: {error}") from None
+        return toml.load(path, Card)
+    except (OSError, toml.TomlError) as error:
+        raise DataError(str(error)) from None
 
 
 def rendered(name: str) -> Path | None:
@@ -123,7 +124,7 @@ def load(name: str, split: Split) -> list[Sample]:
 def told(name: str) -> dict[str, Any]:
     """What a model's card says of a set: how it was split; of a rendered one, how to make it again."""
     if folder := rendered(name):
-        card = msgspec.toml.decode((folder / "dataset.toml").read_bytes())
+        card = toml.parse(toml.read_text(folder / "dataset.toml"))
         return {"train": [f"{RENDERED_VAL - 1} of {RENDERED_VAL} pictures"]} | {
             key: card[key] for key in ("source", "version", "seed", "worlds") if key in card
         }
@@ -184,9 +185,9 @@ def _coco(folder: Path, split: Split) -> list[Sample]:
     """A rendered set. Each picture is a world of its own, so that pictures may be split one by one; it labels every
     class that it knows."""
     try:
-        card = msgspec.toml.decode((folder / "dataset.toml").read_bytes())
+        card = toml.parse(toml.read_text(folder / "dataset.toml"))
         coco = msgspec.json.decode((folder / "annotations.json").read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, toml.TomlError) as error:
         raise DataError(f"{folder}: {error}; make it again with `python -m sim dataset`") from None
     names = {each["id"]: each["name"] for each in coco["categories"]}
     known = np.array([name in card["classes"] for name in CLASSES])

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import cv2
-import msgspec
 import numpy as np
 import tomli_w
 import torch
@@ -28,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models import augment, data, metrics
+from rov import toml
 from rov.assets import checkout
 from rov.vision.detector import Detector, InputSpec, cpu_has_bfloat16, sha256
 from rov.vision.footage import read_image
@@ -181,7 +181,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 def take_over(net: DetectorNet, start: Path, classes: tuple[str, ...]) -> None:
     """Put the weights of `start` into `net`, whose heat maps are `classes`: each class takes that of its name, and one
     that `start` did not know begins from nothing."""
-    theirs = msgspec.toml.decode(start.with_suffix(".toml").read_bytes())["classes"]
+    theirs = toml.parse(toml.read_text(start.with_suffix(".toml")))["classes"]
     state, last = load_file(start), net.head[-1]
     rows = {name: i for i, name in enumerate(theirs)}
     for key, fresh in (("head.1.weight", last.weight), ("head.1.bias", last.bias)):
@@ -316,7 +316,7 @@ def save(net: DetectorNet, recipe: Recipe, weights: Path, start: Path | None) ->
         "recipe": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(recipe).items()},
     }
     if start:  # the whole line of descent
-        before = msgspec.toml.decode(start.with_suffix(".toml").read_bytes())
+        before = toml.parse(toml.read_text(start.with_suffix(".toml")))
         told = ("weights_sha256", "commit", "recipe", "started_from")
         card["started_from"] = {key: before[key] for key in told if key in before}
     write_card(weights, card)

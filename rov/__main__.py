@@ -1,5 +1,18 @@
-"""`python -m rov` is `rov`."""
+"""`python -m rov` is `rov`. Ctrl-C is quiet while it imports, which takes half of a second."""
 
-from rov.cli.app import main
+from __future__ import annotations
 
-main()
+import signal
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from rov.cli.app import main as app
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -3,14 +3,56 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from typing import Literal
 
 from rov.bus import Pub
+from rov.errors import UserError
 from rov.machine.placement import pin
-from rov.messages import Frame, Health
+from rov.messages import Event, Frame, Health
 from rov.process import Meter, enter, start
 from rov.ring import RingWriter
 from rov.vision.camera import Camera
+from rov.vision.footage import Shot
 from rov.vision.sources import Settings, parse_source
+
+RING_PAUSE_NS = 1_000_000_000
+"""Before memory is asked for again."""
+
+
+class Ring:
+    """The frame ring, made with the first frame; where there is no memory for it, that is said once and tried again."""
+
+    def __init__(self, path: Path, pub: Pub):
+        self.path, self.pub = path, pub
+        self.writer: RingWriter | None = None
+        self.refused_t: int | None = None
+        """When memory was refused last; None: it was not."""
+
+    def write(self, shot: Shot, now: int) -> int | None:
+        """The slot of the picture; None where there is no room for it."""
+        if self.refused_t is not None and now - self.refused_t < RING_PAUSE_NS:
+            return None
+        height, width = shot.image.shape[:2]
+        try:
+            self.writer = self.writer or RingWriter(self.path, width, height)
+            slot = self.writer.write(shot.image, shot.frame_id, shot.t)
+        except UserError as error:
+            if self.refused_t is None:
+                self._say(now, "alarm", "no_ring", f"{error}. Until there is room, nothing is seen")
+            self.refused_t = now
+            return None
+        if self.refused_t is not None:
+            self.refused_t = None
+            self._say(now, "info", "no_ring_over", "there is room for frames again")
+        return slot
+
+    def close(self) -> None:
+        if self.writer:
+            self.writer.close()
+
+    def _say(self, t: int, level: Literal["info", "alarm"], code: str, text: str) -> None:
+        self.pub.send(Event(t=t, level=level, source="camerad", code=code, text=text))
 
 
 def main() -> int:
@@ -20,18 +62,18 @@ def main() -> int:
     pub = Pub("camerad", process.root)
     settings = Settings(wanted.width, wanted.height, wanted.fps, wanted.fourcc)
     camera = Camera(parse_source(wanted.source), settings, latency_ms=wanted.latency_ms)
-    ring: RingWriter | None = None
+    ring = Ring(process.ring, pub)
     last, meter = -1, Meter(time.monotonic_ns())
     while not process.stopped.is_set() and not camera.hopeless:
         shot = camera.latest(last, timeout_s=0.1)
         now = time.monotonic_ns()
         if shot is not None:
             last, (height, width) = shot.frame_id, shot.image.shape[:2]
-            ring = ring or RingWriter(process.ring, width, height)
-            slot = ring.write(shot.image, shot.frame_id, shot.t)
+            slot = ring.write(shot, now)
             now = time.monotonic_ns()
-            pub.send(Frame(t=now, frame_id=shot.frame_id, frame_t=shot.t, width=width, height=height, slot=slot))
-            meter.add((now - shot.t) / 1e6)
+            if slot is not None:
+                pub.send(Frame(t=now, frame_id=shot.frame_id, frame_t=shot.t, width=width, height=height, slot=slot))
+                meter.add((now - shot.t) / 1e6)
         for event in camera.events():
             pub.send(event)
         if meter.due(now):
@@ -39,8 +81,7 @@ def main() -> int:
             dropped = camera.counts["overwritten"] + pub.dropped.total()
             pub.send(Health(t=now, process="camerad", rate_hz=hz, latency_ms=ms, dropped=dropped))
     camera.close()
-    if ring:
-        ring.close()
+    ring.close()
     pub.close()
     return 0 if process.stopped.is_set() else 1  # hopeless: a new process gets new threads
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rov import toml
 from rov.assets import find
 from rov.bus import is_local, keys
-from rov.config import Config, ConfigError, load
+from rov.config import Config, ConfigError, load, override
 from rov.errors import UserError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
-
-def load_checked(path: Path) -> Config:
-    """Read a configuration and check all that a daemon would trip over. Raises ConfigError with everything wrong."""
-    config = load(path)
-    if found := problems(config):
+def load_checked(path: Path, overrides: Sequence[str] = (), *, files: bool = False) -> Config:
+    """Read a configuration, with `section.key=value` settings applied, and check all that a daemon would trip over.
+    `files`: also read the files that it names, which may take a second. Raises ConfigError with everything wrong."""
+    config = override(load(path), list(overrides))
+    if found := problems(config) + (file_problems(config) if files else []):
         raise ConfigError([f"{path}: {each}" for each in found])
     return config
 
@@ -34,26 +31,74 @@ def problems(config: Config) -> list[str]:
                 f"bus.{key} = {address!r} would let anybody on the network in; run `rov keys` and set bus.keys to the"
                 " folder it names, or bind 127.0.0.1"
             )
-    try:
-        if bus.keys:
-            keys.check(Path(bus.keys))
-    except UserError as error:
-        found.append(f"bus.keys: {error}")
-    try:
+    if bus.public == bus.commands:
+        found.append(f"bus.commands = {bus.commands!r} is bus.public, too: each needs an endpoint of its own")
+
+    def check_target() -> None:
         classes = classes_of(find(config.perception.weights))
         if classes and target not in classes:
             found.append(f"steering.target = {target!r} is no class of the detector; there are {', '.join(classes)}")
+
+    if bus.keys:
+        found += _failing("bus.keys", lambda: keys.check(Path(bus.keys)))
+    found += _failing("perception.weights", check_target)
+    return found + _failing("camera.source", lambda: _check_source(config.camera.source))
+
+
+def file_problems(config: Config) -> list[str]:
+    """One sentence for each file that is named and cannot be used: a process would die of it again and again."""
+    from rov.motion import thrusters
+    from rov.vision import colour, sight
+    from rov.vision.footage import Video
+
+    camera, vehicle = config.camera, config.vehicle
+    found = _failing("camera.calibration", lambda: sight.open_lens(camera))
+    if camera.colour:
+        found += _failing("camera.colour", lambda: colour.load(find(camera.colour, Path())))
+    if not _failing("camera.source", lambda: _check_source(camera.source)) and (path := _video(camera.source)):
+        found += _failing("camera.source", lambda: Video(path))
+    found += _failing("recording.folder", lambda: _check_folder(Path(config.recording.folder)))
+    return found + _failing("vehicle.thrusters", lambda: thrusters.load(find(vehicle.thrusters), vehicle.battery_cells))
+
+
+def _failing(key: str, check: Callable[[], object]) -> list[str]:
+    """What a check of this key finds wrong."""
+    try:
+        check()
     except UserError as error:
-        found.append(f"perception.weights: {error}")
-    return found
+        return [f"{key}: {error}"]
+    except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be looked into
+        return [f"{key}: cannot be used: {error}"]
+    return []
+
+
+def _check_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: is no folder; dives go into one")
+
+
+def _video(source: str) -> Path | None:
+    """The video that a source names; None for others."""
+    from rov.vision.sources import parse_source
+
+    if source.startswith("process:"):
+        return None
+    parsed = parse_source(source)
+    return Path(parsed.target) if parsed.kind == "file" else None
+
+
+def _check_source(source: str) -> None:
+    from rov.vision.sources import check_source  # here: it brings FFmpeg, which pilotd does without
+
+    check_source(source)
 
 
 def classes_of(weights: Path) -> tuple[str, ...]:
     """The classes on the card of a weights file; none when it has no readable card, which loading it will say. Here
     without the network's own loader, because that brings torch."""
     try:
-        card = tomllib.loads(weights.with_suffix(".toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        card = toml.parse(toml.read_text(weights.with_suffix(".toml")))
+    except (OSError, toml.TomlError):
         return ()
     names = card.get("classes")
     return tuple(map(str, names)) if isinstance(names, list) else ()

@@ -9,20 +9,24 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import ErrorDetails
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
+from rov import toml
 from rov.errors import UserError
+
+PROBLEMS_MAX = 50
+"""A file with more of them is another file; the rest is counted."""
+SHOWN_MAX = 80
+"""Characters of a wrong value that are shown."""
+IPC_PATH_MAX = 107
+"""Bytes of sockaddr_un."""
+KEYS_MAX, COMMAS_MAX = 1000, 5000
+"""There are a tenth of so many keys, and no lists. What is more costs the supervisor's loop too much time to read."""
 
 
 class ConfigError(UserError):
@@ -42,11 +46,33 @@ SAFER_LOWER: dict[str, Any] = live(safer="lower")
 """A safety key: while armed it may only be lowered."""
 
 Gain = Annotated[float, Field(ge=0, le=100, json_schema_extra=live())]
+
+
+def _endpoint(text: str) -> str:
+    """What ZeroMQ can bind and others can find. Raises ValueError with what is wrong."""
+    scheme, _, place = text.partition("://")
+    if scheme == "ipc":
+        if place == "*":
+            raise ValueError("nobody would find it: name a path, as ipc:///run/rov/public")
+        if len(place.encode()) > IPC_PATH_MAX:
+            raise ValueError(
+                f"the path of a socket has at most {IPC_PATH_MAX} bytes; this one has {len(place.encode())}"
+            )
+        return text
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[\w.-]+|\*):(\d{1,5})", place, re.ASCII)
+    if not match or not 0 < int(match[2]) < 65536:
+        raise ValueError("must look like tcp://HOST:PORT, with a port of 1 to 65535, as tcp://127.0.0.1:5555")
+    return text
+
+
+Endpoint = Annotated[str, Field(pattern=r"^(tcp|ipc)://.+"), AfterValidator(_endpoint)]
 Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, str_max_length=1000
+    )
 
 
 class Camera(Section):
@@ -217,9 +243,9 @@ class Operator(Section):
 class Bus(Section):
     """What can be reached from outside."""
 
-    public: str = Field("tcp://127.0.0.1:5555", pattern=r"^(tcp|ipc)://.+", json_schema_extra=RESTART)
+    public: Endpoint = Field("tcp://127.0.0.1:5555", json_schema_extra=RESTART)
     """Where every message can be heard."""
-    commands: str = Field("tcp://127.0.0.1:5556", pattern=r"^(tcp|ipc)://.+", json_schema_extra=RESTART)
+    commands: Endpoint = Field("tcp://127.0.0.1:5556", json_schema_extra=RESTART)
     """Where operators command. Any address but this machine's own needs keys."""
     keys: str = Field("", json_schema_extra=RESTART)
     """Folder of the keys that `rov keys` made; relative to where rov was started. Empty: no keys, this machine only."""
@@ -280,25 +306,28 @@ class Config(Section):
 def load(path: Path) -> Config:
     """Read and check a configuration. Raises ConfigError with everything that is wrong."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = toml.read_text(path)
     except FileNotFoundError:
         raise ConfigError([f"{path}: no such file; `rov config show > {path}` writes one to start from"]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: cannot be read as a text file: {error}"]) from None
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read as a text file: {error.strerror}"]) from None
+    except toml.TomlError as error:
+        raise ConfigError([str(error)]) from None
     return parse(text, path)
 
 
 def parse(text: str, path: Path = Path("rover.toml")) -> Config:
     """Check the text of a configuration; `path` is for the messages."""
+    if text.count("=") > KEYS_MAX or text.count(",") > COMMAS_MAX:
+        raise ConfigError([f"{path}: is no configuration: more than {KEYS_MAX} keys, or lists of numbers"])
     try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError([f"{path}: not TOML: {error}"]) from None
+        data = toml.parse(text)
+    except toml.TomlError as error:
+        raise ConfigError([f"{path}: {error}"]) from None
     try:
         return Config.model_validate(data)
     except pydantic.ValidationError as error:
-        lines = key_lines(text)
-        raise ConfigError([problem(path, lines, each) for each in error.errors()]) from None
+        raise ConfigError(_problems(path, key_lines(text), error)) from None
 
 
 def override(config: Config, settings: list[str]) -> Config:
@@ -315,27 +344,48 @@ def override(config: Config, settings: list[str]) -> Config:
             if not isinstance(table, dict):
                 raise ConfigError([f"--set {setting}: {name} is not a section"])
         try:
-            table[where[-1]] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+            table[where[-1]] = toml.parse(f"value = {text}")["value"]
+        except toml.TomlError:
             table[where[-1]] = text
     try:
         return Config.model_validate(data)
     except pydantic.ValidationError as error:
-        raise ConfigError([problem(Path("--set"), {}, each) for each in error.errors()]) from None
+        raise ConfigError(_problems(Path("--set"), {}, error)) from None
+
+
+def _problems(path: Path, lines: dict[tuple[str, ...], int], error: pydantic.ValidationError) -> list[str]:
+    """A sentence for each thing that is wrong, the first PROBLEMS_MAX of them."""
+    found = error.errors(include_url=False)
+    more = [f"{path}: {len(found) - PROBLEMS_MAX} more problems"] if len(found) > PROBLEMS_MAX else []
+    return [problem(path, lines, each) for each in found[:PROBLEMS_MAX]] + more
 
 
 def problem(path: Path, lines: dict[tuple[str, ...], int], error: ErrorDetails) -> str:
     """One sentence for one thing that is wrong."""
     where = tuple(str(part) for part in error["loc"])
     line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), 1)
-    start, key = f"{path}:{line}: " if lines else f"{path}: ", ".".join(where)
+    start, key = f"{path}:{line}: " if lines else f"{path}: ", _shown(".".join(where))
     if error["type"] == "missing":
         return start + f"{key} is missing; it has no default: {_field(where).description or 'set it'}"
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(where[-1], siblings := _names(where[:-1]), 1, 0.6)
         hint = f"did you mean {near[0]}?" if near else f"allowed here: {', '.join(siblings)}"
         return start + f"{key} is not a known key; {hint}"
-    return start + f"{key} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    text = str(error["ctx"]["error"]) if error["type"] == "value_error" else error["msg"]
+    return start + f"{key} = {_shown(repr_of(error['input']))}: {text[0].lower()}{text[1:]}"
+
+
+def repr_of(value: object) -> str:
+    """As it is written in Python, whatever it is."""
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # of more digits, or nested more deeply, than Python prints
+        return f"a very long {type(value).__name__}"
+
+
+def _shown(text: str) -> str:
+    text = re.sub(r"[\x00-\x1f\x7f]", "?", text)
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 
 def schema() -> dict[str, Any]:
@@ -351,14 +401,15 @@ def key_lines(text: str) -> dict[tuple[str, ...], int]:
     lines: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
     inside = ""  # the closing marks of a multi-line string we are in
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if inside:
             inside = "" if inside in line else inside
             continue
-        if match := re.match(r"\s*\[\[?([^\[\]]+)\]", line):
+        line = line.strip()
+        if match := re.match(r"\[\[?([^\[\]]+)\]", line):
             table = _dotted(match[1])
             lines.setdefault(table, number)
-        elif match := re.match(r"""\s*((?:[\w\-.\s]|"[^"]*"|'[^']*')+?)\s*=(.*)""", line):
+        elif match := re.match(r"""((?:[\w\-. \t]|"[^"]*"|'[^']*')+)=(.*)""", line):
             lines.setdefault(table + _dotted(match[1]), number)
             inside = next((q for q in ('"""', "'''") if match[2].count(q) == 1), "")
     return lines

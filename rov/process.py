@@ -29,6 +29,8 @@ CONFINED_BYTES = 512 * 1024 * 1024
 """What a process that strangers reach may take beyond what it has at its start: more than full tables need."""
 NICE = -10
 """Of the same: before the network and the recorder, who are no use to somebody who wants to stop, behind the pilot."""
+DESCRIPTORS_MAX = 65536
+"""As many as the unit allows: strangers' connections must not take those that we need."""
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
@@ -59,6 +61,7 @@ def start(*, orphaned: int = signal.SIGTERM, expendable: int = 0) -> Process:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, orphaned)
         if os.getppid() != int(sys.argv[3]):  # it died before we asked to be told
             os.kill(os.getpid(), orphaned)
+    raise_descriptor_limit()
     if expendable:
         own = int(OOM_SCORE.read_text())
         OOM_SCORE.write_text(str(min(own + expendable, 1000)))
@@ -79,10 +82,17 @@ def confine() -> None:
     Beyond the limit Python raises MemoryError, and the supervisor starts another process."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + CONFINED_BYTES, used + CONFINED_BYTES))
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_descriptor_limit()
     with contextlib.suppress(PermissionError):  # without the unit's LimitNICE a stop waits its turn among the attackers
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
+
+
+def raise_descriptor_limit() -> None:
+    """As many descriptors as we may have; where systemd or a shell started us it is 1024 at first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def realtime() -> bool:

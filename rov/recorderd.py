@@ -123,6 +123,7 @@ def main() -> int:
                     recording.close()
                 if keeper.room and recording.dive is None and not stopping:
                     recording.open()
+                    say(News("info", "recording", f"recording to {recording.path}"))
                     if failed:
                         failed = False
                         say(News("info", "recording_failed_over", "recording again"))

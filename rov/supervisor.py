@@ -5,28 +5,36 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from rov import command
 from rov.bus import Pub, Reader, Sub, inbox, prove
 from rov.bus.keys import gate_of
-from rov.child import STARTS_MAX, STARTS_S, Child, Running
+from rov.child import RETRY_S, STARTS_MAX, STARTS_S, Child, Running
 from rov.config import Config
 from rov.errors import UserError
 from rov.home import home
-from rov.messages import Event, Health, Message, PilotStatus, Tuning
+from rov.messages import Event, Frame, Health, Message, PilotStatus, Tuning
+from rov.process import raise_descriptor_limit
 from rov.saved import Saved
-from rov.systemd import notify
+from rov.systemd import Systemd
 
 PATIENCE_S = 5.0
-"""From SIGINT to SIGKILL."""
+"""From the signal to end to SIGKILL."""
+LAST_PATIENCE_S = 5.0
+"""The same for the recorder, whose time begins when the others are gone. Both together are less than the unit's
+TimeoutStopSec."""
+GONE_S = 0.5
+"""How long SIGKILL is waited for. What hangs in a driver is left to the kernel."""
+STUCK_S = 2.0
+"""What does not end within this after SIGKILL hangs in a driver."""
 HUNG_S = 10.0
 """A process that has said for this long nothing of its health, which it does every second, hangs."""
 PILOT_HUNG_S = 1.0
@@ -43,6 +51,8 @@ MAIL_MAX = 64
 """Messages heard in one turn of the loop."""
 TOLD_PER_S = 20
 """Lines for who started us: a terminal may be slow, and we feed the watchdog."""
+PUBLIC_PATIENCE_S = 1.0
+"""From SIGINT to SIGKILL, of the public side."""
 
 CHILDREN = (
     Child("pilotd", vital=True, hung_s=PILOT_HUNG_S),
@@ -60,10 +70,13 @@ ALONGSIDE = ("commandd", "publicd")
 """Started together with the pilot: somebody may want to stop it."""
 
 
-def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
-    """Run until a signal or until a vital process stays down; returns the exit code. Raises UserError where another
-    daemon has the endpoints."""
+def run(config_path: Path, config: Config, tell: Callable[[str], None], overrides: Sequence[str] = ()) -> int:
+    """Run until a signal or until a vital process stays down; returns the exit code. `overrides`: `section.key=value`
+    settings that are in `config` already, and hold over each edit, too. Raises UserError where another daemon has the
+    endpoints."""
     signals = Signals()
+    raise_descriptor_limit()
+    keep_descriptors()
     peers = {"camerad": peer_of(config.camera.source)}
     gate = gate_of(config.bus.keys)
     for endpoint in (config.bus.public, config.bus.commands):
@@ -71,9 +84,8 @@ def run(config_path: Path, config: Config, tell: Callable[[str], None]) -> int:
         prove(endpoint, gate)
     with contextlib.ExitStack() as stack:
         root = stack.enter_context(home())
-        supervisor = stack.enter_context(
-            contextlib.closing(Supervisor(config_path, config, root, peers, signals, tell))
-        )
+        saved = Saved(config_path, config, root, overrides)
+        supervisor = stack.enter_context(contextlib.closing(Supervisor(saved, root, peers, signals, tell)))
         return supervisor.run()
 
 
@@ -102,8 +114,7 @@ class Supervisor:
 
     def __init__(
         self,
-        config_path: Path,
-        config: Config,
+        saved: Saved,
         root: Path,
         peers: dict[str, list[str] | None],
         signals: Signals,
@@ -111,13 +122,16 @@ class Supervisor:
     ):
         """`root`: the directory of the endpoints. `peers`: commands that take a child's place. `tell`: says a line to
         who started us."""
-        self.config, self.signals, self.tell = config, signals, tell
+        self.saved, self.signals, self.tell = saved, signals, tell
+        self.systemd = Systemd()
         self.mail: Reader = inbox("supervisor", root)
         self.pub, self.pilot, self.tunings = Pub("supervisor", root), Sub(PilotStatus, root), Sub(Tuning, root)
-        self.saved = Saved(config_path, config, root)
-        arguments = [str(self.saved.running_path), str(root), str(os.getpid())]
+        arguments = [str(saved.running_path), str(root)]
         self.children = {child.name: Running(child, arguments, peers.get(child.name)) for child in CHILDREN}
         self.failed, self.ready, self.status = False, False, ""
+        self.dive: Path | None = None
+        """What the recorder last said that it writes, and when."""
+        self.dive_t = 0.0
         self.began = self.turn = time.monotonic()
         self.fed = self.told_t = 0.0
         self.told = 0
@@ -135,17 +149,21 @@ class Supervisor:
             self.forgive_sleep(now)
             self.start_due(now)
             self.kill_hung(now)
-            self.reap()
+            self.reap(now)
             self.feed_watchdog(now)
             self.report_status()
-        notify("STOPPING=1")
+        self.systemd.notify("STOPPING=1")
         self.stop()
+        self.tell(self.last_words())
         return 1 if self.failed else 0
 
     def begin(self) -> None:
         for name in ("pilotd", *ALONGSIDE):
-            self.children[name].start()
-        self.tell(f"starting; listen at {self.config.bus.public}, command at {self.config.bus.commands}")
+            self.children[name].start(time.monotonic())
+        bus = self.saved.config.bus
+        self.tell(f"starting; listen at {bus.public}, command at {bus.commands}")
+        if not bus.keys:
+            self.tell("without keys, every user of this machine may command; `rov keys` makes them, for bus.keys")
 
     def hear_all(self, limit: int = MAIL_MAX) -> None:
         """What was said to us."""
@@ -155,9 +173,20 @@ class Supervisor:
     def hear(self, message: Message) -> None:
         """Alarms and the like go also to who started us; who is well does not hang."""
         if isinstance(message, Event):
-            self.pass_on(f"{message.level}: {message.text}")
+            self.pass_on(f"{message.level} {message.code}: {message.text} ({message.source})")
+            if message.code == "recording":
+                self.dive, self.dive_t = Path(message.text.removeprefix("recording to ")), time.monotonic()
+        elif isinstance(message, Frame):
+            self.children["camerad"].hear(message.t, time.monotonic())  # a command in its place may say nothing else
         elif isinstance(message, Health) and message.process != "pilotd":
-            self.children[message.process].hear(message.t, time.monotonic())
+            for each in self.speakers(message.process):
+                each.hear(message.t, time.monotonic())
+
+    def speakers(self, name: str) -> Iterable[Running]:
+        """Who is it that calls itself so? A command in a child's place may have a name of its own."""
+        if name in self.children:
+            return [self.children[name]]
+        return [each for each in self.children.values() if each.foreign]
 
     def pass_on(self, text: str) -> None:
         """So many lines a second; of the others their number."""
@@ -192,42 +221,53 @@ class Supervisor:
         """Start the others once the pilot has spoken."""
         if self.pilot.msg is not None or now - self.began > PILOT_FIRST_S:
             for each in self.children.values():
-                if each.process is None:
-                    each.start()
+                if not each.started or (each.due is not None and now >= each.due):
+                    each.start(now)
 
     def kill_hung(self, now: float) -> None:
         for name, each in self.children.items():
-            if not each.given_up and each.hung(now):
+            if each.hung(now):
                 self.say("warning", "hung", f"{name} has said nothing for {each.silent(now):.1f} s: killed")
-                each.kill()
+                each.kill(now)
+            if each.alive and each.killed and now - each.killed > STUCK_S and not each.stuck:
+                each.stuck = True
+                self.say("alarm", "stuck", f"{name} was killed and does not end: it hangs in a driver or on a disk")
 
-    def reap(self) -> None:
-        """Start the dead again, unless they die too often."""
-        for name, each in self.children.items():
-            if each.given_up or each.process is None or each.alive:
-                continue
-            if each.worn_out and each.child.endless:
-                if each.pausing(time.monotonic()):
-                    continue
-                each.start()  # said often enough
-            elif each.worn_out:
-                each.given_up, self.failed = True, self.failed or each.child.vital
-                text = f"{name} {each.why}, {STARTS_MAX} times within {STARTS_S:g} s: it stays down"
-                self.say("alarm", "gave_up", text)
-            else:
-                self.say("warning", "restarted", f"{name} {each.why}: started again")
-                each.start()
+    def reap(self, now: float) -> None:
+        """What died is started again: at once, or after a rest when it dies too often."""
+        for each in self.children.values():
+            if each.started and each.due is None and not each.alive:
+                self.bury(each, now)
+            elif each.given_up and each.heard is not None:
+                each.given_up = False
+                self.say("info", "gave_up_over", f"{each.child.name} runs again")
+
+    def bury(self, each: Running, now: float) -> None:
+        name, pause = each.child.name, each.pause(now)
+        if each.given_up:
+            each.due = now + RETRY_S  # as it was said
+        elif each.worn_out(now):
+            each.given_up, self.failed = True, self.failed or each.child.vital
+            each.due = now + RETRY_S
+            then = "it stays down" if each.child.vital else f"it is tried again every {RETRY_S:g} s"
+            self.say("alarm", "gave_up", f"{name} {each.why}, {STARTS_MAX} times within {STARTS_S:g} s: {then}")
+        elif pause:
+            each.due = now + pause
+            self.say("warning", "restarted", f"{name} {each.why}: started again in {pause:g} s")
+        else:
+            self.say("warning", "restarted", f"{name} {each.why}: started again")
+            each.start(now)
 
     def feed_watchdog(self, now: float) -> None:
         """Only while the pilot proves that it is alive, or is given a moment to start again."""
         fresh = self.pilot.fresh(time.monotonic_ns())
         if fresh and not self.ready:
-            self.ready = True
-            notify("READY=1")
-            self.tell("ready")
+            self.ready = self.systemd.notify("READY=1")
+            if self.ready:
+                self.tell("ready")
         if now - self.fed > FEED_S and (fresh or (self.ready and self.children["pilotd"].starting(now))):
             self.fed = now
-            notify("WATCHDOG=1")
+            self.systemd.notify("WATCHDOG=1")
 
     def report_status(self) -> None:
         """One line for `systemctl status`."""
@@ -237,33 +277,45 @@ class Supervisor:
         down = "".join(f", {name} is down" for name, each in self.children.items() if each.given_up)
         armed = "armed" if pilot.armed else "disarmed"
         text = f"{armed} in {pilot.mode.value}, operator: {pilot.operator or 'none'}{down}"
-        if text != self.status:
+        if text != self.status and self.systemd.notify(f"STATUS={text}"):
             self.status = text
-            notify(f"STATUS={text}")
 
     def stop(self) -> None:
-        """SIGINT to all, then to the recorder; SIGKILL to those that do not go."""
-        end = time.monotonic() + PATIENCE_S
-        for names in ([name for name in self.children if name not in LAST], *([name] for name in LAST)):
-            alive = [each.process for name in names if (each := self.children[name]).process and each.alive]
-            for process in alive:
-                process.send_signal(signal.SIGINT)
-                process.send_signal(signal.SIGCONT)  # one that was stopped must hear it too
-            while time.monotonic() < end and any(process.poll() is None for process in alive):
-                self.hear_all()
-                notify("WATCHDOG=1")  # or it would kill the recorder while it closes the dive; TimeoutStopSec watches
-                time.sleep(0.01)
-            for process in alive:
-                process.kill()
-                process.wait()
+        """End all, and then the recorder and the public side, each with a time of its own."""
+        self.end([each for name, each in self.children.items() if name not in LAST], PATIENCE_S)
+        for name, patience_s in zip(LAST, (LAST_PATIENCE_S, PUBLIC_PATIENCE_S), strict=True):
+            self.end([self.children[name]], patience_s)
         self.hear_all(10_000)
+
+    def end(self, running: list[Running], patience_s: float) -> None:
+        """Ask them to end; SIGKILL to those that do not go."""
+        for each in running:
+            each.end()
+        self.wait_for(running, patience_s)
+        for each in running:
+            each.kill(time.monotonic())
+        self.wait_for(running, GONE_S)
+
+    def wait_for(self, running: list[Running], seconds: float) -> None:
+        """Until they are gone, at most for so long. What they say meanwhile is passed on."""
+        end = time.monotonic() + seconds
+        while any(each.alive for each in running) and time.monotonic() < end:
+            self.hear_all()
+            self.systemd.notify("WATCHDOG=1")  # or it would kill the recorder while it closes the dive
+            time.sleep(0.01)
+
+    def last_words(self) -> str:
+        if self.dive is None or not self.dive.is_file():
+            return "stopped"
+        seconds, megabytes = time.monotonic() - self.dive_t, self.dive.stat().st_size / 1e6
+        return f"stopped; {self.dive}, {seconds:.0f} s, {megabytes:.1f} MB"
 
     def say(self, level: Literal["info", "warning", "alarm"], code: str, text: str) -> None:
         self.pub.send(Event(t=time.monotonic_ns(), level=level, source="supervisor", code=code, text=text))
 
     def close(self) -> None:
-        for socket_ in (self.mail, self.pub, self.pilot, self.tunings):
-            socket_.close()
+        for each in (self.mail, self.pub, self.pilot, self.tunings, self.systemd):
+            each.close()
 
 
 def peer_of(source: str) -> list[str] | None:
@@ -271,10 +323,14 @@ def peer_of(source: str) -> list[str] | None:
     Raises UserError."""
     if not source.startswith("process:"):
         return None
-    try:
-        return shlex.split(source.removeprefix("process:"))
-    except ValueError as error:
-        raise UserError(f"camera.source = {source}: the command cannot be split into words: {error}") from None
+    return command.split(f"camera.source = {source}", source.removeprefix("process:"))
+
+
+def keep_descriptors() -> None:
+    """What we were given stays ours: children inherit standard input, output and error."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own
+            os.set_inheritable(int(name), int(name) < 3)
 
 
 def refuse_taken(endpoint: str) -> None:

@@ -6,10 +6,27 @@ import os
 import socket
 
 
-def notify(state: str) -> None:
-    """Say it; does nothing where systemd did not start us."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            channel.connect("\0" + address[1:] if address[0] == "@" else address)
-            channel.send(state.encode())
+class Systemd:
+    """The service manager. Its socket is made once: when descriptors are out, the watchdog is fed all the same."""
+
+    def __init__(self) -> None:
+        address = os.environ.get("NOTIFY_SOCKET", "")
+        self.address = "\0" + address[1:] if address.startswith("@") else address
+        self.socket: socket.socket | None = None
+        if address:
+            self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self.socket.setblocking(False)
+
+    def notify(self, state: str) -> bool:
+        """Say it, without waiting; False when it did not get there, and is to be said again."""
+        if self.socket is None:
+            return True
+        try:
+            self.socket.sendto(state.encode(), self.address)
+        except OSError:  # it restarts itself, or its queue is full
+            return False
+        return True
+
+    def close(self) -> None:
+        if self.socket is not None:
+            self.socket.close()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import signal
 import subprocess
@@ -21,6 +22,7 @@ import zmq
 
 from rov.assets import checkout
 from rov.bus import CommandClient, listen
+from rov.command import leashed
 from rov.config import Config
 from rov.messages import Observation, PilotStatus
 from rov.operator.commands import ANSWER_MS
@@ -135,7 +137,7 @@ def _daemon(config: Config, needed: dict[str, Any], folder: Path, home: Path) ->
     table["recording"]["folder"] = str(folder.absolute())
     (home / "rover.toml").write_text(tomli_w.dumps(table))
     command = [sys.executable, "-m", "rov", "run", str(home / "rover.toml")]
-    process = subprocess.Popen(command, cwd=checkout(), start_new_session=True)
+    process = subprocess.Popen(leashed(command), cwd=checkout(), start_new_session=True)
     try:
         yield process
     finally:
@@ -145,5 +147,5 @@ def _daemon(config: Config, needed: dict[str, Any], folder: Path, home: Path) ->
 def _ended(process: subprocess.Popen[bytes]) -> int:
     """Stop it, if it still runs; its exit code."""
     if process.poll() is None:
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)
     return process.wait()

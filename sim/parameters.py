@@ -13,6 +13,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from rov import toml
 from rov.errors import UserError
 from rov.motion.allocation import FACTORS
 
@@ -90,12 +91,12 @@ def load(name: str | Path) -> Parameters:
     """A parameter set by name (heavy, wu, standard) or file. Raises ParameterError with what is wrong."""
     path = FOLDER / f"{name}.toml" if (FOLDER / f"{name}.toml").is_file() else Path(name)
     try:
-        parameters = msgspec.toml.decode(path.read_bytes(), type=Parameters)
+        parameters = toml.load(path, Parameters)
     except OSError:
         known = ", ".join(sorted(each.stem for each in FOLDER.glob("*.toml")))
         raise ParameterError(f"{name}: no such vehicle; name one of {known}, or a file") from None
-    except msgspec.DecodeError as error:
-        raise ParameterError(f"{path}: {error}") from None
+    except toml.TomlError as error:
+        raise ParameterError(str(error)) from None
     parameters.check(path)
     if parameters.frame not in FACTORS or len(parameters.thruster) != len(FACTORS[parameters.frame]):
         raise ParameterError(f"{path}: frame must be one of {', '.join(FACTORS)}, with a [[thruster]] for each motor")

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from rov import toml
 from rov.assets import checkout
 from rov.errors import UserError
 from rov.vision.lens import Calibration
@@ -275,18 +276,20 @@ def load(name: str) -> World:
     """A world of `sim/worlds` by its name, or any by its path. Raises WorldError."""
     path = Path(name) if name.endswith(".toml") else folder() / f"{name}.toml"
     try:
-        text = path.read_bytes()
+        text = toml.read_text(path).encode()
     except OSError as error:
         known = "" if name.endswith(".toml") else f"; there are {', '.join(names())}, or give a path to a .toml"
         raise WorldError(f"{path}: cannot be read: {error.strerror}{known}") from None
+    except toml.TomlError as error:
+        raise WorldError(str(error)) from None
     return parse(text, path)
 
 
 def parse(text: bytes, path: Path) -> World:
     """The world in a text; errors name file and key."""
     try:
-        world = msgspec.toml.decode(text, type=World, strict=False)
-    except msgspec.DecodeError as error:
+        world = toml.convert(toml.parse(text.decode()), World, strict=False)
+    except toml.TomlError as error:
         raise WorldError(f"{path}: {error}".replace("`$.", "`").replace("Object contains unknown", "unknown")) from None
     world = msgspec.structs.replace(world, name=path.stem)
     return through(world, path.parent / world.camera.calibration) if world.camera.calibration else world

@@ -1,5 +1,6 @@
 """Everything wrong with a configuration is said at once, with file, line and key."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rov.assets import checkout, find
+from rov.checks import load_checked
 from rov.config import Config, ConfigError, key_lines, load, override, parse, schema
 
 GOOD = "[vehicle]\nmax_depth = 10\n"
@@ -89,6 +91,120 @@ def test_every_key_says_how_a_change_takes_effect() -> None:
     assert {name for name, key in definitions["Guard"]["properties"].items() if key.get("safer")} == set(
         definitions["Guard"]["properties"]
     ), "every key of the guard is a safety key"
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp://127.0.0.1:*",
+        "tcp://127.0.0.1:99999",
+        "tcp://127.0.0.1",
+        "tcp://127.0.0.1:0",
+        "tcp://:5555",
+        "udp://1.2.3.4:5",
+        "tcp://127.0.0.1:5555/x",
+        "tcp://a b:5555",
+        "ipc://",
+        "ipc://*",
+        f"ipc:///{'x' * 107}",
+        "127.0.0.1:5555",
+        "",
+    ],
+)
+def test_an_endpoint_that_cannot_be_is_refused_with_its_line(endpoint: str) -> None:
+    for key in ("public", "commands"):
+        (problem,) = problems(f'{GOOD}[bus]\n{key} = "{endpoint}"\n')
+        assert problem.startswith(f"r.toml:4: bus.{key} = ") and "value error" not in problem
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["tcp://*:1", "tcp://[::1]:65535", "tcp://eth0:5555", "tcp://rover.local:80", f"ipc:///{'x' * 106}"]
+)
+def test_an_endpoint_that_can_be_is_taken(endpoint: str) -> None:
+    assert parse(f'{GOOD}[bus]\npublic = "{endpoint}"\n').bus.public == endpoint
+
+
+def checked(tmp_path: Path, source: str, more: str = "") -> list[str]:
+    """What is wrong with a configuration that has this camera."""
+    file = tmp_path / "rover.toml"
+    file.write_text(tomli_w.dumps({"vehicle": {"max_depth": 10.0}, "camera": {"source": source}}) + more)
+    try:
+        load_checked(file, files=True)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def test_a_camera_that_cannot_be_one_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "dir.mp4").mkdir()
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("no video")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "tool").write_text("#!/bin/sh\n")
+    for source, why in {
+        "process:typo-of-a-program --fast": "no program 'typo-of-a-program'",
+        "process:": "names no command",
+        "process:   ": "names no command",
+        "process:''": "names no command",
+        "process:a 'b": "cannot be split into words",
+        "process:/tmp": "no program '/tmp'",
+        f"process:{tmp_path}/tool": "may be run",
+        "pipe:10x10:typo-of-a-program": "no program 'typo-of-a-program'",
+        "pipe:10x10:''": "names no command",
+        "pipe:10x10:a 'b": "cannot be split into words",
+        "pipe:10x10:": "is no camera",
+        "loop:x.mcap": "is no camera",
+        "loop:nowhere.mp4": "no such file",
+        "nowhere.mp4": "no such file",
+        f"loop:{tmp_path}/dir.mp4": "is a directory",
+        str(tmp_path): "is no camera",
+        f"{tmp_path}/empty.mp4": "is empty",
+        f"{tmp_path}/text.mp4": "cannot be read as a video",
+        f"{tmp_path}/pipe.mp4": "is no regular file",
+        "x" * 300 + ".mp4": "too long",
+        "rtp://:99999": "port",
+    }.items():
+        (problem,) = checked(tmp_path, source)
+        assert "camera.source: " in problem and why in problem, (source, problem)
+    for source in ("0", "/dev/video7", "rtp://:5600", f"process:{sys.executable} -c pass", "pipe:10x10:cat"):
+        assert checked(tmp_path, source) == []
+
+
+def test_files_that_cannot_be_used_are_named_all_at_once(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("[")
+    file = tmp_path / "rover.toml"
+    wrong = {"camera": {"calibration": f"{tmp_path}/bad.yaml", "colour": "nowhere.toml"}, "vehicle": {"max_depth": 9.0}}
+    wrong["vehicle"]["thrusters"] = str(file)
+    wrong["recording"] = {"folder": str(file)}
+    file.write_text(tomli_w.dumps(wrong))
+    with pytest.raises(ConfigError) as caught:
+        load_checked(file, files=True)
+    assert [problem.split(": ")[1] for problem in caught.value.problems] == [
+        "camera.calibration",
+        "camera.colour",
+        "recording.folder",
+        "vehicle.thrusters",
+    ]
+
+
+def test_rov_run_takes_settings_and_refuses_what_cannot_be(tmp_path: Path) -> None:
+    file = tmp_path / "rover.toml"
+    file.write_text(GOOD)
+    words = ["run", file, "--set", "camera.source=loop:x.mcap", "--set", f"link.port={tmp_path}/board"]
+    run = subprocess.run(
+        [sys.executable, "-m", "rov", *words], capture_output=True, text=True, cwd=checkout(), check=False
+    )
+    assert run.returncode == 2 and run.stderr.startswith(f"error: {file}: camera.source: loop:x.mcap: is no camera")
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_ten_thousand_things_wrong_are_fifty_and_a_count() -> None:
+    found = problems(GOOD + "[guard]\n" + "".join(f"k{i} = 1\n" for i in range(900)))
+    assert len(found) == 51 and "850 more" in found[-1]
+    (one,) = problems("".join(f"k{i} = 1\n" for i in range(5000)))
+    assert "keys" in one
+    (huge,) = problems(f"{GOOD}[guard]\ngain = 0x{'f' * 50_000}\n")
+    assert huge.startswith("r.toml:4: guard.gain = ") and len(huge) < 300
 
 
 VALUES = st.one_of(

@@ -579,6 +579,12 @@ def test_reopening_backs_off(tmp_path: Path) -> None:
     assert [event.code for event in events] == ["link_absent"]
 
 
+def test_a_port_that_is_not_there_is_said_once_and_by_its_key(tmp_path: Path) -> None:
+    link = ThrusterLink(str(tmp_path / "board"), 115200, 8)
+    events = [event for now in range(0, 10_000, 20) for event in link.poll(now * MS)]
+    assert [event.text for event in events] == [f"link.port {tmp_path / 'board'}: no such port; trying again"]
+
+
 def test_a_port_that_somebody_else_has(wire: Wire) -> None:
     other = ThrusterLink(wire.pty.path, 115200, 8)
     (event,) = other.poll(0)

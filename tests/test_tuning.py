@@ -1,10 +1,12 @@
 """Tuning while running: every live key reaches its stage, safety keys only tighten while armed, nothing jumps."""
 
+import errno
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,6 +16,7 @@ from rov import tuning
 from rov.assets import find
 from rov.config import Config, load, override, parse
 from rov.dives.dive import Record
+from rov.errors import UserError
 from rov.messages import (
     Arm,
     Disarm,
@@ -306,11 +309,12 @@ def test_a_target_and_its_size_arrive_at_steering_and_outlive_an_edit_of_somethi
 class File:
     """A `rover.toml` and who watches it, on simulated time."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, overrides: Sequence[str] = ()):
         self.path = folder / "rover.toml"
         self.path.write_text("[vehicle]\nmax_depth = 30.0\n")
         (folder / "run").mkdir()
-        self.saved = Saved(self.path, load(self.path), folder / "run")
+        config = override(load(self.path), [*overrides])
+        self.saved = Saved(self.path, config, folder / "run", overrides)
         self.t = 0
 
     def pass_(self, looks: int = 3, *, asked: bool = False) -> list[Message]:
@@ -401,6 +405,89 @@ def test_processes_start_from_what_holds_not_from_what_is_edited(file: File) -> 
     assert load(file.saved.running_path) == load_text("[vehicle]\nmax_depth = 30")  # pilotd has not said yet
     file.saved.hold(tuning.settings(load_text("[vehicle]\nmax_depth = 40")))
     assert load(file.saved.running_path) == load_text("[vehicle]\nmax_depth = 40")
+
+
+BAD: dict[str, str] = {
+    "a number of 5000 digits": "a = " + "9" * 5000,
+    "brackets": "a = " + "[" * 3000,
+    "nested arrays": "a = " + "[" * 200 + "]" * 200,
+    "unknown keys": "".join(f"k{i} = 1\n" for i in range(10_000)),
+    "unknown keys, as many as are looked at": "[guard]\n" + "".join(f"k{i} = 1\n" for i in range(990)),
+    "unknown sections": "".join(f"[k{i}]\n" for i in range(990)),
+    "long keys": "".join(f"{'k' * 60}{i} = 1\n" for i in range(900)),
+    "one very long key": "k" * 60_000 + " = 1",
+    "a dotted key": ".".join(["a"] * 31_000) + " = 1",
+    "keys under a long header": f"[{'.'.join('abcdefghijklmno')}]\n" + "".join(f"k{i} = 1\n" for i in range(990)),
+    "a long text": f'[vehicle]\nmax_depth = 10\n[camera]\nsource = "{"x" * 60_000}"',
+    "an array": "a = [" + "1," * 30_000 + "]",
+    "a huge number": f"[vehicle]\nmax_depth = 0x{'f' * 60_000}",
+    "spaces": "a" + " " * 60_000,
+    "a long name of a file": f'[vehicle]\nmax_depth = 10\n[perception]\nweights = "{"x" * 900}"',
+    "NUL in the name of a file": '[vehicle]\nmax_depth = 10\n[bus]\nkeys = "a\\u0000"',
+    "one megabyte": "".join(f"k{i} = 1\n" for i in range(100_000)),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_the_worst_edits_are_refused_in_a_few_words_and_at_once(file: File, name: str) -> None:
+    """The supervisor reads them in its loop, which feeds a watchdog of one second."""
+    file.path.write_text(BAD[name])
+    file.pass_(1)
+    began = time.process_time()
+    ((code, text),) = events_of(file.pass_(1))
+    assert time.process_time() - began < 0.1
+    assert code == "edit_refused" and len(text.encode()) < 2000
+    file.path.write_text("[vehicle]\nmax_depth = 20\n")
+    assert settings_of(file.pass_())[-1]["vehicle.max_depth"] == 20.0
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_what_is_no_file_is_no_edit(file: File, kind: str) -> None:
+    file.path.unlink()
+    if kind == "pipe":
+        os.mkfifo(file.path)
+    elif kind == "folder":
+        file.path.mkdir()
+    else:
+        file.path.symlink_to("/dev/zero")
+    ((code, text),) = events_of(file.pass_())
+    assert code == "edit_refused" and "is no regular file" in text
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EMFILE])
+def test_no_room_for_what_processes_start_from(file: File, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """What was tuned holds all the same; it is said once, and written when there is room."""
+    file.pass_()
+    write = Path.write_text
+
+    def refuse(path: Path, *args: Any, **more: Any) -> int:
+        if path.parent == file.saved.running_path.parent:
+            raise OSError(number, os.strerror(number))
+        return write(path, *args, **more)
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    file.saved.hold(tuning.settings(load_text("[vehicle]\nmax_depth = 20")))
+    assert file.saved.running.vehicle.max_depth == 20.0
+    ((code, text),) = events_of(file.pass_(20))
+    assert code == "not_kept" and os.strerror(number) in text
+    assert load(file.saved.running_path).vehicle.max_depth == 30.0
+    monkeypatch.undo()
+    assert [code for code, _ in events_of(file.pass_(20))] == ["not_kept_over"]
+    assert load(file.saved.running_path).vehicle.max_depth == 20.0
+
+
+def test_no_room_at_the_start_is_one_sentence(file: File, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be kept there"):
+        Saved(file.path, load(file.path), tmp_path / "nowhere")
+
+
+def test_what_was_set_for_this_run_holds_over_every_edit(tmp_path: Path) -> None:
+    file = File(tmp_path, overrides=["guard.gain=0.2", "vehicle.battery_cells=6"])
+    assert settings_of(file.pass_())[-1]["guard.gain"] == 0.2
+    file.path.write_text("[vehicle]\nmax_depth = 20\n[guard]\ngain = 0.4\n")
+    said = file.pass_()
+    assert settings_of(said)[-1]["guard.gain"] == 0.2 and settings_of(said)[-1]["vehicle.max_depth"] == 20.0
+    assert events_of(said) == [] and load(file.saved.running_path).vehicle.battery_cells == 6
 
 
 def load_text(text: str) -> Config:

@@ -16,7 +16,7 @@ from rov.messages import TOPICS, Message, topic_of
 
 SINKS = ("recorder", "public", "supervisor")
 """Who gets the mail."""
-SOME = {"supervisor": ("events", "health")}
+SOME = {"supervisor": ("events", "health", "frame")}
 """Who does not get all of it."""
 LAST_WORDS_MS = 200
 """How long closing waits for mail that is under way: why a process ended is worth more than 200 ms."""

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rov.checks import load_checked
-from rov.cli.common import ConfigFile, configuration, console
+from rov.cli.common import ConfigFile, Settings, configuration
 
 app = typer.Typer()
 
 
-@app.command(epilog="Examples: `rov run rover.toml`, `rov run` (with `rover.toml` here)")
-def run(path: Annotated[Path, typer.Argument(help="The configuration.")] = Path("rover.toml")) -> None:
+@app.command(epilog="Examples: `rov run rover.toml`, `rov run --set link.port=/tmp/board --set camera.source=1`")
+def run(
+    path: Annotated[Path, typer.Argument(help="The configuration.")] = Path("rover.toml"), settings: Settings = None
+) -> None:
     """Run the daemon: camera, perception, pilot and recorder. Ctrl-C stops it, neutral and disarmed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing to stop yet; the supervisor hears it itself
+    from rov.console import Console
     from rov.supervisor import run as supervise
-    from rov.vision.sight import Sight
 
-    config = load_checked(path)
-    Sight(config.camera)  # a calibration that cannot be used is said here, not by a process that dies again and again
-    raise typer.Exit(supervise(path, config, lambda text: console.print(text, highlight=False)))
+    config = load_checked(path, settings or (), files=True)
+    with contextlib.closing(Console()) as lines:
+        code = supervise(path, config, lines.say, settings or ())
+    raise typer.Exit(code)
 
 
 Address = Annotated[str, typer.Option(help="The vehicle's host or address; without it, as the configuration says.")]

@@ -19,7 +19,7 @@ def config_check(path: Annotated[Path, typer.Argument(help="The file.")] = Path(
     """Report everything that is wrong with a configuration, at once."""
     from rov.checks import load_checked
 
-    load_checked(path)
+    load_checked(path, files=True)
     print(f"{path}: good")
 
 

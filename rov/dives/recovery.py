@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 from mcap.reader import NonSeekingReader, SeekingReader
 
+from rov import toml
 from rov.dives.dive import Dive, DiveError, Tally, TopicDigest
 from rov.dives.durable import DurableWriter, sync_folder
 from rov.dives.intact import DAMAGE, IntactReader
@@ -160,8 +161,8 @@ def marked(path: Path) -> Mark | None:
     if not file.exists():
         return None
     try:
-        return msgspec.toml.decode(file.read_bytes(), type=Mark)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return toml.load(file, Mark)
+    except (OSError, toml.TomlError):
         return Mark("", datetime.fromtimestamp(file.stat().st_mtime, timezone.utc))
 
 

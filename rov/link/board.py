@@ -101,7 +101,9 @@ class ThrusterLink(Line[Connection]):
         density: float = 1025.0,
     ):
         """`system` and `component` are ours, `board` the board's. A board has no modes, whatever `mode` is."""
-        super().__init__(Serial(port, baud), Parser(), Packer(system, component), Connection, surface_pa, density)
+        super().__init__(
+            Serial(port, baud, "link.port"), Parser(), Packer(system, component), Connection, surface_pa, density
+        )
         self.motors = motors
         self.address = board
         self.stage = Stage.IDLE

@@ -25,6 +25,12 @@ SERIAL_MAX = 4096
 """Bytes read per poll of a serial port: at 50 Hz twice what 921,600 baud carries."""
 QUEUE_MAX = 2000
 """Bytes that may wait in the kernel to be sent: 1 s of sticks. More is history that nobody should act on."""
+OPEN_FAILURES = {
+    errno.ENOENT: "no such port",
+    errno.EACCES: "may not be opened; is the user in the group dialout?",
+    errno.EBUSY: "another program has it",
+    errno.EAGAIN: "another program has it locked",
+}
 URL = r"^(serial:[^:]+:\d+|(tcp|udp|udpout):[^:]+:\d+)$"
 
 
@@ -47,8 +53,9 @@ class Way(Protocol):
 class Serial:
     """A serial port that never blocks. All methods but `open` may raise OSError when the device is gone."""
 
-    def __init__(self, path: str, baud: int):
-        self.path = path
+    def __init__(self, path: str, baud: int, key: str = "link.url"):
+        """`key`: where it is configured, for messages."""
+        self.path, self.key = path, key
         self.baud = baud
         self.serial: serial.Serial | None = None
         self.unsent = b""
@@ -63,7 +70,9 @@ class Serial:
         try:
             self.serial = serial.Serial(self.path, self.baud, timeout=0, write_timeout=0, exclusive=True)
         except (OSError, ValueError, termios.error) as error:  # missing or busy; a baud rate it cannot do; just gone
-            return str(error)
+            number: int | None = getattr(error, "errno", None)
+            why = OPEN_FAILURES.get(number, os.strerror(number)) if number else str(error)
+            return f"{self.key} {self.path}: {why}"
         return ""
 
     def read(self) -> bytes:

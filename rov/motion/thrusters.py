@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from rov import toml
 from rov.errors import UserError
 
 Floats = NDArray[np.float64]
@@ -106,11 +107,11 @@ class Curve:
 def load(path: Path, cells: int) -> Curve:
     """Read a curve file, for a battery of `cells` in series. Raises CurveError with what is wrong."""
     try:
-        file = msgspec.toml.decode(path.read_bytes(), type=CurveFile)
+        file = toml.load(path, CurveFile)
     except OSError as error:
         raise CurveError(f"{path}: cannot be read: {error.strerror}") from None
-    except msgspec.DecodeError as error:
-        raise CurveError(f"{path}: {error}") from None
+    except toml.TomlError as error:
+        raise CurveError(str(error)) from None
     voltages = np.array([table.voltage_v for table in file.table])
     if not voltages.size or not np.all(np.diff(voltages, prepend=0.0) > 0):
         raise CurveError(f"{path}: needs one [[table]] per voltage_v, from the lowest up")

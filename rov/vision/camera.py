@@ -165,8 +165,8 @@ class Camera:
         return self.abandoned
 
     def _event(self, level: Literal["info", "warning", "alarm"], code: str, text: str) -> None:
-        name = self.source.target
-        self.pending.append(Event(t=self.clock(), level=level, source="camera", code=code, text=f"{name[:60]}: {text}"))
+        text = f"camera {self.source.target[:60]}: {text}"
+        self.pending.append(Event(t=self.clock(), level=level, source="camera", code=code, text=text))
 
 
 class _Attempt(threading.Thread):

@@ -12,6 +12,7 @@ import cv2
 import msgspec
 import numpy as np
 
+from rov import toml
 from rov.errors import UserError
 from rov.vision.footage import Image
 
@@ -62,11 +63,9 @@ class Balance:
 def load(path: Path) -> Balance:
     """Read a colour calibration. Raises UserError with what is wrong."""
     try:
-        file = msgspec.toml.decode(path.read_bytes(), type=BalanceFile)
+        file = toml.load(path, BalanceFile)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except msgspec.DecodeError as error:
-        raise UserError(f"{path}: {error}") from None
     rows = file.balance
     if not rows or any(b.depth_m <= a.depth_m for a, b in zip(rows, rows[1:], strict=False)):
         raise UserError(f"{path}: needs one [[balance]] per depth_m, from the shallowest down")

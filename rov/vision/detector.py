@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from rov import toml
 from rov.errors import UserError
 from rov.messages import Detection
 from rov.vision.network import DetectorNet, decode, fuse
@@ -165,11 +166,13 @@ def load_card(weights: Path) -> ModelCard:
         raise ModelError(f"{weights}: no such weights file")
     path = weights.with_suffix(".toml")
     try:
-        card = msgspec.toml.decode(path.read_bytes(), type=ModelCard)
+        card = toml.load(path, ModelCard)
     except FileNotFoundError:
         raise ModelError(f"{weights}: has no card ({path.name} beside it); a model runs only with its card") from None
-    except msgspec.DecodeError as error:
-        raise ModelError(f"{path}: {error}") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    except toml.TomlError as error:
+        raise ModelError(str(error)) from None
     if sha256(weights) != card.weights_sha256:
         raise ModelError(f"{weights}: is not the file its card describes (sha256 differs); restore the pair")
     return card

@@ -21,7 +21,7 @@ import contextlib
 import os
 import re
 import select
-import shlex
+import signal
 import subprocess
 import tempfile
 import threading
@@ -34,8 +34,9 @@ import av
 import cv2
 import numpy as np
 
+from rov import command
 from rov.errors import UserError
-from rov.vision.footage import VIDEOS, Image, Video
+from rov.vision.footage import VIDEOS, Image, Video, must_be_file
 
 BEHIND_S = 0.2
 """A paced video that is further behind goes on from where it is, instead of hurrying after the clock."""
@@ -76,10 +77,7 @@ def parse_source(text: str) -> Source:
         size = int(match[1]), int(match[2])
         if not all(0 < side <= 16384 for side in size):
             raise UserError(f"{text}: no camera gives frames of {size[0]}×{size[1]}")
-        try:
-            shlex.split(match[3])
-        except ValueError as error:
-            raise UserError(f"{text}: the command cannot be split into words: {error}") from None
+        command.split(text, match[3])
         return Source("pipe", match[3], size=size)
     if match := re.fullmatch(r"rtp(?:\+h26[45])?://([\w.-]*):(\d+)", text):
         if not 0 < int(match[2]) < 65536:
@@ -94,6 +92,22 @@ def parse_source(text: str) -> Source:
         f"{text}: is no camera; use a device (0, /dev/video0), a video ([loop:]dive.mp4), rtp://:5600, rtsp://…, "
         "http://…, pipe:WIDTHxHEIGHT:COMMAND or process:COMMAND"
     )
+
+
+def check_source(text: str) -> None:
+    """Raises UserError when this is no camera, and will be none: devices and streams may come later, but not a video
+    that is not there, or a command that cannot be run."""
+    if text.startswith("process:"):
+        command.check(text, command.split(text, text.removeprefix("process:")))
+        return
+    source = parse_source(text)
+    if source.kind == "pipe":
+        command.check(text, command.split(text, source.target))
+    elif source.kind == "file":
+        path = Path(source.target)
+        if path.exists() and not path.is_dir() and not path.is_file():
+            raise UserError(f"{path}: is no regular file")
+        must_be_file(path)
 
 
 def images(
@@ -131,13 +145,18 @@ def _paced(source: Source, stopped: threading.Event) -> Iterator[Image]:
 
 
 def _piped(source: Source, stopped: threading.Event) -> Iterator[Image]:
-    """Raw frames from a command. It ends with us: when nobody reads, its next write fails."""
-    words = shlex.split(source.target)
+    """Raw frames from a command, which ends with us."""
+    words = command.split(source.target, source.target)
     if Path(words[0]).name.startswith("gst-launch") and not {"-q", "--quiet"} & set(words):
         words.insert(1, "-q")  # what it says of its state would be pixels
     width, height = source.size
     with subprocess.Popen(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0, pipesize=1 << 20
+        command.leashed(words),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        pipesize=1 << 20,
+        start_new_session=True,
     ) as process:
         try:
             assert process.stdout is not None
@@ -155,7 +174,8 @@ def _piped(source: Source, stopped: threading.Event) -> Iterator[Image]:
                     filled += count
                 yield image
         finally:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # also what it started itself
 
 
 def _captured(

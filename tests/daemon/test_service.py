@@ -361,3 +361,49 @@ def test_the_unit_is_sound(tmp_path: Path) -> None:
     unit.write_text(text.replace("/opt/rov/.venv/bin/rov", sys.executable))  # it wants the program to be there
     run = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
     assert run.returncode == 0 and not run.stderr, run.stderr
+
+
+# ---- the first seconds, and a console that nobody reads ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seconds", [0.1, 0.5, 1.0, 1.6, 2.4])
+def test_ended_in_its_first_seconds_it_says_nothing_of_its_code(
+    tmp_path: Path, seconds: float, number: signal.Signals
+) -> None:
+    daemon = Daemon(tmp_path / "run", start=False)
+    try:
+        daemon.start()
+        assert daemon.process is not None
+        time.sleep(seconds)
+        began = time.monotonic()
+        daemon.process.send_signal(number)
+        assert daemon.process.wait(15) in (0, 130, -number) and time.monotonic() - began < 5.0
+        said = daemon.log.read_text()
+        assert "Traceback" not in said and "KeyboardInterrupt" not in said, said
+    finally:
+        daemon.close()
+
+
+def test_a_console_that_nobody_reads_stops_neither_the_loop_nor_the_end(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "run", start=False)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(writing, b"\0")
+    os.set_blocking(writing, True)
+    try:
+        command = [sys.executable, "-m", "rov", "run", str(daemon.path)]
+        daemon.process = subprocess.Popen(command, stderr=writing, cwd=daemon.folder, env=environment())
+        daemon.wait(PilotStatus, lambda status: True)
+        t = time.monotonic_ns()
+        for name in ("machined", "pilotd"):
+            daemon.kill(name)
+            daemon.event("restarted", t)
+        daemon.wait(PilotStatus, lambda status: True, t + S)
+        assert daemon.stop() == 0
+    finally:
+        daemon.close()
+        os.close(reading)
+        os.close(writing)
