@@ -27,7 +27,7 @@ BUS_THREADS = "ZMQbg"
 """How their names begin."""
 CONFINED_BYTES = 512 * 1024 * 1024
 """What a process that strangers reach may take beyond what it has at its start: more than full tables need."""
-NICE = -10
+NICE = -5
 """Of the same: before the network and the recorder, who are no use to somebody who wants to stop, behind the pilot."""
 DESCRIPTORS_MAX = 65536
 """As many as the unit allows: strangers' connections must not take those that we need."""

@@ -13,7 +13,7 @@ import resource
 import select
 import socket
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -35,8 +35,9 @@ HANDSHAKE_NS = 2_000_000_000
 READ_BYTES = 4096
 TURN = 4
 """Messages taken from a visitor before the next one's turn."""
-ACCEPTED_PER_STEP, EVENTS_PER_STEP = 1000, 250
-"""Coming is quicker than the rest: who finds the kernel's own queue full tries again only after a second."""
+NEWCOMERS = 200
+"""Let in per step. The kernel's own queue is emptied all the same: who finds that full tries again only after 1 s."""
+EVENTS_PER_STEP = 400
 OUT_BYTES = 256 * 1024
 """What waits for a visitor that does not read; more is dropped."""
 EASE, EASE_PER_S = 64.0, 100.0
@@ -142,17 +143,26 @@ class Door:
                 return
 
     def _accept(self) -> None:
-        for _ in range(ACCEPTED_PER_STEP):
+        """Let in who waits. When they are too many, the newest: those before them have waited long, and come again."""
+        newest: deque[int] = deque()
+        for _ in range(BACKLOG):
             try:
-                connection, _ = self.listener.accept()
+                newest.append(self.listener._accept()[0])  # `accept` itself takes twice as long
             except OSError as error:
-                full = error.errno in (errno.EMFILE, errno.ENFILE)
-                if full and self.visitors and self.waiting.poll(0):
+                if error.errno not in (errno.EMFILE, errno.ENFILE) or not self.waiting.poll(0):
+                    break  # nobody waits, or who did is gone
+                if self.visitors:
                     self._make_room()
-                    continue
-                return  # nobody waits, or who did is gone
+                elif newest:
+                    os.close(newest.popleft())
+                else:
+                    break
+            if len(newest) > NEWCOMERS:
+                os.close(newest.popleft())
+        for fd in newest:
             if len(self.visitors) >= self.room:
                 self._make_room()
+            connection = socket.socket(self.listener.family, socket.SOCK_STREAM, 0, fileno=fd)
             connection.setblocking(False)
             visitor = Visitor(connection, time.monotonic_ns())
             self.visitors[visitor.fd] = visitor
