@@ -39,7 +39,7 @@ HUNG_S = 10.0
 """A process that has said for this long nothing of its health, which it does every second, hangs."""
 PILOT_HUNG_S = 1.0
 """The same for the pilot, which says its status five times a second."""
-FRONT_HUNG_S = 2.0
+FRONT_HUNG_S = 3.0
 """The same for those that strangers reach: nobody else lets an operator in."""
 PILOT_FIRST_S = 1.0
 """The others start when the pilot has spoken, or after this: five at once on a small computer make it twice as late."""

@@ -12,6 +12,7 @@ import os
 import resource
 import select
 import socket
+import struct
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -45,8 +46,14 @@ EASE, EASE_PER_S = 64.0, 100.0
 is of no use."""
 USELESS = 8.0
 """A message that was of no use counts as so many."""
-STEP_NS = 20_000_000
+STEP_NS = 15_000_000
 """Those who come last wait for the next step after this: a newcomer is not to wait for them."""
+UNSERVED_NS = 200_000_000
+"""A newcomer whose turn has not come by then is shown out: it comes again sooner than its turn would."""
+LEFT = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+READING = select.EPOLLIN | select.EPOLLRDHUP
+AT_ONCE = struct.pack("ii", 1, 0)
+"""For SO_LINGER: a connection that was nobody's leaves no trace in the kernel's tables."""
 LISTEN_BYTES = 128 * 1024
 """The kernel's own buffer for what we say to a visitor."""
 ALIVE = (
@@ -76,8 +83,11 @@ class Visitor:
         self.group: Group = OrderedDict()
         self.name = ""
         """Who it is, once somebody has found out."""
-        self.held = self.writing = self.gone = False
+        self.held = self.writing = self.gone = self.favoured = False
         self.ease, self.ease_t = EASE, t
+
+    def rank(self) -> int:
+        return 0 if self.favoured else 1 if self.ease >= EASE / 2 else 2
 
 
 class Door:
@@ -130,24 +140,33 @@ class Door:
             if (visitor := self.visitors.get(fd)) is not None:
                 if mask & select.EPOLLOUT:
                     self.flush(visitor)
-                if mask & ~select.EPOLLOUT and not visitor.gone:
+                if mask & LEFT and visitor.group is not self.known:
+                    self.show_out(visitor)  # before it was known: nobody waits for an answer
+                elif mask & ~select.EPOLLOUT and not visitor.gone:
                     self._receive(visitor)
                 self._await(visitor)
         self._show_out_the_silent(time.monotonic_ns())
-        began = time.monotonic_ns()
-        # Who spoke last comes first: when there are more than can be served, a newcomer need not wait behind them all.
-        order = list(reversed(self.eager.values()))
-        for visitor in sorted(order, key=lambda each: each.ease < EASE / 2):
-            yield from self._taken(visitor)
-            if time.monotonic_ns() - began > STEP_NS:
-                return
+        # Those who are known and newcomers have a time each, or a flood of one kind would keep out the other.
+        for known in (True, False):
+            yield from self._served([each for each in self.eager.values() if (each.group is self.known) is known])
+
+    def _served(self, visitors: list[Visitor]) -> Iterator[tuple[Visitor, bytes]]:
+        """What these say, as far as there is time: the favoured first, those with much to say last, and of the others
+        who spoke last: when they are more than can be served, nobody new waits behind them all."""
+        end = time.monotonic_ns() + STEP_NS
+        newest = visitors[::-1]
+        for visitor in sorted(newest, key=Visitor.rank):
+            if time.monotonic_ns() < end or visitor.favoured:
+                yield from self._taken(visitor)
+            elif visitor.group is self.arriving and end - visitor.came_t > UNSERVED_NS:
+                self.show_out(visitor)
 
     def _accept(self) -> None:
         """Let in who waits. When they are too many, the newest: those before them have waited long, and come again."""
         newest: deque[int] = deque()
         for _ in range(BACKLOG):
             try:
-                newest.append(self.listener._accept()[0])  # `accept` itself takes twice as long
+                newest.append(self.listener._accept()[0])  # type: ignore[attr-defined]  # `accept` takes twice as long
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE) or not self.waiting.poll(0):
                     break  # nobody waits, or who did is gone
@@ -167,7 +186,7 @@ class Door:
             visitor = Visitor(connection, time.monotonic_ns())
             self.visitors[visitor.fd] = visitor
             self._move(visitor, self.mute)
-            self.epoll.register(visitor.fd, select.EPOLLIN | select.EPOLLONESHOT)
+            self.epoll.register(visitor.fd, READING | select.EPOLLONESHOT)
 
     def _receive(self, visitor: Visitor) -> None:
         try:
@@ -259,6 +278,8 @@ class Door:
         if visitor.gone:
             return
         del self.visitors[visitor.fd]
+        if visitor.group is not self.known:
+            visitor.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
         visitor.group.pop(visitor.fd, None)
         self.eager.pop(visitor.fd, None)
         visitor.gone = True
@@ -305,7 +326,7 @@ class Door:
     def _await(self, visitor: Visitor) -> None:
         """Look out for what it may do next: once, so that those who are not served yet do not hide the others."""
         if not visitor.gone:
-            reading = 0 if visitor.held or visitor.fd in self.eager else select.EPOLLIN
+            reading = 0 if visitor.held or visitor.fd in self.eager else READING
             writing = select.EPOLLOUT if visitor.writing else 0
             self.epoll.modify(visitor.fd, reading | writing | select.EPOLLONESHOT)
 

@@ -189,7 +189,8 @@ class CommandFront:
     def _keep(self, now: int) -> None:
         """Whoever was granted something lately is not the one to make room, however seldom it speaks."""
         for visitor, granted_t in list(self.granted.items()):
-            if now - granted_t < GRANTED_NS:
+            visitor.favoured = now - granted_t < GRANTED_NS
+            if visitor.favoured:
                 self.door.heard(visitor)
             else:
                 del self.granted[visitor]
