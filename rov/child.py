@@ -21,6 +21,8 @@ PILOT_START_S = 3.0
 """A pilot that was started again may take so long to speak, its thrusters neutral by the board's own watchdog. It takes
 0.6 s on a laptop, its files being in memory already; a small computer is some times slower. Meanwhile the watchdog is
 fed for it, or systemd would end the recording and the warm network, too; afterwards systemd starts all of it again."""
+ENDLESS_PAUSE_S = 0.3
+"""Between the starts of one that dies without end, when it dies too often."""
 READY_S = 60.0
 """So long a process may take before it says anything: torch takes 10 s to load on a small computer."""
 
@@ -33,6 +35,8 @@ class Child(NamedTuple):
     """Whether the daemon is over when it is given up; started again at once."""
     hung_s: float
     """It hangs when it has said for this long nothing of its health."""
+    endless: bool = False
+    """Whether it is started again however often it dies: strangers may kill it, and nobody else lets an operator in."""
 
 
 class Running:
@@ -95,11 +99,16 @@ class Running:
         return False
 
     def worn_out(self, now: float) -> bool:
+        return not self.child.endless and self._dies_often(now)
+
+    def _dies_often(self, now: float) -> bool:
         return len(self.starts) == STARTS_MAX and now - self.starts[0] < STARTS_S
 
     def pause(self, now: float) -> float:
         """How long it rests before it is started again, in s. A vital one rests only where it could not be started."""
         recent = sum(now - t < STARTS_S for t in self.starts)
+        if self.child.endless:
+            return ENDLESS_PAUSE_S if self._dies_often(now) else 0.0
         if self.child.vital or recent < 2:
             return PAUSE_S if self.failure else 0.0
         return PAUSE_S * 2.0 ** (recent - 2)

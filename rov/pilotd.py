@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 
 from rov.assets import find
-from rov.bus import CommandServer, Pub, Sub
-from rov.bus.keys import gate_of
+from rov.bus import INSIDE, CommandServer, Pub, Sub, ipc
 from rov.checks import classes_of
 from rov.link import link_to
 from rov.messages import Edit, Health, Setpoint
@@ -20,8 +19,7 @@ def main() -> int:
     process = start()
     config = process.config
     pub = Pub("pilotd", process.root)
-    gate = gate_of(config.bus.keys)
-    server = CommandServer(config.bus.commands, gate, heartbeat_timeout_s=config.operator.lost_s)
+    server = CommandServer(ipc(process.root, INSIDE), heartbeat_timeout_s=config.operator.lost_s)
     setpoints, edits = Sub(Setpoint, process.root, hz=config.perception.rate_hz), Sub(Edit, process.root)
     link = link_to(config)
     pilot = Pilot(config, load_curve(find(config.vehicle.thrusters), config.vehicle.battery_cells))
@@ -33,7 +31,10 @@ def main() -> int:
     now = pace.next_t
     try:
         while not process.stopped.is_set():
-            now = pace.wait()
+            began = pace.wait()
+            server.receive()
+            link.receive()
+            now = time.monotonic_ns()  # after what it judges was read: see `CommandServer.receive`
             if setpoints.update(now) and setpoints.msg is not None:
                 helm.hear(setpoints.msg, now)
             if edits.update(now) and edits.msg is not None:
@@ -43,7 +44,7 @@ def main() -> int:
                 server.reply(request, now, helm.obey(request.command, request.t, now))
             for message in helm.act(server.operators.operator(now), now):
                 pub.send(message)
-            meter.add((now - pace.next_t) / 1e6)
+            meter.add((began - pace.next_t) / 1e6)
             if meter.due(now):
                 hz, ms = meter.read(now)
                 pub.send(Health(t=now, process="pilotd", rate_hz=hz, latency_ms=ms, dropped=pub.dropped.total()))
@@ -51,8 +52,6 @@ def main() -> int:
         helm.pilot.stop(now)
         link.close(now + 1_000_000)  # neutral and disarmed, on every way out
         server.close()
-        if gate:
-            gate.close()
         pub.close()
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -25,6 +26,10 @@ BUS_PRIORITY = 15
 """Of ZeroMQ's threads, below the loop: a stop passes through them, and must not wait behind a busy network."""
 BUS_THREADS = "ZMQbg"
 """How their names begin."""
+CONFINED_BYTES = 512 * 1024 * 1024
+"""What a process that strangers reach may take beyond what it has at its start: more than full tables need."""
+NICE = -5
+"""Of the same: before the network and the recorder, who are no use to somebody who wants to stop, behind the pilot."""
 DESCRIPTORS_MAX = 65536
 """As many as the unit allows: strangers' connections must not take those that we need."""
 OOM_SCORE = Path("/proc/self/oom_score_adj")
@@ -71,6 +76,16 @@ def enter(main: Callable[[], int]) -> NoReturn:
     except UserError as error:
         say(f"{Path(sys.argv[0]).stem}: {error}", error=True)
         sys.exit(2)
+
+
+def confine() -> None:
+    """For who is reached by strangers: a flood may not take the memory of the others, and finds room for many files.
+    Beyond the limit Python raises MemoryError, and the supervisor starts another process."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + CONFINED_BYTES, used + CONFINED_BYTES))
+    raise_descriptor_limit()
+    with contextlib.suppress(PermissionError):  # without the unit's LimitNICE a stop waits its turn among the attackers
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)
 
 
 def raise_descriptor_limit() -> None:

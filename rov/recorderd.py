@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,6 +27,8 @@ from rov.vision.card import load_card
 from rov.vision.sight import open_lens
 
 IDLE_MS = 20
+OTHERS = 0o027
+"""Dives show who did what where: only their owner writes them, only its group reads them."""
 LOOK_S = 1.0
 """The disk is looked at this often."""
 LAST_WORDS_S = 0.3
@@ -123,6 +126,7 @@ def clock() -> Clock:
 
 def main() -> int:
     process = start(expendable=400)
+    os.umask(os.umask(0) | OTHERS)
     config = process.config
     pub = Pub("recorderd", process.root)
     mail = inbox("recorder", process.root)

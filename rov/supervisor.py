@@ -1,5 +1,5 @@
-"""`rov run`: starts the processes, restarts the dead and the hung, passes signals on, relays the public side, feeds the
-watchdog. A process is a row of a table; the supervisor knows nothing about what it does."""
+"""`rov run`: starts the processes, restarts the dead and the hung, passes signals on, feeds the watchdog. A process is
+a row of a table; the supervisor knows nothing about what it does."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from rov import command
-from rov.bus import Pub, PublicPub, Reader, Sub, inbox
-from rov.bus.keys import Gate, gate_of
+from rov.bus import Pub, Reader, Sub, inbox, prove
+from rov.bus.keys import gate_of
 from rov.child import RETRY_S, STARTS_MAX, STARTS_S, Child, Running
 from rov.config import Config
 from rov.errors import UserError
@@ -39,25 +39,35 @@ HUNG_S = 10.0
 """A process that has said for this long nothing of its health, which it does every second, hangs."""
 PILOT_HUNG_S = 1.0
 """The same for the pilot, which says its status five times a second."""
+FRONT_HUNG_S = 3.0
+"""The same for those that strangers reach: nobody else lets an operator in."""
 PILOT_FIRST_S = 1.0
 """The others start when the pilot has spoken, or after this: five at once on a small computer make it twice as late."""
 ASLEEP_S = 0.5
 """A loop that took longer was not running; what it missed is nobody else's silence."""
 FEED_S = 0.25
 """The watchdog is fed this often: a quarter of what the unit allows."""
-RELAY_MAX = 256
-"""Messages passed on in one turn of the loop."""
+MAIL_MAX = 64
+"""Messages heard in one turn of the loop."""
+TOLD_PER_S = 20
+"""Lines for who started us: a terminal may be slow, and we feed the watchdog."""
+PUBLIC_PATIENCE_S = 1.0
+"""From SIGINT to SIGKILL, of the public side."""
 
 CHILDREN = (
     Child("pilotd", vital=True, hung_s=PILOT_HUNG_S),
+    Child("commandd", vital=False, hung_s=FRONT_HUNG_S, endless=True),
+    Child("publicd", vital=False, hung_s=FRONT_HUNG_S, endless=True),
     Child("camerad", vital=False, hung_s=HUNG_S),
     Child("recorderd", vital=False, hung_s=HUNG_S),
     Child("perceptiond", vital=False, hung_s=HUNG_S),
     Child("machined", vital=False, hung_s=HUNG_S),
 )
 """In the order they are started. `pilotd` comes first, alone, and it is for it that the watchdog is fed."""
-LAST = "recorderd"
-"""Stopped after the others, whose last words it records."""
+LAST = ("recorderd", "publicd")
+"""Stopped after the others, one by one: they record, and pass on, the last words of those."""
+ALONGSIDE = ("commandd", "publicd")
+"""Started together with the pilot: somebody may want to stop it."""
 
 
 def run(config_path: Path, config: Config, tell: Callable[[str], None], overrides: Sequence[str] = ()) -> int:
@@ -68,13 +78,14 @@ def run(config_path: Path, config: Config, tell: Callable[[str], None], override
     raise_descriptor_limit()
     keep_descriptors()
     peers = {"camerad": peer_of(config.camera.source)}
-    refuse_taken(config.bus.public)
-    refuse_taken(config.bus.commands)
+    gate = gate_of(config.bus.keys)
+    for endpoint in (config.bus.public, config.bus.commands):
+        refuse_taken(endpoint)
+        prove(endpoint, gate)
     with contextlib.ExitStack() as stack:
-        public = stack.enter_context(contextlib.closing(PublicSide(config)))
         root = stack.enter_context(home())
         saved = Saved(config_path, config, root, overrides)
-        supervisor = stack.enter_context(contextlib.closing(Supervisor(saved, root, peers, public, signals, tell)))
+        supervisor = stack.enter_context(contextlib.closing(Supervisor(saved, root, peers, signals, tell)))
         return supervisor.run()
 
 
@@ -98,23 +109,6 @@ class Signals:
         return asked
 
 
-class PublicSide:
-    """What anybody outside may hear, and the gate that says who is anybody."""
-
-    def __init__(self, config: Config):
-        """Raises UserError when the endpoint cannot be bound."""
-        self.gate: Gate | None = gate_of(config.bus.keys)
-        self.pub = PublicPub(config.bus.public, self.gate)
-
-    def forward(self, topic: str, payload: bytes) -> None:
-        self.pub.forward(topic, payload)
-
-    def close(self) -> None:
-        self.pub.close()
-        if self.gate:
-            self.gate.close()
-
-
 class Supervisor:
     """The processes and what is said of them."""
 
@@ -123,15 +117,14 @@ class Supervisor:
         saved: Saved,
         root: Path,
         peers: dict[str, list[str] | None],
-        public: PublicSide,
         signals: Signals,
         tell: Callable[[str], None],
     ):
         """`root`: the directory of the endpoints. `peers`: commands that take a child's place. `tell`: says a line to
         who started us."""
-        self.saved, self.public, self.signals, self.tell = saved, public, signals, tell
+        self.saved, self.signals, self.tell = saved, signals, tell
         self.systemd = Systemd()
-        self.mail: Reader = inbox("public", root)
+        self.mail: Reader = inbox("supervisor", root)
         self.pub, self.pilot, self.tunings = Pub("supervisor", root), Sub(PilotStatus, root), Sub(Tuning, root)
         arguments = [str(saved.running_path), str(root)]
         self.children = {child.name: Running(child, arguments, peers.get(child.name)) for child in CHILDREN}
@@ -140,14 +133,16 @@ class Supervisor:
         """What the recorder last said that it writes, and when."""
         self.dive_t = 0.0
         self.began = self.turn = time.monotonic()
-        self.fed = 0.0
+        self.fed = self.told_t = 0.0
+        self.told = 0
+        """Lines of the second that began at `told_t`."""
 
     def run(self) -> int:
         """Until a signal, or until a vital process stays down; returns the exit code."""
         self.begin()
         while not self.signals.stopped.is_set() and not self.failed:
             self.mail.wait(20)
-            self.relay()
+            self.hear_all()
             self.watch_config()
             now = time.monotonic()
             self.hear_pilot(now)
@@ -163,22 +158,22 @@ class Supervisor:
         return 1 if self.failed else 0
 
     def begin(self) -> None:
-        self.children["pilotd"].start(time.monotonic())
+        for name in ("pilotd", *ALONGSIDE):
+            self.children[name].start(time.monotonic())
         bus = self.saved.config.bus
         self.tell(f"starting; listen at {bus.public}, command at {bus.commands}")
         if not bus.keys:
             self.tell("without keys, every user of this machine may command; `rov keys` makes them, for bus.keys")
 
-    def relay(self, limit: int = RELAY_MAX) -> None:
-        """What was said inside goes out, and some of it is for us."""
+    def hear_all(self, limit: int = MAIL_MAX) -> None:
+        """What was said to us."""
         for entry in self.mail.read(limit):
-            self.public.forward(entry.topic, entry.payload)
             self.hear(entry.message)
 
     def hear(self, message: Message) -> None:
         """Alarms and the like go also to who started us; who is well does not hang."""
         if isinstance(message, Event):
-            self.tell(f"{message.level} {message.code}: {message.text} ({message.source})")
+            self.pass_on(f"{message.level} {message.code}: {message.text} ({message.source})")
             if message.code == "recording":
                 self.dive, self.dive_t = Path(message.text.removeprefix("recording to ")), time.monotonic()
         elif isinstance(message, Frame):
@@ -192,6 +187,17 @@ class Supervisor:
         if name in self.children:
             return [self.children[name]]
         return [each for each in self.children.values() if each.foreign]
+
+    def pass_on(self, text: str) -> None:
+        """So many lines a second; of the others their number."""
+        now = time.monotonic()
+        if now - self.told_t > 1.0:
+            untold, self.told_t, self.told = self.told - TOLD_PER_S, now, 0
+            if untold > 0:
+                self.tell(f"… and {untold} more events")
+        self.told += 1
+        if self.told <= TOLD_PER_S:
+            self.tell(text)
 
     def watch_config(self) -> None:
         """Say what is saved in the configuration, and take note of what holds."""
@@ -280,11 +286,11 @@ class Supervisor:
             self.status = text
 
     def stop(self) -> None:
-        """End all, and then the recorder, which has a time of its own."""
-        last = self.children[LAST]
-        self.end([each for each in self.children.values() if each is not last], PATIENCE_S)
-        self.end([last], LAST_PATIENCE_S)
-        self.relay(10_000)
+        """End all, and then the recorder and the public side, each with a time of its own."""
+        self.end([each for name, each in self.children.items() if name not in LAST], PATIENCE_S)
+        for name, patience_s in zip(LAST, (LAST_PATIENCE_S, PUBLIC_PATIENCE_S), strict=True):
+            self.end([self.children[name]], patience_s)
+        self.hear_all(10_000)
 
     def end(self, running: list[Running], patience_s: float) -> None:
         """Ask them to end; SIGKILL to those that do not go."""
@@ -299,7 +305,7 @@ class Supervisor:
         """Until they are gone, at most for so long. What they say meanwhile is passed on."""
         end = time.monotonic() + seconds
         while any(each.alive for each in running) and time.monotonic() < end:
-            self.relay()
+            self.hear_all()
             self.systemd.notify("WATCHDOG=1")  # or it would kill the recorder while it closes the dive
             time.sleep(0.01)
 

@@ -48,6 +48,9 @@ class Direct:
         self.state: VehicleState | None = None
         self.values: Sequence[float] = (0.0,) * ship.motors
 
+    def receive(self) -> None:
+        """There is no port."""
+
     def poll(self, t: int) -> tuple[Event, ...]:
         self.state = self.ship.said(t, self.live)
         return ()

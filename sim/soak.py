@@ -45,7 +45,7 @@ from rov.messages import (
 )
 
 SESSION = "soak"
-PROCESSES = ("run", "pilotd", "camerad", "perceptiond", "recorderd", "machined")
+PROCESSES = ("run", "pilotd", "commandd", "publicd", "camerad", "perceptiond", "recorderd", "machined")
 LOOK_S = 5.0
 """/proc is looked at this often."""
 TELL_S = 60.0

@@ -7,7 +7,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ALLOWED = {"rov": {"rov"}, "sim": {"rov", "sim"}, "models": {"rov", "sim", "models"}}
-TORCH_FREE = ("rov.pilotd", "rov.camerad", "rov.recorderd", "rov.machined", "rov.supervisor")
+TORCH_FREE = (
+    "rov.pilotd",
+    "rov.camerad",
+    "rov.recorderd",
+    "rov.machined",
+    "rov.supervisor",
+    "rov.commandd",
+    "rov.publicd",
+)
 """The processes without the network, and what they stand on: `pilotd` must be ready in under a second."""
 
 

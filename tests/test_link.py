@@ -333,6 +333,36 @@ def test_what_queued_up_is_stamped_as_old_as_it_is(wire: Wire) -> None:
     assert wire.link.state.attitude_t == pytest.approx(wire.t - 200 * MS, abs=MS)
 
 
+@pytest.mark.parametrize("stall_ms", [300, 814, 3000])
+def test_a_stall_of_ours_does_not_make_the_vehicle_look_old(wire: Wire, stall_ms: int) -> None:
+    """The clock was read, then nothing ran for a while, then the port was read: what came meanwhile looked early."""
+    for i in range(50):
+        wire.hear(attitude(i, 1000 + 20 * i))
+    wire.hear(b"".join(attitude(i % 256, 1000 + 20 * i) for i in range(50, 50 + stall_ms // 20)))  # at its old time
+    wire.t += (stall_ms - 20) * MS
+    last = 50 + stall_ms // 20
+    for i in range(last, last + 3):
+        wire.hear(attitude(i % 256, 1000 + 20 * i))
+        assert wire.link.state is not None
+        assert wire.link.state.attitude_t == pytest.approx(wire.t, abs=25 * MS)
+
+
+def test_what_is_received_before_the_clock_is_read_is_judged_by_that(wire: Wire) -> None:
+    for i in range(50):
+        wire.hear(attitude(i, 1000 + 20 * i))
+    wire.pty.write(attitude(50, 2000))
+    time.sleep(0.05)
+    wire.link.receive()  # and then stopped for 600 ms
+    wire.pty.write(attitude(51, 2600))
+    time.sleep(0.05)
+    for _ in range(3):
+        wire.t += 620 * MS
+        wire.link.poll(wire.t)
+        if wire.link.state is not None and wire.link.state.t == wire.t:
+            assert wire.link.state.attitude_t <= wire.t
+    assert wire.link.wire.clock.offset is not None and wire.link.received is None
+
+
 def test_the_boards_clock_may_drift_and_its_counter_may_wrap() -> None:
     clock = SenderClock()
     start = 2**32 - 5000
@@ -372,6 +402,8 @@ def test_random_bytes_through_the_port(wire: Wire) -> None:
     assert wire.link.counters.skipped >= 199_700
 
 
+STEP = 2.0**-10
+"""Of the yaw from frame to frame, rad: exact as a float of 32 bits, and no jump."""
 PIECES = st.lists(
     st.one_of(
         st.tuples(st.just("garbage"), st.binary(max_size=60)),
@@ -391,7 +423,7 @@ def test_no_mixture_yields_a_wrong_value(pieces: list[tuple[str, Any]], chunk: i
     link = ThrusterLink("", 115200, 8)
     stream, sent = b"", []
     for kind, what in [*pieces, *[("good", None)] * 8]:
-        whole = attitude(len(sent) % 256, 1000 + 20 * len(sent), len(sent))
+        whole = attitude(len(sent) % 256, 1000 + 20 * len(sent), len(sent) * STEP)
         match kind:
             case "garbage":
                 stream += what
@@ -401,10 +433,10 @@ def test_no_mixture_yields_a_wrong_value(pieces: list[tuple[str, Any]], chunk: i
                 stream += (int.from_bytes(whole, "big") ^ (1 << what)).to_bytes(len(whole), "big")
             case "again" if len(sent) > what:
                 last = len(sent) - 1 - what
-                stream += attitude(last % 256, 1000 + 20 * last, last)
+                stream += attitude(last % 256, 1000 + 20 * last, last * STEP)
             case "good":
                 stream += whole
-                sent.append(float(len(sent)))
+                sent.append(len(sent) * STEP)
     seen, t = [], 10**9
     for at in range(0, len(stream), chunk):
         for frame in link.parser.feed(stream[at : at + chunk]):

@@ -160,3 +160,62 @@ def test_random_bytes_never_raise_and_never_command() -> None:
         understood += 1
         assert core.judge(command, t)[1] or isinstance(command, Stop | TakeOver)
     assert 0 < understood < 100_000 and core.session == "ann"
+
+
+# ---- who it is -----------------------------------------------------------------------------------------------------
+
+
+def test_a_session_is_theirs_who_took_over_in_it() -> None:
+    """Its name is public. In another's mouth it is another session, which uses up no numbers and keeps nobody alive."""
+    for ann, mallory in (("user 1000", "user 1001"), ("key ann", "key mallory")):
+        core = Operators(3.0)
+        core.judge(TakeOver(t=0, session="pilot", seq=1), 0, ann)
+        for seq, kind in enumerate((Disarm, Heartbeat, Arm, Sticks), 2**40):
+            reason = core.judge(kind(t=S, session="pilot", seq=seq), S, mallory)[1]
+            assert "somebody else by that name" in reason and reason.endswith("take over first")
+        assert core.judge(TakeOver(t=S, session="pilot", seq=2**41), S, mallory)[1]
+        assert core.judge(Heartbeat(t=S, session="pilot", seq=2), S, ann)[1] == "" and core.heard_t == S
+        for t in range(2, 6):
+            core.judge(Heartbeat(t=t * S, session="pilot", seq=2**42 + t), t * S, mallory)
+        assert core.operator(4 * S + 1) == "", "a heartbeat of somebody else kept a dead operator alive"
+        assert core.judge(TakeOver(t=5 * S, session="pilot", seq=2**50), 5 * S, mallory)[1] == ""
+
+
+def test_a_disarm_is_never_refused_by_its_number_and_uses_none_up() -> None:
+    core = Operators(3.0)
+    core.judge(TakeOver(t=0, session="ann", seq=5), 0, "user 1")
+    for seq in (2**60, 5, -7, 2**60):
+        assert core.judge(Disarm(t=0, session="ann", seq=seq), S, "user 1")[1] == ""
+    assert core.judge(Heartbeat(t=S, session="ann", seq=6), S, "user 1")[1] == ""
+
+
+def test_what_was_recorded_on_this_machine_is_refused_also_by_a_pilot_without_a_past() -> None:
+    take, beat = TakeOver(t=10 * S, session="ann", seq=1), Heartbeat(t=11 * S, session="ann", seq=2)
+    core = Operators(3.0)
+    assert core.judge(take, 10 * S, "user 1")[1] == "" and core.judge(beat, 11 * S, "user 1")[1] == ""
+    for i in range(2 * SESSIONS):
+        core.judge(TakeOver(t=12 * S, session=f"other {i}", seq=1, displace=True), 12 * S, "user 1")
+    for pilot in (core, Operators(3.0)):
+        assert pilot.judge(take, 20 * S, "user 1")[1] and pilot.judge(beat, 20 * S, "user 1")[1]
+        assert pilot.judge(TakeOver(t=2**62, session="b", seq=1, displace=True), 20 * S, "user 1")[1]
+        assert pilot.judge(TakeOver(t=20 * S, session="b", seq=2, displace=True), 20 * S + S // 2, "user 1")[1] == ""
+
+
+def test_who_never_commanded_is_forgotten_before_who_did() -> None:
+    core = Operators(3.0)
+    ann = Teller(core, "ann")
+    ann.tell(TakeOver, 0)
+    for i in range(3 * SESSIONS):  # she is gone by then
+        Teller(core, f"stranger {i}").tell(Heartbeat, 10 * S)
+    ann.seq -= 1
+    assert "must grow" in ann.tell(TakeOver, 10 * S)
+
+
+def test_a_stall_of_the_reader_does_not_make_a_sender_late() -> None:
+    """Of a user of this machine the age is known, whatever was read when."""
+    core = Operators(60.0)
+    core.judge(TakeOver(t=0, session="ann", seq=1), 0, "user 1")
+    early = Sticks(t=2 * S, session="ann", seq=2)  # a clock that was read 2 s before the socket
+    core.judge(early, 2 * S - 15_000_000, "user 1")
+    for i in range(3, 50):
+        assert core.judge(Sticks(t=i * S, session="ann", seq=i), i * S + 1000, "user 1") == (i * S, "")

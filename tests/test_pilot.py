@@ -382,3 +382,13 @@ def test_an_attitude_that_no_vehicle_has_is_unknown(field):
     assert "state_lost" not in dive.codes
     dive.run(2)
     assert "state_lost" in dive.codes and dive.pilot.mode is Mode.MANUAL
+
+
+def test_a_flood_of_stops_is_one_event_a_second():
+    dive = Dive().engaged(Mode.MANUAL, "operator")
+    for _ in range(150):  # 3 s
+        for _ in range(16):
+            dive.pilot.stop(dive.t + 1)
+        dive.run()
+    events = dive.codes.count("stopped")
+    assert 3 <= events <= 4

@@ -52,16 +52,6 @@ def gone(pid: int) -> bool:
         return True
 
 
-class Public:
-    """The public side, kept in a list."""
-
-    def __init__(self) -> None:
-        self.heard: list[str] = []
-
-    def forward(self, topic: str, payload: bytes) -> None:
-        self.heard.append(topic)
-
-
 class House:
     """A supervisor whose processes are shell commands."""
 
@@ -72,7 +62,7 @@ class House:
         saved = Saved(path, parse(path.read_text()), root)
         peers = {"camerad": None}
         self.lines: list[str] = []
-        self.supervisor = Supervisor(saved, root, peers, Public(), SIGNALS, self.lines.append)  # type: ignore[arg-type]
+        self.supervisor = Supervisor(saved, root, peers, SIGNALS, self.lines.append)
         self.children = self.supervisor.children
         for name, each in self.children.items():
             each.command = ["/bin/sh", "-c", commands.get(name, SLEEP)]
@@ -135,14 +125,14 @@ def test_who_gives_frames_is_the_camera_whatever_its_name(house: Callable[..., H
     assert h.children["camerad"].heard is not None and h.children["recorderd"].heard is None
 
 
-def test_what_comes_from_inside_goes_out_and_is_heard(house: Callable[..., House], tmp_path: Path) -> None:
+def test_what_comes_from_inside_is_heard(house: Callable[..., House], tmp_path: Path) -> None:
     h = house()
     pub = Pub("camerad", tmp_path)
     try:
         event = Event(t=time.monotonic_ns(), level="info", source="recorderd", code="recording", text="recording to a")
         pub.send(event)
-        until(lambda: h.supervisor.relay() or h.lines)  # type: ignore[func-returns-value]
-        assert h.lines == ["info recording: recording to a (recorderd)"] and h.supervisor.public.heard == ["events"]  # type: ignore[attr-defined]
+        until(lambda: h.supervisor.hear_all() or h.lines)  # type: ignore[func-returns-value]
+        assert h.lines == ["info recording: recording to a (recorderd)"]
         assert h.supervisor.last_words() == "stopped"  # there is no such file
         dive = tmp_path / "a.mcap"
         dive.write_bytes(b"x" * 1_500_000)
@@ -186,6 +176,29 @@ def test_a_vital_one_is_started_at_once_and_ends_all(house: Callable[..., House]
     assert h.codes("pilotd") == ["restarted"] * 4 + ["gave_up"] and "ended with 3" in h.said[-1][1]
 
 
+def test_what_strangers_may_kill_is_started_without_end(house: Callable[..., House]) -> None:
+    h = house(commandd="exit 3", publicd="exit 3")
+    front = h.children["commandd"]
+    now = time.monotonic()
+    for _ in range(20):
+        until(lambda: not front.alive)
+        h.turn(now)
+        now += 0.4
+        h.turn(now)
+    assert not front.given_up and not h.supervisor.failed and "gave_up" not in h.codes()
+    assert len(h.codes("commandd")) >= 10
+
+
+def test_a_flood_of_events_is_a_few_lines_a_second(house: Callable[..., House]) -> None:
+    h = house()
+    for i in range(500):
+        h.supervisor.hear(Event(t=0, level="alarm", source="pilotd", code="stopped", text=str(i)))
+    assert len(h.lines) == supervisor.TOLD_PER_S
+    h.supervisor.told_t -= 1.1
+    h.supervisor.hear(Event(t=0, level="alarm", source="pilotd", code="stopped", text="the last"))
+    assert "480 more" in h.lines[-2] and "the last" in h.lines[-1]
+
+
 def test_what_cannot_be_started_is_tried_again(house: Callable[..., House]) -> None:
     h = house()
     h.children["machined"].command = ["/nowhere/at/all"]
@@ -225,9 +238,10 @@ def test_what_was_killed_and_stays_is_said_and_holds_nothing_up(
         assert h.codes("perceptiond") == ["hung", "stuck"]
         deaf.setattr(supervisor, "PATIENCE_S", 0.1)
         deaf.setattr(supervisor, "LAST_PATIENCE_S", 0.1)
+        deaf.setattr(supervisor, "PUBLIC_PATIENCE_S", 0.1)
         began = time.monotonic()
         h.supervisor.stop()
-        assert time.monotonic() - began < 0.2 + 2 * supervisor.GONE_S + 0.5
+        assert time.monotonic() - began < 0.3 + 3 * supervisor.GONE_S + 0.5
     h.children["perceptiond"].kill(now)
     until(lambda: not h.children["perceptiond"].alive)
     h.turn(now + 5)

@@ -1,21 +1,21 @@
-"""The command endpoint, both ends: one ROUTER, each command answered with a Reply."""
+"""Commands: `CommandServer` where they are carried out, `CommandFront` before it, where strangers bring them,
+`CommandClient` at who gives them. Each is answered with a Reply."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
 
 from rov.bus.inside import LAST_WORDS_MS
 from rov.bus.operators import Operators
-from rov.bus.payload import Malformed, decode_command, decode_reply, encode
-from rov.bus.sockets import Context, connected, public
+from rov.bus.payload import COMMAND_BYTES, Malformed, decode_command, decode_reply, encode
+from rov.bus.sockets import Context, bound, connected
 from rov.messages import AnyCommand, Reply, Stop
 
 if TYPE_CHECKING:
-    from rov.bus.keys import ClientKeys, Gate
+    from rov.bus.keys import ClientKeys
 
 COMMANDS_PER_UPDATE = 64
 """So that a flood costs a control loop less than a ms per tick; ZeroMQ serves the peers in turn."""
@@ -33,29 +33,38 @@ class Request(NamedTuple):
 
 
 class CommandServer:
-    """The command endpoint: decodes, decides who may, answers what is refused; the rest is the caller's to answer."""
+    """Decodes commands, decides who may, answers what is refused; the rest is the caller's to answer. They come from
+    the front as [token, who, payload], or straight from a DEALER or REQ of the daemon's own user."""
 
-    def __init__(
-        self,
-        endpoint: str,
-        gate: Gate | None = None,
-        *,
-        heartbeat_timeout_s: float = 3.0,
-        context: Context | None = None,
-    ):
-        """Raises UserError when the endpoint cannot be bound, or is not on this machine and there are no keys."""
+    def __init__(self, endpoint: str, *, heartbeat_timeout_s: float = 3.0, context: Context | None = None):
+        """Raises UserError when the endpoint cannot be bound."""
         self.operators = Operators(heartbeat_timeout_s)
         self.counts: Counter[str] = Counter()
         """Commands by what became of them: accepted, refused, malformed."""
-        self.socket = public(context, zmq.ROUTER, endpoint, gate, COMMANDS_WAITING)
+        options = {zmq.MAXMSGSIZE: COMMAND_BYTES, zmq.SNDHWM: COMMANDS_WAITING, zmq.RCVHWM: COMMANDS_WAITING}
+        self.socket = bound(context, zmq.ROUTER, endpoint, options)
+        self.received: list[list[bytes]] | None = None
+
+    def receive(self) -> None:
+        """Take what is there, for the next `update`. Whoever judges by a clock that was read before it takes what came
+        meanwhile for early, and all that comes later for late."""
+        self.received = []
+        while len(self.received) < COMMANDS_PER_UPDATE:
+            try:
+                self.received.append(self.socket.recv_multipart(zmq.NOBLOCK))
+            except zmq.Again:
+                return
 
     def update(self, now: int) -> list[Request]:
         """What is to be carried out, stops first. Answer each with `reply`. `now` in monotonic ns."""
-        heard = [pair for parts in self._received() if (pair := self._understood(parts, now))]
-        heard.sort(key=lambda pair: not isinstance(pair[0], Stop))  # a stop overtakes all that came with it
+        if self.received is None:
+            self.receive()
+        received, self.received = self.received or [], None
+        heard = [understood for parts in received if (understood := self._understood(parts, now))]
+        heard.sort(key=lambda each: not isinstance(each[0], Stop))  # a stop overtakes all that came with it
         requests = []
-        for command, peer in heard:
-            sent_t, reason = self.operators.judge(command, now)
+        for command, peer, who in heard:
+            sent_t, reason = self.operators.judge(command, now, who)
             request = Request(command, sent_t, peer)
             if reason:
                 self.reply(request, now, reason)
@@ -68,20 +77,18 @@ class CommandServer:
         self.counts["refused" if refused else "accepted"] += 1
         self._answer(request.peer, Reply(t=now, seq=request.command.seq, accepted=not refused, reason=refused))
 
-    def _received(self) -> Iterator[list[bytes]]:
-        for _ in range(COMMANDS_PER_UPDATE):
-            try:
-                yield self.socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-
-    def _understood(self, parts: list[bytes], now: int) -> tuple[AnyCommand, tuple[bytes, ...]] | None:
-        """A DEALER sends [payload], a REQ [empty, payload]; ROUTER puts the peer's identity in front."""
-        peer = tuple(parts[:2]) if len(parts) == 3 and not parts[1] else tuple(parts[:1])
+    def _understood(self, parts: list[bytes], now: int) -> tuple[AnyCommand, tuple[bytes, ...], str] | None:
+        """A command, the way back to who gave it, and who that is. ROUTER puts the identity of a peer in front of the
+        front's three parts, of a DEALER's [payload], of a REQ's [empty, payload]."""
+        peer, who = tuple(parts[:2]) if len(parts) in (3, 4) else tuple(parts[:1]), ""
+        if len(parts) == 4:
+            who = parts.pop(2).decode("ascii", "replace")
+        elif len(parts) == 3 and parts[1]:
+            peer = peer[:1]
         try:
             if len(parts) != len(peer) + 1:
                 raise Malformed("not one part")
-            return decode_command(parts[-1]), peer
+            return decode_command(parts[-1]), peer, who
         except Malformed as error:
             self.counts["malformed"] += 1
             self._answer(peer, Reply(t=now, seq=-1, accepted=False, reason=f"not understood: {error}"))

@@ -14,8 +14,10 @@ from rov.bus.reader import MAIL, Reader
 from rov.bus.sockets import Context, Socket, bound, connected, ipc
 from rov.messages import TOPICS, Message, topic_of
 
-SINKS = ("recorder", "public")
-"""Who gets everything."""
+SINKS = ("recorder", "public", "supervisor")
+"""Who gets the mail."""
+SOME = {"supervisor": ("events", "health", "frame")}
+"""Who does not get all of it."""
 LAST_WORDS_MS = 200
 """How long closing waits for mail that is under way: why a process ended is worth more than 200 ms."""
 FUTURE_NS = 20_000_000
@@ -49,6 +51,8 @@ class Pub:
         elif TOPICS[topic].kind == "state" and TOPICS[topic].publisher != "all":
             raise ValueError(f"{topic} is published by {TOPICS[topic].publisher}")
         for sink, socket in self.mail.items():
+            if topic not in SOME.get(sink, (topic,)):
+                continue
             try:
                 socket.send_multipart((topic.encode(), payload), zmq.NOBLOCK)
             except zmq.Again:

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import zmq
 import zmq.auth
+from zmq.utils import z85
 
+from rov.bus.zmtp import Mechanism
 from rov.errors import UserError
-
-DOMAIN = "rov"
 
 
 def make(folder: Path, client: str = "operator") -> Path:
@@ -50,27 +50,22 @@ def _make_pair(folder: Path, name: str) -> None:
 
 
 class Gate:
-    """Lets only clients in whose keys are listed: a ZAP thread, one per process and context."""
+    """Lets only clients in whose keys are listed."""
 
-    def __init__(self, folder: Path, *, context: zmq.Context[zmq.Socket[bytes]] | None = None):
+    def __init__(self, folder: Path):
         """Raises UserError when the keys cannot be used."""
-        from zmq.auth.thread import ThreadAuthenticator  # brings asyncio, which only this needs
-
         check(folder)
-        self.public, self.secret = _load(folder / "server.key_secret")
-        self.authenticator = ThreadAuthenticator(context or zmq.Context.instance())
-        self.authenticator.start()
-        self.authenticator.configure_curve(domain=DOMAIN, location=folder / "clients")
+        public, secret = _load(folder / "server.key_secret")
+        self.public, self.secret = z85.decode(public), z85.decode(secret)
+        found = sorted((folder / "clients").glob("*.key"))
+        self.clients = {z85.decode(_load(path, secret=False)[0]): path.stem for path in found}
+        """Their names, by their keys."""
 
-    def guard(self, socket: zmq.Socket[bytes]) -> None:
-        """Before it is bound."""
-        socket.setsockopt(zmq.CURVE_SERVER, 1)
-        socket.setsockopt(zmq.CURVE_SECRETKEY, self.secret)
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, self.public)
-        socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN.encode())
+    def mechanism(self, metadata: bytes) -> Mechanism:
+        """How a new connection is asked for its key."""
+        from rov.bus.curve import Curve  # brings NaCl, which only those who are reached by strangers need
 
-    def close(self) -> None:
-        self.authenticator.stop()
+        return Curve(self.secret, self.public, self.clients, metadata)
 
 
 class ClientKeys(NamedTuple):

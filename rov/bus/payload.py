@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from rov.messages import SCHEMA_VERSION, TOPICS, AnyCommand, Message, Reply
+from rov.messages import SCHEMA_VERSION, TOPICS, AnyCommand, Message, Reply, Stop
 
 COMMAND_BYTES = 4096
 """Largest command; a peer that sends more is disconnected."""
@@ -42,13 +42,34 @@ def decode_command(payload: bytes) -> AnyCommand:
     """The command in a payload, checked also where the types are not enough. Raises Malformed."""
     if len(payload) > COMMAND_BYTES:
         raise Malformed(f"larger than {COMMAND_BYTES} bytes")
-    command: AnyCommand = _decoded(_DECODE["commands"], payload)
+    try:
+        return _checked(_decoded(_DECODE["commands"], payload))
+    except Malformed:
+        if (stop := _stop(payload)) is not None:
+            return stop
+        raise
+
+
+def _checked(command: AnyCommand) -> AnyCommand:
     for name, value in zip(command.__struct_fields__, msgspec.structs.astuple(command), strict=True):
         if isinstance(value, float) and not math.isfinite(value):
             raise Malformed(f"{name} is not finite")
         if isinstance(value, str) and not (0 < len(value) <= TEXT_MAX and value.isprintable()):
             raise Malformed(f"{name} is not 1 to {TEXT_MAX} printable characters")
     return command
+
+
+def _stop(payload: bytes) -> Stop | None:
+    """The stop in a payload of another version, or with something else wrong in it: whoever can be understood to want
+    the vehicle stopped, stops it."""
+    try:
+        match msgspec.msgpack.decode(payload):
+            case [int(), {"verb": "stop", **rest}, *_]:
+                t, seq = (value if type(value) is int else -1 for value in (rest.get("t"), rest.get("seq")))
+                return Stop(t=t, session="unknown", seq=seq)
+    except (ValueError, RecursionError):  # not msgpack at all
+        pass
+    return None
 
 
 def decode_reply(payload: bytes) -> Reply:

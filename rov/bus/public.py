@@ -1,37 +1,87 @@
-"""What anybody may hear: one PUB endpoint, `[topic, payload]`."""
+"""What anybody may hear: one endpoint for any number of ZeroMQ's SUB sockets, `[topic, payload]`."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import zmq
 
+from rov.bus.door import Door, Visitor
 from rov.bus.payload import encode
 from rov.bus.reader import MAIL, Reader
-from rov.bus.sockets import Context, connected, public
-from rov.messages import Message, topic_of
+from rov.bus.sockets import Context, connected
+from rov.messages import TOPICS, Message, topic_of
 
 if TYPE_CHECKING:
     from rov.bus.keys import ClientKeys, Gate
+
+TOPIC_BYTES = 64
+"""Longest subscription."""
+SUBSCRIBE, CANCEL = 1, 0
+"""First byte of what a SUB sends."""
 
 
 class PublicPub:
     """What anybody may hear. A subscriber that does not read loses messages; nobody waits for it."""
 
-    def __init__(self, endpoint: str, gate: Gate | None = None, *, context: Context | None = None):
+    def __init__(self, endpoint: str, gate: Gate | None = None):
         """Raises UserError when the endpoint cannot be bound, or is not on this machine and there are no keys."""
-        self.socket = public(context, zmq.PUB, endpoint, gate, MAIL)
+        self.door = Door(endpoint, b"PUB", gate, TOPIC_BYTES)
+        self.wanted: dict[Visitor, Counter[bytes]] = {}
+        """What each listens to: beginnings of topics, and how often it asked for them."""
+        self.listeners: dict[str, dict[int, Visitor]] = {topic: {} for topic in TOPICS}
+        self.door.gone = self._forget
 
     def send(self, message: Message) -> None:
+        self.step(0)
         self.forward(topic_of(message), encode(message))
+        self.flush()
+
+    def step(self, timeout_s: float) -> None:
+        """Wait at most so long for something to happen, and take what listeners ask for."""
+        for visitor, message in self.door.step(timeout_s):
+            if not self._ask(visitor, message):
+                self.door.bear(visitor)
 
     def forward(self, topic: str, payload: bytes) -> None:
-        """Pass on what came as mail."""
-        self.socket.send_multipart((topic.encode(), payload), zmq.NOBLOCK)
+        """Pass on what came as mail, with the next `flush`."""
+        for visitor in self.listeners[topic].values():
+            self.door.say(visitor, topic.encode(), payload)
+
+    def flush(self) -> None:
+        """Who takes something of what was said is alive."""
+        for visitor in list(self.wanted):
+            waiting = len(visitor.talk.out)
+            if waiting:
+                self.door.flush(visitor)
+                if len(visitor.talk.out) < waiting:
+                    self.door.heard(visitor)
+
+    def _ask(self, visitor: Visitor, message: bytes) -> bool:
+        """A subscription, or its end: only beginnings of topics that there are, so that their number is limited. False
+        for one that changes nothing."""
+        beginning, topics = message[1:], [topic for topic in TOPICS if topic.encode().startswith(message[1:])]
+        if not topics or message[0] not in (SUBSCRIBE, CANCEL) or visitor.gone:
+            return False
+        wanted = self.wanted.setdefault(visitor, Counter())
+        before = wanted[beginning]
+        wanted[beginning] = max(0, before + (1 if message[0] == SUBSCRIBE else -1))
+        for topic in topics:
+            if any(count and topic.encode().startswith(each) for each, count in wanted.items()):
+                self.listeners[topic][visitor.fd] = visitor
+            else:
+                self.listeners[topic].pop(visitor.fd, None)
+        return (before == 0) != (wanted[beginning] == 0)
+
+    def _forget(self, visitor: Visitor) -> None:
+        self.wanted.pop(visitor, None)
+        for listeners in self.listeners.values():
+            listeners.pop(visitor.fd, None)
 
     def close(self) -> None:
-        self.socket.close(0)
+        self.door.close()
 
 
 def listen(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import re
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import zmq
 
-from rov.bus.payload import COMMAND_BYTES
 from rov.errors import UserError
 
 if TYPE_CHECKING:
-    from rov.bus.keys import ClientKeys, Gate
+    from rov.bus.keys import ClientKeys
 
+SIOCGIFADDR = 0x8915
+"""netdevice(7)."""
 RECONNECT_MS = 50
 """Pause between attempts to reach a process that is not there (yet)."""
 
@@ -22,21 +25,52 @@ Socket: TypeAlias = zmq.Socket[bytes]
 Context: TypeAlias = zmq.Context[Socket]
 
 
-def public(context: Context | None, kind: int, endpoint: str, gate: Gate | None, waiting: int) -> Socket:
-    """A socket that others may reach: without keys only those on this machine. Raises UserError."""
-    if gate is None and not is_local(endpoint):
+ALIVE = {
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: 1,
+    zmq.TCP_KEEPALIVE_INTVL: 1,
+    zmq.TCP_KEEPALIVE_CNT: 3,
+    zmq.TCP_MAXRT: 3000,
+    zmq.CONNECT_TIMEOUT: 1000,
+}
+"""A tether that is cut must not leave a connection that looks alive, neither while something is under way (MAXRT) nor
+while nothing is (KEEPALIVE); and once it is whole again nobody shall wait for the kernel's ever longer pauses between
+attempts (CONNECT_TIMEOUT). Not ZeroMQ's heartbeats: its engine aborts the process when one is due on a connection that
+is just ending."""
+
+
+def permitted(endpoint: str, keys: bool) -> None:
+    """Raises UserError for an endpoint that others would reach without keys."""
+    if not keys and not is_local(endpoint):
         raise UserError(
             f"{endpoint}: would let anybody on the network steer; run `rov keys` to make keys, or bind 127.0.0.1"
         )
-    options = {
-        zmq.MAXMSGSIZE: COMMAND_BYTES,
-        zmq.SNDHWM: waiting,
-        zmq.RCVHWM: waiting,
-        # A tether that is cut must not leave a connection that looks alive.
-        zmq.HEARTBEAT_IVL: 1000,
-        zmq.HEARTBEAT_TIMEOUT: 3000,
-    }
-    return bound(context, kind, endpoint, options, gate)
+
+
+def address_of(endpoint: str) -> tuple[socket.AddressFamily, Any]:
+    """Family and address to bind for an endpoint, as ZeroMQ writes them: tcp://HOST:PORT, where `*` is every address
+    or a free port and HOST may name an interface; ipc://PATH. Raises UserError."""
+    scheme, _, place = endpoint.partition("://")
+    host, colon, port = place.rpartition(":")
+    if scheme == "ipc" and place:
+        return socket.AF_UNIX, place
+    if scheme != "tcp" or not colon or not (port == "*" or port.isdecimal() and int(port) < 65536):
+        raise UserError(f"{endpoint}: is no endpoint to bind; write tcp://127.0.0.1:5555 or ipc:///run/rov/public")
+    family = socket.AF_INET6 if "[" in host else socket.AF_INET
+    host = {"*": "0.0.0.0"}.get(host, host.strip("[]"))
+    try:
+        return family, (_of_interface(host) or host, 0 if port == "*" else int(port))
+    except OSError as error:
+        raise UserError(f"{endpoint}: cannot be bound: {host}: {error.strerror}") from None
+
+
+def _of_interface(name: str) -> str:
+    """The IPv4 address of a network interface; empty where there is none of that name. Raises OSError."""
+    if name not in [each for _, each in socket.if_nameindex()]:
+        return ""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        answer = fcntl.ioctl(probe, SIOCGIFADDR, name.encode().ljust(256, b"\0"))
+    return socket.inet_ntoa(answer[20:24])
 
 
 def reached(endpoint: str, host: str = "") -> str:
@@ -68,21 +102,17 @@ def ipc(root: Path, name: str) -> str:
     return f"ipc://{path}"
 
 
-def bound(
-    context: Context | None, kind: int, endpoint: str, options: dict[zmq.SocketOption, Any], gate: Gate | None = None
-) -> Socket:
-    """A socket that waits for others. Raises UserError."""
-    socket = _socket(context, kind, endpoint, options)
-    if gate:
-        gate.guard(socket)
+def bound(context: Context | None, kind: int, endpoint: str, options: dict[zmq.SocketOption, Any]) -> Socket:
+    """A socket that waits for others, inside. Raises UserError."""
+    made = _socket(context, kind, endpoint, options)
     try:
         if endpoint.startswith("ipc://"):
             Path(endpoint.removeprefix("ipc://")).parent.mkdir(0o700, parents=True, exist_ok=True)
-        socket.bind(endpoint)
+        made.bind(endpoint)
     except (zmq.ZMQError, OSError) as error:
-        socket.close(0)
+        made.close(0)
         raise UserError(f"{endpoint}: cannot be bound: {error.strerror}") from None
-    return socket
+    return made
 
 
 def connected(
@@ -93,19 +123,19 @@ def connected(
     keys: ClientKeys | None = None,
 ) -> Socket:
     """A socket that goes to another, whether that is there already or not. Raises UserError."""
-    socket = _socket(context, kind, endpoint, options | {zmq.RECONNECT_IVL: RECONNECT_MS})
+    made = _socket(context, kind, endpoint, {**ALIVE, zmq.RECONNECT_IVL: RECONNECT_MS, **options})
     if keys:
-        keys.apply(socket)
+        keys.apply(made)
     try:
-        socket.connect(endpoint)
+        made.connect(endpoint)
     except zmq.ZMQError as error:
-        socket.close(0)
+        made.close(0)
         raise UserError(f"{endpoint}: is no endpoint to connect to: {error.strerror}") from None
-    return socket
+    return made
 
 
 def _socket(context: Context | None, kind: int, endpoint: str, options: dict[zmq.SocketOption, Any]) -> Socket:
-    socket = (context or zmq.Context.instance()).socket(kind)
+    made = (context or zmq.Context.instance()).socket(kind)
     for option, value in ({zmq.LINGER: 0, zmq.IPV6: int("[" in endpoint)} | options).items():
-        socket.setsockopt(option, value)  # before it is bound or connected, or some have no effect
-    return socket
+        made.setsockopt(option, value)  # before it is bound or connected, or some have no effect
+    return made

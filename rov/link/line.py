@@ -112,6 +112,8 @@ class Line(ABC, Generic[W]):
         self.pending: list[Event] = []
         self.reopen_t, self.reopen_ns = 0, REOPEN_NS[0]
         self.absent_said = False
+        self.received: bytes | OSError | None = None
+        """What `receive` found and `poll` has not yet judged."""
         self.new_wire = wire
         self.wire = wire()
 
@@ -152,20 +154,28 @@ class Line(ABC, Generic[W]):
     def _forget(self) -> None:
         """Nothing is known of what this port leads to."""
         self.parser.reset()
+        self.received = None
         self.wire = self.new_wire()
 
     # ---- the port ----------------------------------------------------------------------------------------------
+
+    def receive(self) -> None:
+        """Take from the port what is there, for the next `poll`, whose time is read after this."""
+        if self.port.is_open and self.received is None:
+            try:
+                self.received = self.port.read()
+            except OSError as error:
+                self.received = error
 
     def _frames(self, t: int) -> list[Frame]:
         """What has arrived; (re)opens the port."""
         if not self.port.is_open and t >= self.reopen_t:
             self._open(t)
-        if not self.port.is_open:
-            return []
-        try:
-            data = self.port.read()
-        except OSError as error:
-            self._lose(t, str(error))
+        self.receive()
+        data, self.received = self.received, None
+        if isinstance(data, OSError):
+            self._lose(t, str(data))
+        if not isinstance(data, bytes):
             return []
         self.counters.bytes_in += len(data)
         frames = self.parser.feed(data)

@@ -45,7 +45,7 @@ vehicle that was disarmed at depth."""
 
 
 class Link(Protocol):
-    """The way to the vehicle. Each tick: `poll`, then `send`; nothing in it waits. Times are monotonic ns."""
+    """The way to the vehicle. Each tick: `receive`, `poll`, `send`; nothing in it waits. Times are monotonic ns."""
 
     surface_pa: float
     density: float
@@ -64,6 +64,10 @@ class Link(Protocol):
     @property
     def testing(self) -> bool:
         """Is an arming under way?"""
+
+    def receive(self) -> None:
+        """Take from the port what is there, for the next `poll`, whose time is read after this: or what came between
+        the two would look early, and all that follows late."""
 
     def poll(self, t: int) -> Iterable[Event]:
         """Take in what has arrived; what happened."""

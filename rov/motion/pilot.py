@@ -58,6 +58,8 @@ CONDITIONS: dict[str, tuple[Level, str]] = {
 """What can be wrong for a while. Each is one event when it begins, and one (info, code + `_over`) when it has been over
 for OVER_NS: what comes and goes with every picture is said once."""
 OVER_NS = 1_000_000_000
+STOP_SAID_NS = 1_000_000_000
+"""A stop that stops nothing is said this often at most."""
 
 
 class PilotOutput(NamedTuple):
@@ -90,6 +92,7 @@ class Pilot:
         """Why the last arming or mode was refused; empty when it was not."""
         self.t: int | None = None
         self.stopped_t: int | None = None
+        self.stop_said_t: int | None = None
         self.setpoints: dict[str, Setpoint] = {}
         """The newest of each source."""
         self.vehicle: VehicleState | None = None
@@ -142,13 +145,16 @@ class Pilot:
 
     def stop(self, t: int) -> None:
         """Disarm at once, end the mode, and void every setpoint, mode change and arming made until now."""
+        changed = self.armed or self.mode is not Mode.MANUAL
         self.guard.disarm(t, "stopped")
         self.stopped_t = t if self.stopped_t is None else max(t, self.stopped_t)
         self.setpoints.clear()
         self.flaws.clear()
         self.mode = Mode.MANUAL
-        what = "nothing of ours moves the vehicle" if self.autopilot else "neutral"
-        self._event(t, "alarm", "stopped", f"stopped: {what} until armed again")
+        if changed or self.stop_said_t is None or t - self.stop_said_t >= STOP_SAID_NS:
+            self.stop_said_t = t
+            what = "nothing of ours moves the vehicle" if self.autopilot else "neutral"
+            self._event(t, "alarm", "stopped", f"stopped: {what} until armed again")
 
     def request_mode(self, mode: Mode, t: int) -> str:
         """Change the mode. `t` is when that was asked for; returns why it is refused, or nothing."""

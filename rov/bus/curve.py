@@ -1,0 +1,102 @@
+"""CurveZMQ (rfc.zeromq.org/spec/26), the server's side: how a `zmtp.Conversation` begins where there are keys, and what
+its frames are wrapped in. The cryptography is NaCl's own."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+
+from nacl.bindings import (
+    crypto_box_afternm,
+    crypto_box_beforenm,
+    crypto_box_keypair,
+    crypto_box_open_afternm,
+)
+from nacl.exceptions import CryptoError
+
+from rov.bus.zmtp import COMMAND, MORE, Foul, frame
+
+HELLO, WELCOME, INITIATE, READY, MESSAGE = b"\x05HELLO", b"\x07WELCOME", b"\x08INITIATE", b"\x05READY", b"\x07MESSAGE"
+KEY, NONCE, COOKIE, VOUCH, MAC = 32, 8, 96, 96, 16
+INNER_COMMAND = 2
+"""The bit of a command inside of a box; outside it is another."""
+
+
+class Curve:
+    """One connection's handshake and boxes. S, C: the lasting keys of server and client; those of a moment are `_`."""
+
+    name = b"CURVE"
+    overhead = len(MESSAGE) + NONCE + MAC + 1
+
+    def __init__(self, secret: bytes, public: bytes, clients: Mapping[bytes, str], metadata: bytes):
+        """The server's keys, raw; `clients`: who is let in, name by raw public key; `metadata` is ours."""
+        self.secret, self.public, self.clients, self.ours = secret, public, clients, metadata
+        self.metadata, self.ready, self.who = b"", False, ""
+        self.cookie = b""
+        self.client_ = self.box = b""
+        self.sent = self.heard = 0
+        """The last nonces, ours and the peer's: each only ever grows, so that nothing counts twice."""
+
+    def shake(self, command: bytes) -> bytes:
+        try:
+            return self._initiated(command) if self.cookie else self._welcome(command)
+        except (CryptoError, ValueError, TypeError):
+            raise Foul("not the keys") from None
+
+    def _welcome(self, hello: bytes) -> bytes:
+        if not hello.startswith(HELLO + b"\x01\x00") or len(hello) != 200:
+            raise Foul("no HELLO")
+        self.client_, nonce, box = hello[80:112], hello[112:120], hello[120:]
+        lasting = crypto_box_beforenm(self.client_, self.secret)
+        crypto_box_open_afternm(box, b"CurveZMQHELLO---" + nonce, lasting)
+        self.heard = int.from_bytes(nonce, "big")
+        public_, self.secret_ = crypto_box_keypair()
+        # The cookie lets a server forget a client between its first two commands. This one does not forget.
+        self.cookie, long_nonce = secrets.token_bytes(COOKIE), secrets.token_bytes(16)
+        return WELCOME + long_nonce + crypto_box_afternm(public_ + self.cookie, b"WELCOME-" + long_nonce, lasting)
+
+    def _initiated(self, initiate: bytes) -> bytes:
+        at = len(INITIATE) + COOKIE
+        if not initiate.startswith(INITIATE) or initiate[len(INITIATE) : at] != self.cookie:
+            raise Foul("no INITIATE")
+        nonce, box = initiate[at : at + NONCE], initiate[at + NONCE :]
+        self.box = crypto_box_beforenm(self.client_, self.secret_)
+        said = crypto_box_open_afternm(box, b"CurveZMQINITIATE" + self._fresh(nonce), self.box)
+        client, vouch_nonce, vouch = said[:KEY], said[KEY : KEY + 16], said[KEY + 16 : KEY + VOUCH]
+        if client not in self.clients:
+            raise Foul("a key that is not known")
+        vouched = crypto_box_open_afternm(vouch, b"VOUCH---" + vouch_nonce, crypto_box_beforenm(client, self.secret_))
+        if vouched != self.client_ + self.public:
+            raise Foul("another's key")
+        self.metadata, self.ready, self.who = said[KEY + VOUCH :], True, self.clients[client]
+        nonce = self._next()
+        return READY + nonce + crypto_box_afternm(self.ours, b"CurveZMQREADY---" + nonce, self.box)
+
+    def open(self, flags: int, body: bytes) -> tuple[int, bytes]:
+        if not body.startswith(MESSAGE):
+            raise Foul("not boxed")
+        at = len(MESSAGE) + NONCE
+        nonce = self._fresh(body[len(MESSAGE) : at])
+        try:
+            inner = crypto_box_open_afternm(body[at:], b"CurveZMQMESSAGEC" + nonce, self.box)
+        except (CryptoError, ValueError, TypeError):
+            raise Foul("a box of other keys") from None
+        if not inner:
+            raise Foul("an empty box")
+        return (inner[0] & MORE) | (COMMAND if inner[0] & INNER_COMMAND else 0), inner[1:]
+
+    def seal(self, flags: int, body: bytes) -> bytes:
+        inner = bytes([(flags & MORE) | (INNER_COMMAND if flags & COMMAND else 0)]) + body
+        nonce = self._next()
+        return frame(0, MESSAGE + nonce + crypto_box_afternm(inner, b"CurveZMQMESSAGES" + nonce, self.box))
+
+    def _next(self) -> bytes:
+        self.sent += 1
+        return self.sent.to_bytes(NONCE, "big")
+
+    def _fresh(self, nonce: bytes) -> bytes:
+        number = int.from_bytes(nonce, "big")
+        if number <= self.heard:
+            raise Foul("a nonce that was used")
+        self.heard = number
+        return nonce

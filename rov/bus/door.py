@@ -1,0 +1,371 @@
+"""A door that strangers come through: accepts, reads each visitor in turn, and shows out whoever is in the way.
+
+Whatever they do, its memory is bounded: so many visitors, a few kB from each, and what one does not read is dropped.
+When it is full, one who has not been heard for long makes room, so that a newcomer is always let in. One thread, and
+`step` in it; a visitor that is `held` is not read until it is `released`: what it sends waits in its own machine.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import select
+import socket
+import struct
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from rov.bus.sockets import address_of, permitted
+from rov.bus.zmtp import SIGNATURE, Conversation, Foul, Mechanism, Null, metadata
+from rov.errors import UserError
+
+if TYPE_CHECKING:
+    from rov.bus.keys import Gate
+
+VISITORS = 4000
+"""At most; fewer where the process may not open so many files."""
+SPARE_FILES = 64
+BACKLOG = 4096
+"""Connections the kernel keeps for us until we come round to them."""
+HANDSHAKE_NS = 2_000_000_000
+"""A visitor that has not introduced itself within this time goes."""
+READ_BYTES = 4096
+TURN = 4
+"""Messages taken from a visitor before the next one's turn."""
+NEWCOMERS = 200
+"""Let in per step. The kernel's own queue is emptied all the same: who finds that full tries again only after 1 s."""
+EVENTS_PER_STEP = 400
+OUT_BYTES = 256 * 1024
+"""What waits for a visitor that does not read; more is dropped."""
+EASE, EASE_PER_S = 64.0, 100.0
+"""Messages that a visitor may bring at once, and per second. Who brings more comes last, and goes for the next one that
+is of no use."""
+USELESS = 8.0
+"""A message that was of no use counts as so many."""
+STEP_NS = 15_000_000
+"""Those who come last wait for the next step after this: a newcomer is not to wait for them."""
+UNSERVED_NS = 200_000_000
+"""A newcomer whose turn has not come by then is shown out: it comes again sooner than its turn would."""
+LEFT = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+READING = select.EPOLLIN | select.EPOLLRDHUP
+AT_ONCE = struct.pack("ii", 1, 0)
+"""For SO_LINGER: a connection that was nobody's leaves no trace in the kernel's tables."""
+LISTEN_BYTES = 128 * 1024
+"""The kernel's own buffer for what we say to a visitor."""
+ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 3000),
+)
+"""A tether that is cut must not leave a connection that looks alive, whether something was under way (the last one) or
+not (the others)."""
+
+
+Group: TypeAlias = "OrderedDict[int, Visitor]"
+
+
+class Visitor:
+    """One connection, and how it has behaved."""
+
+    talk: Conversation
+    """Once it has begun to speak."""
+
+    def __init__(self, connection: socket.socket, t: int):
+        self.connection, self.came_t = connection, t
+        self.fd = connection.fileno()
+        self.group: Group = OrderedDict()
+        self.name = ""
+        """Who it is, once somebody has found out."""
+        self.held = self.writing = self.gone = self.favoured = False
+        self.ease, self.ease_t = EASE, t
+
+    def rank(self) -> int:
+        return 0 if self.favoured else 1 if self.ease >= EASE / 2 else 2
+
+
+class Door:
+    """The visitors of one endpoint."""
+
+    def __init__(self, endpoint: str, socket_type: bytes, gate: Gate | None, limit: int):
+        """`limit`: the largest message in bytes. Raises UserError when the endpoint cannot be bound, or is not on this
+        machine and there are no keys."""
+        permitted(endpoint, gate is not None)
+        self.socket_type, self.gate, self.limit = socket_type, gate, limit
+        self.about = metadata(socket_type)
+        self.path, self.listener = listening(endpoint)
+        self.epoll = select.epoll()
+        self.epoll.register(self.listener, select.EPOLLIN)
+        self.waiting = select.poll()
+        self.waiting.register(self.listener, select.POLLIN)
+        self.visitors: dict[int, Visitor] = {}
+        self.mute: Group = OrderedDict()
+        """Those who have said nothing yet, in the order they came."""
+        self.arriving: Group = OrderedDict()
+        """Those who have, before the end of their handshake, in the order they came."""
+        self.known: Group = OrderedDict()
+        """Those after it, the longest silent first."""
+        self.eager: Group = OrderedDict()
+        """Those that may have more to say than was taken from them."""
+        self.room = max(16, min(VISITORS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
+        self.dropped = 0
+        """Messages that somebody was too slow for."""
+        self.gone: Callable[[Visitor], None] = lambda _: None
+        """Told of each visitor that leaves."""
+
+    @property
+    def address(self) -> str:
+        """Where it can be reached, with the port that was found where any would do."""
+        if self.listener.family == socket.AF_UNIX:
+            return f"ipc://{self.path}"
+        host, port = self.listener.getsockname()[:2]
+        return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+    def watch(self, fd: int) -> None:
+        """Also wake for another file."""
+        self.epoll.register(fd, select.EPOLLIN)
+
+    # ---- one turn ----------------------------------------------------------------------------------------------
+
+    def step(self, timeout_s: float) -> Iterator[tuple[Visitor, bytes]]:
+        """Wait at most so long for something to happen; what visitors say, each in turn."""
+        self._accept()
+        for fd, mask in self.epoll.poll(0 if self.eager else timeout_s, EVENTS_PER_STEP):
+            if (visitor := self.visitors.get(fd)) is not None:
+                if mask & select.EPOLLOUT:
+                    self.flush(visitor)
+                if mask & LEFT and visitor.group is not self.known:
+                    self.show_out(visitor)  # before it was known: nobody waits for an answer
+                elif mask & ~select.EPOLLOUT and not visitor.gone:
+                    self._receive(visitor)
+                self._await(visitor)
+        self._show_out_the_silent(time.monotonic_ns())
+        # Those who are known and newcomers have a time each, or a flood of one kind would keep out the other.
+        for known in (True, False):
+            yield from self._served([each for each in self.eager.values() if (each.group is self.known) is known])
+
+    def _served(self, visitors: list[Visitor]) -> Iterator[tuple[Visitor, bytes]]:
+        """What these say, as far as there is time: the favoured first, those with much to say last, and of the others
+        who spoke last: when they are more than can be served, nobody new waits behind them all."""
+        end = time.monotonic_ns() + STEP_NS
+        newest = visitors[::-1]
+        for visitor in sorted(newest, key=Visitor.rank):
+            if time.monotonic_ns() < end or visitor.favoured:
+                yield from self._taken(visitor)
+            elif visitor.group is self.arriving and end - visitor.came_t > UNSERVED_NS:
+                self.show_out(visitor)
+
+    def _accept(self) -> None:
+        """Let in who waits. When they are too many, the newest: those before them have waited long, and come again."""
+        newest: deque[int] = deque()
+        for _ in range(BACKLOG):
+            try:
+                newest.append(self.listener._accept()[0])  # type: ignore[attr-defined]  # `accept` takes twice as long
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE) or not self.waiting.poll(0):
+                    break  # nobody waits, or who did is gone
+                if self.visitors:
+                    self._make_room()
+                elif newest:
+                    os.close(newest.popleft())
+                else:
+                    break
+            if len(newest) > NEWCOMERS:
+                os.close(newest.popleft())
+        for fd in newest:
+            if len(self.visitors) >= self.room:
+                self._make_room()
+            connection = socket.socket(self.listener.family, socket.SOCK_STREAM, 0, fileno=fd)
+            connection.setblocking(False)
+            visitor = Visitor(connection, time.monotonic_ns())
+            self.visitors[visitor.fd] = visitor
+            self._move(visitor, self.mute)
+            self.epoll.register(visitor.fd, READING | select.EPOLLONESHOT)
+
+    def _receive(self, visitor: Visitor) -> None:
+        try:
+            data = visitor.connection.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            return self.show_out(visitor)
+        if visitor.group is self.mute:
+            if data[:1] != SIGNATURE:
+                return self.show_out(visitor)
+            self._welcome(visitor)
+        visitor.talk.feed(data)
+        self.eager[visitor.fd] = visitor
+
+    def _welcome(self, visitor: Visitor) -> None:
+        """It has begun to speak: so do we."""
+        mechanism: Mechanism = self.gate.mechanism(self.about) if self.gate else Null(self.about)
+        visitor.talk = Conversation(self.socket_type, mechanism, self.limit)
+        self._move(visitor, self.arriving)
+
+    def _taken(self, visitor: Visitor) -> Iterator[tuple[Visitor, bytes]]:
+        """Its next few messages."""
+        if visitor.fd in self.eager:
+            self.eager.move_to_end(visitor.fd, last=False)
+        for _ in range(TURN):
+            if visitor.fd not in self.eager:  # held, or shown out
+                return
+            met = visitor.talk.ready
+            try:
+                message = visitor.talk.take()
+            except Foul:
+                return self.show_out(visitor)
+            if message is None:
+                del self.eager[visitor.fd]
+                self._await(visitor)
+                break
+            self._charge(visitor, time.monotonic_ns())
+            if visitor.talk.ready:
+                self._move(visitor, self.known)
+            if message:
+                yield visitor, message
+            elif met:
+                self.bear(visitor)
+        if not visitor.gone and visitor.talk.out:
+            self.flush(visitor)
+
+    # ---- who stays ---------------------------------------------------------------------------------------------
+
+    def heard(self, visitor: Visitor) -> None:
+        """It is alive: others make room before it."""
+        if not visitor.gone:
+            self._move(visitor, self.known)
+
+    def _move(self, visitor: Visitor, group: Group) -> None:
+        """To the end of a group."""
+        visitor.group.pop(visitor.fd, None)
+        visitor.group = group
+        group[visitor.fd] = visitor
+
+    def bear(self, visitor: Visitor) -> None:
+        """A message was of no use. Too many of them, and it goes."""
+        if visitor.ease < USELESS:
+            self.show_out(visitor)
+        visitor.ease -= USELESS
+
+    def _charge(self, visitor: Visitor, now: int) -> None:
+        grown = visitor.ease + (now - visitor.ease_t) * 1e-9 * EASE_PER_S
+        visitor.ease, visitor.ease_t = max(0.0, min(grown, EASE) - 1), now
+
+    def hold(self, visitor: Visitor) -> None:
+        """Do not read it for now."""
+        if not visitor.held and not visitor.gone:
+            visitor.held = True
+            self.eager.pop(visitor.fd, None)
+            self._await(visitor)
+
+    def release(self, visitor: Visitor) -> None:
+        """Read it again."""
+        if visitor.held and not visitor.gone:
+            visitor.held = False
+            self.eager[visitor.fd] = visitor
+            self._await(visitor)
+
+    def show_out(self, visitor: Visitor) -> None:
+        """Its connection ends."""
+        if visitor.gone:
+            return
+        del self.visitors[visitor.fd]
+        if visitor.group is not self.known:
+            visitor.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+        visitor.group.pop(visitor.fd, None)
+        self.eager.pop(visitor.fd, None)
+        visitor.gone = True
+        visitor.connection.close()  # which takes it out of epoll, too
+        self.gone(visitor)
+
+    def _make_room(self) -> None:
+        """The longest silent of the largest group goes: so no group drives another out, and whoever is on the way
+        through them has the time in which a third of the room fills again."""
+        self.show_out(next(iter(max(self.mute, self.arriving, self.known, key=len).values())))
+
+    def _show_out_the_silent(self, now: int) -> None:
+        for group in (self.mute, self.arriving):
+            while group and now - (first := next(iter(group.values()))).came_t > HANDSHAKE_NS:
+                self.show_out(first)
+
+    # ---- what is said to them ----------------------------------------------------------------------------------
+
+    def say(self, visitor: Visitor, *parts: bytes, limit: int = OUT_BYTES) -> bool:
+        """Put a message on its way with the next `flush`; False when it does not read and too much waits already."""
+        if len(visitor.talk.out) > limit or not visitor.talk.ready:
+            self.dropped += 1
+            return False
+        visitor.talk.say(*parts)
+        return True
+
+    def flush(self, visitor: Visitor) -> None:
+        """Hand what waits for it to the kernel, as much as that takes."""
+        out = visitor.talk.out
+        if visitor.gone:
+            return
+        try:
+            sent = visitor.connection.send(out) if out else 0
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return self.show_out(visitor)
+        if sent:
+            del out[:sent]
+        if bool(out) != visitor.writing:
+            visitor.writing = bool(out)
+            self._await(visitor)
+
+    def _await(self, visitor: Visitor) -> None:
+        """Look out for what it may do next: once, so that those who are not served yet do not hide the others."""
+        if not visitor.gone:
+            reading = 0 if visitor.held or visitor.fd in self.eager else READING
+            writing = select.EPOLLOUT if visitor.writing else 0
+            self.epoll.modify(visitor.fd, reading | writing | select.EPOLLONESHOT)
+
+    def close(self) -> None:
+        for visitor in list(self.visitors.values()):
+            self.show_out(visitor)
+        self.epoll.close()
+        self.listener.close()
+        if self.path:
+            Path(self.path).unlink(missing_ok=True)
+
+
+def listening(endpoint: str) -> tuple[str, socket.socket]:
+    """The path of an ipc endpoint (else nothing), and a socket that listens there. Raises UserError."""
+    family, address = address_of(endpoint)
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    path = address if isinstance(address, str) else ""
+    try:
+        if path:
+            Path(path).parent.mkdir(0o700, parents=True, exist_ok=True)
+            Path(path).unlink(missing_ok=True)  # left by one that was killed; `refuse_taken` has looked for the living
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            for level, option, value in ALIVE:
+                listener.setsockopt(level, option, value)  # and so it is for all it accepts
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LISTEN_BYTES)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise UserError(f"{endpoint}: cannot be bound: {os.strerror(error.errno or 0)}") from None
+    return path, listener
+
+
+def prove(endpoint: str, gate: Gate | None) -> None:
+    """Could a door be opened there? Raises UserError."""
+    permitted(endpoint, gate is not None)
+    path, listener = listening(endpoint)
+    listener.close()
+    if path:
+        Path(path).unlink(missing_ok=True)

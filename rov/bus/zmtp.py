@@ -1,0 +1,210 @@
+"""ZMTP 3.0 (rfc.zeromq.org/spec/23), the side that is bound: bytes in, messages out, and the other way. No sockets and
+no clock.
+
+What strangers write is read here and not by libzmq: that one aborts its process when a peer leaves in the wrong
+moment, accepts without limit, and keeps in memory whatever is sent to it, down to messages of millions of parts.
+Our own clients are libzmq's, and so are all sockets inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+GREETING = 64
+SIGNATURE = b"\xff"
+"""The first byte of all that is said."""
+MORE, LONG, COMMAND = 1, 2, 4
+"""Bits of a frame's first byte."""
+HANDSHAKE_BYTES = 1024
+"""Largest command before the first message."""
+PING, PONG = b"\x04PING", b"\x04PONG"
+PING_BYTES = len(PING) + 2 + 16
+"""Name, time to live, context."""
+FITS = {b"ROUTER": (b"DEALER", b"REQ", b"ROUTER"), b"PUB": (b"SUB", b"XSUB")}
+"""Which sockets may talk to one of ours."""
+
+
+class Foul(Exception):
+    """A peer that does not keep to the protocol, or may not speak here: it is cut off."""
+
+
+class Mechanism(Protocol):
+    """How a connection begins, and what its frames are wrapped in."""
+
+    name: bytes
+    ready: bool
+    who: str
+    """Whose key it has; empty without keys."""
+    overhead: int
+    """Bytes that wrapping adds to a frame."""
+
+    def shake(self, command: bytes) -> bytes:
+        """Our answer to the peer's next handshake command; metadata is kept in `metadata`. Raises Foul."""
+
+    metadata: bytes
+
+    def open(self, flags: int, body: bytes) -> tuple[int, bytes]:
+        """Flags and body of what a frame carries. Raises Foul."""
+
+    def seal(self, flags: int, body: bytes) -> bytes:
+        """The frame on the wire."""
+
+
+class Null:
+    """No keys: everybody is let in."""
+
+    name, who, overhead = b"NULL", "", 0
+
+    def __init__(self, metadata: bytes):
+        self.ours, self.metadata, self.ready = metadata, b"", False
+
+    def shake(self, command: bytes) -> bytes:
+        if not command.startswith(b"\x05READY"):
+            raise Foul("no READY")
+        self.metadata, self.ready = command[6:], True
+        return b"\x05READY" + self.ours
+
+    def open(self, flags: int, body: bytes) -> tuple[int, bytes]:
+        return flags, body
+
+    def seal(self, flags: int, body: bytes) -> bytes:
+        return frame(flags, body)
+
+
+class Conversation:
+    """One connection. `feed` it what came, `take` messages from it; what is to be sent is in `out`."""
+
+    def __init__(self, socket_type: bytes, mechanism: Mechanism, limit: int):
+        """`socket_type` is ours, `limit` the largest message in bytes."""
+        self.socket_type, self.mechanism, self.limit = socket_type, mechanism, limit
+        self.heard = bytearray()
+        self.out = bytearray(greeting(mechanism.name))
+        self.greeted = self.begun = self.enveloped = False
+        """`begun`: an empty part came, and the message that follows it has not. `enveloped`: that was so for the last
+        message: a REQ sends it, and wants it back."""
+
+    @property
+    def ready(self) -> bool:
+        """Is the handshake over?"""
+        return self.mechanism.ready
+
+    def feed(self, data: bytes) -> None:
+        self.heard += data
+
+    def take(self) -> bytes | None:
+        """The next message; empty for what was the protocol's own; None when nothing whole is there. Raises Foul."""
+        if not self.greeted:
+            return self._greet()
+        parted = self._frame()
+        if parted is None:
+            return None
+        flags, body = parted
+        if not self.ready:
+            return self._shake(flags, body)
+        flags, body = self.mechanism.open(flags, body)
+        if flags & COMMAND:
+            return self._command(body)
+        return self._part(flags, body)
+
+    def say(self, *parts: bytes) -> None:
+        """A message of these parts."""
+        for part in parts[:-1]:
+            self.out += self.mechanism.seal(MORE, part)
+        self.out += self.mechanism.seal(0, parts[-1])
+
+    def _greet(self) -> bytes | None:
+        """The peer's greeting, judged as far as it has come."""
+        start = bytes(self.heard[:GREETING])
+        if (
+            start[:1] not in (b"", SIGNATURE)
+            or len(start) > 9
+            and start[9] != 0x7F
+            or len(start) > 10
+            and start[10] < 3
+        ):
+            raise Foul("does not speak ZMTP 3")
+        if len(start) < GREETING:
+            return None
+        if start[12:32].rstrip(b"\0") != self.mechanism.name:
+            raise Foul(f"wants {start[12:32].rstrip(bytes(1))!r}, not {self.mechanism.name!r}")
+        del self.heard[:GREETING]
+        self.greeted = True
+        return b""
+
+    def _frame(self) -> tuple[int, bytes] | None:
+        """Flags and body of the next frame on the wire."""
+        if len(self.heard) < 2:
+            return None
+        flags = self.heard[0]
+        head = 9 if flags & LONG else 2
+        if flags & ~(MORE | LONG | COMMAND):
+            raise Foul("not a frame")
+        if len(self.heard) < head:
+            return None
+        size = int.from_bytes(self.heard[1:head], "big")
+        if size > (self.limit + self.mechanism.overhead if self.ready else HANDSHAKE_BYTES) and size > PING_BYTES:
+            raise Foul(f"a frame of {size} bytes")
+        if len(self.heard) < head + size:
+            return None
+        body = bytes(self.heard[head : head + size])
+        del self.heard[: head + size]
+        return flags, body
+
+    def _shake(self, flags: int, body: bytes) -> bytes:
+        if not flags & COMMAND:
+            raise Foul("a message before the handshake")
+        answer = self.mechanism.shake(body)
+        if (
+            self.ready
+            and (kind := properties(self.mechanism.metadata).get(b"socket-type")) not in FITS[self.socket_type]
+        ):
+            raise Foul(f"a {kind!r} cannot talk to a {self.socket_type!r}")
+        self.out += frame(COMMAND, answer)
+        return b""
+
+    def _command(self, body: bytes) -> bytes:
+        if body.startswith(PING) and len(PING) + 2 <= len(body) <= PING_BYTES:
+            self.out += self.mechanism.seal(COMMAND, PONG + body[len(PING) + 2 :])
+        return b""
+
+    def _part(self, flags: int, body: bytes) -> bytes:
+        """One part, or one behind the empty one of a REQ; a part that waits for more would be kept in memory."""
+        if flags & MORE:
+            if body or self.begun:
+                raise Foul("a message of several parts")
+            self.begun = True
+            return b""
+        self.enveloped, self.begun = self.begun, False
+        return body
+
+
+def greeting(mechanism: bytes) -> bytes:
+    """Signature, version 3.0, mechanism, whether we are the server (it has none without keys), filler."""
+    server = mechanism != b"NULL"
+    return SIGNATURE + bytes(8) + b"\x7f\x03\x00" + mechanism.ljust(20, b"\0") + bytes([server]) + bytes(31)
+
+
+def frame(flags: int, body: bytes) -> bytes:
+    """A frame on the wire."""
+    if len(body) < 256:
+        return bytes((flags, len(body))) + body
+    return bytes((flags | LONG,)) + len(body).to_bytes(8, "big") + body
+
+
+def metadata(socket_type: bytes) -> bytes:
+    """What we say of ourselves in a handshake."""
+    pairs: Iterable[tuple[bytes, bytes]] = ((b"Socket-Type", socket_type), (b"Identity", b""))
+    return b"".join(bytes([len(name)]) + name + len(value).to_bytes(4, "big") + value for name, value in pairs)
+
+
+def properties(data: bytes) -> dict[bytes, bytes]:
+    """What a peer says of itself, names in small letters. Raises Foul."""
+    found, at = {}, 0
+    while at < len(data):
+        name = data[at + 1 : (at := at + 1 + data[at])]
+        size = int.from_bytes(data[at : at + 4], "big")
+        found[name.lower()] = data[at + 4 : (at := at + 4 + size)]
+    if at != len(data):
+        raise Foul("metadata that ends in the middle")
+    return found
