@@ -1,4 +1,4 @@
-"""Boards of all makes are found, also in pictures that a camera was turned for; where none is, what is there is said."""
+"""Boards of all makes are found, also where the camera was turned; where there is none, what is there is said."""
 
 import struct
 from pathlib import Path
@@ -98,12 +98,10 @@ def test_with_an_odd_number_of_rows_there_is_one_pattern() -> None:
 @pytest.mark.parametrize(
     ("asked", "flat", "said"),
     [
-        ("chessboard:9x7", chessboard(9, 7), "chessboard:8x6 is found in 2 of 2: --board counts inner corners, not squares"),
-        ("chessboard:7x5", chessboard(9, 7), "chessboard:8x6 is found in 2 of 2"),
+        ("chessboard:9x7", chessboard(9, 7), "chessboard:8x6 is found in 2 of 2: --board counts inner corners"),
         ("chessboard:7x9", chessboard(9, 7), "chessboard:6x8 is found in 2 of 2"),
         ("charuco:9x7", chessboard(9, 7), "chessboard:8x6 is found in 2 of 2, and no markers"),
         ("charuco:7x5", charuco("charuco:8x6"), "charuco:8x6:4X4_50 fits"),
-        ("charuco:6x8", charuco("charuco:8x6"), "charuco:8x6:4X4_50 fits"),
         ("charuco:8x6", charuco("charuco:8x6:5X5_100"), "charuco:8x6:5X5_50 fits"),
         ("chessboard:7x6", charuco("charuco:8x6"), "charuco:8x6:4X4_50 fits"),
         ("chessboard:9x7", np.full((300, 300), 90, np.uint8), ""),

@@ -11,7 +11,7 @@ import typer
 from rov.assets import find
 from rov.cli.common import own_file
 from rov.config import schema
-from rov.plain import say
+from rov.plain import discreet, say
 
 app = typer.Typer(no_args_is_help=True, help="Check, show and describe `rover.toml`.")
 
@@ -39,7 +39,10 @@ def config_show(
 
     from rov.config import load
 
-    say(tomli_w.dumps(load(path).model_dump()).rstrip("\n"))
+    text = tomli_w.dumps(load(path).model_dump()).rstrip("\n")
+    say(text)
+    if discreet(text) != text:
+        say("note: passwords are shown as ***; put yours back where this is used as a configuration", error=True)
 
 
 @app.command("schema", epilog="Example: `rov config schema > rover.schema.json`")
