@@ -74,11 +74,12 @@ def import_dive(
         seconds = float(offset)
     if film is not None:
         metadata["offset_s"] = f"{seconds:.3f}"
+    notes: list[str] = []
     with common.progress() as bar:
         task = bar.add_task(shown(out.name), total=film.expected or None if film else None)
         done = dive.write(
             out, log, video, seconds, metadata,
-            quality=quality, overwrite=force, progress=lambda: bar.advance(task),
+            quality=quality, overwrite=force, progress=lambda: bar.advance(task), note=notes.append,
         )  # fmt: skip
     how = (
         f"copied as {done.copied}"
@@ -87,7 +88,7 @@ def import_dive(
     )
     pictures = f"{done.pictures} pictures {how}, " if video else ""
     print(f"{shown(out)}: {pictures}{done.states} states, {done.commands} commands")
-    for note in done.notes:
+    for note in notes:
         print(f"note: {shown(video or '')}: {note}", file=sys.stderr)
     for why, number in sorted(log.dropped.items()):
         print(f"dropped {number}: {why}")

@@ -31,8 +31,6 @@ class Imported(NamedTuple):
     """h264 or h265 where packets were copied, "" where pictures became JPEG."""
     states: int
     commands: int
-    notes: list[str]
-    """Sentences about what is odd in the video or missing."""
 
 
 class _Line(NamedTuple):
@@ -52,9 +50,10 @@ def write(
     quality: int,
     overwrite: bool = False,
     progress: Callable[[], None] = lambda: None,
+    note: Callable[[str], None] = lambda sentence: None,
 ) -> Imported:
-    """Write the dive; the video begins `offset_s` after the log's first state. Raises UserError; no dive is left when
-    the video shows nothing."""
+    """Write the dive; the video begins `offset_s` after the log's first state. `note` hears what is odd in the video or
+    missing. Raises UserError; no dive is left when the video shows nothing."""
     format_ = copyable(video) if video else ""
     film = Video(video) if video else None
     counts = [0, 0, 0]
@@ -89,8 +88,9 @@ def write(
         raise
     finally:
         dive.close()
-    notes = _missing(film, counts[0]) if film and format_ else film.notes if film else []
-    return Imported(counts[0], format_, counts[1], counts[2], notes)
+    for sentence in (_missing(film, counts[0]) if format_ else film.notes) if film else ():
+        note(sentence)
+    return Imported(counts[0], format_, counts[1], counts[2])
 
 
 def _missing(film: Video, copied: int) -> list[str]:

@@ -35,8 +35,8 @@ import cv2
 import numpy as np
 
 from rov.errors import UserError
-from rov.media.files import VIDEOS, Image
 from rov.media.convert import Converter
+from rov.media.files import VIDEOS, Image
 from rov.media.films import Video
 from rov.media.jpeg import JpegDecoder
 
