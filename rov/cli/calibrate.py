@@ -121,6 +121,7 @@ def straighten(
             name = Path(still.name).name.replace("#", "_").replace(".", "_")
             cv2.imwrite(str(out / f"{name}.jpg"), made.undistort(still.image))
             bar.advance(task)
+    common.note(*stills.skipped)
     print(f"{number} pictures in {out}")
 
 
@@ -137,17 +138,17 @@ def colour(
 ) -> None:
     """Find the white balance at depth: from a grey patch, or from the picture's average over a dive."""
     from rov.calibrate import colour as calibrate
+    from rov.media.files import VIDEOS, Shot, shown
     from rov.messages import VehicleState
     from rov.offline.source import open_source
     from rov.vision.batch import Stills
-    from rov.vision.footage import VIDEOS, Shot
 
     where = calibrate.parse_patch(patch) if patch else None
     measured = []
     if source.suffix.lower() in VIDEOS | {".mcap"}:
         opened = open_source(source)
         with common.progress() as bar:
-            task = bar.add_task("measuring", total=opened.frames or None)
+            task = bar.add_task("measuring", total=opened.expected or None)
             for item in opened.items:
                 if isinstance(item, Shot):
                     bar.advance(task)
@@ -155,14 +156,19 @@ def colour(
                         measured.append((depth, gains))
                 elif isinstance(item.data, VehicleState) and item.data.depth_t is not None:
                     depth = item.data.depth
+        common.note(*opened.skipped)
+        if fault := opened.fault():
+            raise UserError(fault)
     else:
-        looks = (calibrate.measure(still.image, where) for still in Stills([source]))
+        stills = Stills([source])
+        looks = (calibrate.measure(still.image, where) for still in stills)
         measured = [(depth, gains) for gains in looks if gains is not None]
+        common.note(*stills.skipped)
     rows = calibrate.rows(measured)
     for row in rows:
         print(f"{row.depth_m:6.2f} m: blue × {row.blue:.3f}, green × {row.green:.3f}, red × {row.red:.3f}")
     calibrate.write(
-        out, f"{source.name}, {'grey patch' if where else 'grey on average'}, {len(measured)} pictures", rows
+        out, f"{shown(source.name)}, {'grey patch' if where else 'grey on average'}, {len(measured)} pictures", rows
     )
     print(f"{out}: set camera.colour to it")
 
@@ -220,8 +226,11 @@ def thrusters(
 def _views(source: str, board: Any) -> tuple[list[Any], list[tuple[str, str]]]:
     """The views of the board in a folder, a video or before a live camera, and what was rejected."""
     from rov.calibrate.camera import find, sift, watch
+    from rov.media.check import Check
+    from rov.media.files import VIDEOS, images_in, others_in
+    from rov.media.films import Video
+    from rov.media.pictures import read_image
     from rov.vision.camera import Camera
-    from rov.vision.footage import VIDEOS, Video, images_in, read_image
     from rov.vision.sources import Settings, parse_source
 
     path = Path(source)
@@ -230,24 +239,29 @@ def _views(source: str, board: Any) -> tuple[list[Any], list[tuple[str, str]]]:
         files = images_in(path)
         if not files:
             raise UserError(f"{path}: holds no pictures")
+        common.note(others_in(path))
+        check = Check()
         with common.progress() as bar:
             for file in bar.track(files, description="looking for the board"):
                 try:
-                    looks.append((file.name, find(board, file.name, read_image(file))))
+                    check.see(image := read_image(file))
+                    looks.append((file.name, find(board, file.name, image)))
                 except UserError as error:
                     looks.append((file.name, str(error)))
+        check.end(str(path), len(files))
         return sift(looks, moving=False)
     if path.suffix.lower() in VIDEOS:
         video = Video(path)
         every = max(1, round(video.fps / VIDEO_LOOKS_HZ))
         looks = []
         with common.progress() as bar:
-            task = bar.add_task("looking for the board", total=video.declared or None)
+            task = bar.add_task("looking for the board", total=video.expected or None)
             for shot in video.shots():
                 bar.advance(task)
                 if shot.frame_id % every == 0:
                     name = f"frame {shot.frame_id}"
                     looks.append((name, find(board, name, shot.image)))
+        common.note(*video.notes)
         return sift(looks, moving=True)
     if not source.isdecimal() and "/" not in source and ":" not in source:
         raise UserError(f"{source}: no such folder")

@@ -98,6 +98,7 @@ def detect(
     setting: Settings = None,
 ) -> None:
     """Recognise objects in images, folders and videos."""
+    from rov.media.files import write_text
     from rov.vision.batch import Stills, detect_all
 
     settings = configuration(config, setting)
@@ -110,10 +111,7 @@ def detect(
         print(f"note: skipped: {sentence}", file=sys.stderr)
     if not answer["images"]:
         raise UserError("none of the pictures could be read")
-    try:
-        out.write_text(json.dumps(answer) + "\n")
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror}") from None
+    write_text(out, json.dumps(answer) + "\n")
     print(f"{len(answer['annotations'])} objects in {len(answer['images'])} pictures: {out}")
     if fault := answer.get("fault"):
         raise UserError(f"{fault}; {out} holds what was found")
@@ -129,6 +127,7 @@ def bench(
     setting: Settings = None,
 ) -> None:
     """Measure the pipeline against the bare network and the bare decoder, in the same run."""
+    from rov.media.files import write_text
     from rov.offline.bench import bench as run
 
     settings = configuration(config, setting)
@@ -151,7 +150,7 @@ def bench(
         stages.add_row(name, *(f"{value}" for value in ms.values()))
     Console().print(speed, stages, f"pipeline {figures['realtime_factor']} × real time, on {figures['device']}")
     if out:
-        out.write_text(json.dumps(figures, indent=2) + "\n")
+        write_text(out, json.dumps(figures, indent=2) + "\n")
 
 
 @app.command(epilog="Examples: `rov doctor`, `rov doctor --dive` (with the daemon running)")
