@@ -112,7 +112,7 @@ class Video:
             notes.append(f"its {self.lead_in} pictures before the first key frame cannot be shown")
         if self.damaged:
             notes.append(f"{self.damaged} of its pictures are damaged; they are shown as far as they go")
-        if not self.declared and (cut := self._cut_off()):
+        if not self.declared and not self.stamps.notes and (cut := self._cut_off()):
             notes.append(cut)
         return notes
 
