@@ -176,7 +176,8 @@ class Video:
 def opened(path: Path, said: list[str]) -> tuple[Container, VideoStream]:
     """A film's container, and the stream in it that is the film; what is odd about them is `said`. Raises UserError."""
     try:
-        container = av.open(f"file:{path}", options=LIMITS)  # else a colon in the name would be a protocol
+        # "file:": else a colon in the name would be a protocol. Titles and the like need not be text.
+        container = av.open(f"file:{path}", options=LIMITS, metadata_errors="replace")
     except FFmpegError:
         raise UserError(
             f"{path}: cannot be read as a video: not one, cut off before its index, or of unknown codec"
