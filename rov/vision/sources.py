@@ -37,7 +37,7 @@ import numpy as np
 from rov.errors import UserError
 from rov.media.convert import Converter
 from rov.media.files import VIDEOS, Image
-from rov.media.films import Video
+from rov.media.films import ANY_TEXT, Video
 from rov.media.jpeg import JpegDecoder
 
 BEHIND_S = 0.2
@@ -212,7 +212,7 @@ def _streamed(source: Source, settings: Settings, stopped: threading.Event) -> I
             file.flush()
             target = file.name
             options["protocol_whitelist"] = "file,rtp,udp"
-        container = stack.enter_context(av.open(target, options=options, timeout=timeout, metadata_errors="replace"))
+        container = stack.enter_context(av.open(target, options=options, timeout=timeout, **ANY_TEXT))
         if not container.streams.video:
             raise UserError("has no pictures in it")
         stream = container.streams.video[0]
