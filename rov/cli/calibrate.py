@@ -135,17 +135,17 @@ def colour(
 ) -> None:
     """Find the white balance at depth: from a grey patch, or from the picture's average over a dive."""
     from rov.calibrate import colour as calibrate
+    from rov.media.files import VIDEOS, Shot, shown
     from rov.messages import VehicleState
     from rov.offline.source import open_source
     from rov.vision.batch import Stills
-    from rov.vision.footage import VIDEOS, Shot
 
     where = calibrate.parse_patch(patch) if patch else None
     measured = []
     if source.suffix.lower() in VIDEOS | {".mcap"}:
         opened = open_source(source)
         with common.progress() as bar:
-            task = bar.add_task("measuring", total=opened.frames or None)
+            task = bar.add_task("measuring", total=opened.expected or None)
             for item in opened.items:
                 if isinstance(item, Shot):
                     bar.advance(task)
@@ -153,14 +153,19 @@ def colour(
                         measured.append((depth, gains))
                 elif isinstance(item.data, VehicleState) and item.data.depth_t is not None:
                     depth = item.data.depth
+        common.note(*opened.skipped)
+        if fault := opened.fault():
+            raise UserError(fault)
     else:
-        looks = (calibrate.measure(still.image, where) for still in Stills([source]))
+        stills = Stills([source])
+        looks = (calibrate.measure(still.image, where) for still in stills)
         measured = [(depth, gains) for gains in looks if gains is not None]
+        common.note(*stills.skipped)
     rows = calibrate.rows(measured)
     for row in rows:
         say(f"{row.depth_m:6.2f} m: blue × {row.blue:.3f}, green × {row.green:.3f}, red × {row.red:.3f}")
     calibrate.write(
-        out, f"{source.name}, {'grey patch' if where else 'grey on average'}, {len(measured)} pictures", rows
+        out, f"{shown(source.name)}, {'grey patch' if where else 'grey on average'}, {len(measured)} pictures", rows
     )
     say(f"{out}: set camera.colour to it")
 
@@ -218,8 +223,11 @@ def thrusters(
 def _views(source: str, looks: Any) -> tuple[list[Any], list[tuple[str, str]]]:
     """The views of the board in a folder, a video or before a live camera, and what was rejected."""
     from rov.calibrate.camera import as_stored, sift, watch
+    from rov.media.check import Check
+    from rov.media.files import VIDEOS, images_in, others_in
+    from rov.media.films import Video
+    from rov.media.pictures import read_image
     from rov.vision.camera import Camera
-    from rov.vision.footage import VIDEOS, Video, images_in, read_image
     from rov.vision.sources import Settings, parse_source
 
     path = Path(source)
@@ -228,14 +236,17 @@ def _views(source: str, looks: Any) -> tuple[list[Any], list[tuple[str, str]]]:
         files = images_in(path)
         if not files:
             raise UserError(f"{path}: holds no pictures")
-        stored = as_stored(files)
+        common.note(others_in(path))
+        stored, check = as_stored(files), Check()
         with common.progress() as bar:
             for file in bar.track(files, description="looking for the board"):
                 name = str(file.relative_to(path))
                 try:
-                    found.append((name, looks(name, read_image(file, stored=stored))))
+                    check.see(image := read_image(file, stored=stored))
+                    found.append((name, looks(name, image)))
                 except UserError as error:
                     found.append((name, str(error)))
+        check.end(str(path), len(files))
         return sift(found, moving=False)
     if path.suffix.lower() in VIDEOS:
         video = Video(path)
@@ -248,6 +259,7 @@ def _views(source: str, looks: Any) -> tuple[list[Any], list[tuple[str, str]]]:
                 if shot.frame_id % every == 0:
                     name = f"frame {shot.frame_id}"
                     found.append((name, looks(name, shot.image)))
+        common.note(*video.notes)
         return sift(found, moving=True)
     if not source.isdecimal() and "/" not in source and ":" not in source:
         raise UserError(f"{source}: no such folder")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from pathlib import Path
@@ -14,10 +16,14 @@ from rov.assets import find
 from rov.checks import target_problems
 from rov.config import Config, ConfigError, load, override
 from rov.errors import UserError
+from rov.media.files import shown
 from rov.plain import say
 from rov.screen import Screen
 
 console = Screen(stderr=True)
+REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT,
+            errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}  # fmt: skip
+"""What disks and folders answer to whoever may not, or cannot, read or write there: nothing is wrong with us."""
 
 ConfigFile = Annotated[
     Path | None,
@@ -34,6 +40,8 @@ Settings = Annotated[
 
 def enter(app: typer.Typer) -> NoReturn:
     """Run a command line; exit code 2 for what the user can put right, 130 for Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text, nor the terminal know all letters
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except UserError as error:
@@ -45,6 +53,12 @@ def enter(app: typer.Typer) -> NoReturn:
     except BrokenPipeError:  # `rov … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        where = error.filename if isinstance(error.filename, str) else "the output"
+        print(f"error: {where}: cannot be read or written: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
     sys.exit(0)
 
 
@@ -89,6 +103,13 @@ def curve(config: Config) -> Any:
     from rov.motion.thrusters import load as load_curve
 
     return load_curve(find(config.vehicle.thrusters), config.vehicle.battery_cells)
+
+
+def note(*sentences: str) -> None:
+    """Say what the user should know although all went well."""
+    for sentence in sentences:
+        if sentence:
+            say(f"note: {shown(sentence)}", error=True)
 
 
 def progress() -> Progress:

@@ -137,6 +137,7 @@ def detect(
     camera: Camera = None,
 ) -> None:
     """Recognise objects in images, folders, videos and dives."""
+    from rov.media.files import write_text
     from rov.vision.batch import Stills, detect_all
 
     settings = configuration(config, setting)
@@ -149,10 +150,7 @@ def detect(
         say(f"note: skipped: {sentence}", error=True)
     if not answer["images"]:
         raise UserError("none of the pictures could be read")
-    try:
-        out.write_text(json.dumps(answer) + "\n")
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror}") from None
+    write_text(out, json.dumps(answer) + "\n")
     say(f"{len(answer['annotations'])} objects in {len(answer['images'])} pictures: {out}")
     if fault := answer.get("fault"):
         raise UserError(f"{fault}; {out} holds what was found")
@@ -168,6 +166,7 @@ def bench(
     setting: Settings = None,
 ) -> None:
     """Measure the pipeline against the bare network and the bare decoder, in the same run."""
+    from rov.media.files import write_text
     from rov.offline.bench import bench as run
 
     settings = configuration(config, setting, steers=True)
@@ -190,7 +189,7 @@ def bench(
         stages.add_row(name, *(f"{value}" for value in ms.values()))
     Screen().print(speed, stages, f"pipeline {figures['realtime_factor']} × real time, on {figures['device']}")
     if out:
-        out.write_text(json.dumps(figures, indent=2) + "\n")
+        write_text(out, json.dumps(figures, indent=2) + "\n")
 
 
 @app.command(epilog="Examples: `rov doctor`, `rov doctor --dive` (with the daemon running)")

@@ -61,6 +61,14 @@ def others_in(folder: Path) -> str:
     return f"{folder}: {total} {files} not looked at: {listed}"
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file. Raises UserError."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
 def shown(path: Path | str) -> str:
     """A file's name as text that can be written anywhere: bytes that are no UTF-8 become replacement characters."""
     return os.fsencode(path).decode("utf-8", "replace")

@@ -26,6 +26,8 @@ Packet: TypeAlias = "av.Packet[Any]"
 
 LIMITS = {"protocol_whitelist": "file", "max_pixels": str(PIXELS_MAX)}
 """A film may not fetch anything from elsewhere, nor ask for more memory than a picture needs."""
+ANY_TEXT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""For `av.open`: titles and the like need not be text. From 19 on PyAV takes anything, and this option no longer."""
 READ_FAILURES_MAX = 16
 """So often reading is tried again after the container made no sense; then the rest is given up."""
 STRICT = {"mjpeg": {"err_detect": "explode"}}
@@ -112,7 +114,7 @@ class Video:
             notes.append(f"its {self.lead_in} pictures before the first key frame cannot be shown")
         if self.damaged:
             notes.append(f"{self.damaged} of its pictures are damaged; they are shown as far as they go")
-        if not self.declared and (cut := self._cut_off()):
+        if not self.declared and not self.stamps.notes and (cut := self._cut_off()):
             notes.append(cut)
         return notes
 
@@ -176,7 +178,8 @@ class Video:
 def opened(path: Path, said: list[str]) -> tuple[Container, VideoStream]:
     """A film's container, and the stream in it that is the film; what is odd about them is `said`. Raises UserError."""
     try:
-        container = av.open(f"file:{path}", options=LIMITS)  # else a colon in the name would be a protocol
+        # "file:": else a colon in the name would be a protocol
+        container = av.open(f"file:{path}", options=LIMITS, **ANY_TEXT)
     except FFmpegError:
         raise UserError(
             f"{path}: cannot be read as a video: not one, cut off before its index, or of unknown codec"

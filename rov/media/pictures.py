@@ -8,18 +8,18 @@ import cv2
 import numpy as np
 
 from rov.errors import UserError
-from rov.media.files import PIXELS_MAX, Image, must_be_file
+from rov.media.files import IMAGES, PIXELS_MAX, Image, must_be_file
 from rov.media.headers import kind_of, size_of
 from rov.media.jpeg import damaged
 
 BYTES_MAX = 512_000_000
 """A file larger than this is no picture that could be shown."""
 UNREADABLE = {
-    "HEIC": "it is HEIC; convert it to JPEG (phones: Settings, Camera, Formats, Most Compatible)",
-    "film": "it is a film; name it as one, *.mp4",
-    "RAW": "it is a camera's raw data; convert it to JPEG or TIFF",
+    "HEIC": ("HEIC", "convert it to JPEG (on an iPhone: Settings, Camera, Formats, Most Compatible)"),
+    "AVIF": ("AVIF", "convert it to JPEG"),
+    "film": ("a film", "name it as one, *.mp4"),
 }
-"""What OpenCV cannot decode, by kind."""
+"""What OpenCV cannot decode, or not everywhere, by kind; and what to do."""
 
 
 def read_image(path: Path, *, stored: bool = False) -> Image:
@@ -50,12 +50,26 @@ def decode_image(data: bytes, name: str, *, stored: bool = False) -> Image:
             f"{name}: is too large: {width}×{height} are {width * height / 1e6:.0f} megapixels,"
             f" {PIXELS_MAX / 1e6:.0f} are the most"
         )
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | stored * cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise UserError(f"{name}: cannot be decoded: {error.err}") from None
-    if image is None:
-        raise UserError(f"{name}: cannot be read as an image{': ' + why if (why := UNREADABLE.get(kind, '')) else ''}")
     if kind == "JPEG" and damaged(data):
-        raise UserError(f"{name}: is damaged: it breaks off, or a part of it cannot be decoded")
+        raise UserError(f"{name}: cannot be read as an image: it is damaged or breaks off, a part of it would be grey")
+    try:
+        flags = cv2.IMREAD_COLOR | stored * cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if image is None and kind == "JPEG":  # all is there but the mark of the end
+            image = cv2.imdecode(np.frombuffer(data + b"\xff\xd9", np.uint8), flags)
+    except cv2.error as error:
+        raise UserError(f"{name}: cannot be read as an image: {error.err}") from None
+    if image is None:
+        raise UserError(f"{name}: cannot be read as an image{_why(kind, name)}")
     return np.asarray(image, np.uint8)
+
+
+def _why(kind: str, name: str) -> str:
+    """What to say of a file of this kind that OpenCV does not decode."""
+    if not kind:
+        return ""
+    if kind not in UNREADABLE:
+        return f": its {kind} is damaged, breaks off, or is of a rare sort"
+    suffix = Path(name).suffix
+    disguise = f" under the name of a {suffix}" if suffix.lower() in IMAGES - {".tif", ".tiff"} else ""
+    return f": it is {UNREADABLE[kind][0]}{disguise}; {UNREADABLE[kind][1]}"

@@ -51,7 +51,9 @@ class Stamps:
                 if t < last - JUMP_NS:
                     self._jumped(t - last - usual, last + usual)
                     shift += last + usual - t
-                t = last + self.step
+                    t = last + usual
+                else:
+                    t = last + self.step
             elif last >= 0:
                 usual = t - last
             last = t

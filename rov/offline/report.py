@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rov import __version__
-from rov.media.files import shown
+from rov.media.files import shown, write_text
 from rov.offline.replay import Result
 
 MAX_POINTS = 4000
@@ -61,10 +61,10 @@ def percentiles(ms: Sequence[float]) -> dict[str, float]:
 
 
 def write(result: Result, out: Path) -> dict[str, Any]:
-    """Write both files into `out`; returns the content of report.json."""
+    """Write both files into `out`; returns the content of report.json. Raises UserError."""
     report = summary(result)
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    (out / "report.html").write_text(_page(result, report, (out / "overlay.mp4").exists()), encoding="utf-8")
+    write_text(out / "report.json", json.dumps(report, indent=2) + "\n")
+    write_text(out / "report.html", _page(result, report, (out / "overlay.mp4").exists()))
     return report
 
 

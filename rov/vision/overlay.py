@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import av
 import cv2
 import numpy as np
 
+from rov.errors import UserError
 from rov.messages import Box, Setpoint, ThrusterCommand, Tracks
 from rov.vision.footage import Image
 
@@ -147,12 +150,14 @@ def _weight(size: float) -> int:
 class OverlayWriter:
     """Writes an mp4 with VP9, which browsers play and whose encoder is free (x264 is GPL; OpenCV's own writer has only
     MPEG-4 part 2, which browsers refuse). Frames keep their own times; odd sizes lose a row or column; another size is
-    scaled. Raises av.FFmpegError where the file cannot be written."""
+    scaled. Raises UserError where the file cannot be written."""
 
     def __init__(self, path: Path, width: int, height: int, fps: float):
         self.size = (max(2, width - width % 2), max(2, height - height % 2))
         # The index at the front: a browser starts to play before it has all of the file.
-        self.container = av.open(str(path), "w", options={"movflags": "+faststart"})
+        self.path = path
+        with self._writing():
+            self.container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
         options = {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "34", "b": "0"}
         self.stream = self.container.add_stream("libvpx-vp9", rate=max(1, round(fps)), options=options)
         self.stream.width, self.stream.height = self.size
@@ -176,11 +181,22 @@ class OverlayWriter:
         self.first_t = t if self.first_t is None else self.first_t
         self.last_ms = max(self.last_ms + 1, round((t - self.first_t) / 1e6))
         frame.pts, frame.time_base = self.last_ms, Fraction(1, 1000)
-        for packet in self.stream.encode(frame):
-            self.container.mux(packet)
+        with self._writing():
+            for packet in self.stream.encode(frame):
+                self.container.mux(packet)
 
     def close(self) -> None:
         """Finish the file."""
-        for packet in self.stream.encode():
-            self.container.mux(packet)
-        self.container.close()
+        with self._writing():
+            try:
+                for packet in self.stream.encode():
+                    self.container.mux(packet)
+            finally:
+                self.container.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None

@@ -38,7 +38,7 @@ from rov import command
 from rov.errors import UserError
 from rov.media.convert import Converter
 from rov.media.files import VIDEOS, Image, must_be_file
-from rov.media.films import Video
+from rov.media.films import ANY_TEXT, Video
 
 if TYPE_CHECKING:
     from rov.dives.playback import DivePictures
@@ -209,7 +209,8 @@ def _captured(
             raise UserError("cannot be opened, or gives no frame")
         said = False
         while ok and image is not None and not stopped.is_set():
-            picture = jpegs.decode(image.tobytes()) if jpegs else np.asarray(image, np.uint8)
+            raw = jpegs is not None and image.shape[-1] != 3  # one row, or column, of bytes
+            picture = jpegs.decode(image.tobytes()) if jpegs and raw else np.asarray(image, np.uint8)
             if picture is not None and not said:
                 said = True
                 for text in _refused(capture, settings, picture.shape[1], picture.shape[0]):
@@ -242,7 +243,7 @@ def _streamed(source: Source, settings: Settings, stopped: threading.Event) -> I
             file.flush()
             target = file.name
             options["protocol_whitelist"] = "file,rtp,udp"
-        container = stack.enter_context(av.open(target, options=options, timeout=timeout))
+        container = stack.enter_context(av.open(target, options=options, timeout=timeout, **ANY_TEXT))
         if not container.streams.video:
             raise UserError("has no pictures in it")
         stream = container.streams.video[0]
