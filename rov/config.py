@@ -162,9 +162,9 @@ class Control(Section):
     heading_ki: Gain = 0.05
     heading_kd: Gain = 0.5
     """Yaw per rad/s."""
-    attitude_kp: Gain = 1.5
+    attitude_kp: Gain = 2.2
     """Roll and pitch per rad, on frames that can hold them."""
-    attitude_kd: Gain = 0.45
+    attitude_kd: Gain = 0.6
     """Roll and pitch per rad/s."""
 
 

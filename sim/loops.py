@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rov.config import Config
-from rov.motion.allocation import allocate, mixer
+from rov.motion.allocation import allocate, groups, mixer
 from rov.motion.control import DEAD_BAND, State, control, differentiate, rest, wrapped
 from rov.motion.control import Memory as Held
 from rov.motion.thrusters import Curve
@@ -205,8 +205,16 @@ def ardusub(
     turned = (p * off + trim + d * (off - memory.error) / DT).clamp(-1.0, 1.0)
 
     wrench = torch.cat([torch.stack([surge, sway, effort], dim=1), turned], dim=1)
-    if autopilot.frame == "vectored_6dof":
-        commands = allocate(wrench, autopilot.frame)
-    else:
-        commands = (wrench @ wrench.new_tensor(mixer(autopilot.frame).T)).clamp(-1.0, 1.0)
+    commands = mixed(wrench, autopilot.frame)
     return commands, ArduSubMemory(now, depth, target, heading, memory.throttle + growth, trim, off)
+
+
+def mixed(wrench: Tensor, frame: str) -> Tensor:
+    """Wrench (N, 6) -> motors (N, n) as AP_Motors6DOF.cpp does it: on vectored_6dof the horizontal and the vertical
+    motors are each scaled down as a whole, elsewhere each motor is cut at its limit. Nothing keeps the vehicle level
+    first."""
+    matrix = wrench.new_tensor(mixer(frame).T)
+    if frame != "vectored_6dof":
+        return (wrench @ matrix).clamp(-1.0, 1.0)
+    parts = [(wrench * wrench.new_tensor(axes)) @ matrix for axes in groups(frame)]
+    return torch.stack([part / part.abs().amax(1, keepdim=True).clamp(min=1.0) for part in parts]).sum(0)

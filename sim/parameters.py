@@ -71,6 +71,15 @@ class Thruster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     direction: Three
 
 
+class StickLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The largest surge, sway and heave sticks with which this model stays within 30° of upright, by the inner loops
+    that it is driven with. Beyond them the model tumbles, by the moment that potential flow has on a body at an angle;
+    what a real hull of its kind does there its numbers do not say."""
+
+    rov: float = 1.0
+    ardusub: float = 1.0
+
+
 class Parameters(Hull, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A vehicle: `sim/vehicles/*.toml`, or what `sim fit` wrote."""
 
@@ -85,6 +94,7 @@ class Parameters(Hull, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of the thruster curve."""
     thrust_delay_s: float = 0.029
     """Time constant of the thrust, which is its mean delay behind the command."""
+    stick_limit: StickLimit = StickLimit()
 
 
 def load(name: str | Path) -> Parameters:

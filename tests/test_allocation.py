@@ -32,6 +32,9 @@ SURGE, SWAY, HEAVE, ROLL, PITCH, YAW = np.eye(6)
         ("bluerov1", ROLL, [0, 0, -0.5, 0.5, 0, -0.25]),
         ("vectored", SURGE + YAW, [0, -1, 0, 1, 0, 0]),  # (0, -2, 0, 2) halved
         ("vectored", SURGE + YAW + 0.5 * HEAVE, [0, -1, 0, 1, 0.5, 0.5]),  # the vertical group keeps its own
+        ("vectored_6dof", HEAVE + 0.6 * PITCH, [0, 0, 0, 0, -0.2, -0.2, 1, 1]),  # pitch whole, heave has 0.4 of it
+        ("vectored_6dof", HEAVE + PITCH, [0, 0, 0, 0, -1, -1, 1, 1]),  # nothing is left
+        ("vectored_6dof", ROLL + PITCH, [0, 0, 0, 0, 0, -1, 1, 0]),  # (0, −2, 2, 0) halved
     ],
 )
 def test_by_hand(frame, wrench, motors):
@@ -60,14 +63,19 @@ def test_small_wrenches_come_back(frame, wrench):
 
 
 @given(frames, wrenches)
-def test_saturation_keeps_each_groups_direction(frame, wrench):
+def test_a_saturated_group_keeps_level_first_and_then_the_direction_of_the_rest(frame, wrench):
     motors = allocate(wrench, frame)
-    assert np.abs(motors).max() <= 1.0
-    back = effect(frame) @ motors
-    for axes in groups(frame):
-        wanted, got = wrench[list(axes)], back[list(axes)]
-        largest = max(1.0, np.abs(mixer(frame)[:, list(axes)] @ wanted).max())
-        assert got * largest == pytest.approx(wanted, abs=1e-9)
+    assert np.abs(motors).max() <= 1.0 + 1e-12
+    for axes in map(np.array, groups(frame)):
+        upright = axes & np.array([0, 0, 0, 1, 1, 0], bool)
+        mine = (mixer(frame)[:, axes] != 0).any(axis=1)
+        first, rest = mixer(frame) @ (wrench * upright), mixer(frame) @ (wrench * (axes & ~upright))
+        first = first / max(1.0, np.abs(first).max())
+        left = (motors - first)[mine]  # what the others got: along their direction, and as much as there is room for
+        share = float(left @ rest[mine] / max(rest @ rest, 1e-30))
+        assert left == pytest.approx(share * rest[mine], abs=1e-9)
+        assert -1e-9 <= share <= 1 + 1e-9
+        assert share > 1 - 1e-9 or np.abs(motors[mine]).max() > 1 - 1e-9 or np.abs(rest).max() < 1e-9
 
 
 @settings(deadline=None)

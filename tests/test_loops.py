@@ -1,5 +1,6 @@
 """Both inner loops hold what they shall, against the vehicle and its instruments; ours is the pilot's."""
 
+import itertools
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from rov.messages import Mode, VehicleState
 from rov.motion import thrusters
 from rov.motion.pilot import Pilot
 from sim.loops import ArduSub, Ours, ardusub, ardusub_start, command, inverse, ours, ours_start
+from sim.parameters import load as load_vehicle
 from sim.sensors import Suite, quaternion, sense, switch_on
 from sim.vehicle import Water, model, rest, rotation, step, still
 
@@ -21,16 +23,17 @@ DOUBLE = torch.float64
 N = 64
 
 
-def dive(which: str, name: str, seconds: float, sticks, current=(0.3, 0.0, 0.0), n: int = N):
-    """The states after every second: N vehicles from 5 m down, scattered headings."""
+def dive(which: str, name: str, seconds: float, sticks, current=(0.3, 0.0, 0.0), n: int = N, depth: float = 5.0):
+    """The states after every second: n vehicles from `depth` m down, scattered headings. `sticks` of a time in s are
+    four, or (n, 4)."""
     vehicle = model(name)
     frame = {"standard": "vectored"}.get(name, "vectored_6dof")
-    config = override(CONFIG, [f'vehicle.frame="{frame}"'])
+    config = override(CONFIG, [f'vehicle.frame="{frame}"', "vehicle.max_depth=200"])
     water = Water(torch.tensor(current)[:, None])
     random = torch.Generator().manual_seed(0)
     angles = torch.zeros(n, 3)
     angles[:, 2] = torch.linspace(-3, 3, n)
-    state = rest(vehicle, n, 5.0)._replace(attitude=quaternion(angles))
+    state = rest(vehicle, n, depth)._replace(attitude=quaternion(angles))
     suite = Suite()
     memory = switch_on(suite, state, water, random)
     readings, memory = sense(suite, state, water, memory, random)
@@ -39,7 +42,7 @@ def dive(which: str, name: str, seconds: float, sticks, current=(0.3, 0.0, 0.0),
     mind = ours_start(pilot, readings) if which == "ours" else ardusub_start(readings)
     states = []
     for tick in range(round(seconds * 50)):
-        asked = torch.tensor([sticks(tick / 50)]).expand(n, 4)
+        asked = torch.as_tensor(sticks(tick / 50)).expand(n, 4)
         commands, mind = (
             ours(pilot, asked, readings, mind) if which == "ours" else ardusub(autopilot, asked, readings, mind)
         )
@@ -48,6 +51,21 @@ def dive(which: str, name: str, seconds: float, sticks, current=(0.3, 0.0, 0.0),
         if tick % 50 == 49:
             states.append(state)
     return states
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("which", ["ours", "ardusub"])
+@pytest.mark.parametrize("name", ["heavy", "wu", "standard"])
+def test_no_stick_up_to_its_limit_tumbles_a_hull(which: str, name: str) -> None:
+    """Every corner, edge and face of the sticks for 10 s, each on a vehicle of its own."""
+    limit = load_vehicle(name).stick_limit
+    most = limit.rov if which == "ours" else limit.ardusub
+    scale = torch.tensor([most, most, most, 1.0])
+    corners = scale * torch.tensor(list(itertools.product((-1.0, 0.0, 1.0), repeat=4)))
+    worst = torch.zeros(len(corners))
+    for state in dive(which, name, 10.0, lambda t: corners, (0.0, 0.0, 0.0), n=len(corners), depth=100.0):
+        worst = torch.maximum(worst, rotation(state.attitude.T)[2, 2].clamp(-1.0, 1.0).acos())
+    assert math.degrees(float(worst.max())) < 30, corners[worst.argmax()].tolist()
 
 
 def heading(state) -> torch.Tensor:

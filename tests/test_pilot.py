@@ -69,6 +69,17 @@ def test_manual_surge_by_hand():
     assert (out.thrusters.frame_id, out.thrusters.frame_t) == (-1, dive.t)
 
 
+def test_a_vehicle_that_cannot_be_levelled_comes_up_all_the_same():
+    dive = Dive().engaged(Mode.SURFACE, "operator")
+    dive.state = msgspec.structs.replace(dive.state, roll=0.4, pitch=-0.4, battery_v=14.8)  # below guard.tilt_deg each
+    out = dive.run(40, "operator")
+    assert out.wrench.heave == -0.5 and (out.wrench.roll, out.wrench.pitch) == (-0.25, 0.25)
+    pushed = CURVE.force(values(out), 14.8)[4:].sum()
+    dive.state = msgspec.structs.replace(dive.state, roll=0.0, pitch=0.0)
+    level = CURVE.force(values(dive.run(40, "operator")), 14.8)[4:].sum()
+    assert pushed == pytest.approx(level, rel=0.01) and level < 0
+
+
 def test_manual_has_no_loops():
     dive = Dive().engaged(Mode.MANUAL, "operator")
     dive.state = msgspec.structs.replace(dive.state, roll=0.3, depth=9.0, rates=(0.1, 0.2, 0.3))

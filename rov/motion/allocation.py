@@ -66,6 +66,10 @@ FACTORS: dict[str, tuple[tuple[float, ...], ...]] = {
     ),
 }
 """Per motor: roll, pitch, yaw, throttle (up), forward, lateral, as in ArduPilot's AP_Motors6DOF.cpp."""
+LEVEL = (0.0, 0.0, 0.0, 1.0, 1.0, 0.0)
+"""The axes that keep the vehicle upright."""
+TINY = 1e-9
+"""No output smaller than this takes any room."""
 
 
 @cache
@@ -109,12 +113,21 @@ def groups(frame: str) -> tuple[tuple[bool, ...], ...]:
 def allocate(wrench: Array, frame: str) -> Array:
     """Wrench (…, 6) in −1..1 -> motors (…, n) in −1..1, motor 1 first.
 
-    A group whose largest motor would exceed 1 is scaled down as a whole, so that its part of the wrench keeps its
-    direction. Groups share no motor, so one need not pay for the other: full ahead takes nothing from depth and
-    attitude (ArduSub's VECTORED_6DOF does the same). Axes that the frame cannot act on are dropped.
+    Groups share no motor, so none pays for another: full ahead takes nothing from depth and attitude (ArduSub's
+    VECTORED_6DOF does the same). Within a group that saturates, roll and pitch come first, scaled as a whole, and the
+    other axes share what is left, scaled as a whole: a vehicle that tilts turns its thrust where nobody wants it, the
+    depth loop answers with more of it, and scaled together they tumble the vehicle at half a stick ahead. Axes that the
+    frame cannot act on are dropped.
     """
     xp = array_namespace(wrench)
     matrix = xp.asarray(mixer(frame).T, dtype=wrench.dtype, device=device(wrench))  # (6, n)
-    masks = (xp.asarray(axes, dtype=wrench.dtype, device=device(wrench)) for axes in groups(frame))
-    parts = [(wrench * mask) @ matrix for mask in masks]  # (…, n) each, zero at the other groups' motors
-    return sum(part / xp.max(xp.abs(part), axis=-1, keepdims=True).clip(min=1.0) for part in parts)
+    level = xp.asarray(LEVEL, dtype=wrench.dtype, device=device(wrench))
+    motors = wrench @ xp.zeros_like(matrix)
+    for axes in groups(frame):
+        mask = xp.asarray(axes, dtype=wrench.dtype, device=device(wrench))
+        first, rest = (wrench * mask * level) @ matrix, (wrench * mask * (1.0 - level)) @ matrix  # (…, n)
+        first = first / xp.max(xp.abs(first), axis=-1, keepdims=True).clip(min=1.0)
+        room = 1.0 - xp.sign(rest) * first  # what is left of each motor the way `rest` goes
+        share = xp.min(room / xp.abs(rest).clip(min=TINY), axis=-1, keepdims=True).clip(max=1.0)
+        motors = motors + first + share * rest
+    return motors

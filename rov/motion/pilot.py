@@ -32,6 +32,8 @@ GLIDE_NS = 1_000_000_000
 """Changed gains of the inner loops reach their new values over this time: an effort that jumped would be a kick."""
 SURFACE_EFFORT = 0.5
 """Upward effort of `surface`; fades over the last metre, as ArduSub's SURFACE_MAX_THR does."""
+SURFACE_LEVEL = (1.0 - SURFACE_EFFORT) / 2
+"""Most effort of roll and of pitch while surfacing: together they leave the upward effort whole."""
 
 SOURCE = {Mode.MANUAL: "operator", Mode.HOLD: "operator", Mode.FOLLOW: "steer", Mode.POLICY: "policy"}
 """Whose setpoints move the vehicle in a mode."""
@@ -213,6 +215,8 @@ class Pilot:
         wrench, self.memory = control(
             self._sticks(used), self.state, self.memory, loops, self.gains, dt, self.config.vehicle.max_depth
         )
+        if self.mode is Mode.SURFACE:  # a flooded vehicle that cannot be levelled must come up all the same
+            wrench[3:5] = wrench[3:5].clip(-SURFACE_LEVEL, SURFACE_LEVEL)
         wrench = wrench * self.capable + 0.0  # no negative zeros in files
 
         conditions = self._conditions(used, t)
