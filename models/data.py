@@ -122,7 +122,7 @@ def load(name: str, split: Split) -> list[Sample]:
     return [sample for sample in read(card, root) if sample.group in wanted]
 
 
-def told(name: str) -> dict[str, Any]:
+def warn_unknown(name: str) -> dict[str, Any]:
     """What a model's card says of a set: how it was split; of a rendered one, how to make it again."""
     if folder := rendered(name):
         card = toml.parse(toml.read_text(folder / "dataset.toml"))

@@ -30,7 +30,7 @@ from models import augment, data, metrics
 from rov import toml
 from rov.assets import checkout
 from rov.errors import UserError
-from rov.plain import say
+from rov.plain import print_line
 from rov.vision.card import SIZES
 from rov.vision.detector import Detector, InputSpec, cpu_has_bfloat16, sha256
 from rov.vision.footage import read_image
@@ -324,7 +324,7 @@ def save(net: DetectorNet, recipe: Recipe, weights: Path, start: Path | None) ->
         card["started_from"] = {key: before[key] for key in told if key in before}
     write_card(weights, card)
     card["data"] = {
-        name: data.told(name)
+        name: data.warn_unknown(name)
         | {"pictures": len(samples := data.load(name, "train")), "sha256": data.fingerprint(samples)}
         for name in recipe.sets
     }
@@ -389,7 +389,7 @@ def main(
         net = train(recipe, out, torch.device(chosen), start)
         save(net, recipe, weights := out / "detector.safetensors", start)
     except UserError as error:
-        say(f"error: {error}", error=True)
+        print_line(f"error: {error}", error=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo(f"stopped; the same command resumes from the last whole epoch in {out}", err=True)

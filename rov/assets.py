@@ -9,7 +9,7 @@ from rov.errors import UserError
 PACKAGE = Path(__file__).resolve().parent
 
 
-class AssetError(UserError):
+class ResourceError(UserError):
     """A file of the product is nowhere to be found."""
 
 
@@ -18,10 +18,10 @@ def checkout() -> Path:
     return PACKAGE.parent
 
 
-def find(name: str, beside: Path | None = None) -> Path:
+def find_resource(name: str, beside: Path | None = None) -> Path:
     """The file `name`, relative to the folder `beside`, else to the checkout, else in the package."""
     places = [place / name for place in (beside, checkout(), PACKAGE / "assets") if place is not None]
     for path in places:
         if path.is_file():
             return path
-    raise AssetError(f"{name}: not found; looked for {' and '.join(str(path) for path in places)}")
+    raise ResourceError(f"{name}: not found; looked for {' and '.join(str(path) for path in places)}")

@@ -6,30 +6,30 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from rov.bus import Pub
+from rov.bus import Publisher
 from rov.errors import UserError
 from rov.machine.placement import pin
 from rov.messages import Event, Frame, Health
-from rov.process import Meter, enter, start
+from rov.process import RateMeter, run_main, start
 from rov.ring import RingWriter
 from rov.vision.camera import Camera
-from rov.vision.footage import Shot
-from rov.vision.sources import Settings, parse_source
+from rov.vision.footage import TimedFrame
+from rov.vision.sources import CaptureSettings, parse_camera_source
 
 RING_PAUSE_NS = 1_000_000_000
 """Before memory is asked for again."""
 
 
-class Ring:
+class RingOutput:
     """The frame ring, made with the first frame; where there is no memory for it, that is said once and tried again."""
 
-    def __init__(self, path: Path, pub: Pub):
+    def __init__(self, path: Path, pub: Publisher):
         self.path, self.pub = path, pub
         self.writer: RingWriter | None = None
         self.refused_t: int | None = None
         """When memory was refused last; None: it was not."""
 
-    def write(self, shot: Shot, now: int) -> int | None:
+    def write(self, shot: TimedFrame, now: int) -> int | None:
         """The slot of the picture; None where there is no room for it."""
         if self.refused_t is not None and now - self.refused_t < RING_PAUSE_NS:
             return None
@@ -52,18 +52,18 @@ class Ring:
             self.writer.close()
 
     def _say(self, t: int, level: Literal["info", "alarm"], code: str, text: str) -> None:
-        self.pub.send(Event(t=t, level=level, source="camerad", code=code, text=text))
+        self.pub.publish(Event(t=t, level=level, source="camerad", code=code, text=text))
 
 
 def main() -> int:
     process = start(expendable=200)
     wanted = process.config.camera
     pin(process.config.compute, "camera", wanted.source)
-    pub = Pub("camerad", process.root)
-    settings = Settings(wanted.width, wanted.height, wanted.fps, wanted.fourcc)
-    camera = Camera(parse_source(wanted.source), settings, latency_ms=wanted.latency_ms)
-    ring = Ring(process.ring, pub)
-    last, meter = -1, Meter(time.monotonic_ns())
+    pub = Publisher("camerad", process.root)
+    settings = CaptureSettings(wanted.width, wanted.height, wanted.fps, wanted.fourcc)
+    camera = Camera(parse_camera_source(wanted.source), settings, latency_ms=wanted.latency_ms)
+    ring = RingOutput(process.ring, pub)
+    last, meter = -1, RateMeter(time.monotonic_ns())
     while not process.stopped.is_set() and not camera.hopeless:
         shot = camera.latest(last, timeout_s=0.1)
         now = time.monotonic_ns()
@@ -72,14 +72,14 @@ def main() -> int:
             slot = ring.write(shot, now)
             now = time.monotonic_ns()
             if slot is not None:
-                pub.send(Frame(t=now, frame_id=shot.frame_id, frame_t=shot.t, width=width, height=height, slot=slot))
+                pub.publish(Frame(t=now, frame_id=shot.frame_id, frame_t=shot.t, width=width, height=height, slot=slot))
                 meter.add((now - shot.t) / 1e6)
         for event in camera.events():
-            pub.send(event)
+            pub.publish(event)
         if meter.due(now):
             hz, ms = meter.read(now)
             dropped = camera.counts["overwritten"] + camera.counts["damaged"] + pub.dropped.total()
-            pub.send(Health(t=now, process="camerad", rate_hz=hz, latency_ms=ms, dropped=dropped))
+            pub.publish(Health(t=now, process="camerad", rate_hz=hz, latency_ms=ms, dropped=dropped))
     camera.close()
     ring.close()
     pub.close()
@@ -87,4 +87,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    enter(main)
+    run_main(main)

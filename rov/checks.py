@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rov import toml
-from rov.assets import find
+from rov.assets import find_resource
 from rov.bus import is_local, keys
 from rov.config import Config, ConfigError, load, override
 from rov.errors import UserError
-from rov.plain import discreet
+from rov.plain import hide_passwords
 
 
 def load_checked(path: Path, overrides: Sequence[str] = (), *, files: bool = False) -> Config:
@@ -45,7 +45,7 @@ def target_problems(config: Config) -> list[str]:
     """A sentence when the detector does not know the class that is to be followed, or is not there."""
     target = config.steering.target
     try:
-        classes = classes_of(find(config.perception.weights))
+        classes = classes_of(find_resource(config.perception.weights))
     except UserError as error:
         return [f"perception.weights: {error}"]
     if classes and target not in classes:
@@ -56,7 +56,7 @@ def target_problems(config: Config) -> list[str]:
 def doubts(config: Config) -> list[str]:
     """One sentence for each thing that is allowed, and most likely was forgotten."""
     depth = config.vehicle.max_depth
-    if depth == load(find("rover.toml")).vehicle.max_depth:
+    if depth == load(find_resource("rover.toml")).vehicle.max_depth:
         return [f"vehicle.max_depth = {depth:g} is that of the default file: set what your housing bears"]
     return []
 
@@ -70,13 +70,15 @@ def file_problems(config: Config) -> list[str]:
     camera, vehicle = config.camera, config.vehicle
     found = _failing("camera.calibration", lambda: sight.open_lens(camera))
     if camera.colour:
-        found += _failing("camera.colour", lambda: colour.load(find(camera.colour, Path())))
+        found += _failing("camera.colour", lambda: colour.load(find_resource(camera.colour, Path())))
     if not _failing("camera.source", lambda: _check_source(camera.source)) and (path := _video(camera.source)):
         found += _failing("camera.source", lambda: Video(path))
     if not target_problems(config):
-        found += _failing("perception.weights", lambda: card.check(find(config.perception.weights)))
+        found += _failing("perception.weights", lambda: card.check(find_resource(config.perception.weights)))
     found += _failing("recording.folder", lambda: _check_folder(Path(config.recording.folder)))
-    return found + _failing("vehicle.thrusters", lambda: thrusters.load(find(vehicle.thrusters), vehicle.battery_cells))
+    return found + _failing(
+        "vehicle.thrusters", lambda: thrusters.load(find_resource(vehicle.thrusters), vehicle.battery_cells)
+    )
 
 
 def _failing(key: str, check: Callable[[], object]) -> list[str]:
@@ -84,9 +86,9 @@ def _failing(key: str, check: Callable[[], object]) -> list[str]:
     try:
         check()
     except UserError as error:
-        return [f"{key}: {discreet(str(error))}"]
+        return [f"{key}: {hide_passwords(str(error))}"]
     except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be looked into
-        return [f"{key}: cannot be used: {discreet(str(error))}"]
+        return [f"{key}: cannot be used: {hide_passwords(str(error))}"]
     return []
 
 
@@ -97,11 +99,11 @@ def _check_folder(path: Path) -> None:
 
 def _video(source: str) -> Path | None:
     """The video that a source names; None for others."""
-    from rov.vision.sources import parse_source
+    from rov.vision.sources import parse_camera_source
 
     if source.startswith("process:"):
         return None
-    parsed = parse_source(source)
+    parsed = parse_camera_source(source)
     return Path(parsed.target) if parsed.kind == "file" else None
 
 

@@ -27,7 +27,7 @@ READY_S = 60.0
 """So long a process may take before it says anything: torch takes 10 s to load on a small computer."""
 
 
-class Child(NamedTuple):
+class ChildSpec(NamedTuple):
     """A row of the supervisor's table."""
 
     name: str
@@ -39,11 +39,11 @@ class Child(NamedTuple):
     """Whether it is started again however often it dies: strangers may kill it, and nobody else lets an operator in."""
 
 
-class Running:
+class ChildProcess:
     """A child and its history. It heads a session and process group of its own: Ctrl-C is ours to pass on, and what it
     leaves behind ends with it."""
 
-    def __init__(self, child: Child, arguments: list[str], peer: list[str] | None = None):
+    def __init__(self, child: ChildSpec, arguments: list[str], peer: list[str] | None = None):
         """`arguments` without the last one, its parent. `peer`: a command that takes its place; it gets the same
         arguments, and speaks the same messages."""
         self.child, self.foreign = child, peer is not None
@@ -68,7 +68,7 @@ class Running:
         self.heard: float | None = None
         """When it last said that it is well; None: not since it was started."""
 
-    def hear(self, t: int, now: float) -> None:
+    def receive_health(self, t: int, now: float) -> None:
         """It said at `t` ns that it is well; what came late from the one before does not count."""
         if self.starts and t > self.starts[-1] * 1e9:
             self.heard = now

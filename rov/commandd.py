@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import time
 
-from rov.bus import CommandFront, Pub
+from rov.bus import CommandGateway, Publisher
 from rov.bus.keys import gate_of
 from rov.messages import Health
-from rov.process import Meter, confine, enter, start
+from rov.process import RateMeter, confine, run_main, start
 
 WAIT_S = 0.02
 
@@ -16,21 +16,21 @@ WAIT_S = 0.02
 def main() -> int:
     process = start()
     config = process.config
-    pub = Pub("commandd", process.root)
+    pub = Publisher("commandd", process.root)
     confine()
-    front = CommandFront(config.bus.commands, process.root, gate_of(config.bus.keys))
-    meter = Meter(time.monotonic_ns())
+    front = CommandGateway(config.bus.commands, process.root, gate_of(config.bus.keys))
+    meter = RateMeter(time.monotonic_ns())
     while not process.stopped.is_set():
         front.step(WAIT_S)
         now = time.monotonic_ns()
         meter.add(0.0)
         if meter.due(now):
             hz, ms = meter.read(now)
-            pub.send(Health(t=now, process="commandd", rate_hz=hz, latency_ms=ms, dropped=front.door.dropped))
+            pub.publish(Health(t=now, process="commandd", rate_hz=hz, latency_ms=ms, dropped=front.door.dropped))
     front.close()
     pub.close()
     return 0
 
 
 if __name__ == "__main__":
-    enter(main)
+    run_main(main)

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from rov import toml
 from rov.errors import UserError
-from rov.plain import discreet
+from rov.plain import hide_passwords
 
 PROBLEMS_MAX = 50
 """A file with more of them is another file; the rest is counted."""
@@ -76,7 +76,7 @@ class Section(BaseModel):
     )
 
 
-class Camera(Section):
+class CameraConfig(Section):
     """The camera and its optics."""
 
     source: str = Field("0", min_length=1, json_schema_extra=RESTART)
@@ -98,7 +98,7 @@ class Camera(Section):
     """White balance by depth (`rov calibrate colour`), applied to what the network sees."""
 
 
-class Perception(Section):
+class PerceptionConfig(Section):
     """The detector."""
 
     weights: str = Field("models/detector.safetensors", json_schema_extra=RESTART)
@@ -116,7 +116,7 @@ class Perception(Section):
     """Detections below this are not published; 0.5 is the balance of misses and false alarms found in validation."""
 
 
-class Tracking(Section):
+class TrackingConfig(Section):
     """Identity over time."""
 
     match_iou: float = Field(0.2, gt=0, lt=1, json_schema_extra=live())
@@ -127,7 +127,7 @@ class Tracking(Section):
     """How long a track lives on its prediction alone, in s."""
 
 
-class Steering(Section):
+class SteeringConfig(Section):
     """The visual servo."""
 
     target: Label = Field("buoy_red", json_schema_extra=live())
@@ -146,7 +146,7 @@ class Steering(Section):
     """Surge fades to nothing as the bearing grows to this: turn first, then go. In degrees."""
 
 
-class Control(Section):
+class ControlConfig(Section):
     """The inner loops: depth, heading, attitude."""
 
     rate_hz: float = Field(50.0, ge=10, le=200, json_schema_extra=RESTART)
@@ -168,7 +168,7 @@ class Control(Section):
     """Roll and pitch per rad/s."""
 
 
-class Vehicle(Section):
+class VehicleConfig(Section):
     """The vehicle."""
 
     frame: Literal["bluerov1", "vectored", "vectored_6dof", "vectored_6dof_90deg", "simplerov_3", "simplerov_4"] = (
@@ -183,7 +183,7 @@ class Vehicle(Section):
     """Cells in series; an unknown voltage is taken as a full battery, 4.2 V per cell."""
 
 
-class Guard(Section):
+class GuardConfig(Section):
     """The last step before the wire."""
 
     gain: float = Field(0.5, gt=0, le=1, json_schema_extra=SAFER_LOWER)
@@ -215,7 +215,7 @@ class Guard(Section):
     hull_s: float = Field(2.0, gt=0, le=60, json_schema_extra=SAFER_LOWER)
 
 
-class Link(Section):
+class LinkConfig(Section):
     """The way to the vehicle."""
 
     kind: Literal["thrusters", "ardusub"] = Field("thrusters", json_schema_extra=RESTART)
@@ -233,7 +233,7 @@ class Link(Section):
     """Of the water, kg/m³: 1025 sea, 997 fresh."""
 
 
-class Operator(Section):
+class OperatorConfig(Section):
     """Whoever commands."""
 
     lost_s: float = Field(3.0, gt=0, le=30, json_schema_extra=SAFER_LOWER)
@@ -242,7 +242,7 @@ class Operator(Section):
     """disarm: neutral and disarmed. hold and surface fall back to it when they cannot be carried out."""
 
 
-class Bus(Section):
+class BusConfig(Section):
     """What can be reached from outside."""
 
     public: Endpoint = Field("tcp://127.0.0.1:5555", json_schema_extra=RESTART)
@@ -253,7 +253,7 @@ class Bus(Section):
     """Folder of the keys that `rov keys` made; relative to where rov was started. Empty: no keys, this machine only."""
 
 
-class Recording(Section):
+class RecordingConfig(Section):
     """What goes into a dive."""
 
     folder: str = Field("dives", min_length=1, json_schema_extra=RESTART)
@@ -275,7 +275,7 @@ class Recording(Section):
     """Recording stops when less of the disk than this share is free."""
 
 
-class Compute(Section):
+class ComputeConfig(Section):
     """Where the processes run."""
 
     cpus: str = Field("auto", pattern=r"^(auto|\d+(-\d+)?(,\d+(-\d+)?)*)$", json_schema_extra=RESTART)
@@ -287,18 +287,18 @@ class Compute(Section):
 class Config(Section):
     """All of `rover.toml`."""
 
-    camera: Camera = Camera()
-    perception: Perception = Perception()
-    tracking: Tracking = Tracking()
-    steering: Steering = Steering()
-    control: Control = Control()
-    vehicle: Vehicle
-    guard: Guard = Guard()
-    link: Link = Link()
-    operator: Operator = Operator()
-    bus: Bus = Bus()
-    recording: Recording = Recording()
-    compute: Compute = Compute()
+    camera: CameraConfig = CameraConfig()
+    perception: PerceptionConfig = PerceptionConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    steering: SteeringConfig = SteeringConfig()
+    control: ControlConfig = ControlConfig()
+    vehicle: VehicleConfig
+    guard: GuardConfig = GuardConfig()
+    link: LinkConfig = LinkConfig()
+    operator: OperatorConfig = OperatorConfig()
+    bus: BusConfig = BusConfig()
+    recording: RecordingConfig = RecordingConfig()
+    compute: ComputeConfig = ComputeConfig()
 
     def sha256(self) -> str:
         """Hash of what was configured, independent of comments and order in the file."""
@@ -398,7 +398,7 @@ def repr_of(value: object) -> str:
 
 
 def _shown(text: str) -> str:
-    text = re.sub(r"[\x00-\x1f\x7f]", "?", discreet(text))
+    text = re.sub(r"[\x00-\x1f\x7f]", "?", hide_passwords(text))
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 

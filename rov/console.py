@@ -7,7 +7,7 @@ import os
 import queue
 import threading
 
-from rov.plain import plain
+from rov.plain import printable
 
 LINES_MAX = 1000
 """That may wait. What finds no room is counted, and the count is said when there is room."""
@@ -16,7 +16,7 @@ LAST_S = 0.5
 STDERR = 2
 
 
-class Console:
+class StderrWriter:
     """Writes in a thread of its own."""
 
     def __init__(self, fd: int = STDERR) -> None:
@@ -26,7 +26,7 @@ class Console:
         self.thread = threading.Thread(target=self._write, name="console", daemon=True)
         self.thread.start()
 
-    def say(self, line: str) -> None:
+    def write_line(self, line: str) -> None:
         """Never waits."""
         try:
             if self.dropped:
@@ -46,7 +46,7 @@ class Console:
 
     def _write(self) -> None:
         while (line := self.lines.get()) is not None:
-            data = f"{plain(line)}\n".encode(errors="replace")
+            data = f"{printable(line)}\n".encode(errors="replace")
             while data:
                 try:
                     data = data[os.write(self.fd, data) :]  # not print: its lock would hold up the end of the process

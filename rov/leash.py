@@ -32,12 +32,12 @@ def main() -> int:
         words.append(str(os.getpid()))
     child = os.fork()
     if not child:
-        _become(words, libc)
+        _exec(words, libc)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return code if code >= 0 else 128 - code  # as a shell has it
 
 
-def _become(words: list[str], libc: ctypes.CDLL) -> NoReturn:
+def _exec(words: list[str], libc: ctypes.CDLL) -> NoReturn:
     """In the child: the command."""
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM):

@@ -7,38 +7,38 @@ from __future__ import annotations
 
 import time
 
-from rov.bus import Pub
+from rov.bus import Publisher
 from rov.machine import jetson
-from rov.messages import Event, Health, Machine
-from rov.process import enter, start
+from rov.messages import Event, Health, HostStatus
+from rov.process import run_main, start
 
 
 def main() -> int:
     process = start(expendable=200)
-    pub = Pub("machined", process.root)
+    pub = Publisher("machined", process.root)
     heat, slow = jetson.HeatWatch(), False
     while not process.stopped.wait(1.0):
         began = time.monotonic_ns()
         zones = jetson.zones()
         message = reading(zones, jetson.rails(), jetson.throttled(), began)
-        pub.send(message)
-        for text in heat.look(zones):
-            pub.send(Event(t=began, level="warning", source="machined", code="heat_near", text=text))
+        pub.publish(message)
+        for text in heat.update(zones):
+            pub.publish(Event(t=began, level="warning", source="machined", code="heat_near", text=text))
         if message.throttled and not slow:
             text = "the computer runs slower than it could: too hot, or in a low power mode"
-            pub.send(Event(t=began, level="warning", source="machined", code="throttled", text=text))
+            pub.publish(Event(t=began, level="warning", source="machined", code="throttled", text=text))
         slow = message.throttled
         now = time.monotonic_ns()
-        pub.send(Health(t=now, process="machined", rate_hz=1.0, latency_ms=(now - began) / 1e6))
+        pub.publish(Health(t=now, process="machined", rate_hz=1.0, latency_ms=(now - began) / 1e6))
     pub.close()
     return 0
 
 
-def reading(zones: list[jetson.Zone], rails: list[jetson.Rail], throttled: bool, t: int) -> Machine:
+def reading(zones: list[jetson.Zone], rails: list[jetson.Rail], throttled: bool, t: int) -> HostStatus:
     """What the instruments say, as one message: the hottest zone, and the one nearest to its limit."""
     hottest = max(zones, key=lambda zone: zone.celsius, default=None)
     margins = [zone.margin_c for zone in zones if zone.margin_c is not None]
-    return Machine(
+    return HostStatus(
         t=t,
         hottest=hottest.name if hottest else "",
         celsius=hottest.celsius if hottest else None,
@@ -50,4 +50,4 @@ def reading(zones: list[jetson.Zone], rails: list[jetson.Rail], throttled: bool,
 
 
 if __name__ == "__main__":
-    enter(main)
+    run_main(main)

@@ -204,7 +204,7 @@ class PilotStatus(Message, frozen=True, kw_only=True):
     """Why the last arming, mode or target was refused, by whomever: pilot, helm or link. Empty when it was not."""
 
 
-class Heard(Message, frozen=True, kw_only=True):
+class ConsumedInput(Message, frozen=True, kw_only=True):
     """Something a process took in, before all that it says at the same `t` or later. A message is not acted on when it
     is made: without this no recording would replay exactly."""
 
@@ -242,7 +242,7 @@ class Health(Message, frozen=True, kw_only=True):
     dropped: int = 0
 
 
-class Machine(Message, frozen=True, kw_only=True):
+class HostStatus(Message, frozen=True, kw_only=True):
     """The computer itself. None: it has no such instrument."""
 
     hottest: str = ""
@@ -271,7 +271,7 @@ class Setting(msgspec.Struct, frozen=True):
     value: str
 
 
-class Edit(Message, frozen=True, kw_only=True):
+class ConfigEdit(Message, frozen=True, kw_only=True):
     """What the saved configuration says now, checked: every live key."""
 
     settings: tuple[Setting, ...]
@@ -279,7 +279,7 @@ class Edit(Message, frozen=True, kw_only=True):
     """Keys that an operator has set after the file was last changed in them: there the file is not the last word."""
 
 
-class Tuning(Message, frozen=True, kw_only=True):
+class ActiveSettings(Message, frozen=True, kw_only=True):
     """What holds from `t` on: every live key. What comes from frames follows a moment later (`rov.tuning`)."""
 
     settings: tuple[Setting, ...]
@@ -376,12 +376,12 @@ TOPICS: dict[str, Topic] = {
     "wrench": Topic(Wrench, "pilotd", "state", 50.0),
     "thrusters": Topic(ThrusterCommand, "pilotd", "state", 50.0),
     "pilot": Topic(PilotStatus, "pilotd", "state", 5.0),
-    "edit": Topic(Edit, "supervisor", "state", 1.0),
-    "tuning": Topic(Tuning, "pilotd", "state", 1.0),
+    "edit": Topic(ConfigEdit, "supervisor", "state", 1.0),
+    "tuning": Topic(ActiveSettings, "pilotd", "state", 1.0),
     "health": Topic(Health, "all", "state", 1.0),
-    "machine": Topic(Machine, "machined", "state", 1.0),
+    "machine": Topic(HostStatus, "machined", "state", 1.0),
     "clock": Topic(Clock, "recorderd", "state", 1.0),
-    "heard": Topic(Heard, "all", "event", 0.0),
+    "heard": Topic(ConsumedInput, "all", "event", 0.0),
     "events": Topic(Event, "all", "event", 0.0),
     "commands": Topic(Command, "operator", "event", 0.0),
 }

@@ -13,37 +13,41 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning th
 import numpy as np
 import torch
 
-from rov.assets import find
-from rov.bus import Pub, Sub
+from rov.assets import find_resource
+from rov.bus import Publisher, Subscriber
 from rov.config import Config
 from rov.errors import UserError
 from rov.machine.placement import pin
-from rov.messages import Detection, Event, Frame, Health, Heard, Message, Setpoint, Tuning, VehicleState
-from rov.process import Meter, enter, start
+from rov.messages import ActiveSettings, ConsumedInput, Detection, Event, Frame, Health, Message, Setpoint, VehicleState
+from rov.process import RateMeter, run_main, start
 from rov.ring import Image, RingReader
-from rov.tuning import Schedule
+from rov.tuning import ConfigTimeline
 from rov.vision.detector import Detector
-from rov.vision.perception import Perception, Seen
-from rov.vision.sight import Sight
+from rov.vision.perception import Perception, PerceptionOutput
+from rov.vision.sight import Rectifier
 
 
-class Watch:
+class FrameProcessor:
     """What is to be said of each picture; what is wrong with many of them is said once."""
 
     def __init__(self, config: Config, detector: Detector):
         self.detector = detector
-        self.sight, self.perception, self.schedule = Sight(config.camera), Perception(config), Schedule(config)
+        self.sight, self.perception, self.schedule = (
+            Rectifier(config.camera),
+            Perception(config),
+            ConfigTimeline(config),
+        )
         self.refused = self.broken = False
         """Whether the pictures do not fit the calibration, and whether the network gives what is not a number."""
 
     def step(self, frame: Frame, image: Image) -> list[Message]:
         """Look at a picture: detections, tracks, observation, setpoint, in the order a replay needs, and events. A
         frame that is refused gives no setpoint: it moves nothing."""
-        self.perception.tune(self.schedule.at(frame.frame_t))
+        self.perception.apply_config(self.schedule.at(frame.frame_t))
         bad, looked = self.detector.bad, time.monotonic_ns()
         said: list[Message] = []
         try:
-            clear = self.sight.clear(image)
+            clear = self.sight.rectify(image)
         except UserError as error:  # a calibration of another camera: wrong angles are worse than none
             text = f"{error}. Until then nothing is seen"
             said = [] if self.refused else [_said("alarm", "calibration_refused", text)]
@@ -53,18 +57,18 @@ class Watch:
             self.refused = False
             said.append(_said("info", "calibration_refused_over", "pictures are of the calibration's size"))
         score_min = self.perception.config.perception.score_min
-        found = self.sight.original(self.detector.detect([clear], score_min)[0])
+        found = self.sight.unrectify(self.detector.detect([clear], score_min)[0])
         if self.broken != (self.detector.bad > bad):
             self.broken = not self.broken
             said.append(_verdict(self.broken))
-        return said if self.broken else [*said, *self._seen(frame, found, looked)]
+        return said if self.broken else [*said, *self._detect(frame, found, looked)]
 
-    def _seen(self, frame: Frame, found: tuple[Detection, ...], looked: int) -> Seen:
+    def _detect(self, frame: Frame, found: tuple[Detection, ...], looked: int) -> PerceptionOutput:
         now = time.monotonic_ns()
         detections = self.perception.detections(frame, found, now, (now - looked) / 1e6)
         tracks = self.perception.track(detections, now)
         observation = self.perception.observe(tracks)
-        return Seen(detections, tracks, observation, self.perception.steer(observation, now))
+        return PerceptionOutput(detections, tracks, observation, self.perception.steer(observation, now))
 
 
 def main() -> int:
@@ -73,36 +77,36 @@ def main() -> int:
     wanted = config.perception
     pin(config.compute, "gpu", config.camera.source)
     torch.set_num_threads(wanted.threads)
-    pub, vehicle = Pub("perceptiond", process.root), Sub(VehicleState, process.root)
-    frames, tunings = Sub(Frame, process.root, hz=wanted.rate_hz), Sub(Tuning, process.root)
+    pub, vehicle = Publisher("perceptiond", process.root), Subscriber(VehicleState, process.root)
+    frames, tunings = Subscriber(Frame, process.root, hz=wanted.rate_hz), Subscriber(ActiveSettings, process.root)
     ring = RingReader(process.ring)
-    detector = Detector(find(wanted.weights), wanted.device, wanted.precision, batch=1)
-    watch = Watch(config, detector)
+    detector = Detector(find_resource(wanted.weights), wanted.device, wanted.precision, batch=1)
+    watch = FrameProcessor(config, detector)
     for _ in range(3):  # the first runs choose kernels and take seconds on some machines
         detector.detect([np.zeros((480, 640, 3), np.uint8)], wanted.score_min)
     now = time.monotonic_ns()
-    pub.send(Event(t=now, level="info", source="perceptiond", code="warm", text=f"ready on {detector.device}"))
-    pub.send(Heard(t=now, by="perceptiond", what="start"))
-    period, last, due, meter = int(1e9 / wanted.rate_hz), -1, now, Meter(now)
+    pub.publish(Event(t=now, level="info", source="perceptiond", code="warm", text=f"ready on {detector.device}"))
+    pub.publish(ConsumedInput(t=now, by="perceptiond", what="start"))
+    period, last, due, meter = int(1e9 / wanted.rate_hz), -1, now, RateMeter(now)
     while not process.stopped.is_set():
-        frame = frames.msg if frames.wait(timeout_ms=100) and frames.update(time.monotonic_ns()) else None
+        frame = frames.message if frames.wait(timeout_ms=100) and frames.receive(time.monotonic_ns()) else None
         fit = frame is not None and frame.frame_id != last and time.monotonic_ns() >= due
         image = ring.read(frame) if frame is not None and fit else None
         if frame is not None and image is not None:
             # One frame may be made up for: or a camera at just this rate would lose each that comes a little early.
             last, due = frame.frame_id, max(due + period, time.monotonic_ns() - period)
-            if tunings.update(now := time.monotonic_ns()) and tunings.msg is not None:
-                watch.schedule.hear(tunings.msg.settings, tunings.msg.t)
-            if vehicle.update(now) and vehicle.msg is not None:
-                watch.sight.hear(vehicle.msg)
+            if tunings.receive(now := time.monotonic_ns()) and tunings.message is not None:
+                watch.schedule.add(tunings.message.settings, tunings.message.t)
+            if vehicle.receive(now) and vehicle.message is not None:
+                watch.sight.receive_state(vehicle.message)
             for message in watch.step(frame, image):
-                pub.send(message)
+                pub.publish(message)
                 if isinstance(message, Setpoint):
                     meter.add((message.t - frame.frame_t) / 1e6)
         now = time.monotonic_ns()
         if meter.due(now):  # whatever became of the frames: it proves this loop, not what it sees
             hz, ms = meter.read(now)
-            pub.send(Health(t=now, process="perceptiond", rate_hz=hz, latency_ms=ms, dropped=ring.missed))
+            pub.publish(Health(t=now, process="perceptiond", rate_hz=hz, latency_ms=ms, dropped=ring.missed))
     pub.close()
     return 0
 
@@ -118,4 +122,4 @@ def _said(level: Literal["info", "alarm"], code: str, text: str) -> Event:
 
 
 if __name__ == "__main__":
-    enter(main)
+    run_main(main)

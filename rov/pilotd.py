@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import time
 
-from rov.assets import find
-from rov.bus import INSIDE, CommandServer, Pub, Sub, ipc
+from rov.assets import find_resource
+from rov.bus import INSIDE, CommandServer, Publisher, Subscriber, ipc
 from rov.checks import classes_of
-from rov.link import link_to
-from rov.messages import Edit, Health, Setpoint
-from rov.motion.helm import Helm
+from rov.link import open_link
+from rov.messages import ConfigEdit, Health, Setpoint
+from rov.motion.helm import Commander
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import load as load_curve
-from rov.process import Meter, Pace, enter, realtime, start
+from rov.process import Pace, RateMeter, realtime, run_main, start
 
 
 def main() -> int:
     process = start()
     config = process.config
-    pub = Pub("pilotd", process.root)
+    pub = Publisher("pilotd", process.root)
     server = CommandServer(ipc(process.root, INSIDE), heartbeat_timeout_s=config.operator.lost_s)
-    setpoints, edits = Sub(Setpoint, process.root, hz=config.perception.rate_hz), Sub(Edit, process.root)
-    link = link_to(config)
-    pilot = Pilot(config, load_curve(find(config.vehicle.thrusters), config.vehicle.battery_cells))
-    helm = Helm(config, pilot, link, classes_of(find(config.perception.weights)))
+    setpoints, edits = (
+        Subscriber(Setpoint, process.root, hz=config.perception.rate_hz),
+        Subscriber(ConfigEdit, process.root),
+    )
+    link = open_link(config)
+    pilot = Pilot(config, load_curve(find_resource(config.vehicle.thrusters), config.vehicle.battery_cells))
+    helm = Commander(config, pilot, link, classes_of(find_resource(config.perception.weights)))
     realtime()
-    helm.begin(time.monotonic_ns())
+    helm.start(time.monotonic_ns())
     pace = Pace(config.control.rate_hz)
-    meter = Meter(pace.next_t)
+    meter = RateMeter(pace.next_t)
     now = pace.next_t
     try:
         while not process.stopped.is_set():
@@ -35,19 +38,19 @@ def main() -> int:
             server.receive()
             link.receive()
             now = time.monotonic_ns()  # after what it judges was read: see `CommandServer.receive`
-            if setpoints.update(now) and setpoints.msg is not None:
-                helm.hear(setpoints.msg, now)
-            if edits.update(now) and edits.msg is not None:
-                helm.tune(edits.msg, now)
+            if setpoints.receive(now) and setpoints.message is not None:
+                helm.handle_setpoint(setpoints.message, now)
+            if edits.receive(now) and edits.message is not None:
+                helm.handle_edit(edits.message, now)
                 server.operators.timeout_ns = int(helm.config.operator.lost_s * 1e9)
-            for request in server.update(now):
-                server.reply(request, now, helm.obey(request.command, request.t, now))
-            for message in helm.act(server.operators.operator(now), now):
-                pub.send(message)
+            for request in server.requests(now):
+                server.reply(request, now, helm.handle_command(request.command, request.t, now))
+            for message in helm.step(server.operators.operator(now), now):
+                pub.publish(message)
             meter.add((began - pace.next_t) / 1e6)
             if meter.due(now):
                 hz, ms = meter.read(now)
-                pub.send(Health(t=now, process="pilotd", rate_hz=hz, latency_ms=ms, dropped=pub.dropped.total()))
+                pub.publish(Health(t=now, process="pilotd", rate_hz=hz, latency_ms=ms, dropped=pub.dropped.total()))
     finally:
         helm.pilot.stop(now)
         link.close(now + 1_000_000)  # neutral and disarmed, on every way out
@@ -57,4 +60,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    enter(main)
+    run_main(main)

@@ -14,16 +14,16 @@ _WORD = re.compile(r"((?:pass|passwd|password|pwd|token|secret|auth)=).*?(?=[&\s
 """A password among the parameters of an address, as many cameras want it."""
 
 
-def plain(value: object) -> str:
+def printable(value: object) -> str:
     """A value as one line of text, without passwords: control characters, marks that turn the direction of writing, and
     bytes that were no UTF-8 are spelled out, as `\\x1b`."""
-    text = discreet(str(value))
+    text = hide_passwords(str(value))
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() or each in "\u00a0\u202f" else _spelled(each) for each in text)
 
 
-def discreet(text: str) -> str:
+def hide_passwords(text: str) -> str:
     """The text without the passwords of the addresses in it: `rtsp://ann:***@host/1`. To be called before anything is
     cut off it."""
     if "://" not in text:
@@ -31,9 +31,11 @@ def discreet(text: str) -> str:
     return _WORD.sub(r"\1***", _LOGIN.sub(lambda login: f"{login[1]}:***@" if login[1] else "***@", text))
 
 
-def say(text: object = "", *, error: bool = False, flush: bool = False) -> None:
+def print_line(text: object = "", *, error: bool = False, flush: bool = False) -> None:
     """Print lines, to the standard error where `error`."""
-    print(*(plain(line) for line in str(text).split("\n")), sep="\n", file=sys.stderr if error else None, flush=flush)
+    print(
+        *(printable(line) for line in str(text).split("\n")), sep="\n", file=sys.stderr if error else None, flush=flush
+    )
 
 
 def _spelled(character: str) -> str:

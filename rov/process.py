@@ -17,7 +17,7 @@ from typing import NamedTuple, NoReturn
 
 from rov.config import Config, load
 from rov.errors import UserError
-from rov.plain import say
+from rov.plain import print_line
 
 MCL_CURRENT_AND_FUTURE = 3
 PR_SET_PDEATHSIG = 1
@@ -69,12 +69,12 @@ def start(*, orphaned: int = signal.SIGTERM, expendable: int = 0) -> Process:
     return Process(load(Path(sys.argv[1])), Path(sys.argv[2]), stopped)
 
 
-def enter(main: Callable[[], int]) -> NoReturn:
+def run_main(main: Callable[[], int]) -> NoReturn:
     """Run a process' `main`; what the user can put right is one sentence, exit code 2."""
     try:
         sys.exit(main())
     except UserError as error:
-        say(f"{Path(sys.argv[0]).stem}: {error}", error=True)
+        print_line(f"{Path(sys.argv[0]).stem}: {error}", error=True)
         sys.exit(2)
 
 
@@ -130,7 +130,7 @@ class Pace:
         return time.monotonic_ns()
 
 
-class Meter:
+class RateMeter:
     """Rate and worst latency since the last look."""
 
     def __init__(self, t: int):

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import time
 
-from rov.bus import Pub, PublicPub, inbox
+from rov.bus import PublicPublisher, Publisher, inbox
 from rov.bus.keys import gate_of
 from rov.messages import Health
-from rov.process import Meter, confine, enter, start
+from rov.process import RateMeter, confine, run_main, start
 
 WAIT_S = 0.02
 LAST_WORDS_S, LAST_WORDS_MAX_S = 0.3, 2.0
@@ -19,13 +19,13 @@ def main() -> int:
     process = start(expendable=200)
     config = process.config
     confine()
-    pub, mail = Pub("publicd", process.root), inbox("public", process.root)
-    public = PublicPub(config.bus.public, gate_of(config.bus.keys))
+    pub, mail = Publisher("publicd", process.root), inbox("public", process.root)
+    public = PublicPublisher(config.bus.public, gate_of(config.bus.keys))
     public.door.watch(mail.socket.fileno())
-    meter, heard, stopping = Meter(time.monotonic_ns()), 0.0, 0.0
+    meter, heard, stopping = RateMeter(time.monotonic_ns()), 0.0, 0.0
     while not stopping or time.monotonic() - max(heard, stopping) < LAST_WORDS_S:
         public.step(WAIT_S)
-        for entry in mail.read():
+        for entry in mail.receive():
             heard = time.monotonic()
             public.forward(entry.topic, entry.payload)
             meter.add((time.monotonic_ns() - entry.message.t) / 1e6)
@@ -33,7 +33,7 @@ def main() -> int:
         now = time.monotonic_ns()
         if meter.due(now):
             hz, ms = meter.read(now)
-            pub.send(Health(t=now, process="publicd", rate_hz=hz, latency_ms=ms, dropped=mail.malformed))
+            pub.publish(Health(t=now, process="publicd", rate_hz=hz, latency_ms=ms, dropped=mail.malformed))
         if process.stopped.is_set():
             stopping = stopping or time.monotonic()
             if time.monotonic() - stopping > LAST_WORDS_MAX_S:
@@ -45,4 +45,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    enter(main)
+    run_main(main)

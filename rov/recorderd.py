@@ -10,19 +10,19 @@ from typing import Any
 
 import cv2
 
-from rov.assets import find
-from rov.bus import Pub, Sub, inbox
+from rov.assets import find_resource
+from rov.bus import Publisher, Subscriber, inbox
 from rov.config import Config
 from rov.dives import origin
 from rov.dives.dive import DiveWriter
-from rov.dives.film import Encoder
-from rov.dives.keeper import Keeper, News, Repairs, free_name, ready, size_of
+from rov.dives.film import H264Encoder
+from rov.dives.keeper import DiskRetention, Notice, RepairThread, free_name, ready, size_of
 from rov.errors import UserError
-from rov.messages import Clock, Event, Frame, Health, Tracks, Tuning
-from rov.plain import discreet
-from rov.process import Meter, enter, start
+from rov.messages import ActiveSettings, Clock, Event, Frame, Health, Tracks
+from rov.plain import hide_passwords
+from rov.process import RateMeter, run_main, start
 from rov.ring import Image, RingReader
-from rov.tuning import received, tuned
+from rov.tuning import values_of, with_values
 from rov.vision.card import load_card
 from rov.vision.sight import open_lens
 
@@ -36,7 +36,7 @@ LAST_WORDS_S = 0.3
 LAST_WORDS_MAX_S = 2.0
 
 
-class Recording:
+class DiveRecording:
     """One dive after the other, while there is room. What the disk refuses ends a dive, never the recorder."""
 
     def __init__(self, folder: Path, config: Config):
@@ -45,7 +45,7 @@ class Recording:
         self.path: Path | None = None
         self.began = 0.0
         self.continues = ""
-        self.encoder: Encoder | None = None
+        self.encoder: H264Encoder | None = None
         self.weights = weights_of(config)
         self.lens = open_lens(config.camera)
         self.lens_said = False
@@ -58,7 +58,7 @@ class Recording:
         """Raises DiveError."""
         path = free_name(self.folder)
         about = {
-            "source": discreet(self.config.camera.source),
+            "source": hide_passwords(self.config.camera.source),
             "config_sha256": self.config.sha256(),
             "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
@@ -68,7 +68,7 @@ class Recording:
         self.dive.write("clock", clock())
         self.path, self.began, self.continues, self.lens_said = path, time.monotonic(), path.name, False
         h264 = self.wanted.codec == "h264"
-        self.encoder = Encoder(self.config.perception.rate_hz) if h264 else None
+        self.encoder = H264Encoder(self.config.perception.rate_hz) if h264 else None
 
     def close(self) -> None:
         """Raises DiveError; it is closed all the same, and can be recovered."""
@@ -105,7 +105,7 @@ class Recording:
             self.lens_said = True
             self.dive.calibration(frame.frame_t, self.lens.calibration)
         if self.encoder is not None:
-            self.dive.picture(frame.frame_t, self.encoder.packet(image), frame.frame_id, "h264")
+            self.dive.picture(frame.frame_t, self.encoder.encode(image), frame.frame_id, "h264")
         else:
             quality = [cv2.IMWRITE_JPEG_QUALITY, self.wanted.jpeg_quality]
             self.dive.picture(frame.frame_t, cv2.imencode(".jpg", image, quality)[1].tobytes(), frame.frame_id)
@@ -114,7 +114,7 @@ class Recording:
 def weights_of(config: Config) -> str:
     """Hash of the network's weights; "" where they are not to be had, which `perceptiond` says."""
     try:
-        return load_card(find(config.perception.weights)).weights_sha256
+        return load_card(find_resource(config.perception.weights)).weights_sha256
     except UserError:
         return ""
 
@@ -128,17 +128,17 @@ def main() -> int:
     process = start(expendable=400)
     os.umask(os.umask(0) | OTHERS)
     config = process.config
-    pub = Pub("recorderd", process.root)
+    pub = Publisher("recorderd", process.root)
     mail = inbox("recorder", process.root)
-    frames, ring = Sub(Frame, process.root), RingReader(process.ring)
+    frames, ring = Subscriber(Frame, process.root), RingReader(process.ring)
     folder = Path(config.recording.folder)
-    recording, keeper = Recording(folder, config), Keeper(folder, config.recording)
-    repairs: Repairs | None = None
-    failed, looked, meter = False, 0.0, Meter(time.monotonic_ns())
+    recording, keeper = DiveRecording(folder, config), DiskRetention(folder, config.recording)
+    repairs: RepairThread | None = None
+    failed, looked, meter = False, 0.0, RateMeter(time.monotonic_ns())
     stopping = heard = 0.0
 
-    def say(news: News) -> None:
-        pub.send(Event(t=time.monotonic_ns(), source="recorderd", **news._asdict()))
+    def say(news: Notice) -> None:
+        pub.publish(Event(t=time.monotonic_ns(), source="recorderd", **news._asdict()))
 
     while True:
         if mail.wait(IDLE_MS):
@@ -148,37 +148,37 @@ def main() -> int:
                 looked = time.monotonic()
                 ready(folder)
                 if repairs is None:
-                    repairs = Repairs(folder, config.recording.disk_free)
+                    repairs = RepairThread(folder, config.recording.disk_free)
                     repairs.start()
                 if recording.lost:
-                    say(News("warning", "recording_lost", recording.lost))
-                for news in keeper.look(recording.path):
+                    say(Notice("warning", "recording_lost", recording.lost))
+                for news in keeper.poll(recording.path):
                     say(news)
                 if recording.over or not keeper.room:
                     recording.close()
                 if keeper.room and recording.dive is None and not stopping:
                     recording.open()
-                    say(News("info", "recording", f"recording to {recording.path}"))
+                    say(Notice("info", "recording", f"recording to {recording.path}"))
                     if failed:
                         failed = False
-                        say(News("info", "recording_failed_over", "recording again"))
-            for entry in mail.read():
-                if isinstance(entry.message, Tuning):
-                    recording.tune(tuned(recording.config, received(entry.message.settings)))
+                        say(Notice("info", "recording_failed_over", "recording again"))
+            for entry in mail.receive():
+                if isinstance(entry.message, ActiveSettings):
+                    recording.tune(with_values(recording.config, values_of(entry.message.settings)))
                     keeper.wanted = recording.wanted
                 recording.write(entry.topic, entry.message)
             now = time.monotonic_ns()
-            if frames.update(now) and frames.msg is not None and recording.dive is not None:
-                image = ring.read(frames.msg)
+            if frames.receive(now) and frames.message is not None and recording.dive is not None:
+                image = ring.read(frames.message)
                 if image is not None:
-                    recording.picture(frames.msg, image)
-                    meter.add((time.monotonic_ns() - frames.msg.frame_t) / 1e6)
+                    recording.picture(frames.message, image)
+                    meter.add((time.monotonic_ns() - frames.message.frame_t) / 1e6)
             if recording.dive is not None:
                 recording.dive.tick()
         except UserError as error:  # the disk refuses; what is written so far can be recovered, and control goes on
             if not failed:
                 failed = True
-                say(News("alarm", "recording_failed", f"not recording: {error}"))
+                say(Notice("alarm", "recording_failed", f"not recording: {error}"))
             try:
                 recording.close()
             except UserError:
@@ -189,8 +189,8 @@ def main() -> int:
         if meter.due(now):
             hz, ms = meter.read(now)
             dropped = ring.missed + mail.malformed
-            pub.send(Health(t=now, process="recorderd", rate_hz=hz, latency_ms=ms, dropped=dropped))
-            pub.send(clock())
+            pub.publish(Health(t=now, process="recorderd", rate_hz=hz, latency_ms=ms, dropped=dropped))
+            pub.publish(clock())
         if process.stopped.is_set():
             stopping = stopping or time.monotonic()
             silent = time.monotonic() - max(heard, stopping)
@@ -205,4 +205,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    enter(main)
+    run_main(main)

@@ -16,21 +16,21 @@ from rov import tuning
 from rov.checks import load_checked
 from rov.config import Config, ConfigError
 from rov.errors import UserError
-from rov.messages import Edit, Event, Message, Setting
-from rov.plain import discreet
+from rov.messages import ConfigEdit, Event, Message, Setting
+from rov.plain import hide_passwords
 
-LOOK_NS = 200_000_000
+POLL_NS = 200_000_000
 """How often the file is looked at. It is read once it looks the same twice: editors write in several steps."""
 REPEAT_NS = 1_000_000_000
 """What is saved is said anew at 1 Hz, for a `pilotd` that has just started."""
 SAID_PROBLEMS, SAID_CHARACTERS = 5, 200
 """What an event says of a bad edit: so many problems, each of this length at most. `rov config check` says all."""
 
-Look = tuple[int, int, int] | None
+Signature = tuple[int, int, int] | None
 """Time of the last change, size and inode; None: it is not there."""
 
 
-class Saved:
+class ConfigWatcher:
     """`rover.toml`, as long as the daemon runs."""
 
     def __init__(self, path: Path, config: Config, root: Path, overrides: Sequence[str] = ()):
@@ -44,36 +44,36 @@ class Saved:
         """What the processes hold: live keys as tuned, all others as at the start."""
         self.overruled: set[str] = set()
         """Keys that hold what an operator has set, after the file was last changed in them."""
-        self.seen = self.read = _look(path)
-        self.looked_t = 0
-        self.said_t: int | None = None
+        self.seen = self.read = _signature(path)
+        self.polled_t = 0
+        self.published_t: int | None = None
         self.kept: Config | None = None
         """What processes start from, as it could be written; another than `running`: it is tried again."""
         self.refused = False
         """Whether it was said that it could not be."""
-        if why := self._keep():
+        if why := self._write_running():
             raise UserError(f"{self.running_path}: what processes start from cannot be kept there: {why}")
 
-    def update(self, now: int, *, asked: bool = False) -> Iterator[Message]:
+    def poll(self, now: int, *, asked: bool = False) -> Iterator[Message]:
         """What there is to say at `now` (monotonic ns). `asked`: read it now, whether it has changed or not."""
-        if asked or now - self.looked_t >= LOOK_NS:
-            self.looked_t, before, self.seen = now, self.seen, _look(self.path)
+        if asked or now - self.polled_t >= POLL_NS:
+            self.polled_t, before, self.seen = now, self.seen, _signature(self.path)
             if asked or (self.seen == before != self.read):
-                self.read, self.said_t = self.seen, None
+                self.read, self.published_t = self.seen, None
                 yield from self._read(now)
-        if self.said_t is None or now - self.said_t >= REPEAT_NS:
-            self.said_t = now
-            yield Edit(t=now, settings=tuning.settings(self.config), overruled=tuple(sorted(self.overruled)))
+        if self.published_t is None or now - self.published_t >= REPEAT_NS:
+            self.published_t = now
+            yield ConfigEdit(t=now, settings=tuning.settings(self.config), overruled=tuple(sorted(self.overruled)))
             yield from self._try_to_keep(now)
 
-    def hold(self, settings: tuple[Setting, ...]) -> None:
+    def keep_active(self, settings: tuple[Setting, ...]) -> None:
         """Take note of what `pilotd` says that holds."""
-        if changed := tuning.differences(tuning.values(self.running), tuning.received(settings)):
+        if changed := tuning.differences(tuning.values(self.running), tuning.values_of(settings)):
             saved = tuning.values(self.config)
             self.overruled -= changed.keys()
             self.overruled |= {key for key in tuning.COMMANDED if key in changed and changed[key] != saved[key]}
-            self.running = tuning.tuned(self.running, changed)
-            self._keep()  # when that is refused, `update` says so and tries again
+            self.running = tuning.with_values(self.running, changed)
+            self._write_running()  # when that is refused, `update` says so and tries again
 
     def _read(self, now: int) -> Iterator[Event]:
         """Take a good edit; say what is wrong with a bad one, all of it."""
@@ -100,7 +100,7 @@ class Saved:
 
     def _try_to_keep(self, now: int) -> Iterator[Event]:
         """Write what processes start from, where that was refused before; say so once, and when it is written."""
-        why = "" if self.kept is self.running else self._keep()
+        why = "" if self.kept is self.running else self._write_running()
         if why and not self.refused:
             self.refused = True
             text = f"{self.running_path}: a process that starts again starts from older values: {why}"
@@ -110,7 +110,7 @@ class Saved:
             text = "a process that starts again starts from what holds"
             yield Event(t=now, level="info", source="supervisor", code="not_kept_over", text=text)
 
-    def _keep(self) -> str:
+    def _write_running(self) -> str:
         """Write what processes start from; returns why that was refused, or nothing."""
         new = self.running_path.with_suffix(".new")
         try:
@@ -131,11 +131,11 @@ def _few(problems: list[str]) -> str:
 
 
 def _cut(value: object) -> str:
-    text = discreet(str(value))
+    text = hide_passwords(str(value))
     return text if len(text) <= SAID_CHARACTERS else f"{text[:SAID_CHARACTERS]}…"
 
 
-def _look(path: Path) -> Look:
+def _signature(path: Path) -> Signature:
     try:
         found = path.stat()
     except OSError:

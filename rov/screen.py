@@ -7,12 +7,12 @@ from typing import Any
 import rich.console
 from rich.text import Text
 
-from rov.plain import plain
+from rov.plain import printable
 
 
-class Screen(rich.console.Console):
+class PlainConsole(rich.console.Console):
     """Rich's, but every string is text. Colours are given as `Text`, or by `style`."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        lines = "\n".join(plain(line) for line in text.split("\n"))
+        lines = "\n".join(printable(line) for line in text.split("\n"))
         return super().render_str(lines, **options | {"markup": False, "emoji": False, "highlight": False})

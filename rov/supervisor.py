@@ -15,15 +15,15 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from rov import command
-from rov.bus import Pub, Reader, Sub, inbox, prove
+from rov.bus import Publisher, Reader, Subscriber, inbox, prove
 from rov.bus.keys import gate_of
-from rov.child import RETRY_S, STARTS_MAX, STARTS_S, Child, Running
+from rov.child import RETRY_S, STARTS_MAX, STARTS_S, ChildProcess, ChildSpec
 from rov.config import Config
 from rov.errors import UserError
 from rov.home import home
-from rov.messages import Event, Frame, Health, Message, PilotStatus, Tuning
+from rov.messages import ActiveSettings, Event, Frame, Health, Message, PilotStatus
 from rov.process import raise_descriptor_limit
-from rov.saved import Saved
+from rov.saved import ConfigWatcher
 from rov.systemd import Systemd
 
 PATIENCE_S = 5.0
@@ -49,19 +49,19 @@ FEED_S = 0.25
 """The watchdog is fed this often: a quarter of what the unit allows."""
 MAIL_MAX = 64
 """Messages heard in one turn of the loop."""
-TOLD_PER_S = 20
+PRINTED_PER_S = 20
 """Lines for who started us: a terminal may be slow, and we feed the watchdog."""
 PUBLIC_PATIENCE_S = 1.0
 """From SIGINT to SIGKILL, of the public side."""
 
 CHILDREN = (
-    Child("pilotd", vital=True, hung_s=PILOT_HUNG_S),
-    Child("commandd", vital=False, hung_s=FRONT_HUNG_S, endless=True),
-    Child("publicd", vital=False, hung_s=FRONT_HUNG_S, endless=True),
-    Child("camerad", vital=False, hung_s=HUNG_S),
-    Child("recorderd", vital=False, hung_s=HUNG_S),
-    Child("perceptiond", vital=False, hung_s=HUNG_S),
-    Child("machined", vital=False, hung_s=HUNG_S),
+    ChildSpec("pilotd", vital=True, hung_s=PILOT_HUNG_S),
+    ChildSpec("commandd", vital=False, hung_s=FRONT_HUNG_S, endless=True),
+    ChildSpec("publicd", vital=False, hung_s=FRONT_HUNG_S, endless=True),
+    ChildSpec("camerad", vital=False, hung_s=HUNG_S),
+    ChildSpec("recorderd", vital=False, hung_s=HUNG_S),
+    ChildSpec("perceptiond", vital=False, hung_s=HUNG_S),
+    ChildSpec("machined", vital=False, hung_s=HUNG_S),
 )
 """In the order they are started. `pilotd` comes first, alone, and it is for it that the watchdog is fed."""
 LAST = ("recorderd", "publicd")
@@ -84,7 +84,7 @@ def run(config_path: Path, config: Config, tell: Callable[[str], None], override
         prove(endpoint, gate)
     with contextlib.ExitStack() as stack:
         root = stack.enter_context(home())
-        saved = Saved(config_path, config, root, overrides)
+        saved = ConfigWatcher(config_path, config, root, overrides)
         supervisor = stack.enter_context(contextlib.closing(Supervisor(saved, root, peers, signals, tell)))
         return supervisor.run()
 
@@ -114,7 +114,7 @@ class Supervisor:
 
     def __init__(
         self,
-        saved: Saved,
+        saved: ConfigWatcher,
         root: Path,
         peers: dict[str, list[str] | None],
         signals: Signals,
@@ -122,19 +122,23 @@ class Supervisor:
     ):
         """`root`: the directory of the endpoints. `peers`: commands that take a child's place. `tell`: says a line to
         who started us."""
-        self.saved, self.signals, self.tell = saved, signals, tell
+        self.config_watcher, self.signals, self.print_line = saved, signals, tell
         self.systemd = Systemd()
         self.mail: Reader = inbox("supervisor", root)
-        self.pub, self.pilot, self.tunings = Pub("supervisor", root), Sub(PilotStatus, root), Sub(Tuning, root)
+        self.pub, self.pilot, self.settings = (
+            Publisher("supervisor", root),
+            Subscriber(PilotStatus, root),
+            Subscriber(ActiveSettings, root),
+        )
         arguments = [str(saved.running_path), str(root)]
-        self.children = {child.name: Running(child, arguments, peers.get(child.name)) for child in CHILDREN}
+        self.children = {child.name: ChildProcess(child, arguments, peers.get(child.name)) for child in CHILDREN}
         self.failed, self.ready, self.status = False, False, ""
         self.dive: Path | None = None
         """What the recorder last said that it writes, and when."""
         self.dive_t = 0.0
-        self.began = self.turn = time.monotonic()
-        self.fed = self.told_t = 0.0
-        self.told = 0
+        self.began = self.loop_t = time.monotonic()
+        self.fed = self.printed_t = 0.0
+        self.printed = 0
         """Lines of the second that began at `told_t`."""
 
     def run(self) -> int:
@@ -142,10 +146,10 @@ class Supervisor:
         self.begin()
         while not self.signals.stopped.is_set() and not self.failed:
             self.mail.wait(20)
-            self.hear_all()
+            self.receive()
             self.watch_config()
             now = time.monotonic()
-            self.hear_pilot(now)
+            self.receive_pilot(now)
             self.forgive_sleep(now)
             self.start_due(now)
             self.kill_hung(now)
@@ -154,72 +158,74 @@ class Supervisor:
             self.report_status()
         self.systemd.notify("STOPPING=1")
         self.stop()
-        self.tell(self.last_words())
+        self.print_line(self.summary())
         return 1 if self.failed else 0
 
     def begin(self) -> None:
         for name in ("pilotd", *ALONGSIDE):
             self.children[name].start(time.monotonic())
-        bus = self.saved.config.bus
-        self.tell(f"starting; listen at {bus.public}, command at {bus.commands}")
+        bus = self.config_watcher.config.bus
+        self.print_line(f"starting; listen at {bus.public}, command at {bus.commands}")
         if not bus.keys:
-            self.tell("without keys, every user of this machine may command; `rov keys` makes them, for bus.keys")
+            self.print_line("without keys, every user of this machine may command; `rov keys` makes them, for bus.keys")
 
-    def hear_all(self, limit: int = MAIL_MAX) -> None:
+    def receive(self, limit: int = MAIL_MAX) -> None:
         """What was said to us."""
-        for entry in self.mail.read(limit):
-            self.hear(entry.message)
+        for entry in self.mail.receive(limit):
+            self.handle(entry.message)
 
-    def hear(self, message: Message) -> None:
+    def handle(self, message: Message) -> None:
         """Alarms and the like go also to who started us; who is well does not hang."""
         if isinstance(message, Event):
-            self.pass_on(f"{message.level} {message.code}: {message.text} ({message.source})")
+            self.print_event(f"{message.level} {message.code}: {message.text} ({message.source})")
             if message.code == "recording":
                 self.dive, self.dive_t = Path(message.text.removeprefix("recording to ")), time.monotonic()
         elif isinstance(message, Frame):
-            self.children["camerad"].hear(message.t, time.monotonic())  # a command in its place may say nothing else
+            self.children["camerad"].receive_health(
+                message.t, time.monotonic()
+            )  # a command in its place may say nothing else
         elif isinstance(message, Health) and message.process != "pilotd":
-            for each in self.speakers(message.process):
-                each.hear(message.t, time.monotonic())
+            for each in self.senders(message.process):
+                each.receive_health(message.t, time.monotonic())
 
-    def speakers(self, name: str) -> Iterable[Running]:
+    def senders(self, name: str) -> Iterable[ChildProcess]:
         """Who is it that calls itself so? A command in a child's place may have a name of its own."""
         if name in self.children:
             return [self.children[name]]
         return [each for each in self.children.values() if each.foreign]
 
-    def pass_on(self, text: str) -> None:
+    def print_event(self, text: str) -> None:
         """So many lines a second; of the others their number."""
         now = time.monotonic()
-        if now - self.told_t > 1.0:
-            untold, self.told_t, self.told = self.told - TOLD_PER_S, now, 0
+        if now - self.printed_t > 1.0:
+            untold, self.printed_t, self.printed = self.printed - PRINTED_PER_S, now, 0
             if untold > 0:
-                self.tell(f"… and {untold} more events")
-        self.told += 1
-        if self.told <= TOLD_PER_S:
-            self.tell(text)
+                self.print_line(f"… and {untold} more events")
+        self.printed += 1
+        if self.printed <= PRINTED_PER_S:
+            self.print_line(text)
 
     def watch_config(self) -> None:
         """Say what is saved in the configuration, and take note of what holds."""
-        for message in self.saved.update(time.monotonic_ns(), asked=self.signals.reload()):
-            self.pub.send(message)
-        if self.tunings.update(time.monotonic_ns()) and self.tunings.msg is not None:
-            self.saved.hold(self.tunings.msg.settings)
+        for message in self.config_watcher.poll(time.monotonic_ns(), asked=self.signals.reload()):
+            self.pub.publish(message)
+        if self.settings.receive(time.monotonic_ns()) and self.settings.message is not None:
+            self.config_watcher.keep_active(self.settings.message.settings)
 
-    def hear_pilot(self, now: float) -> None:
-        if self.pilot.update(time.monotonic_ns()) and self.pilot.msg is not None:
-            self.children["pilotd"].hear(self.pilot.msg.t, now)
+    def receive_pilot(self, now: float) -> None:
+        if self.pilot.receive(time.monotonic_ns()) and self.pilot.message is not None:
+            self.children["pilotd"].receive_health(self.pilot.message.t, now)
 
     def forgive_sleep(self, now: float) -> None:
         """When it was us who did not run, nobody was silent."""
-        if now - self.turn > ASLEEP_S:
+        if now - self.loop_t > ASLEEP_S:
             for each in self.children.values():
                 each.heard = now if each.heard else None
-        self.turn = now
+        self.loop_t = now
 
     def start_due(self, now: float) -> None:
         """Start the others once the pilot has spoken."""
-        if self.pilot.msg is not None or now - self.began > PILOT_FIRST_S:
+        if self.pilot.message is not None or now - self.began > PILOT_FIRST_S:
             for each in self.children.values():
                 if not each.started:
                     each.start(now)
@@ -229,22 +235,24 @@ class Supervisor:
     def kill_hung(self, now: float) -> None:
         for name, each in self.children.items():
             if each.hung(now):
-                self.say("warning", "hung", f"{name} has said nothing for {each.silent(now):.1f} s: killed")
+                self.publish_event("warning", "hung", f"{name} has said nothing for {each.silent(now):.1f} s: killed")
                 each.kill(now)
             if each.alive and each.killed and now - each.killed > STUCK_S and not each.stuck:
                 each.stuck = True
-                self.say("alarm", "stuck", f"{name} was killed and does not end: it hangs in a driver or on a disk")
+                self.publish_event(
+                    "alarm", "stuck", f"{name} was killed and does not end: it hangs in a driver or on a disk"
+                )
 
     def reap(self, now: float) -> None:
         """What died is started again: at once, or after a rest when it dies too often."""
         for each in self.children.values():
             if each.started and each.due is None and not each.alive:
-                self.bury(each, now)
+                self.handle_exit(each, now)
             elif each.given_up and each.heard is not None:
                 each.given_up = False
-                self.say("info", "gave_up_over", f"{each.child.name} runs again")
+                self.publish_event("info", "gave_up_over", f"{each.child.name} runs again")
 
-    def bury(self, each: Running, now: float) -> None:
+    def handle_exit(self, each: ChildProcess, now: float) -> None:
         name, pause = each.child.name, each.pause(now)
         if each.given_up:
             each.due = now + RETRY_S  # as it was said
@@ -252,15 +260,17 @@ class Supervisor:
             each.given_up, self.failed = True, self.failed or each.child.vital
             each.due = now + RETRY_S
             then = "it stays down" if each.child.vital else f"it is tried again every {RETRY_S:g} s"
-            self.say("alarm", "gave_up", f"{name} {each.why}, {STARTS_MAX} times within {STARTS_S:g} s: {then}")
+            self.publish_event(
+                "alarm", "gave_up", f"{name} {each.why}, {STARTS_MAX} times within {STARTS_S:g} s: {then}"
+            )
         elif pause:
             each.due = now + pause
         else:
             self.restart(each, now)
 
-    def restart(self, each: Running, now: float) -> None:
+    def restart(self, each: ChildProcess, now: float) -> None:
         if not each.given_up:  # that was said, and that it is tried again and again
-            self.say("warning", "restarted", f"{each.child.name} {each.why}: started again")
+            self.publish_event("warning", "restarted", f"{each.child.name} {each.why}: started again")
         each.start(now)
 
     def feed_watchdog(self, now: float) -> None:
@@ -269,14 +279,14 @@ class Supervisor:
         if fresh and not self.ready:
             self.ready = self.systemd.notify("READY=1")
             if self.ready:
-                self.tell("ready")
+                self.print_line("ready")
         if now - self.fed > FEED_S and (fresh or (self.ready and self.children["pilotd"].starting(now))):
             self.fed = now
             self.systemd.notify("WATCHDOG=1")
 
     def report_status(self) -> None:
         """One line for `systemctl status`."""
-        pilot = self.pilot.msg
+        pilot = self.pilot.message
         if pilot is None or not self.pilot.fresh(time.monotonic_ns()):
             return
         down = "".join(f", {name} is down" for name, each in self.children.items() if each.given_up)
@@ -290,9 +300,9 @@ class Supervisor:
         self.end([each for name, each in self.children.items() if name not in LAST], PATIENCE_S)
         for name, patience_s in zip(LAST, (LAST_PATIENCE_S, PUBLIC_PATIENCE_S), strict=True):
             self.end([self.children[name]], patience_s)
-        self.hear_all(10_000)
+        self.receive(10_000)
 
-    def end(self, running: list[Running], patience_s: float) -> None:
+    def end(self, running: list[ChildProcess], patience_s: float) -> None:
         """Ask them to end; SIGKILL to those that do not go."""
         for each in running:
             each.end()
@@ -301,25 +311,25 @@ class Supervisor:
             each.kill(time.monotonic())
         self.wait_for(running, GONE_S)
 
-    def wait_for(self, running: list[Running], seconds: float) -> None:
+    def wait_for(self, running: list[ChildProcess], seconds: float) -> None:
         """Until they are gone, at most for so long. What they say meanwhile is passed on."""
         end = time.monotonic() + seconds
         while any(each.alive for each in running) and time.monotonic() < end:
-            self.hear_all()
+            self.receive()
             self.systemd.notify("WATCHDOG=1")  # or it would kill the recorder while it closes the dive
             time.sleep(0.01)
 
-    def last_words(self) -> str:
+    def summary(self) -> str:
         if self.dive is None or not self.dive.is_file():
             return "stopped"
         seconds, megabytes = time.monotonic() - self.dive_t, self.dive.stat().st_size / 1e6
         return f"stopped; {self.dive}, {seconds:.0f} s, {megabytes:.1f} MB"
 
-    def say(self, level: Literal["info", "warning", "alarm"], code: str, text: str) -> None:
-        self.pub.send(Event(t=time.monotonic_ns(), level=level, source="supervisor", code=code, text=text))
+    def publish_event(self, level: Literal["info", "warning", "alarm"], code: str, text: str) -> None:
+        self.pub.publish(Event(t=time.monotonic_ns(), level=level, source="supervisor", code=code, text=text))
 
     def close(self) -> None:
-        for each in (self.mail, self.pub, self.pilot, self.tunings, self.systemd):
+        for each in (self.mail, self.pub, self.pilot, self.settings, self.systemd):
             each.close()
 
 

@@ -37,7 +37,7 @@ class Key(NamedTuple):
 
 
 @cache
-def keys() -> Mapping[str, Key]:
+def live_keys() -> Mapping[str, Key]:
     """Every key of the configuration, as `guard.gain`."""
     found = {}
     for section, field in Config.model_fields.items():
@@ -52,7 +52,7 @@ def values(config: Config, *, live: bool = True) -> Values:
     """The values of all live keys, or of all others."""
     return {
         key: getattr(getattr(config, section), name)
-        for key, how in keys().items()
+        for key, how in live_keys().items()
         for section, _, name in [key.partition(".")]
         if how.live is live
     }
@@ -63,9 +63,13 @@ def settings(config: Config) -> tuple[Setting, ...]:
     return tuple(Setting(key, msgspec.json.encode(value).decode()) for key, value in values(config).items())
 
 
-def received(sent: Iterable[Setting]) -> Values:
+def values_of(sent: Iterable[Setting]) -> Values:
     """What was sent: the keys that are live here. Another version's are left out."""
-    return {each.key: msgspec.json.decode(each.value) for each in sent if each.key in keys() and keys()[each.key].live}
+    return {
+        each.key: msgspec.json.decode(each.value)
+        for each in sent
+        if each.key in live_keys() and live_keys()[each.key].live
+    }
 
 
 def differences(old: Values, new: Values) -> Values:
@@ -73,7 +77,7 @@ def differences(old: Values, new: Values) -> Values:
     return {key: value for key, value in new.items() if old.get(key) != value}
 
 
-def tuned(config: Config, changes: Values) -> Config:
+def with_values(config: Config, changes: Values) -> Config:
     """The configuration with these keys changed. The values must have been checked: this is for control loops."""
     sections: dict[str, dict[str, Value]] = {}
     for key, value in changes.items():
@@ -83,9 +87,9 @@ def tuned(config: Config, changes: Values) -> Config:
     return config.model_copy(update=changed)
 
 
-def looser(key: str, old: Any, new: Any) -> bool:
+def is_looser(key: str, old: Any, new: Any) -> bool:
     """Does this change of a safety key move away from the safer side?"""
-    match keys()[key].safer:
+    match live_keys()[key].safer:
         case "lower":
             return bool(new > old)
         case "higher":
@@ -93,21 +97,21 @@ def looser(key: str, old: Any, new: Any) -> bool:
     return False
 
 
-class Schedule:
+class ConfigTimeline:
     """The configuration for each frame, as it is tuned on the way."""
 
     def __init__(self, config: Config, *, recorded: bool = False):
         """Live, what is heard holds. `recorded`: what is heard first is where the recording began, and only what was
         changed after that is changed here, so that a dive can be replayed with other values."""
         self.config = config
-        self.heard: Values | None = None if recorded else values(config)
+        self.last: Values | None = None if recorded else values(config)
         self.coming: deque[tuple[int, Values]] = deque()
 
-    def hear(self, sent: Iterable[Setting], t: int) -> Values:
+    def add(self, sent: Iterable[Setting], t: int) -> Values:
         """Take the news of `t`; returns what changes with it."""
-        news = received(sent)
-        changed = {} if self.heard is None else differences(self.heard, news)
-        self.heard = news
+        news = values_of(sent)
+        changed = {} if self.last is None else differences(self.last, news)
+        self.last = news
         if changed:
             self.coming.append((t + EFFECT_NS, changed))
         return changed
@@ -115,5 +119,5 @@ class Schedule:
     def at(self, frame_t: int) -> Config:
         """What holds for a frame captured at `frame_t`. Frames are asked for in order."""
         while self.coming and self.coming[0][0] <= frame_t:
-            self.config = tuned(self.config, self.coming.popleft()[1])
+            self.config = with_values(self.config, self.coming.popleft()[1])
         return self.config

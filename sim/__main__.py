@@ -9,7 +9,7 @@ import typer
 
 from rov.cli.common import ConfigFile, Settings, enter
 from rov.errors import UserError
-from rov.plain import say
+from rov.plain import print_line
 from sim import pictures
 
 Calibrated = Annotated[
@@ -44,7 +44,7 @@ def wrench(
 
     with progress() as bar:
         rows = run(params, table, out, lambda total: partial(bar.advance, bar.add_task("moving", total=total)))
-    say(f"{out}: {rows} rows")
+    print_line(f"{out}: {rows} rows")
 
 
 @app.command(
@@ -63,7 +63,7 @@ def excite(
     from sim.sensors import Suite
 
     run(load(vehicle), dives, seed=seed, seconds=seconds, suite=Suite()._replace(dvl=dvl))
-    say(f"{', '.join(map(str, dives))}: {seconds:g} s each")
+    print_line(f"{', '.join(map(str, dives))}: {seconds:g} s each")
 
 
 @app.command(
@@ -80,7 +80,7 @@ def fit(
     from rich.table import Table
 
     from rov.cli.common import console
-    from rov.screen import Screen
+    from rov.screen import PlainConsole
     from sim import fit as fitting
     from sim.parameters import load
 
@@ -91,10 +91,10 @@ def fit(
     table = Table("number", "start", "fitted", "± %", "known", title=f"{result.windows} windows")
     for name, old, new in fitting.compared(first, result.parameters):
         table.add_row(name, f"{old:.4g}", f"{new:.4g}", f"{100 * result.spread[name]:.1f}", result.verdict(name))
-    Screen().print(table)
+    PlainConsole().print(table)
     for kind, error in result.after.items():
-        say(f"{kind}: RMS error of {fitting.WINDOW_S:g} s predictions {result.before[kind]:.4g} -> {error:.4g}")
-    say(f"{out} and {out.with_suffix('.png')} written")
+        print_line(f"{kind}: RMS error of {fitting.WINDOW_S:g} s predictions {result.before[kind]:.4g} -> {error:.4g}")
+    print_line(f"{out} and {out.with_suffix('.png')} written")
 
 
 @app.command(epilog="Examples: `python -m sim bench`, `python -m sim bench --device cuda --n 262144`")
@@ -109,7 +109,7 @@ def bench(
     import torch
     from rich.table import Table
 
-    from rov.screen import Screen
+    from rov.screen import PlainConsole
     from sim.bench import bench as run
 
     title = f"env-steps/s, float32, {torch.get_num_threads()} threads, {device}"
@@ -117,7 +117,7 @@ def bench(
     for size in n or (1, 1024, 65536):
         speed = run(size, seconds, device)
         table.add_row(str(size), f"{speed.vehicles:,.0f}", f"{speed.with_loops:,.0f}")
-    Screen().print(table)
+    PlainConsole().print(table)
 
 
 @app.command(
@@ -161,7 +161,7 @@ def dive(
         )
     report = write(result, out)
     found = ", ".join(f"{n} {label}" for label, n in report["detections"].items()) or "no objects"
-    say(
+    print_line(
         f"{world}, seed {seed}: {result.recorded_s:.1f} s of diving in {report['wall_s']:.1f} s"
         f" ({report['realtime_factor']:.1f} × real time), {report['frames']} frames; {found}; see {out}/report.html"
     )
@@ -186,7 +186,7 @@ def run(
     from sim.live import run as live
 
     folder, settings = out if daemon or sail else None, configuration(config, setting, steers=True)
-    raise typer.Exit(live(world, seed, settings, _size(size), camera, folder=folder, sail=sail, tell=say))
+    raise typer.Exit(live(world, seed, settings, _size(size), camera, folder=folder, sail=sail, tell=print_line))
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from pymavlink.dialects.v20 import common
 
-from rov.assets import find
+from rov.assets import find_resource
 from rov.link.ardusub import SET_MODE
 from rov.link.firmware import ALT_HOLD, MANUAL, POSHOLD, STABILIZE, SURFACE, Rc, rc_of
 from rov.link.inquiry import SET_INTERVAL
 from rov.link.line import ARM_DISARM
-from rov.link.mavlink import MS, Frame, Packer, Parser
+from rov.link.mavlink import MS, MavlinkFrame, Packer, Parser
 from rov.motion import thrusters
 from rov.motion.allocation import allocate
 from sim.board import Vessel
@@ -57,13 +57,13 @@ class Stick(NamedTuple):
     r: int
 
 
-class Ears(Parser):
+class AutopilotParser(Parser):
     """A parser that loses with a broken frame all bytes that it claimed, as MAVLink's own does: ours would find a good
     one among them, late, when somebody says something again."""
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes) -> list[MavlinkFrame]:
         self.buffer += data
-        frames: list[Frame] = []
+        frames: list[MavlinkFrame] = []
         while found := self.starts.search(self.buffer):
             del self.buffer[: found.start()]
             length = self._length(0)
@@ -81,7 +81,7 @@ class Autopilot:
 
     def __init__(self, frame: str = "vectored_6dof", depth: float = 2.0):
         self.frame = frame
-        self.vessel = Vessel(frame, thrusters.load(find("calibration/t200.toml"), cells=4), depth)
+        self.vessel = Vessel(frame, thrusters.load(find_resource("calibration/t200.toml"), cells=4), depth)
         self.parameters: dict[str, float] = {
             "SYSID_MYGCS": 255,
             "FS_PILOT_INPUT": 2,
@@ -138,7 +138,7 @@ class Autopilot:
         self.refused_sticks = 0
         self.reasons: list[str] = []
         """Why it was disarmed or changed its mode, each time."""
-        self.parsers: dict[str, Ears] = {}
+        self.parsers: dict[str, AutopilotParser] = {}
         self.packers: dict[str, Packer] = {}
         self.intervals: dict[str, dict[int, int]] = {}
         self.due: dict[tuple[str, int], int] = {}
@@ -151,7 +151,7 @@ class Autopilot:
         out: dict[str, list[bytes]] = {channel: [] for channel in heard}
         for channel, data in heard.items():
             self.packers.setdefault(channel, Packer(1, 1))
-            for frame in self.parsers.setdefault(channel, Ears()).feed(data):
+            for frame in self.parsers.setdefault(channel, AutopilotParser()).feed(data):
                 kind = frame.message.get_type()
                 everybody = getattr(frame.message, "target_component", 0) == 0
                 sticks = kind in ("MANUAL_CONTROL", "RC_CHANNELS_OVERRIDE") and self.reports and everybody
@@ -160,12 +160,12 @@ class Autopilot:
                         if other != channel:
                             out[other].append(bytes(frame.message.get_msgbuf()))
                 out[channel] += [
-                    self.packers[channel].pack(m) for m in self._obey(frame.message, frame.sender, channel)
+                    self.packers[channel].pack(m) for m in self._handle(frame.message, frame.sender, channel)
                 ]
         self._failsafes()
         self._move(dt)
         for channel, frames in out.items():
-            frames += [self._packed(channel, message) for message in self._tell(channel)]
+            frames += [self._packed(channel, message) for message in self._report(channel)]
         self.changed, self.texts = False, []
         return out
 
@@ -183,7 +183,7 @@ class Autopilot:
         packer.codec.seq = (packer.codec.seq + 1) % 256
         return frame
 
-    def _obey(self, message: Any, sender: tuple[int, int], channel: str) -> list[Any]:
+    def _handle(self, message: Any, sender: tuple[int, int], channel: str) -> list[Any]:
         assert self.t is not None
         gcs = sender[0] == self.parameters.get("SYSID_MYGCS", 255)
         match message:
@@ -334,7 +334,7 @@ class Autopilot:
         kind = common.MAV_PARAM_TYPE_REAL32
         return common.MAVLink_param_value_message(name.encode(), self.parameters[name], kind, len(self.parameters), 0)
 
-    def _tell(self, channel: str) -> list[Any]:
+    def _report(self, channel: str) -> list[Any]:
         assert self.t is not None
         out = []
         for kind, interval in {common.MAVLINK_MSG_ID_HEARTBEAT: 1000 * MS, **self.intervals.get(channel, {})}.items():

@@ -8,17 +8,17 @@ from typing import NamedTuple
 
 import torch
 
-from rov.assets import find
+from rov.assets import find_resource
 from rov.config import load
 from rov.motion import thrusters
-from sim.loops import Ours, inverse, ours, ours_start
+from sim.loops import RovLoops, inverse, start_rov_loops, step_rov_loops
 from sim.sensors import Suite, sense, switch_on
 from sim.vehicle import model, rest, step, still
 
 CELLS = 4
 
 
-class Speed(NamedTuple):
+class StepSpeed(NamedTuple):
     """Env-steps per second of N vehicles: one is 20 ms of one vehicle, thrusters, battery, motion and sensors."""
 
     n: int
@@ -29,7 +29,7 @@ class Speed(NamedTuple):
 
 
 @torch.inference_mode()
-def bench(n: int, seconds: float = 2.0, device: str = "cpu", name: str = "heavy") -> Speed:
+def bench(n: int, seconds: float = 2.0, device: str = "cpu", name: str = "heavy") -> StepSpeed:
     """Median of three rounds of `seconds`, float32, all instruments on, seabed and surface there."""
     vehicle = model(name, torch.float32, device)
     water = still(vehicle)._replace(seabed=torch.full((1,), 30.0, device=device))
@@ -38,10 +38,10 @@ def bench(n: int, seconds: float = 2.0, device: str = "cpu", name: str = "heavy"
     state = rest(vehicle, n, 10.0)
     memory = switch_on(suite, state, water, random)
     readings, memory = sense(suite, state, water, memory, random)
-    config = load(find("rover.toml"))
-    curve = thrusters.load(find(config.vehicle.thrusters), CELLS)
-    pilot = Ours(config, inverse(curve, config.guard.gain, torch.float32, device))
-    mind = ours_start(pilot, readings)
+    config = load(find_resource("rover.toml"))
+    curve = thrusters.load(find_resource(config.vehicle.thrusters), CELLS)
+    pilot = RovLoops(config, inverse(curve, config.guard.gain, torch.float32, device))
+    mind = start_rov_loops(pilot, readings)
     commands = torch.full((n, vehicle.effect.shape[1]), 0.3, device=device)
     sticks = torch.full((n, 4), 0.3, device=device)
     rates: dict[bool, list[float]] = {False: [], True: []}
@@ -51,12 +51,12 @@ def bench(n: int, seconds: float = 2.0, device: str = "cpu", name: str = "heavy"
             while (spent := _now(device) - start) < seconds:
                 for _ in range(max(1, 200 // n)):
                     if looped:
-                        commands, mind = ours(pilot, sticks, readings, mind)
+                        commands, mind = step_rov_loops(pilot, sticks, readings, mind)
                     state = step(vehicle, state, commands, water)
                     readings, memory = sense(suite, state, water, memory, random)
                     done += n
             rates[looped].append(done / spent)
-    return Speed(n, statistics.median(rates[False]), statistics.median(rates[True]))
+    return StepSpeed(n, statistics.median(rates[False]), statistics.median(rates[True]))
 
 
 def _now(device: str) -> float:

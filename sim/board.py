@@ -26,12 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pymavlink.dialects.v20 import common
 
-from rov.assets import find
+from rov.assets import find_resource
 from rov.link.mavlink import Packer, Parser
 from rov.motion import thrusters
 from rov.motion.allocation import FACTORS, mixer
 from rov.motion.thrusters import Curve
-from sim.wire import Line, Pty
+from sim.wire import NoisyWire, Pty
 
 Floats = NDArray[np.float64]
 
@@ -137,7 +137,7 @@ class Applied(NamedTuple):
     """`command`, `armed`, `disarmed`, `watchdog` or `restart`."""
 
 
-class Board:
+class SimulatedBoard:
     """The firmware, by its contract, and the vehicle it sits in."""
 
     def __init__(
@@ -149,7 +149,9 @@ class Board:
         seed: int = 0,
         vessel: Afloat | None = None,
     ):
-        self.vessel: Afloat = vessel or Vessel(frame, thrusters.load(find("calibration/t200.toml"), cells=4), depth)
+        self.vessel: Afloat = vessel or Vessel(
+            frame, thrusters.load(find_resource("calibration/t200.toml"), cells=4), depth
+        )
         self.motors = self.vessel.mixer.shape[0]
         self.groups = -(-self.motors // GROUP)
         self.random = random.Random(seed)
@@ -200,24 +202,24 @@ class Board:
             self.t = self.boot_t = t
         self.vessel.step(self.outputs, self.battery_v, (t - self.t) / 1e9)
         self.t = t
-        self._watch()
+        self._check_watchdog()
         frames = []
         for frame in self.parser.feed(data):
             message = frame.message
             match message:
                 case common.MAVLink_set_actuator_control_target_message() if self._for_us(message):
-                    frames += [self._echo(group) for group in self._obey(message)]
+                    frames += [self._echo(group) for group in self._handle(message)]
                 case common.MAVLink_command_long_message() if self._for_us(message):
                     if message.command == common.MAV_CMD_COMPONENT_ARM_DISARM:
                         frames += [self._arm(message.param1 == 1.0), self._heartbeat()]
-        return frames + list(self._tell())
+        return frames + list(self._report())
 
     # ---- commands ----------------------------------------------------------------------------------------------
 
     def _for_us(self, message: Any) -> bool:
         return (message.target_system, message.target_component) == (1, common.MAV_COMP_ID_AUTOPILOT1)
 
-    def _obey(self, message: Any) -> list[int]:
+    def _handle(self, message: Any) -> list[int]:
         """Apply a command if it is valid and advancing; returns the groups to echo."""
         group = message.group_mlx
         fits = group < self.groups and all(math.isfinite(value) and abs(value) <= 1 for value in message.controls)
@@ -241,7 +243,7 @@ class Board:
         result = common.MAV_RESULT_ACCEPTED if accepted else common.MAV_RESULT_TEMPORARILY_REJECTED
         return self.packer.pack(common.MAVLink_command_ack_message(common.MAV_CMD_COMPONENT_ARM_DISARM, result))
 
-    def _watch(self) -> None:
+    def _check_watchdog(self) -> None:
         """The watchdog: without a valid, advancing command to every group, neutral and disarmed."""
         assert self.t is not None
         if self.fed_t and self.t - min(self.fed_t.values()) >= self.watchdog_ms * MS:
@@ -261,7 +263,7 @@ class Board:
         assert self.t is not None and self.boot_t is not None
         return ((self.t - self.boot_t) // MS) % 2**32
 
-    def _tell(self) -> Iterator[bytes]:
+    def _report(self) -> Iterator[bytes]:
         """The frames that are due."""
         assert self.t is not None
         now = (self.armed, self.tripped, self.leak)
@@ -321,7 +323,7 @@ class Board:
         return self.packer.pack(common.MAVLink_actuator_control_target_message(self.last_us, group, part))
 
 
-def obey(text: str, board: Board, line: Line, pty: Pty) -> str:
+def run_console_command(text: str, board: SimulatedBoard, line: NoisyWire, pty: Pty) -> str:
     """Carry out one line from standard input; returns what is wrong with it, or nothing.
 
     `plug`, `unplug`, `restart`, `garbage N` (random bytes, now); `NAME VALUE` for a field of Line (`drop 0.1`,
@@ -367,7 +369,11 @@ def obey(text: str, board: Board, line: Line, pty: Pty) -> str:
 
 
 def serve(
-    board: Board, line: Line, pty: Pty, record: TextIO | None, turn: Callable[[int], None] = lambda _: None
+    board: SimulatedBoard,
+    line: NoisyWire,
+    pty: Pty,
+    record: TextIO | None,
+    turn: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Run on the real clock until interrupted; `turn` is called with the time, ns, after each step."""
     stdin = [sys.stdin.fileno()]
@@ -378,7 +384,7 @@ def serve(
             stdin = stdin if got else []  # closed: nobody will say anything any more
             *lines, typed = (typed + got).split(b"\n")
             for text in lines:
-                if problem := obey(text.decode(errors="replace"), board, line, pty):
+                if problem := run_console_command(text.decode(errors="replace"), board, line, pty):
                     print(problem, file=sys.stderr, flush=True)
         t = time.monotonic_ns()
         pty.write(line.carry(board.step(t, pty.read()), t))
@@ -398,12 +404,12 @@ def main(arguments: list[str] | None = None) -> None:
 
     with contextlib.suppress(PermissionError):  # a real board has a processor to itself
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
-    board, pty = Board(options.frame, depth=options.depth), Pty(options.link)
+    board, pty = SimulatedBoard(options.frame, depth=options.depth), Pty(options.link)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(options.link or pty.path, flush=True)
     try:
         with contextlib.nullcontext() if options.record is None else options.record.open("w", buffering=1) as record:
-            serve(board, Line(), pty, record)
+            serve(board, NoisyWire(), pty, record)
     except KeyboardInterrupt:
         pass
     finally:

@@ -17,14 +17,14 @@ PIXELS_MAX = 25_000_000
 """More at once is not measured on a processor: there it works row by row, as with fewer."""
 
 
-class Speed(NamedTuple):
+class CameraSpeed(NamedTuple):
     size: tuple[int, int]
     cameras: int
     fps: float | None
     """Frames per second of all cameras together; None where it was not measured."""
 
 
-def camera_bench(world: str, device: str, seconds: float, step: Callable[[], None]) -> list[Speed]:
+def camera_bench(world: str, device: str, seconds: float, step: Callable[[], None]) -> list[CameraSpeed]:
     """Measure all sizes and numbers of cameras in one world of seed 1, each for at least `seconds`."""
     place = realise(load(world), 1)
     measured = []
@@ -32,7 +32,7 @@ def camera_bench(world: str, device: str, seconds: float, step: Callable[[], Non
         renderer = Renderer([place.scene], place.lens(*size), device)
         for number in NUMBERS:
             if device == "cpu" and number * size[0] * size[1] > PIXELS_MAX:
-                measured.append(Speed(size, number, None))
+                measured.append(CameraSpeed(size, number, None))
                 step()
                 continue
             heading = torch.linspace(-0.3, 0.3, number)
@@ -52,6 +52,6 @@ def camera_bench(world: str, device: str, seconds: float, step: Callable[[], Non
             while count == 0 or time.perf_counter() - start < seconds:
                 shoot(0.05 * count)
                 count += 1
-            measured.append(Speed(size, number, count * number / (time.perf_counter() - start)))
+            measured.append(CameraSpeed(size, number, count * number / (time.perf_counter() - start)))
             step()
     return measured

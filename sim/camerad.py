@@ -15,9 +15,9 @@ import numpy as np
 import torch
 import zmq
 
-from rov.bus import Pub
+from rov.bus import Publisher
 from rov.messages import Event, Frame, Health
-from rov.process import Meter, enter, start
+from rov.process import RateMeter, run_main, start
 from rov.ring import RingWriter
 from sim.scene.render import Renderer
 from sim.world import load, realise, through
@@ -41,7 +41,7 @@ def main() -> int:
     torch.set_num_threads(1)
     place = realise(through(load(world), Path(lens) if lens else None), int(seed))
     camera = Renderer([place.scene], place.lens(int(width), int(height)))
-    pub, meter = Pub("camerad", process.root), Meter(time.monotonic_ns())
+    pub, meter = Publisher("camerad", process.root), RateMeter(time.monotonic_ns())
     ring = RingWriter(process.ring, int(width), int(height))
     poses: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
     poses.setsockopt(zmq.CONFLATE, 1)
@@ -66,19 +66,21 @@ def main() -> int:
             frame_id += 1
             slot = ring.write(np.ascontiguousarray(shots.image[0].numpy()), frame_id, pose.t)
             now = time.monotonic_ns()
-            pub.send(Frame(t=now, frame_id=frame_id, frame_t=pose.t, width=int(width), height=int(height), slot=slot))
+            pub.publish(
+                Frame(t=now, frame_id=frame_id, frame_t=pose.t, width=int(width), height=int(height), slot=slot)
+            )
             meter.add((now - pose.t) / 1e6)
             if not opened:
                 opened = True
                 text = f"{world}, seed {seed}: {width}×{height}"
-                pub.send(Event(t=now, level="info", source="camera", code="camera_open", text=text))
+                pub.publish(Event(t=now, level="info", source="camera", code="camera_open", text=text))
         if meter.due(now):
             hz, ms = meter.read(now)
-            pub.send(Health(t=now, process="camerad", rate_hz=hz, latency_ms=ms, dropped=pub.dropped.total()))
+            pub.publish(Health(t=now, process="camerad", rate_hz=hz, latency_ms=ms, dropped=pub.dropped.total()))
     ring.close()
     pub.close()
     return 0
 
 
 if __name__ == "__main__":
-    enter(main)
+    run_main(main)

@@ -45,11 +45,11 @@ class Course:
     def over(self) -> bool:
         return self.number >= len(self.steps)
 
-    def says(self, t: int, pilot: PilotStatus, seen: Observation | None) -> Iterator[AnyCommand]:
+    def commands(self, t: int, pilot: PilotStatus, seen: Observation | None) -> Iterator[AnyCommand]:
         """The commands of this tick, at `t` ns."""
         if self.number < 0:
             yield TakeOver(t=t, session=SESSION, seq=self._next())
-            self._begin(0, t)
+            self._start(0, t)
         if self._due("heartbeat", t, HEARTBEAT_NS):
             yield Heartbeat(t=t, session=SESSION, seq=self._next())
         if self.over:
@@ -79,7 +79,7 @@ class Course:
                 yaw=yaw * seeking,
             )
         if t - self.since > step.seconds * 1e9 or (visible and self._there(seen, step, t)):
-            self._begin(self.number + 1, t)
+            self._start(self.number + 1, t)
 
     def _there(self, seen: Observation | None, step: Step, t: int) -> bool:
         assert seen is not None
@@ -87,7 +87,7 @@ class Course:
         self.there_t = (self.there_t or t) if near else None
         return self.there_t is not None and t - self.there_t >= THERE_NS
 
-    def _begin(self, number: int, t: int) -> None:
+    def _start(self, number: int, t: int) -> None:
         self.number, self.since, self.there_t = number, t, None
         self.due = {name: due for name, due in self.due.items() if name == "heartbeat"}
 

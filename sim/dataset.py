@@ -45,7 +45,7 @@ class Task(NamedTuple):
         return f"{self.world.name}_{self.number:05d}"
 
 
-class Picture(NamedTuple):
+class LabelledPicture(NamedTuple):
     image: np.ndarray
     labels: list[Label]
     seed: int
@@ -53,7 +53,7 @@ class Picture(NamedTuple):
     jpeg: int
 
 
-def picture(task: Task) -> Picture:
+def picture(task: Task) -> LabelledPicture:
     """Realise the world, choose a view, render, label."""
     sequence = np.random.SeedSequence([task.seed, zlib.crc32(task.world.name.encode()), task.number])
     seed = int(sequence.generate_state(1)[0])
@@ -63,7 +63,7 @@ def picture(task: Task) -> Picture:
     shots = renderer.render(
         torch.tensor([at.position]), torch.tensor([at.attitude]), at.t, torch.tensor([at.turning]), alone=True
     )
-    return Picture(shots.image[0].numpy(), labels(renderer, shots)[0], seed, place.jpeg)
+    return LabelledPicture(shots.image[0].numpy(), labels(renderer, shots)[0], seed, place.jpeg)
 
 
 def make(task: Task) -> str:

@@ -11,23 +11,33 @@ from pathlib import Path
 import numpy as np
 
 from rov.config import Config
-from rov.messages import Detection, Event, Frame, Heard, Mode, PilotStatus, ThrusterCommand, Tuning, VehicleState
-from rov.motion.helm import Helm
+from rov.messages import (
+    ActiveSettings,
+    ConsumedInput,
+    Detection,
+    Event,
+    Frame,
+    Mode,
+    PilotStatus,
+    ThrusterCommand,
+    VehicleState,
+)
+from rov.motion.helm import Commander
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import Curve
-from rov.offline.replay import Output, Result, timer
-from rov.offline.source import Source
-from rov.tuning import Schedule
+from rov.offline.replay import ReplayOutput, ReplayResult, timer
+from rov.offline.source import Recording
+from rov.tuning import ConfigTimeline
 from rov.vision.detector import Detector
-from rov.vision.footage import Shot
-from rov.vision.perception import Perception, Seen
+from rov.vision.footage import TimedFrame
+from rov.vision.perception import Perception, PerceptionOutput
 from sim.course import SESSION, Course
 from sim.scene.labels import labels
 from sim.scene.render import Renderer
 from sim.scene.things import LABELS
-from sim.ship import Ship
+from sim.ship import SingleVehicle
 from sim.vehicle import DT
-from sim.world import Place
+from sim.world import RealisedWorld
 
 TICK_NS = round(DT * 1e9)
 START_NS = 1_000_000_000
@@ -36,11 +46,11 @@ LATENCY_NS = 55_000_000
 """From the picture to the setpoint: the network takes that long on a small computer."""
 
 
-class Direct:
+class DirectLink:
     """The ship as the pilot's link, without a wire: the same questions and answers, at once."""
 
-    def __init__(self, ship: Ship):
-        self.ship = ship
+    def __init__(self, ship: SingleVehicle):
+        self.vehicle = ship
         self.live = False
         self.testing = False
         self.mode = Mode.MANUAL
@@ -52,7 +62,7 @@ class Direct:
         """There is no port."""
 
     def poll(self, t: int) -> tuple[Event, ...]:
-        self.state = self.ship.said(t, self.live)
+        self.state = self.vehicle.vehicle_state(t, self.live)
         return ()
 
     def arm(self, t: int) -> str:
@@ -60,17 +70,17 @@ class Direct:
         return ""
 
     def disarm(self, t: int) -> None:
-        self.live, self.values = False, (0.0,) * self.ship.motors
+        self.live, self.values = False, (0.0,) * self.vehicle.motors
 
     def send(self, values: Sequence[float], armed: bool, t: int) -> None:
-        self.values = values if self.live and armed else (0.0,) * self.ship.motors
+        self.values = values if self.live and armed else (0.0,) * self.vehicle.motors
 
     def close(self, t: int) -> None:
         self.disarm(t)
 
 
 def dive(
-    place: Place,
+    place: RealisedWorld,
     config: Config,
     detector: Detector,
     curve: Curve,
@@ -81,35 +91,40 @@ def dive(
     exact: bool = False,
     overlay: bool = True,
     progress: Callable[[str], None] = lambda _: None,
-) -> Result:
+) -> ReplayResult:
     """Sail the place's course for at most so many seconds; writes `out/dive.mcap` and `out/overlay.mp4`. `size` is the
     pictures' width and height, their rate that of perception. `exact`: the simulator's own labels in the detector's
     place, which shows what steering does with perfect sight. Ctrl-C ends early, with what was done."""
-    ship = Ship(place)
+    ship = SingleVehicle(place)
     camera = Renderer([place.scene], place.lens(*size))
-    link, perception, schedule, course = Direct(ship), Perception(config), Schedule(config), Course(place.course)
-    helm = Helm(config, Pilot(config, curve), link, tuple(LABELS) if exact else detector.card.classes)
-    source = Source(Path(place.name), 0, config.perception.rate_hz, True, True, True, None, iter(()), [])
-    result = Result(source.path, config, detector.card.weights_sha256, 0, has_vehicle=True)
+    link, perception, schedule, course = (
+        DirectLink(ship),
+        Perception(config),
+        ConfigTimeline(config),
+        Course(place.course),
+    )
+    helm = Commander(config, Pilot(config, curve), link, tuple(LABELS) if exact else detector.card.classes)
+    source = Recording(Path(place.name), 0, config.perception.rate_hz, True, True, True, None, iter(()), [])
+    result = ReplayResult(source.path, config, detector.card.weights_sha256, 0, has_vehicle=True)
     status = PilotStatus(t=START_NS, armed=False, mode=helm.pilot.mode)
-    waiting: deque[Seen] = deque()
+    waiting: deque[PerceptionOutput] = deque()
     observation, command, next_t, frames = None, None, START_NS, 0
     began = time.perf_counter()
-    with Output(out, source, result, overlay) as output:
-        helm.begin(START_NS)
-        output.say([Heard(t=START_NS, by="perceptiond", what="start")])
+    with ReplayOutput(out, source, result, overlay) as output:
+        helm.start(START_NS)
+        output.write([ConsumedInput(t=START_NS, by="perceptiond", what="start")])
         try:
             for tick in range(round(seconds / DT)):
                 t = START_NS + tick * TICK_NS
                 if t >= next_t:
                     next_t += round(1e9 / config.perception.rate_hz)
-                    perception.tune(schedule.at(t))
+                    perception.apply_config(schedule.at(t))
                     with timer(result.stages_ms["decode"]):
                         shot, found = picture(camera, ship, frames, t, exact)
                     if not exact:
                         with timer(result.stages_ms["detect"]):
                             found = detector.detect([shot.image], perception.config.perception.score_min)[0]
-                    seen = look(shot, found, perception, result)
+                    seen = perceive(shot, found, perception, result)
                     output.picture(shot, frame_of(shot), seen, command)
                     waiting.append(seen)
                     frames += 1
@@ -117,18 +132,18 @@ def dive(
                 while waiting and waiting[0].setpoint.t <= t:
                     seen = waiting.popleft()
                     observation = seen.observation
-                    helm.hear(seen.setpoint, t)
+                    helm.handle_setpoint(seen.setpoint, t)
                 with timer(result.stages_ms["control"]):
-                    for order in course.says(t, status, observation):
-                        output.say([order])
-                        helm.obey(order, t, t)
-                    said = list(helm.act(SESSION, t))
-                output.say(said)
+                    for order in course.commands(t, status, observation):
+                        output.write([order])
+                        helm.handle_command(order, t, t)
+                    said = list(helm.step(SESSION, t))
+                output.write(said)
                 status = next((each for each in said if isinstance(each, PilotStatus)), status)
                 command = next((each for each in said if isinstance(each, ThrusterCommand)), command)
                 for each in said:
-                    if isinstance(each, Tuning):
-                        schedule.hear(each.settings, each.t)
+                    if isinstance(each, ActiveSettings):
+                        schedule.add(each.settings, each.t)
                 ship.advance(link.values)
                 if course.over:
                     break
@@ -139,16 +154,20 @@ def dive(
     return result
 
 
-def picture(camera: Renderer, ship: Ship, frame_id: int, t: int, exact: bool) -> tuple[Shot, tuple[Detection, ...]]:
+def picture(
+    camera: Renderer, ship: SingleVehicle, frame_id: int, t: int, exact: bool
+) -> tuple[TimedFrame, tuple[Detection, ...]]:
     """What the ship's camera sees now; with `exact` also what a labeller would find in it."""
     position, attitude, rates = ship.pose()
     shots = camera.render(position, attitude, t / 1e9, rates, alone=exact)
     found = labels(camera, shots)[0] if exact else []
     image = np.ascontiguousarray(shots.image[0].cpu().numpy())
-    return Shot(frame_id, t, image), tuple(Detection(each.name, 1.0, each.box) for each in found)
+    return TimedFrame(frame_id, t, image), tuple(Detection(each.name, 1.0, each.box) for each in found)
 
 
-def look(shot: Shot, found: tuple[Detection, ...], perception: Perception, result: Result) -> Seen:
+def perceive(
+    shot: TimedFrame, found: tuple[Detection, ...], perception: Perception, result: ReplayResult
+) -> PerceptionOutput:
     """All of perception behind the detector on one picture, made LATENCY_NS after it."""
     t = shot.t + LATENCY_NS
     with timer(result.stages_ms["track"]):
@@ -157,9 +176,9 @@ def look(shot: Shot, found: tuple[Detection, ...], perception: Perception, resul
     with timer(result.stages_ms["steer"]):
         observation = perception.observe(tracks)
         setpoint = perception.steer(observation, t)
-    return Seen(detections, tracks, observation, setpoint)
+    return PerceptionOutput(detections, tracks, observation, setpoint)
 
 
-def frame_of(shot: Shot) -> Frame:
+def frame_of(shot: TimedFrame) -> Frame:
     height, width = shot.image.shape[:2]
     return Frame(t=shot.t, frame_id=shot.frame_id, frame_t=shot.t, width=width, height=height)

@@ -11,7 +11,7 @@ from rov.dives.dive import DiveWriter
 from rov.messages import Mode, ThrusterCommand
 from rov.motion.allocation import allocate
 from sim.parameters import Parameters
-from sim.sensors import Suite, said, sense, switch_on
+from sim.sensors import Suite, sense, switch_on, vehicle_state
 from sim.vehicle import DT, model, rest, rotation, step, still
 
 DEPTH_M = 10.0
@@ -62,7 +62,7 @@ def excite(
             commands = allocate(wanted, vehicle.frame)
             t = START_NS + round(tick * DT * 1e9)
             for row, (dive, values) in enumerate(zip(dives, commands.tolist(), strict=True)):
-                dive.write("vehicle", said(readings, row, t, armed=True))
+                dive.write("vehicle", vehicle_state(readings, row, t, armed=True))
                 dive.write(
                     "thrusters",
                     ThrusterCommand(t=t, frame_id=-1, frame_t=t, armed=True, mode=Mode.MANUAL, values=tuple(values)),

@@ -26,18 +26,18 @@ from rov.command import leashed
 from rov.config import Config
 from rov.messages import Observation, PilotStatus
 from rov.operator.commands import ANSWER_MS
-from sim.board import Board, serve
+from sim.board import SimulatedBoard, serve
 from sim.camerad import Pose
 from sim.course import Course
-from sim.ship import Ship
-from sim.wire import Line, Pty
-from sim.world import Place, load, realise, through
+from sim.ship import SingleVehicle
+from sim.wire import NoisyWire, Pty
+from sim.world import RealisedWorld, load, realise, through
 
 POSE_NS = 20_000_000
 """The pose is told at 50 Hz."""
 
 
-class Over(Exception):
+class CourseEnded(Exception):
     """The daemon has ended, or the course is over."""
 
 
@@ -59,8 +59,8 @@ def run(
         endpoint, port = f"ipc://{home}/pose", Path(home) / "board"
         place = realise(through(load(world), camera), seed)
         place.lens(*size)  # refused here, not in the camera's process
-        ship = Ship(place)
-        board, pty = Board(config.vehicle.frame, noise=False, vessel=ship), Pty(port)
+        ship = SingleVehicle(place)
+        board, pty = SimulatedBoard(config.vehicle.frame, noise=False, vessel=ship), Pty(port)
         stack.callback(pty.unplug)
         board.density, board.surface_pa = config.link.density, config.link.surface_pa
         poses: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUB)
@@ -75,7 +75,7 @@ def run(
             tell(tomli_w.dumps(needed) + "Put this into the configuration, then `rov run` it from here.")
         else:
             daemon = stack.enter_context(_daemon(config, needed, folder, Path(home)))
-            operator = Operator(place, config) if sail else None
+            operator = CourseOperator(place, config) if sail else None
             if operator:
                 stack.callback(operator.close)
         began, told = time.monotonic_ns(), 0
@@ -89,19 +89,19 @@ def run(
                 pose = Pose(t, position, attitude, rates, (t - began) / 1e9)
                 poses.send(msgspec.msgpack.encode(pose))
                 if daemon is not None and daemon.poll() is not None:
-                    raise Over
+                    raise CourseEnded
                 if operator and operator.turn(t):
-                    raise Over
+                    raise CourseEnded
 
-        with contextlib.suppress(Over):
-            serve(board, Line(), pty, None, turn)
+        with contextlib.suppress(CourseEnded):
+            serve(board, NoisyWire(), pty, None, turn)
         return 0 if daemon is None else _ended(daemon)
 
 
-class Operator:
+class CourseOperator:
     """Sails the course from outside, through the daemon's public side."""
 
-    def __init__(self, place: Place, config: Config):
+    def __init__(self, place: RealisedWorld, config: Config):
         self.course = Course(place.course)
         self.client = CommandClient(config.bus.commands)
         self.reader = listen(config.bus.public, ["pilot", "observation"])
@@ -110,16 +110,16 @@ class Operator:
 
     def turn(self, t: int) -> bool:
         """One look and what there is to say; True when the course is over."""
-        for entry in self.reader.read():
+        for entry in self.reader.receive():
             if isinstance(entry.message, PilotStatus):
                 self.pilot = entry.message
             elif isinstance(entry.message, Observation):
                 self.seen = entry.message
         if self.pilot is None:
             return False
-        for order in self.course.says(t, self.pilot, self.seen):
+        for order in self.course.commands(t, self.pilot, self.seen):
             self.client.send(order, ANSWER_MS)
-        while self.client.reply() is not None:
+        while self.client.receive_reply() is not None:
             pass  # what is refused is asked for again
         return self.course.over
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from rov.config import Config
 from rov.motion.allocation import allocate, groups, mixer
-from rov.motion.control import DEAD_BAND, State, control, differentiate, rest, wrapped
-from rov.motion.control import Memory as Held
+from rov.motion.control import DEAD_BAND, LoopState, differentiate, initial_memory, step_loops, wrapped
+from rov.motion.control import LoopMemory as Held
 from rov.motion.thrusters import Curve
 from sim.sensors import GRAVITY, Readings, quaternion
 from sim.vehicle import DT, rotation
@@ -77,14 +77,14 @@ def follow_depth(known: Depth, readings: Readings, now: float) -> Depth:
 # ---- ours ------------------------------------------------------------------------------------------------------
 
 
-class Ours(NamedTuple):
+class RovLoops(NamedTuple):
     """The pilot's settings."""
 
     config: Config
     inverse: Inverse
 
 
-class OursMemory(NamedTuple):
+class RovLoopsMemory(NamedTuple):
     """What the pilot remembers."""
 
     now: float
@@ -94,33 +94,35 @@ class OursMemory(NamedTuple):
     """(N, motors) the last ones."""
 
 
-def ours_start(pilot: Ours, readings: Readings) -> OursMemory:
+def start_rov_loops(pilot: RovLoops, readings: Readings) -> RovLoopsMemory:
     """Hold what is, from neutral."""
     zero = torch.zeros_like(readings.depth)
-    state = State(readings.attitude, readings.rates, readings.depth, zero)
+    state = LoopState(readings.attitude, readings.rates, readings.depth, zero)
     motors = mixer(pilot.config.vehicle.frame).shape[0]
     commands = zero.new_zeros(len(zero), motors)
-    return OursMemory(0.0, Depth(readings.depth, zero, -readings.depth_age), rest(state), commands)
+    return RovLoopsMemory(0.0, Depth(readings.depth, zero, -readings.depth_age), initial_memory(state), commands)
 
 
-def ours(pilot: Ours, sticks: Tensor, readings: Readings, memory: OursMemory) -> tuple[Tensor, OursMemory]:
+def step_rov_loops(
+    pilot: RovLoops, sticks: Tensor, readings: Readings, memory: RovLoopsMemory
+) -> tuple[Tensor, RovLoopsMemory]:
     """One tick of DT: commands (N, motors) −1..1."""
     config, now = pilot.config, memory.now + DT
     depth = follow_depth(memory.depth, readings, now)
-    state = State(readings.attitude, readings.rates, depth.depth, depth.rate)
+    state = LoopState(readings.attitude, readings.rates, depth.depth, depth.rate)
     on = torch.ones(len(sticks), 3, dtype=torch.bool, device=sticks.device)
-    wrench, held = control(sticks, state, memory.held, on, config.control, DT, config.vehicle.max_depth)
+    wrench, held = step_loops(sticks, state, memory.held, on, config.control, DT, config.vehicle.max_depth)
     wanted = command(pilot.inverse, allocate(wrench, config.vehicle.frame), readings.volts)
     change = config.guard.slew * DT
     limit = config.guard.gain
     commands = torch.clamp(wanted.clamp(-limit, limit), memory.commands - change, memory.commands + change)
-    return commands, OursMemory(now, depth, held, commands)
+    return commands, RovLoopsMemory(now, depth, held, commands)
 
 
 # ---- ArduSub ---------------------------------------------------------------------------------------------------
 
 
-class ArduSub(NamedTuple):
+class ArdusubLoops(NamedTuple):
     """ALT_HOLD of ArduSub at its defaults, at our 50 Hz instead of its 400: no jerk and acceleration limits, no EKF
     (the depth rate is differentiated, the acceleration is the accelerometers'), no thrust linearisation.
 
@@ -150,7 +152,7 @@ class ArduSub(NamedTuple):
     """PSC_ACCZ_I 0.1 (memory)."""
 
 
-class ArduSubMemory(NamedTuple):
+class ArdusubLoopsMemory(NamedTuple):
     """What the autopilot remembers."""
 
     now: float
@@ -167,15 +169,15 @@ class ArduSubMemory(NamedTuple):
     """(N, 3) the rates' last errors."""
 
 
-def ardusub_start(readings: Readings) -> ArduSubMemory:
+def start_ardusub_loops(readings: Readings) -> ArdusubLoopsMemory:
     zero, three = torch.zeros_like(readings.depth), torch.zeros_like(readings.rates)
     known = Depth(readings.depth, zero, -readings.depth_age)
-    return ArduSubMemory(0.0, known, readings.depth, readings.attitude[:, 2], zero, three, three)
+    return ArdusubLoopsMemory(0.0, known, readings.depth, readings.attitude[:, 2], zero, three, three)
 
 
-def ardusub(
-    autopilot: ArduSub, sticks: Tensor, readings: Readings, memory: ArduSubMemory
-) -> tuple[Tensor, ArduSubMemory]:
+def step_ardusub_loops(
+    autopilot: ArdusubLoops, sticks: Tensor, readings: Readings, memory: ArdusubLoopsMemory
+) -> tuple[Tensor, ArdusubLoopsMemory]:
     """One tick of DT: commands (N, motors) −1..1. Sticks go through MANUAL_CONTROL and its gain, as a pilot's do."""
     now = memory.now + DT
     surge, sway, heave, yaw = (autopilot.gain * sticks.clamp(-1.0, 1.0)).unbind(1)
@@ -206,7 +208,7 @@ def ardusub(
 
     wrench = torch.cat([torch.stack([surge, sway, effort], dim=1), turned], dim=1)
     commands = mixed(wrench, autopilot.frame)
-    return commands, ArduSubMemory(now, depth, target, heading, memory.throttle + growth, trim, off)
+    return commands, ArdusubLoopsMemory(now, depth, target, heading, memory.throttle + growth, trim, off)
 
 
 def mixed(wrench: Tensor, frame: str) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rov.errors import UserError
-from rov.plain import say
+from rov.plain import print_line
 
 app = typer.Typer()
 
@@ -43,7 +43,7 @@ def dataset(
         coco = run(
             worlds, images, seed, out, (int(match[1]), int(match[2])), workers, partial(bar.advance, task), camera
         )
-    say(f"{len(coco['images'])} pictures, {len(coco['annotations'])} boxes: {out}/annotations.json")
+    print_line(f"{len(coco['images'])} pictures, {len(coco['annotations'])} boxes: {out}/annotations.json")
 
 
 @app.command(epilog="Example: `python -m sim sheet --out sheet.jpg`")
@@ -62,7 +62,7 @@ def sheet(
     with progress() as bar:
         task = bar.add_task("pictures", total=columns * len(chosen))
         run(chosen, columns, seed, out, partial(bar.advance, task))
-    say(out)
+    print_line(out)
 
 
 @app.command("camera-bench", epilog="Example: `python -m sim camera-bench pool --device cuda`")
@@ -75,7 +75,7 @@ def camera_bench(
     from rich.table import Table
 
     from rov.cli.common import progress
-    from rov.screen import Screen
+    from rov.screen import PlainConsole
     from sim.camera_bench import NUMBERS, SIZES
     from sim.camera_bench import camera_bench as run
 
@@ -86,4 +86,4 @@ def camera_bench(
     for size in SIZES:
         cells = [f"{s.fps:.1f}" if s.fps else "not measured" for s in speeds if s.size == size]
         table.add_row(f"{size[0]}×{size[1]}", *cells)
-    Screen().print(table)
+    PlainConsole().print(table)

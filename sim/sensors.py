@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rov.messages import VehicleState
-from sim.vehicle import DT, State, Water, rotation
+from sim.vehicle import DT, State, WaterForces, rotation
 
 GRAVITY = 9.80665
 BANDWIDTH_HZ = 0.5 / DT
@@ -119,7 +119,7 @@ class Memory(NamedTuple):
     altimeter: Slow | None
 
 
-def switch_on(suite: Suite, state: State, water: Water, random: torch.Generator) -> Memory:
+def switch_on(suite: Suite, state: State, water: WaterForces, random: torch.Generator) -> Memory:
     """Draw the biases of the vehicles' instruments, and take the first sample of each."""
     n = len(state.position)
 
@@ -145,7 +145,7 @@ def switch_on(suite: Suite, state: State, water: Water, random: torch.Generator)
 
 
 def sense(
-    suite: Suite, state: State, water: Water, memory: Memory, random: torch.Generator, leak: Tensor | None = None
+    suite: Suite, state: State, water: WaterForces, memory: Memory, random: torch.Generator, leak: Tensor | None = None
 ) -> tuple[Readings, Memory]:
     """The readings at the end of an interval of DT that led to `state`. `leak` (N,) bool: is there water inside?"""
     n = len(state.position)
@@ -194,7 +194,7 @@ def sense(
     return readings, memory._replace(tick=tick, velocity=over_ground, depth=depth, dvl=dvl, altimeter=altimeter)
 
 
-def said(readings: Readings, row: int, t: int, *, armed: bool) -> VehicleState:
+def vehicle_state(readings: Readings, row: int, t: int, *, armed: bool) -> VehicleState:
     """The readings of one vehicle, as the daemon hears them at `t` ns."""
     roll, pitch, yaw = readings.attitude[row].tolist()
     p, q, r = readings.rates[row].tolist()
@@ -268,7 +268,7 @@ def _depth(suite: Suite, state: State, noise: Tensor | None) -> Tensor:
     return (depth / suite.depth_grain).round() * suite.depth_grain
 
 
-def _above_ground(state: State, water: Water) -> Tensor:
+def _above_ground(state: State, water: WaterForces) -> Tensor:
     """(N,) range to the seabed along the body's down axis, m; NaN where it does not point at one."""
     if water.seabed is None:
         return torch.full_like(state.position[:, 2], math.nan)
@@ -277,7 +277,7 @@ def _above_ground(state: State, water: Water) -> Tensor:
     return torch.where(slant > 0.1, height, math.nan)
 
 
-def _dvl(suite: Suite, state: State, water: Water, scale: Tensor, noise: Tensor | None) -> Tensor:
+def _dvl(suite: Suite, state: State, water: WaterForces, scale: Tensor, noise: Tensor | None) -> Tensor:
     velocity = state.velocity * (1 + scale)
     velocity = velocity if noise is None else velocity + suite.dvl_noise * noise
     low, high = suite.dvl_range
@@ -285,7 +285,7 @@ def _dvl(suite: Suite, state: State, water: Water, scale: Tensor, noise: Tensor 
     return torch.where((altitude > low) & (altitude < high), velocity, math.nan)
 
 
-def _altitude(suite: Suite, state: State, water: Water, noise: Tensor | None) -> Tensor:
+def _altitude(suite: Suite, state: State, water: WaterForces, noise: Tensor | None) -> Tensor:
     altitude = _above_ground(state, water)
     low, high = suite.altimeter_range
     seen = (altitude > low) & (altitude < high)

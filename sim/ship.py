@@ -14,8 +14,8 @@ from rov.messages import VehicleState
 from rov.motion.allocation import mixer
 from sim import sensors, vehicle
 from sim.parameters import load
-from sim.vehicle import DT, State, Water
-from sim.world import Place
+from sim.vehicle import DT, State, WaterForces
+from sim.world import RealisedWorld
 
 Floats = NDArray[np.float64]
 
@@ -23,10 +23,10 @@ CLEARANCE_M = 0.25
 """From the middle of the vehicle to a wall: half its length."""
 
 
-class Ship:
+class SingleVehicle:
     """The vehicle `name` of `sim/vehicles` in a place. Everything follows from the place, its seed and the commands."""
 
-    def __init__(self, place: Place, name: str = "heavy"):
+    def __init__(self, place: RealisedWorld, name: str = "heavy"):
         self.model = vehicle.model(name, torch.float64)
         self.random = torch.Generator().manual_seed(place.seed)
         north, east, down = place.start
@@ -36,7 +36,7 @@ class Ship:
             position=torch.tensor([[north, east, down]], dtype=torch.float64),
             attitude=torch.tensor([[math.cos(half), 0.0, 0.0, math.sin(half)]], dtype=torch.float64),
         )
-        self.water = Water(
+        self.water = WaterForces(
             current=torch.tensor(place.current, dtype=torch.float64)[:, None],
             gust=place.gust,
             gust_s=place.gust_s,
@@ -91,9 +91,9 @@ class Ship:
         self.state = self._inside(moved)
         self.readings, self.memory = sensors.sense(self.suite, self.state, self.water, self.memory, self.random)
 
-    def said(self, t: int, armed: bool) -> VehicleState:
+    def vehicle_state(self, t: int, armed: bool) -> VehicleState:
         """What the vehicle says of itself at `t` ns."""
-        return sensors.said(self.readings, 0, t, armed=armed)
+        return sensors.vehicle_state(self.readings, 0, t, armed=armed)
 
     def pose(self) -> tuple[Tensor, Tensor, Tensor]:
         """Position (1, 3) NED m, attitude (1, 4) w x y z, rates (1, 3) rad/s: for the camera."""

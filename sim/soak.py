@@ -86,7 +86,7 @@ class Notes:
         """Status reports of another mode than `follow`."""
         self.use: dict[str, list[Use]] = {}
 
-    def hear(self, message: Message) -> None:
+    def receive(self, message: Message) -> None:
         match message:
             case ThrusterCommand():
                 self.commands.append(message.t)
@@ -153,24 +153,24 @@ class Soak:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.reader.wait(20)
-            for entry in self.reader.read():
-                self.notes.hear(entry.message)
+            for entry in self.reader.receive():
+                self.notes.receive(entry.message)
                 if isinstance(entry.message, PilotStatus):
                     self.status = entry.message
             if time.monotonic() - self.beat_t > 1.0:
                 self.beat_t = time.monotonic()
-                self.say(Heartbeat)
+                self.send(Heartbeat)
             if until():
                 return True
         return False
 
-    def say(self, kind: type[Any], wait_ms: int = 0, **fields: Any) -> bool:
+    def send(self, kind: type[Any], wait_ms: int = 0, **fields: Any) -> bool:
         """Send a command; with `wait_ms`, whether it was accepted."""
         self.seq += 1
         command: AnyCommand = kind(t=time.monotonic_ns(), session=SESSION, seq=self.seq, **fields)
         if not self.client.send(command, wait_ms):
             return False
-        while (reply := self.client.reply(wait_ms)) is not None:
+        while (reply := self.client.receive_reply(wait_ms)) is not None:
             if reply.seq == self.seq:
                 return reply.accepted
         return False
@@ -185,10 +185,10 @@ class Soak:
         """In `follow`: where a busy machine saw too seldom, again, as an operator would."""
         if self.status is not None and self.status.mode is not Mode.FOLLOW and time.monotonic() - self.asked_t > 1.0:
             self.asked_t = time.monotonic()
-            self.say(SetMode, mode=Mode.FOLLOW)
+            self.send(SetMode, mode=Mode.FOLLOW)
         return False
 
-    def look(self) -> None:
+    def measure(self) -> None:
         """What the processes take, and what reached the port and the board."""
         pids = {"run": self.daemon.pid}
         for path in Path("/proc").iterdir():
@@ -235,18 +235,18 @@ def soak(video: Path, seconds: float, rate_hz: float, tell: Callable[[str], None
         run = Soak(Path(name), video, rate_hz, seconds / PARTS)
         code, start, ready = -1, 0, 0
         try:
-            ready = run.until(lambda: run.say(TakeOver, 50) and run.say(Arm, 50), "ready to arm")
+            ready = run.until(lambda: run.send(TakeOver, 50) and run.send(Arm, 50), "ready to arm")
             run.until(lambda: bool(run.notes.events["armed"]), "armed")
-            run.until(lambda: run.say(SetMode, 50, mode=Mode.FOLLOW), "in follow")
+            run.until(lambda: run.send(SetMode, 50, mode=Mode.FOLLOW), "in follow")
             engaged = run.until(
                 lambda: run.status is not None and run.status.mode is Mode.FOLLOW, "said to be in follow"
             )
-            run.look()
+            run.measure()
             events, run.notes, start = run.notes.events, Notes(), engaged
             told = began = time.monotonic()
             while time.monotonic() - began < seconds:
                 run.listen(min(LOOK_S, seconds), run.engage)
-                run.look()
+                run.measure()
                 if time.monotonic() - told > TELL_S:
                     told = time.monotonic()
                     tell(progress(run.notes, start, time.monotonic_ns()))
@@ -256,7 +256,7 @@ def soak(video: Path, seconds: float, rate_hz: float, tell: Callable[[str], None
                 raise
         finally:
             if start:
-                run.look()
+                run.measure()
             end = time.monotonic_ns()
             code = run.close()
         about = {"exit": code, "ready_to_arm_s": round((ready - run.began) / 1e9, 2), "events_before": dict(events)}

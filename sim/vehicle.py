@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rov.assets import find
+from rov.assets import find_resource
 from rov.motion import thrusters
 from sim.parameters import Body, Parameters, body, load
 from sim.propulsion import CELLS, Tables, draw, tables, voltage
@@ -74,7 +74,7 @@ class Tether(NamedTuple):
     """Drag coefficient of a cylinder across the flow (von Benzon's Cn)."""
 
 
-class Water(NamedTuple):
+class WaterForces(NamedTuple):
     """Where the vehicles are. Tensors may be shared or one per vehicle.
 
     A gust is an Ornstein–Uhlenbeck process that is held during a step. Its change is felt as drag on the vehicle, whose
@@ -125,17 +125,17 @@ def model(
         body(parameters, dtype, device),
         effect.to(device, dtype),
         places.to(device, dtype),
-        tables(thrusters.load(find("calibration/t200.toml"), CELLS), dtype, device),
+        tables(thrusters.load(find_resource("calibration/t200.toml"), CELLS), dtype, device),
         parameters.height_m,
         torch.tensor([parameters.thrust_scale], dtype=dtype, device=device),
         torch.tensor([parameters.thrust_delay_s], dtype=dtype, device=device),
     )
 
 
-def still(model: Model, **options: float | bool) -> Water:
+def still(model: Model, **options: float | bool) -> WaterForces:
     """Water at rest, without a seabed."""
     zero = torch.zeros(3, 1, dtype=model.effect.dtype, device=model.effect.device)
-    return Water(zero, **options)  # type: ignore[arg-type]
+    return WaterForces(zero, **options)  # type: ignore[arg-type]
 
 
 def rest(model: Model, n: int, depth: float = 1.0) -> State:
@@ -150,7 +150,7 @@ def rest(model: Model, n: int, depth: float = 1.0) -> State:
 
 
 def step(
-    model: Model, state: State, commands: Tensor, water: Water, dt: float = DT, noise: Tensor | None = None
+    model: Model, state: State, commands: Tensor, water: WaterForces, dt: float = DT, noise: Tensor | None = None
 ) -> State:
     """Move on by `dt` s with commands (N, motors) −1..1 held. `noise` (N, 3), standard normal, drives the gusts.
 
@@ -185,7 +185,9 @@ def step(
     )
 
 
-def advance(packed: Tensor, wrenches: list[Tensor], model: Model, water: Water, current: Tensor, dt: float) -> Tensor:
+def advance(
+    packed: Tensor, wrenches: list[Tensor], model: Model, water: WaterForces, current: Tensor, dt: float
+) -> Tensor:
     """One Runge–Kutta step (RK4) of `packed` (13, N): position, velocity relative to the water, rates, quaternion.
     `wrenches` (6, N) are the thrusters' at its beginning, middle and end."""
     first, middle, last = wrenches
@@ -198,7 +200,7 @@ def advance(packed: Tensor, wrenches: list[Tensor], model: Model, water: Water, 
     return torch.cat([moved[:9], moved[9:13] * length])
 
 
-def slope(packed: Tensor, wrench: Tensor, model: Model, water: Water, current: Tensor) -> Tensor:
+def slope(packed: Tensor, wrench: Tensor, model: Model, water: WaterForces, current: Tensor) -> Tensor:
     """d(packed)/dt under a wrench (6, N) of the thrusters: see the top of this file."""
     body = model.body
     speed, rates = packed[3:9], packed[6:9]
@@ -238,7 +240,7 @@ def times(matrix: Tensor, vector: Tensor) -> Tensor:
     return matrix @ vector if matrix.dim() == 2 else (matrix * vector).sum(1)
 
 
-def _gusts(gust: Tensor, water: Water, dt: float, noise: Tensor | None) -> Tensor:
+def _gusts(gust: Tensor, water: WaterForces, dt: float, noise: Tensor | None) -> Tensor:
     """The gust of the next step: decayed, and driven so that its standard deviation stays what it shall be."""
     if not water.gust or noise is None:
         return gust

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sim.scene import scene
-from sim.world import Place
+from sim.world import RealisedWorld
 
 NOTHING = 0.1
 """Share of the pictures that look anywhere."""
@@ -21,7 +21,7 @@ CLEARANCE = 0.35
 """Least distance to bottom, walls and surface, m."""
 
 
-class View(NamedTuple):
+class Viewpoint(NamedTuple):
     position: tuple[float, float, float]
     """NED, m."""
     attitude: tuple[float, float, float, float]
@@ -32,7 +32,7 @@ class View(NamedTuple):
     """rad/s in the body."""
 
 
-def view(place: Place, random: np.random.Generator) -> View:
+def view(place: RealisedWorld, random: np.random.Generator) -> Viewpoint:
     """One view of a place: looks at a labelled thing drawn by class first, so that rare kinds are seen as often."""
     t = float(random.uniform(0, 600))
     aim, distance = _aim(place, random, t)
@@ -53,7 +53,7 @@ def view(place: Place, random: np.random.Generator) -> View:
     pitch = math.atan2(-to[2], math.hypot(to[0], to[1])) + random.uniform(-0.5, 0.5) * half
     roll = random.normal(0, 0.06)
     turning = random.normal(0, 0.25, 3)
-    return View(
+    return Viewpoint(
         (float(eye[0]), float(eye[1]), float(eye[2])),
         quaternion(float(roll), min(max(pitch, -1.3), 0.6), float(yaw)),
         t,
@@ -61,7 +61,7 @@ def view(place: Place, random: np.random.Generator) -> View:
     )
 
 
-def _aim(place: Place, random: np.random.Generator, t: float) -> tuple[np.ndarray, float]:
+def _aim(place: RealisedWorld, random: np.random.Generator, t: float) -> tuple[np.ndarray, float]:
     things = [(i, thing) for i, thing in enumerate(place.scene.things) if thing.label]
     far = min(FARTHEST, 1.1 / float(place.scene.water.blurred.min()))
     distance = math.exp(random.uniform(math.log(NEAREST), math.log(max(far, 2 * NEAREST))))

@@ -15,7 +15,7 @@ MS = 1_000_000  # ns
 
 
 @dataclass
-class Line:
+class NoisyWire:
     """What happens to frames on their way to the companion: probabilities per frame, 0..1, and a delay in s."""
 
     drop: float = 0.0

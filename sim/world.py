@@ -38,11 +38,11 @@ class WorldError(UserError):
     """A world that cannot be read, or asks for what there is not."""
 
 
-class Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class WorldTable(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What every table of the file is: unknown keys are errors."""
 
 
-class Spread(Table, frozen=True):
+class Spread(WorldTable, frozen=True):
     """A distribution; exactly one of its forms."""
 
     uniform: tuple[float, float] | None = None
@@ -78,11 +78,11 @@ class Spread(Table, frozen=True):
 Number = float | Spread
 
 
-class Colours(Table, frozen=True):
+class Colours(WorldTable, frozen=True):
     choice: list[Vector]
 
 
-class WaterTable(Table, frozen=True):
+class WaterTable(WorldTable, frozen=True):
     """`type`: a Jerlov type of sim/scene/water.py, or several to choose from."""
 
     type: str | list[str] = "IB"
@@ -103,7 +103,7 @@ class WaterTable(Table, frozen=True):
                 raise ValueError(f"type {each!r} is not known; use one of {', '.join(IOP)}")
 
 
-class CurrentTable(Table, frozen=True):
+class CurrentTable(WorldTable, frozen=True):
     """Movement of the water: a steady part, and gusts as a first-order random walk around it."""
 
     speed: Number = 0.0
@@ -116,7 +116,7 @@ class CurrentTable(Table, frozen=True):
     """Time constant of the gusts, s."""
 
 
-class StartTable(Table, frozen=True):
+class StartTable(WorldTable, frozen=True):
     """Where the vehicle begins."""
 
     north: Number = 0.0
@@ -125,7 +125,7 @@ class StartTable(Table, frozen=True):
     heading_deg: Number = 0.0
 
 
-class LightTable(Table, frozen=True):
+class LightTable(WorldTable, frozen=True):
     day: Number = 1.0
     sun: Number = 0.5
     elevation_deg: Number = 60.0
@@ -135,7 +135,7 @@ class LightTable(Table, frozen=True):
     lamps: Number = 0.0
 
 
-class GroundTable(Table, frozen=True):
+class GroundTable(WorldTable, frozen=True):
     kind: Literal["tiles", "sand", "mud"] = "sand"
     depth: Number = 5.0
     """Of the bottom, m."""
@@ -150,7 +150,7 @@ class GroundTable(Table, frozen=True):
     """Slope of the surface, rad."""
 
 
-class CameraTable(Table, frozen=True):
+class CameraTable(WorldTable, frozen=True):
     """The camera; what is drawn is drawn once per seed."""
 
     hfov_deg: Number = 80.0
@@ -171,7 +171,7 @@ class CameraTable(Table, frozen=True):
     """Quality of the pictures of a data set."""
 
 
-class ThingTable(Table, frozen=True):
+class ThingTable(WorldTable, frozen=True):
     """So many of a kind, each at a place drawn for itself."""
 
     kind: str
@@ -187,7 +187,7 @@ class ThingTable(Table, frozen=True):
             raise ValueError(f"kind {self.kind!r} is not known; use one of {', '.join(CATALOGUE)}")
 
 
-class Step(Table, frozen=True):
+class Step(WorldTable, frozen=True):
     """One leg of a course. `follow` looks for its target by turning, and ends early where it is reached."""
 
     mode: Literal["hold", "follow", "surface"]
@@ -210,7 +210,7 @@ class Step(Table, frozen=True):
             raise ValueError("follow needs a target")
 
 
-class World(Table, frozen=True):
+class World(WorldTable, frozen=True):
     """A whole file."""
 
     about: str
@@ -227,7 +227,7 @@ class World(Table, frozen=True):
 
 
 @dataclass(frozen=True)
-class Place:
+class RealisedWorld:
     """One concrete world: what the vehicle feels, and what its camera sees."""
 
     name: str
@@ -307,13 +307,13 @@ def through(world: World, calibration: Path | None) -> World:
     return msgspec.structs.replace(world, camera=camera)
 
 
-def realise(world: World, seed: int) -> Place:
+def realise(world: World, seed: int) -> RealisedWorld:
     """The one world that the seed stands for: the same on every machine (PCG64, one stream per table and thing)."""
 
     def stream(*key: int) -> Random:
         return np.random.Generator(np.random.PCG64([seed, *key]))
 
-    def drawn(table: Table, key: int) -> dict[str, Any]:
+    def drawn(table: WorldTable, key: int) -> dict[str, Any]:
         random, where = stream(key), type(table).__name__.removesuffix("Table").lower()
         return {name: _draw(getattr(table, name), random, f"{where}.{name}") for name in table.__struct_fields__}
 
@@ -341,7 +341,7 @@ def realise(world: World, seed: int) -> Place:
         Sensor(**camera),
         seed,
     )  # fmt: skip
-    return Place(
+    return RealisedWorld(
         world.name,
         seed,
         w["density"],

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rov.errors import UserError
 from sim.parameters import Hull, Three, body
-from sim.vehicle import Model, Water, advance, rotation
+from sim.vehicle import Model, WaterForces, advance, rotation
 
 INPUT = ["t", "X", "Y", "Z", "K", "M", "N"]
 OUTPUT = "t x y z qw qx qy qz u v w p q r".split()
@@ -114,7 +114,7 @@ def simulate(
     nothing = torch.empty(0, dtype=double)
     vehicle = Model(body(trial), nothing, nothing, None, 1.0, one, one)  # type: ignore[arg-type]
     current = torch.tensor(trial.current_ned, dtype=double)[:, None]
-    water = Water(current, surface=False)
+    water = WaterForces(current, surface=False)
     packed = _packed(torch.tensor(trial.state0, dtype=double), current)
     states = [_unpacked(packed, current)]
     step = STEP_S

@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from models.data import data_root
-from rov.assets import find
+from rov.assets import find_resource
 from rov.config import Config, load
 from rov.vision.footage import Image
 
@@ -32,7 +32,7 @@ def rov_data() -> Path:
 
 @pytest.fixture(scope="session")
 def config() -> Config:
-    return load(find("rover.toml"))
+    return load(find_resource("rover.toml"))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rov.motion.allocation import FACTORS, allocate, capable, effect, groups, mixer
+from rov.motion.allocation import FACTORS, allocate, controllable_axes, effect, groups, mixer
 
 frames = st.sampled_from(sorted(FACTORS))
 wrenches = st.lists(st.floats(-1, 1), min_size=6, max_size=6).map(np.array)
@@ -42,23 +42,23 @@ def test_by_hand(frame, wrench, motors):
 
 
 def test_capable_and_groups():
-    assert capable("vectored") == (True, True, True, True, False, True)
-    assert capable("vectored_6dof") == (True,) * 6
-    assert capable("simplerov_3") == (True, False, True, False, False, True)
+    assert controllable_axes("vectored") == (True, True, True, True, False, True)
+    assert controllable_axes("vectored_6dof") == (True,) * 6
+    assert controllable_axes("simplerov_3") == (True, False, True, False, False, True)
     assert groups("vectored_6dof") == (
         (True, True, False, False, False, True),
         (False, False, True, True, True, False),
     )
     for frame in FACTORS:
         members = np.array(groups(frame)).sum(axis=0)
-        assert members.tolist() == [int(can) for can in capable(frame)]
+        assert members.tolist() == [int(can) for can in controllable_axes(frame)]
         motors = np.array([(mixer(frame)[:, list(axes)] != 0).any(axis=1) for axes in groups(frame)])
         assert motors.sum(axis=0).tolist() == [1] * len(FACTORS[frame])
 
 
 @given(frames, wrenches)
 def test_small_wrenches_come_back(frame, wrench):
-    small = wrench * capable(frame) / 6  # no motor sums to more than 1
+    small = wrench * controllable_axes(frame) / 6  # no motor sums to more than 1
     assert effect(frame) @ allocate(small, frame) == pytest.approx(small, abs=1e-12)
 
 

@@ -23,10 +23,10 @@ from rov.link.firmware import ALT_HOLD, PARAMETERS, STABILIZE, SURFACE, rc_of
 from rov.link.inquiry import SET_INTERVAL
 from rov.link.line import ARM_DISARM
 from rov.link.mavlink import MS, Packer, Parser
-from rov.link.way import READ_MAX, Socket, way
+from rov.link.way import READ_MAX, NetworkTransport, transport_of
 from rov.messages import Event, Mode
 from sim.ardusub import Autopilot, GroundStation, Stick
-from sim.wire import Line
+from sim.wire import NoisyWire
 from tests.daemon.autopilot import OURS
 from tests.daemon.harness import environment, free_port
 
@@ -75,7 +75,7 @@ class Rig:
         self.cable, self.autopilot, self.station = Cable(), Autopilot(), GroundStation()
         self.link = ArdusubLink("udp:127.0.0.1:1", "vectored_6dof")
         self.link.port = self.cable
-        self.up, self.down, self.parser = Line(), Line(), Parser()
+        self.up, self.down, self.parser = NoisyWire(), NoisyWire(), Parser()
         self.values: tuple[float, ...] = (0.0,) * 4
         self.t = 1_000_000 * MS
         self.events: list[Event] = []
@@ -212,7 +212,7 @@ def test_the_gain_law_inverted(shares: list[float], gain: float, throttle: float
     """Whatever the gain lets through comes out to 1 µs (a stick is whole numbers: 0.6 µs at most)."""
     rig = Rig()
     known = {"SYSID_MYGCS": 255.0, "JS_THR_GAIN": throttle, "JS_GAIN_DEFAULT": gain, "JS_GAIN_MIN": 0.1}
-    rig.link.wire.inquiry.parameters = known
+    rig.link.connection.parameters.parameters = known
     reach = [gain, gain, min(gain * throttle, 1.0), gain]
     surge, sway, heave, yaw = (share * r for share, r in zip(shares, reach, strict=True))
     [frame] = Parser().feed(rig.link._sticks((surge, sway, heave, yaw), 0))
@@ -336,8 +336,8 @@ def test_what_forbids_to_engage_is_part_of_the_state(rig: Rig) -> None:
 def test_nothing_is_asked_that_the_autopilot_would_write_to_people_about(rig: Rig) -> None:
     rig.engaged()
     rig.run(4)
-    assert not [text for _, text in rig.link.wire.told if "No ap_message" in text]
-    assert rig.link.wire.gain == 0.5
+    assert not [text for _, text in rig.link.connection.last_text if "No ap_message" in text]
+    assert rig.link.connection.gain == 0.5
 
 
 def test_unsafe_parameters_are_a_warning_each_and_the_rest_is_reported(rig: Rig) -> None:
@@ -437,7 +437,7 @@ def test_engaging_again_is_an_explicit_act_and_possible(rig: Rig) -> None:
 def test_no_sticks_without_the_ground_station(rig: Rig) -> None:
     rig.engaged(surge=0.3)
     rig.station.alive = False
-    heard = rig.link.wire.gcs_t
+    heard = rig.link.connection.gcs_t
     assert heard is not None
     rig.run(4)
     rig.ended("gcs_lost", heard, 3.04)
@@ -447,7 +447,7 @@ def test_no_sticks_without_the_ground_station(rig: Rig) -> None:
 
 def test_a_silent_autopilot_is_lost_after_two_seconds(rig: Rig) -> None:
     rig.engaged(surge=0.3)
-    heard = rig.link.wire.beat_heard_t
+    heard = rig.link.connection.heartbeat_t
     assert heard is not None
     rig.down.mute = True
     rig.run(2.5)
@@ -694,16 +694,16 @@ def test_nothing_that_is_heard_breaks_it() -> None:
 @pytest.mark.parametrize("url", ["", "tcp:", "tcp:a:b", "serial:/dev/x", "http://x:1", "udp:1"])
 def test_a_url_that_cannot_be(url: str) -> None:
     with pytest.raises(UserError, match=r"link\.url"):
-        way(url)
+        transport_of(url)
 
 
 def test_an_unknown_host() -> None:
     with pytest.raises(UserError, match="give its IP address"):
-        way("tcp:no-such-host.invalid:5760")
+        transport_of("tcp:no-such-host.invalid:5760")
 
 
 def test_a_connection_that_fails_is_an_error_and_not_a_wait() -> None:
-    port = way(f"tcp:127.0.0.1:{free_port()}")
+    port = transport_of(f"tcp:127.0.0.1:{free_port()}")
     started = time.monotonic()
     with pytest.raises(OSError, match="refused"):
         port.open()
@@ -728,15 +728,15 @@ def datagram(sender: tuple[int, int] = (1, 1), *, kind: Any = None) -> bytes:
     return Packer(*sender).pack(kind)
 
 
-def spoken(port: Socket, who: socket.socket, data: bytes) -> bytes:
+def spoken(port: NetworkTransport, who: socket.socket, data: bytes) -> bytes:
     who.sendto(data, port.address)
     select.select([port.socket], [], [], 1.0)
     return port.read()
 
 
 def test_a_udp_peer_is_who_sends_the_vehicles_frames() -> None:
-    port = way(f"udp:127.0.0.1:{free_port()}")
-    assert isinstance(port, Socket) and port.open() == ""
+    port = transport_of(f"udp:127.0.0.1:{free_port()}")
+    assert isinstance(port, NetworkTransport) and port.open() == ""
     vehicle, stranger = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
     for each in (vehicle, stranger):
         each.bind(("127.0.0.1", 0))
@@ -759,16 +759,16 @@ def test_a_udp_peer_is_who_sends_the_vehicles_frames() -> None:
 
 
 def test_a_frame_that_comes_in_pieces_names_the_vehicle_too() -> None:
-    port = way(f"udp:127.0.0.1:{free_port()}")
-    assert isinstance(port, Socket) and port.open() == ""
+    port = transport_of(f"udp:127.0.0.1:{free_port()}")
+    assert isinstance(port, NetworkTransport) and port.open() == ""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as vehicle:
         assert spoken(port, vehicle, datagram()[:7]) == b"" and spoken(port, vehicle, datagram()[7:])
     port.close()
 
 
 def test_one_read_takes_no_more_than_it_may() -> None:
-    port = way(f"udp:127.0.0.1:{free_port()}")
-    assert isinstance(port, Socket) and port.open() == ""
+    port = transport_of(f"udp:127.0.0.1:{free_port()}")
+    assert isinstance(port, NetworkTransport) and port.open() == ""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as vehicle:
         assert spoken(port, vehicle, datagram())
         for _ in range(60):
@@ -780,7 +780,7 @@ def test_one_read_takes_no_more_than_it_may() -> None:
 
 def test_a_stranger_is_one_event(rig: Rig) -> None:
     rig.engaged()
-    port = Socket("udp", "127.0.0.1", 1)
+    port = NetworkTransport("udp", "127.0.0.1", 1)
     port.stranger = "10.0.0.9:5"
     for _ in range(50):
         rig.link.port = port
@@ -794,8 +794,8 @@ def test_the_last_words_reach_a_tcp_peer_that_still_talks() -> None:
     """Closed with unread input, a connection is reset, and what the peer had not read is gone."""
     for _ in range(5):
         with socket.create_server(("127.0.0.1", 0)) as server:
-            port = way(f"tcp:127.0.0.1:{server.getsockname()[1]}")
-            assert isinstance(port, Socket) and port.open() == ""
+            port = transport_of(f"tcp:127.0.0.1:{server.getsockname()[1]}")
+            assert isinstance(port, NetworkTransport) and port.open() == ""
             peer, _ = server.accept()
             assert port.read() == b""
             peer.sendall(b"telemetry" * 1000)  # not read by us
@@ -814,8 +814,8 @@ def test_the_last_words_reach_a_tcp_peer_that_still_talks() -> None:
 
 def test_a_tcp_peer_that_never_ends_does_not_hold_us_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = way(f"tcp:127.0.0.1:{server.getsockname()[1]}")
-        assert isinstance(port, Socket) and port.open() == ""
+        port = transport_of(f"tcp:127.0.0.1:{server.getsockname()[1]}")
+        assert isinstance(port, NetworkTransport) and port.open() == ""
         peer, _ = server.accept()
         port.read()
         started = time.monotonic()

@@ -15,7 +15,7 @@ from msgspec import inspect
 
 from rov import as_json
 from rov.dives.dive import TYPES, Dive, DiveWriter
-from rov.messages import Event, Heard, Mode, Setpoint, Sticks, ThrusterCommand, VehicleState
+from rov.messages import ConsumedInput, Event, Mode, Setpoint, Sticks, ThrusterCommand, VehicleState
 from rov.offline.diff import numbers_differ
 from tests.test_pilot import CONFIG, CURVE, Pilot
 
@@ -77,7 +77,9 @@ def test_old_dives_have_null_where_a_number_must_be() -> None:
     old = b'{"t":1,"frame_id":2,"frame_t":3,"source":"steer","surge":null,"sway":0.25}'
     setpoint = as_json.decoder(Setpoint)(old)
     assert math.isnan(setpoint.surge) and (setpoint.sway, setpoint.heave) == (0.25, 0.0), "and absent is the default"
-    heard = as_json.decoder(Heard)(b'{"t":1,"by":"pilotd","what":"setpoint","mode":null,"setpoint":' + old + b"}")
+    heard = as_json.decoder(ConsumedInput)(
+        b'{"t":1,"by":"pilotd","what":"setpoint","mode":null,"setpoint":' + old + b"}"
+    )
     assert math.isnan(heard.setpoint.surge) and heard.mode is None
     state = as_json.decoder(VehicleState)(b'{"t":1,"depth":null,"battery_v":null,"rates":[0,null,1],"depth_t":null}')
     assert math.isnan(state.depth) and math.isnan(state.rates[1]) and state.battery_v is None and state.depth_t is None
@@ -105,7 +107,7 @@ def test_what_is_wrong_otherwise_is_still_wrong(wrong: bytes) -> None:
 
 def test_the_evidence_is_in_the_dive_and_the_pilot_says_the_same_of_it(tmp_path: Path) -> None:
     bad = Setpoint(t=20, frame_id=2, frame_t=10, source="steer", surge=math.nan, heave=-math.inf)
-    heard = Heard(t=20, by="pilotd", what="setpoint", asked_t=20, setpoint=bad)
+    heard = ConsumedInput(t=20, by="pilotd", what="setpoint", asked_t=20, setpoint=bad)
     with DiveWriter(tmp_path / "a.mcap", {}) as writer:
         writer.write("setpoint", bad)
         writer.write("heard", heard)
@@ -120,9 +122,9 @@ def test_the_evidence_is_in_the_dive_and_the_pilot_says_the_same_of_it(tmp_path:
     assert numbers_differ(again, msgspec.structs.replace(bad, heave=math.inf))[1].startswith("heave")
     said = []
     for message in (heard, found["heard"]):
-        assert isinstance(message, Heard)
+        assert isinstance(message, ConsumedInput)
         pilot = Pilot(CONFIG, CURVE)
         pilot.mode = Mode.FOLLOW
-        pilot.take(message)
-        said.append(pilot.flaws)
+        pilot.apply(message)
+        said.append(pilot.setpoint_faults)
     assert said[0] == said[1] == {"steer": "setpoint_bad"}

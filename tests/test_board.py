@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from pymavlink.dialects.v20 import common
 
-from rov.link.mavlink import MS, Frame, Packer, Parser
-from sim.board import Board, obey
-from sim.wire import Line, Pty
+from rov.link.mavlink import MS, MavlinkFrame, Packer, Parser
+from sim.board import SimulatedBoard, run_console_command
+from sim.wire import NoisyWire, Pty
 
 ROOT = Path(__file__).parent.parent
 ARM = common.MAV_CMD_COMPONENT_ARM_DISARM
@@ -28,13 +28,13 @@ class Companion:
     """Speaks to a board without any link between: exact times, exact frames."""
 
     def __init__(self, **options: object):
-        self.board = Board(noise=False, **options)  # type: ignore[arg-type]
+        self.board = SimulatedBoard(noise=False, **options)  # type: ignore[arg-type]
         self.packer, self.parser = Packer(1, 191), Parser()
         self.t = 10_000 * MS
-        self.heard: list[Frame] = []
+        self.heard: list[MavlinkFrame] = []
         self.wait(0)
 
-    def wait(self, ms: int, data: bytes = b"") -> list[Frame]:
+    def wait(self, ms: int, data: bytes = b"") -> list[MavlinkFrame]:
         """Let time pass in steps of 1 ms; `data` arrives first. Returns what the board said."""
         frames = self.board.step(self.t, data)
         for _ in range(ms):
@@ -168,26 +168,26 @@ def test_the_vehicle_rises_when_nothing_pushes_and_dives_when_pushed() -> None:
 
 def test_line_faults_do_what_they_say() -> None:
     frames = [Packer(1, 1).pack(common.MAVLink_heartbeat_message(i, 8, 0, 0, 3, 3)) for i in range(4)]
-    assert Line().carry(frames, 0) == b"".join(frames)
-    assert Line(drop=1).carry(frames, 0) == Line(mute=True).carry(frames, 0) == b""
-    assert Line(repeat=1).carry(frames, 0) == b"".join(frame * 2 for frame in frames)
-    assert Line(swap=1).carry(frames, 0) == b"".join(frames[i] for i in (1, 0, 3, 2))
-    assert Line(cut=1).carry(frames[:1], 0) == frames[0][: len(frames[0]) // 2]
-    late = Line(delay=0.25)
+    assert NoisyWire().carry(frames, 0) == b"".join(frames)
+    assert NoisyWire(drop=1).carry(frames, 0) == NoisyWire(mute=True).carry(frames, 0) == b""
+    assert NoisyWire(repeat=1).carry(frames, 0) == b"".join(frame * 2 for frame in frames)
+    assert NoisyWire(swap=1).carry(frames, 0) == b"".join(frames[i] for i in (1, 0, 3, 2))
+    assert NoisyWire(cut=1).carry(frames[:1], 0) == frames[0][: len(frames[0]) // 2]
+    late = NoisyWire(delay=0.25)
     assert late.carry(frames, 0) == late.carry([], 249 * MS) == b""
     assert late.carry([], 250 * MS) == b"".join(frames)
-    spoiled = Line(corrupt=1).carry(frames[:1], 0)
+    spoiled = NoisyWire(corrupt=1).carry(frames[:1], 0)
     difference = int.from_bytes(spoiled, "big") ^ int.from_bytes(frames[0], "big")
     assert difference.bit_count() == 1
 
 
 def test_orders_that_make_no_sense_are_said() -> None:
-    board, line, pty = Board(), Line(), Pty()
-    assert obey("drop 0.5", board, line, pty) == "" and line.drop == 0.5
-    assert obey("battery_v none", board, line, pty) == "" and board.battery_v is None
-    assert "not a number" in obey("drop often", board, line, pty)
-    assert "not known" in obey("explode 1", board, line, pty)
-    assert "lacks" in obey("drop", board, line, pty)
+    board, line, pty = SimulatedBoard(), NoisyWire(), Pty()
+    assert run_console_command("drop 0.5", board, line, pty) == "" and line.drop == 0.5
+    assert run_console_command("battery_v none", board, line, pty) == "" and board.battery_v is None
+    assert "not a number" in run_console_command("drop often", board, line, pty)
+    assert "not known" in run_console_command("explode 1", board, line, pty)
+    assert "lacks" in run_console_command("drop", board, line, pty)
     pty.unplug()
 
 

@@ -115,7 +115,7 @@ def test_the_pictures_say_what_they_hold(asked: str, flat: Image, said: str) -> 
 def test_too_few_views_say_what_the_pictures_hold() -> None:
     looks = camera.Looks(parse_board("chessboard:9x7", 30))
     found = [(str(n), looks(str(n), seen(chessboard(9, 7), n))) for n in range(2)]
-    views, rejected = camera.sift(found, moving=False)
+    views, rejected = camera.select_views(found, moving=False)
     with pytest.raises(UserError, match="0 usable views .*; chessboard:8x6 is found in 2 of 2") as caught:
         camera.fit(views, rejected, "pinhole", "x", hint=looks.hint)
     assert "\n" not in str(caught.value)
@@ -133,7 +133,7 @@ def test_a_lens_does_not_turn_with_the_camera(tmp_path: Path) -> None:
     assert camera.as_stored(files)
     board = parse_board("chessboard:8x6", 30)
     looks = [(file.name, find(board, file.name, read_image(file, stored=True))) for file in files]
-    views, rejected = camera.sift(looks, moving=False)
+    views, rejected = camera.select_views(looks, moving=False)
     assert len(views) == 8 and not rejected and {view.size for view in views} == {(640, 480)}
 
 

@@ -21,12 +21,12 @@ from rov.bus import (
     INSIDE,
     MAIL,
     CommandClient,
-    CommandFront,
+    CommandGateway,
     CommandServer,
     Malformed,
-    Pub,
-    PublicPub,
-    Sub,
+    PublicPublisher,
+    Publisher,
+    Subscriber,
     decode,
     decode_command,
     encode,
@@ -87,12 +87,12 @@ def open_(request: pytest.FixtureRequest):  # type: ignore[no-untyped-def]
     return keep
 
 
-def joined(pub: Pub, sub: Sub[Frame]) -> None:
+def joined(pub: Publisher, sub: Subscriber[Frame]) -> None:
     """A subscriber hears only what is said after it has joined."""
 
     def heard() -> bool:
-        pub.send(frame(0))
-        return sub.update(time.monotonic_ns())
+        pub.publish(frame(0))
+        return sub.receive(time.monotonic_ns())
 
     until(heard)
 
@@ -100,7 +100,7 @@ def joined(pub: Pub, sub: Sub[Frame]) -> None:
 class Stepping:
     """The front at work, while somebody else asks and answers."""
 
-    def __init__(self, front: CommandFront):
+    def __init__(self, front: CommandGateway):
         self.front, self.ending = front, threading.Event()
         self.thread = threading.Thread(target=self._run)
 
@@ -182,7 +182,7 @@ def test_a_stop_of_any_version_is_understood(said: list[object]) -> None:
 
 
 def test_the_newest_wins(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
-    pub, sub = open_(Pub("camerad", tmp_path, sinks=())), open_(Sub(Frame, tmp_path))
+    pub, sub = open_(Publisher("camerad", tmp_path, sinks=())), open_(Subscriber(Frame, tmp_path))
     joined(pub, sub)
     for i in range(1, 1001):
         pub.send(frame(i))
@@ -191,23 +191,23 @@ def test_the_newest_wins(tmp_path: Path, open_) -> None:  # type: ignore[no-unty
 
 
 def test_a_slow_joiner_gets_the_next_message(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
-    sub = open_(Sub(Frame, tmp_path / "not-there-yet"))
+    sub = open_(Subscriber(Frame, tmp_path / "not-there-yet"))
     assert not sub.update(time.monotonic_ns()) and not sub.fresh(time.monotonic_ns())
     time.sleep(0.1)
-    joined(open_(Pub("camerad", tmp_path / "not-there-yet", sinks=())), sub)
+    joined(open_(Publisher("camerad", tmp_path / "not-there-yet", sinks=())), sub)
 
 
 def test_freshness_is_three_missed_messages(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
-    sub = open_(Sub(VehicleState, tmp_path))
+    sub = open_(Subscriber(VehicleState, tmp_path))
     sub.msg = VehicleState(t=10 * S)
     assert sub.fresh(10 * S + 3 * S // 50) and not sub.fresh(10 * S + 3 * S // 50 + 1)
-    slower = open_(Sub(VehicleState, tmp_path, hz=10.0))
+    slower = open_(Subscriber(VehicleState, tmp_path, hz=10.0))
     slower.msg = sub.msg
     assert slower.fresh(10 * S + 3 * S // 10) and not slower.fresh(10 * S + 3 * S // 10 + 1)
 
 
 def test_what_is_malformed_or_from_the_future_is_counted_and_changes_nothing(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
-    pub, sub = open_(Pub("camerad", tmp_path, sinks=())), open_(Sub(Frame, tmp_path))
+    pub, sub = open_(Publisher("camerad", tmp_path, sinks=())), open_(Subscriber(Frame, tmp_path))
     joined(pub, sub)
     for n, bad in enumerate((encode(frame(1))[:-3], encode(event(1)), encode(frame(9, time.monotonic_ns() + S)), b"")):
         pub.state["frame"].send(bad)
@@ -217,11 +217,11 @@ def test_what_is_malformed_or_from_the_future_is_counted_and_changes_nothing(tmp
 
 def test_only_the_owner_publishes_a_state_and_many_publisher_topics_are_read_from_mail(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="camerad"):
-        open_(Pub("perceptiond", tmp_path, sinks=())).send(frame(1))
+        open_(Publisher("perceptiond", tmp_path, sinks=())).send(frame(1))
     with pytest.raises(ValueError, match="sink"):
-        Sub(Health, tmp_path)
+        Subscriber(Health, tmp_path)
     with pytest.raises(UserError, match="too long"):
-        Pub("camerad", tmp_path / ("x" * 120))
+        Publisher("camerad", tmp_path / ("x" * 120))
 
 
 PUBLISHER = """
@@ -238,7 +238,7 @@ while True:
 
 
 def test_a_killed_publisher_goes_stale_and_its_successor_is_heard(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
-    sub = open_(Sub(Frame, tmp_path))
+    sub = open_(Subscriber(Frame, tmp_path))
     for start in (1000, 5000):
         process = subprocess.Popen([sys.executable, "-c", PUBLISHER, str(tmp_path), str(start)])
         try:
@@ -264,9 +264,9 @@ signal.pause()
 
 
 def test_readers_that_never_read_block_nobody_and_cost_bounded_memory(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
-    pub = open_(Pub("camerad", tmp_path, sinks=("recorder",)))
+    pub = open_(Publisher("camerad", tmp_path, sinks=("recorder",)))
     endpoint = f"ipc://{tmp_path}/public"
-    public = open_(PublicPub(endpoint))
+    public = open_(PublicPublisher(endpoint))
     deaf = open_(listen(endpoint))
     process = subprocess.Popen([sys.executable, "-c", SLEEPER, str(tmp_path)], stdout=subprocess.PIPE)
     try:
@@ -303,7 +303,7 @@ def select_line(process: subprocess.Popen[bytes]) -> bool:
 
 
 def test_mail_keeps_order_and_waits_for_a_late_sink(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
-    pilot, camera = open_(Pub("pilotd", tmp_path)), open_(Pub("camerad", tmp_path))
+    pilot, camera = open_(Publisher("pilotd", tmp_path)), open_(Publisher("camerad", tmp_path))
     for i in range(100):
         pilot.send(event(i))
     camera.send(frame(7))
@@ -316,7 +316,7 @@ def test_mail_keeps_order_and_waits_for_a_late_sink(tmp_path: Path, open_) -> No
 
 
 def test_mail_that_finds_no_room_is_counted_where_it_was_said(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
-    pub = open_(Pub("pilotd", tmp_path, sinks=("recorder",)))
+    pub = open_(Publisher("pilotd", tmp_path, sinks=("recorder",)))
     for i in range(MAIL + 50):
         pub.send(event(i))
     assert pub.dropped == {"recorder": 50}
@@ -327,8 +327,8 @@ def test_mail_that_finds_no_room_is_counted_where_it_was_said(tmp_path: Path, op
 
 def test_last_words_arrive(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
     box, context = open_(inbox("public", tmp_path)), zmq.Context()
-    pub = Pub("pilotd", tmp_path, sinks=("public",), context=context)
-    pub.send(event(1))
+    pub = Publisher("pilotd", tmp_path, sinks=("public",), context=context)
+    pub.publish(event(1))
     pub.close()
     context.term()
     assert box.wait(2000) and [e.message.text for e in box.read()] == ["1"]
@@ -336,7 +336,7 @@ def test_last_words_arrive(tmp_path: Path, open_) -> None:  # type: ignore[no-un
 
 def test_a_reader_drops_what_is_no_mail(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
     box = open_(inbox("recorder", tmp_path))
-    pub = open_(Pub("pilotd", tmp_path, sinks=("recorder",)))
+    pub = open_(Publisher("pilotd", tmp_path, sinks=("recorder",)))
     for parts in ([b"x"], [b"events", b"\xc1"], [b"nonsense", encode(event(1))], [b"a", b"b", b"c"], [b"\xff", b""]):
         pub.mail["recorder"].send_multipart(parts)
     pub.send(event(2))
@@ -347,7 +347,7 @@ def test_a_reader_drops_what_is_no_mail(tmp_path: Path, open_) -> None:  # type:
 
 def test_every_topic_travels_on_the_public_side(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
     endpoint = f"ipc://{tmp_path}/public"
-    public, reader, some = open_(PublicPub(endpoint)), open_(listen(endpoint)), open_(listen(endpoint, ["pilot"]))
+    public, reader, some = open_(PublicPublisher(endpoint)), open_(listen(endpoint)), open_(listen(endpoint, ["pilot"]))
     status = PilotStatus(t=3, armed=False, mode=Mode.MANUAL)
 
     def heard() -> bool:
@@ -382,9 +382,9 @@ def ask(client: CommandClient, server: CommandServer, command: AnyCommand, refus
     """Send, let the server work, and return its reply; what it hands out is answered with `refused`."""
     assert client.send(command, 2000)
     deadline = time.monotonic() + PATIENCE_S
-    while (reply := client.reply(1)) is None:
+    while (reply := client.receive_reply(1)) is None:
         assert time.monotonic() < deadline
-        for request in server.update(time.monotonic_ns()):
+        for request in server.requests(time.monotonic_ns()):
             server.reply(request, time.monotonic_ns(), refused)
     return reply
 
@@ -413,7 +413,7 @@ def test_a_stop_overtakes_what_came_with_it(server: CommandServer, endpoint: str
         ann.send(Arm(t=now(), session="ann", seq=seq), 2000)
     bob.send(Stop(t=now(), session="bob", seq=1), 2000)
     time.sleep(0.3)  # until all of it waits at the server
-    assert [type(request.command) for request in server.update(now())] == [Stop]
+    assert [type(request.command) for request in server.requests(now())] == [Stop]
     assert server.counts["refused"] == 10
 
 
@@ -423,7 +423,7 @@ def test_the_ten_line_client(server: CommandServer, endpoint: str) -> None:
     socket.connect(endpoint)
     command = {"verb": "take_over", "t": now(), "session": "me", "seq": 1}
     socket.send(msgspec.msgpack.encode([SCHEMA_VERSION, command]))
-    until(lambda: [server.reply(request, now()) for request in server.update(now())])
+    until(lambda: [server.reply(request, now()) for request in server.requests(now())])
     version, reply = msgspec.msgpack.decode(socket.recv())
     socket.close(0)
     assert version == SCHEMA_VERSION and reply["accepted"] and reply["seq"] == 1
@@ -439,8 +439,8 @@ def test_rubbish_over_the_socket(server: CommandServer, endpoint: str, open_) ->
         parts = [rng.randbytes(rng.randrange(40)) for _ in range(rng.choice((1, 1, 1, 2, 3, 5)))]
         vandal.send_multipart(parts)
         if i % 40 == 0:
-            server.update(now())
-    until(lambda: (server.update(now()), server.counts["malformed"] == sent)[1])
+            server.requests(now())
+    until(lambda: (server.requests(now()), server.counts["malformed"] == sent)[1])
     vandal.send(b"x" * (COMMAND_BYTES + 1))  # ends its connection, and only that
     vandal.send(b"y" * 10_000_000)
     assert ask(ann, server, TakeOver(t=now(), session="ann", seq=1)).accepted
@@ -462,12 +462,12 @@ def test_a_flood_costs_a_bounded_time_and_a_stop_gets_through(server: CommandSer
         except zmq.Again:
             pass
 
-    until(lambda: (pour(), server.update(now()), sum(server.counts.values()) > 10 * COMMANDS_PER_UPDATE)[2])
+    until(lambda: (pour(), server.requests(now()), sum(server.counts.values()) > 10 * COMMANDS_PER_UPDATE)[2])
     assert bob.send(Stop(t=now(), session="bob", seq=1), 2000)
     for _ in range(50):
         pour()
         before = sum(server.counts.values())
-        stops = server.update(now())
+        stops = server.requests(now())
         assert sum(server.counts.values()) - before + len(stops) <= COMMANDS_PER_UPDATE
         if stops:
             break
@@ -482,7 +482,7 @@ def test_a_client_that_reads_no_replies_blocks_nobody(server: CommandServer, end
     for i in range(20_000):
         deaf.send(Heartbeat(t=now(), session="deaf", seq=i), 100)
         if i % 50 == 0:
-            server.update(now())
+            server.requests(now())
     assert ask(ann, server, TakeOver(t=now(), session="ann", seq=1)).accepted
 
 
@@ -517,7 +517,7 @@ def test_what_only_this_machine_reaches(endpoint: str, local: bool) -> None:
 
 
 def test_without_keys_the_network_is_refused_and_bad_endpoints_are_told(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
-    for make in (PublicPub, lambda endpoint: CommandFront(endpoint, tmp_path)):
+    for make in (PublicPublisher, lambda endpoint: CommandGateway(endpoint, tmp_path)):
         with pytest.raises(UserError, match="rov keys"):
             make("tcp://0.0.0.0:0")
         with pytest.raises(UserError, match="cannot be bound"):
@@ -525,9 +525,9 @@ def test_without_keys_the_network_is_refused_and_bad_endpoints_are_told(tmp_path
         for nonsense in ("tcp://127.0.0.1", "tcp://127.0.0.1:66000", "udp://127.0.0.1:1", "ipc://", "nonsense"):
             with pytest.raises(UserError, match=r"no endpoint|rov keys"):
                 make(nonsense)
-    taken = open_(PublicPub("tcp://127.0.0.1:*"))
+    taken = open_(PublicPublisher("tcp://127.0.0.1:*"))
     with pytest.raises(UserError, match="in use"):
-        PublicPub(taken.door.address)
+        PublicPublisher(taken.door.address)
     with pytest.raises(UserError, match="no endpoint"):
         listen("nonsense")
 
@@ -541,9 +541,9 @@ def test_keys_open_the_door_and_nothing_else_does(tmp_path: Path, open_) -> None
     gate = keys.Gate(tmp_path / "keys")
     server, front = (
         open_(CommandServer(f"ipc://{tmp_path}/{INSIDE}")),
-        open_(CommandFront("tcp://0.0.0.0:*", tmp_path, gate)),
+        open_(CommandGateway("tcp://0.0.0.0:*", tmp_path, gate)),
     )
-    public = open_(PublicPub("tcp://0.0.0.0:*", gate))
+    public = open_(PublicPublisher("tcp://0.0.0.0:*", gate))
     address, heard_at = (each.door.address.replace("0.0.0.0", "127.0.0.1") for each in (front, public))
     with Stepping(front):
         for folder in (bundle, tmp_path / "keys" / "second"):

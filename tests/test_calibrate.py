@@ -15,17 +15,17 @@ from scipy.optimize import minimize
 
 from rov.calibrate import camera, colour
 from rov.calibrate.port import Port, behind
-from rov.calibrate.thrusters import DEADMAN_NS, TURN_MAX, Turning, advice, fit, read_points, write
+from rov.calibrate.thrusters import DEADMAN_NS, TURN_MAX, TurnTest, advice, fit, read_points, write
 from rov.calibrate.turning import turn_all
 from rov.config import Config, override
 from rov.errors import UserError
 from rov.motion.thrusters import load as load_curve
-from rov.vision.colour import Balance, Row
+from rov.vision.colour import BalanceRow, WhiteBalance
 from rov.vision.colour import load as load_colour
 from rov.vision.footage import Image, images_in, read_image
 from rov.vision.lens import Calibration, distorted
-from sim.board import Board
-from sim.wire import Line, Pty
+from sim.board import SimulatedBoard
+from sim.wire import NoisyWire, Pty
 
 BOARD = camera.parse_board("chessboard:8x6", 25)
 TRUE = Calibration(
@@ -59,7 +59,7 @@ def seen(number: int, noise: float = 0.0) -> camera.View:
 def test_the_gopro_as_its_reference(rov_data: Path) -> None:
     files = images_in(rov_data / "calibration" / "gopro_wide")
     looks = [(file.name, camera.find(BOARD, file.name, read_image(file))) for file in files]
-    found = camera.fit(*camera.sift(looks, moving=False), "pinhole", "gopro")
+    found = camera.fit(*camera.select_views(looks, moving=False), "pinhole", "gopro")
     assert found.rms <= 0.55 and len(found.views) >= 34
     assert abs(found.calibration.matrix[0, 0] / 560 - 1) < 0.01
     assert abs(found.calibration.distortion[0] + 0.23) < 0.01
@@ -104,15 +104,17 @@ def test_too_few_views_and_no_boards_are_one_sentence() -> None:
     look = camera.find(BOARD, "blank", blank)
     assert isinstance(look, str)
     with pytest.raises(UserError, match="0 usable views of the board are too few.*not found"):
-        camera.fit(*camera.sift([("blank", look)] * 3, moving=False), "pinhole", "x")
+        camera.fit(*camera.select_views([("blank", look)] * 3, moving=False), "pinhole", "x")
 
 
 def test_sizes_and_repeats_are_rejected_with_the_reason() -> None:
     views = [seen(i) for i in range(9)]
     other = views[0]._replace(name="tall", size=(480, 640))
-    kept, rejected = camera.sift([(v.name, v) for v in [*views, other, views[3]._replace(name="again")]], moving=True)
+    kept, rejected = camera.select_views(
+        [(v.name, v) for v in [*views, other, views[3]._replace(name="again")]], moving=True
+    )
     assert len(kept) == 9 and dict(rejected)["again"] == "the board stands where it stood before"
-    kept, rejected = camera.sift([(v.name, v) for v in [*views, other]], moving=False)
+    kept, rejected = camera.select_views([(v.name, v) for v in [*views, other]], moving=False)
     assert dict(rejected)["tall"] == "is of 480×640, most are of 640×480"
 
 
@@ -144,12 +146,12 @@ def test_coverage_counts_corners_where_they_are() -> None:
 def test_the_guide_asks_for_what_is_missing() -> None:
     guide = camera.Guide()
     assert guide.advice().startswith("0 views of 24: hold the board in the upper left")
-    assert guide.offer(seen(0)) and not guide.offer(seen(0)), "the same view twice adds nothing"
+    assert guide.add(seen(0)) and not guide.add(seen(0)), "the same view twice adds nothing"
     said: list[str] = []
     pictures: list[Image | None] = [None, np.zeros((48, 64, 3), np.uint8)]
     assert list(camera.watch(BOARD, pictures, said.append)) == [] and len(said) == 1
     for number in range(1, 400):
-        guide.offer(seen(number))
+        guide.add(seen(number))
         if guide.done:
             break
     assert guide.done and len(guide.views) >= 24 and not guide.wanted()
@@ -246,7 +248,7 @@ def test_reversed_and_scarce_points_are_refused(tmp_path: Path) -> None:
 
 
 def test_only_a_held_key_turns_a_thruster_and_only_one() -> None:
-    turning, dt = Turning(8), 0.02
+    turning, dt = TurnTest(8), 0.02
     assert turning.step(0, dt) == (0.0,) * 8
     t = 0
     for _ in range(500):  # held for 10 s: it stays gentle
@@ -267,7 +269,7 @@ def test_only_a_held_key_turns_a_thruster_and_only_one() -> None:
 
 
 def test_what_was_seen_becomes_advice() -> None:
-    turning = Turning(4)
+    turning = TurnTest(4)
     for key in ("\n", "r", "4", "n"):
         turning.press(key, 0)
     assert turning.done and not turning.aborted
@@ -278,7 +280,7 @@ def test_what_was_seen_becomes_advice() -> None:
 
 
 def test_turning_through_the_link_ends_disarmed(config: Config, tmp_path: Path) -> None:
-    board, line, port = Board(), Line(), Pty(tmp_path / "board")
+    board, line, port = SimulatedBoard(), NoisyWire(), Pty(tmp_path / "board")
     stopped = threading.Event()
 
     def firmware() -> None:
@@ -343,7 +345,7 @@ def tinted(gains: tuple[float, float, float], seed: int = 0) -> Image:
 def test_a_known_tint_is_taken_away() -> None:
     gains = colour.measure(tinted((0.9, 1.0, 0.4)), None)
     assert gains is not None and np.allclose(gains, [1 / 0.9, 1, 2.5], rtol=0.02)
-    clear = Balance((Row(0, *map(float, gains)),)).apply(tinted((0.9, 1.0, 0.4)), None)
+    clear = WhiteBalance((BalanceRow(0, *map(float, gains)),)).apply(tinted((0.9, 1.0, 0.4)), None)
     assert np.ptp(clear.reshape(-1, 3).mean(0)) < 2
 
 

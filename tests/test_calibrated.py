@@ -24,7 +24,7 @@ from rov.config import load
 from rov.dives.dive import Dive
 from rov.errors import UserError
 from rov.messages import Detections, Event, Frame, Observation
-from rov.recorderd import Recording
+from rov.recorderd import DiveRecording
 from rov.vision.lens import Calibration, undistorted
 from sim.scene.lens import Lens
 from sim.scene.render import Renderer
@@ -188,7 +188,7 @@ def test_the_dive_replays_alike_and_the_network_sees_its_colours(folder: Path, d
 
 
 def test_a_recorded_dive_holds_the_lens_once_if_it_is_the_pictures(folder: Path, tmp_path: Path) -> None:
-    recording = Recording(tmp_path, load(folder / "rover.toml"))
+    recording = DiveRecording(tmp_path, load(folder / "rover.toml"))
     for number, (width, height) in enumerate([(160, 120), (480, 360), (480, 360)]):
         recording.open()
         for i in range(2):

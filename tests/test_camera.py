@@ -19,14 +19,14 @@ from rov.errors import UserError
 from rov.vision import camera as module
 from rov.vision import sources
 from rov.vision.camera import ABANDONED_MAX, FROZEN_FRAMES, Camera, identical
-from rov.vision.footage import Image, Shot
-from rov.vision.sources import Settings, Source, parse_source, sdp
+from rov.vision.footage import Image, TimedFrame
+from rov.vision.sources import CameraSource, CaptureSettings, parse_camera_source, sdp
 from tests.conftest import disc, make_clip
 
 pytestmark = pytest.mark.clock
 
 PATIENCE_S = 15.0
-QUICK = Settings(open_timeout_s=5.0, silent_s=0.5)
+QUICK = CaptureSettings(open_timeout_s=5.0, silent_s=0.5)
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Camera]]:
     monkeypatch.setattr(module, "BACK_OFF_S", (0.05, 0.2))
     started: list[Camera] = []
 
-    def make(text: str, settings: Settings = QUICK, **more: object) -> Camera:
-        started.append(Camera(parse_source(text), settings, **more))  # type: ignore[arg-type]
+    def make(text: str, settings: CaptureSettings = QUICK, **more: object) -> Camera:
+        started.append(Camera(parse_camera_source(text), settings, **more))  # type: ignore[arg-type]
         return started[-1]
 
     yield make
@@ -43,9 +43,9 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Camera]]:
         camera.close()
 
 
-def watch(camera: Camera, done: Callable[[list[Shot], list[str]], bool]) -> tuple[list[Shot], list[str]]:
+def watch(camera: Camera, done: Callable[[list[TimedFrame], list[str]], bool]) -> tuple[list[TimedFrame], list[str]]:
     """Take frames and event codes until `done`."""
-    shots: list[Shot] = []
+    shots: list[TimedFrame] = []
     codes: list[str] = []
     deadline = time.monotonic() + PATIENCE_S
     while not done(shots, codes):
@@ -62,20 +62,20 @@ def watch(camera: Camera, done: Callable[[list[Shot], list[str]], bool]) -> tupl
 @pytest.mark.parametrize(
     ("text", "source"),
     [
-        ("0", Source("device", "0")),
-        ("/dev/video2", Source("device", "/dev/video2")),
-        ("/dev/v4l/by-id/usb-cam-index0", Source("device", "/dev/v4l/by-id/usb-cam-index0")),
-        ("a dive.mp4", Source("file", "a dive.mp4")),
-        ("loop:/data/x.MKV", Source("file", "/data/x.MKV", loop=True)),
-        ("rtp://:5600", Source("rtp", "rtp://:5600")),
-        ("rtp+h265://239.1.2.3:5600", Source("rtp", "rtp+h265://239.1.2.3:5600")),
-        ("rtsp://user:pass@10.0.0.5:554/s", Source("stream", "rtsp://user:pass@10.0.0.5:554/s")),
-        ("http://10.0.0.5/video.mjpg", Source("stream", "http://10.0.0.5/video.mjpg")),
-        ("pipe:64x48: gst-launch-1.0 a ! fdsink", Source("pipe", "gst-launch-1.0 a ! fdsink", size=(64, 48))),
+        ("0", CameraSource("device", "0")),
+        ("/dev/video2", CameraSource("device", "/dev/video2")),
+        ("/dev/v4l/by-id/usb-cam-index0", CameraSource("device", "/dev/v4l/by-id/usb-cam-index0")),
+        ("a dive.mp4", CameraSource("file", "a dive.mp4")),
+        ("loop:/data/x.MKV", CameraSource("file", "/data/x.MKV", loop=True)),
+        ("rtp://:5600", CameraSource("rtp", "rtp://:5600")),
+        ("rtp+h265://239.1.2.3:5600", CameraSource("rtp", "rtp+h265://239.1.2.3:5600")),
+        ("rtsp://user:pass@10.0.0.5:554/s", CameraSource("stream", "rtsp://user:pass@10.0.0.5:554/s")),
+        ("http://10.0.0.5/video.mjpg", CameraSource("stream", "http://10.0.0.5/video.mjpg")),
+        ("pipe:64x48: gst-launch-1.0 a ! fdsink", CameraSource("pipe", "gst-launch-1.0 a ! fdsink", size=(64, 48))),
     ],
 )
-def test_sources(text: str, source: Source) -> None:
-    assert parse_source(text) == source
+def test_sources(text: str, source: CameraSource) -> None:
+    assert parse_camera_source(text) == source
 
 
 @pytest.mark.parametrize(
@@ -85,19 +85,19 @@ def test_sources(text: str, source: Source) -> None:
 )
 def test_what_is_no_source_is_told(text: str) -> None:
     with pytest.raises(UserError):
-        parse_source(text)
+        parse_camera_source(text)
 
 
 def test_a_missing_video_is_told_at_once() -> None:
     with pytest.raises(UserError, match="no such file"):
-        Camera(parse_source("nowhere.mp4"))
+        Camera(parse_camera_source("nowhere.mp4"))
 
 
 def test_the_session_description() -> None:
-    assert "c=IN IP4 0.0.0.0\r\n" in sdp(parse_source("rtp://:5600"))
-    assert "m=video 5600 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n" in sdp(parse_source("rtp://:5600"))
-    assert "c=IN IP4 239.1.2.3\r\n" in sdp(parse_source("rtp://239.1.2.3:5600"))
-    assert "H265/90000" in sdp(parse_source("rtp+h265://:5600"))
+    assert "c=IN IP4 0.0.0.0\r\n" in sdp(parse_camera_source("rtp://:5600"))
+    assert "m=video 5600 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n" in sdp(parse_camera_source("rtp://:5600"))
+    assert "c=IN IP4 239.1.2.3\r\n" in sdp(parse_camera_source("rtp://239.1.2.3:5600"))
+    assert "H265/90000" in sdp(parse_camera_source("rtp+h265://:5600"))
 
 
 # ---- files -----------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def test_a_video_may_loop(tmp_path: Path, start) -> None:  # type: ignore[no-unt
 
 
 def test_a_video_that_was_held_up_goes_on_at_its_pace(monkeypatch: pytest.MonkeyPatch, clip: Path) -> None:
-    images = sources.images(Source("file", str(clip)), QUICK, threading.Event(), print)
+    images = sources.images(CameraSource("file", str(clip)), QUICK, threading.Event(), print)
     next(images)
     time.sleep(1.0)  # as a process that was stopped
     begin = time.monotonic()
@@ -249,7 +249,7 @@ def test_a_hung_read_is_abandoned_and_heard_no_more(monkeypatch: pytest.MonkeyPa
         yield np.full((2, 2, 3), 2 * attempt + 1, np.uint8)
 
     monkeypatch.setattr(module, "images", hanging)
-    camera = start("0", Settings(open_timeout_s=0.2, silent_s=0.2))
+    camera = start("0", CaptureSettings(open_timeout_s=0.2, silent_s=0.2))
     shots, codes = watch(camera, lambda shots, codes: camera.hopeless)
     assert camera.counts["attempts"] == ABANDONED_MAX and codes.count("camera_lost") >= ABANDONED_MAX - 1
     assert [int(shot.image[0, 0, 0]) for shot in shots] == [0, 2, 4]
@@ -263,12 +263,14 @@ def test_a_hung_read_is_abandoned_and_heard_no_more(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_camera_that_never_gives_a_frame_was_never_open(monkeypatch: pytest.MonkeyPatch, start) -> None:  # type: ignore[no-untyped-def]
-    def mute(source: Source, settings: Settings, stopped: threading.Event, remark: object) -> Iterator[Image]:
+    def mute(
+        source: CameraSource, settings: CaptureSettings, stopped: threading.Event, remark: object
+    ) -> Iterator[Image]:
         stopped.wait(PATIENCE_S)
         yield from ()
 
     monkeypatch.setattr(module, "images", mute)
-    camera = start("0", Settings(open_timeout_s=0.1, silent_s=0.1))
+    camera = start("0", CaptureSettings(open_timeout_s=0.1, silent_s=0.1))
     _, codes = watch(camera, lambda shots, codes: len(codes) >= 3)
     assert set(codes) == {"camera_lost"} and not camera.opened
 
@@ -276,7 +278,9 @@ def test_a_camera_that_never_gives_a_frame_was_never_open(monkeypatch: pytest.Mo
 def test_another_size_and_another_failure(monkeypatch: pytest.MonkeyPatch, start) -> None:  # type: ignore[no-untyped-def]
     attempts = itertools.count()
 
-    def changing(source: Source, settings: Settings, stopped: threading.Event, remark: object) -> Iterator[Image]:
+    def changing(
+        source: CameraSource, settings: CaptureSettings, stopped: threading.Event, remark: object
+    ) -> Iterator[Image]:
         attempt = next(attempts)
         for i in range(6):
             stopped.wait(0.03)
@@ -286,14 +290,14 @@ def test_another_size_and_another_failure(monkeypatch: pytest.MonkeyPatch, start
         stopped.wait(PATIENCE_S)
 
     monkeypatch.setattr(module, "images", changing)
-    camera = start("/dev/video0", Settings(silent_s=5.0))
+    camera = start("/dev/video0", CaptureSettings(silent_s=5.0))
     shots, codes = watch(camera, lambda shots, codes: camera.counts["frames"] >= 12)
     assert codes == ["camera_open", "camera_size", "camera_lost", "camera_open", "camera_size"]
     assert {shot.image.shape for shot in shots} == {(4, 8, 3), (5, 8, 3), (6, 8, 3)}
 
 
 def test_the_latest_frame_wins_and_what_nobody_took_is_counted(tmp_path: Path, start) -> None:  # type: ignore[no-untyped-def]
-    camera = start(fake(tmp_path, 40, fps=100.0, after=100.0), Settings(silent_s=30.0))
+    camera = start(fake(tmp_path, 40, fps=100.0, after=100.0), CaptureSettings(silent_s=30.0))
     watch(camera, lambda shots, codes: len(shots) == 1)
     deadline = time.monotonic() + PATIENCE_S
     while camera.counts["frames"] < 40 and time.monotonic() < deadline:
@@ -311,10 +315,10 @@ def test_settings_that_were_not_taken_are_told() -> None:
             yuyv = float(cv2.VideoWriter.fourcc(*"YUYV"))
             return {cv2.CAP_PROP_FPS: 15.0, cv2.CAP_PROP_FOURCC: yuyv}[name]
 
-    told = list(sources._refused(Stubborn(), Settings(1280, 720, 30.0, "MJPG"), 640, 480))  # type: ignore[arg-type]
+    told = list(sources._refused(Stubborn(), CaptureSettings(1280, 720, 30.0, "MJPG"), 640, 480))  # type: ignore[arg-type]
     assert len(told) == 3 and "640×480" in told[0] and "15" in told[1] and "YUYV" in told[2]
-    assert not list(sources._refused(Stubborn(), Settings(640, 480, 15.0, "YUYV"), 640, 480))  # type: ignore[arg-type]
-    assert not list(sources._refused(Stubborn(), Settings(), 640, 480))  # type: ignore[arg-type]
+    assert not list(sources._refused(Stubborn(), CaptureSettings(640, 480, 15.0, "YUYV"), 640, 480))  # type: ignore[arg-type]
+    assert not list(sources._refused(Stubborn(), CaptureSettings(), 640, 480))  # type: ignore[arg-type]
 
 
 def test_identical_means_every_bit() -> None:
@@ -355,7 +359,7 @@ def send_rtp(port: int, size: tuple[int, int], stop: threading.Event) -> None:
 
 def test_an_rtp_stream_that_stops_and_returns_with_another_size(start) -> None:  # type: ignore[no-untyped-def]
     port = free_port()
-    camera = start(f"rtp://:{port}", Settings(open_timeout_s=8.0, silent_s=1.0))
+    camera = start(f"rtp://:{port}", CaptureSettings(open_timeout_s=8.0, silent_s=1.0))
     camera.latest(-1, 0.0)
     for size in ((160, 120), (320, 240)):
         stop = threading.Event()
@@ -396,7 +400,7 @@ class Mjpeg(http.server.BaseHTTPRequestHandler):
 def test_an_http_stream_that_ends_is_opened_again(start) -> None:  # type: ignore[no-untyped-def]
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mjpeg) as server:
         threading.Thread(target=server.serve_forever).start()
-        camera = start(f"http://127.0.0.1:{server.server_port}/video.mjpg", Settings(silent_s=1.0))
+        camera = start(f"http://127.0.0.1:{server.server_port}/video.mjpg", CaptureSettings(silent_s=1.0))
         shots, codes = watch(camera, lambda shots, codes: codes.count("camera_open") == 2)
         camera.close()
         server.shutdown()

@@ -10,7 +10,7 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rov.assets import checkout, find
+from rov.assets import checkout, find_resource
 from rov.checks import load_checked
 from rov.config import Config, ConfigError, key_lines, load, override, parse, schema
 
@@ -24,9 +24,9 @@ def problems(text: str) -> list[str]:
 
 
 def test_the_default_file_spells_out_every_default() -> None:
-    shipped = load(find("rover.toml"))
+    shipped = load(find_resource("rover.toml"))
     assert shipped == parse(f"[vehicle]\nmax_depth = {shipped.vehicle.max_depth}")
-    keys = key_lines(find("rover.toml").read_text())
+    keys = key_lines(find_resource("rover.toml").read_text())
     for section, table in shipped.model_dump().items():
         for key in table:
             assert (section, key) in keys, f"{section}.{key} is not in the annotated default"

@@ -8,10 +8,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rov.config import Control
-from rov.motion.control import DEAD_BAND, TRIM_MAX, Memory, State, control, differentiate, rest, wrapped
+from rov.config import ControlConfig
+from rov.motion.control import (
+    DEAD_BAND,
+    TRIM_MAX,
+    LoopMemory,
+    LoopState,
+    differentiate,
+    initial_memory,
+    step_loops,
+    wrapped,
+)
 
-GAINS = Control()
+GAINS = ControlConfig()
 DT = 0.02
 ON = np.array([True, True, True])
 OFF = ~ON
@@ -19,15 +28,15 @@ STILL = np.zeros(4)
 
 
 def state(depth=5.0, roll=0.0, pitch=0.0, yaw=0.0, rates=(0.0, 0.0, 0.0), depth_rate=0.0):
-    return State(np.array([roll, pitch, yaw]), np.array(rates), np.array(depth), np.array(depth_rate))
+    return LoopState(np.array([roll, pitch, yaw]), np.array(rates), np.array(depth), np.array(depth_rate))
 
 
 def memory(depth=5.0, heading=0.0, depth_trim=0.0, heading_trim=0.0):
-    return Memory(*map(np.array, (depth, heading, depth_trim, heading_trim)))
+    return LoopMemory(*map(np.array, (depth, heading, depth_trim, heading_trim)))
 
 
 def step(sticks=STILL, state_=None, memory_=None, loops=ON, gains=GAINS, dt=DT, max_depth=100.0):
-    return control(np.asarray(sticks, float), state_ or state(), memory_ or memory(), loops, gains, dt, max_depth)
+    return step_loops(np.asarray(sticks, float), state_ or state(), memory_ or memory(), loops, gains, dt, max_depth)
 
 
 def test_loops_by_hand():
@@ -96,7 +105,7 @@ def test_below_max_depth_only_upward(loops):
 
 
 def test_no_windup():
-    gains = Control(depth_ki=5.0)
+    gains = ControlConfig(depth_ki=5.0)
     after = memory(depth=50.0)
     for _ in range(200):
         wrench, after = step(STILL, state(depth=5.0), after, gains=gains)
@@ -107,7 +116,7 @@ def test_no_windup():
 
 
 def test_zero_gain_captures_without_lead():
-    _, after = step(STILL, state(depth=3.0, depth_rate=1.0), loops=OFF, gains=Control(depth_kp=0.0))
+    _, after = step(STILL, state(depth=3.0, depth_rate=1.0), loops=OFF, gains=ControlConfig(depth_kp=0.0))
     assert after.depth == 3.0
 
 
@@ -131,9 +140,9 @@ def test_numpy_torch_and_batches_agree(rows):
     loops = x[:, 13:] > 0
 
     def run(x, loops):
-        part = State(x[..., 4:7], x[..., 7:10], x[..., 10], x[..., 11])
-        start = rest(part)._replace(depth=x[..., 12], depth_trim=x[..., 13] / 10)
-        return control(x[..., :4] / 4, part, start, loops, GAINS, DT, 3.0)
+        part = LoopState(x[..., 4:7], x[..., 7:10], x[..., 10], x[..., 11])
+        start = initial_memory(part)._replace(depth=x[..., 12], depth_trim=x[..., 13] / 10)
+        return step_loops(x[..., :4] / 4, part, start, loops, GAINS, DT, 3.0)
 
     wrench, after = run(x, loops)
     tensor, tensor_after = run(torch.from_numpy(x), torch.from_numpy(loops))
@@ -149,12 +158,14 @@ def test_numpy_torch_and_batches_agree(rows):
 def test_gradients_flow():
     sticks = torch.tensor([[0.2, 0.1, 0.5, -0.4]], requires_grad=True)
     depth = torch.tensor([5.1], requires_grad=True)
-    at = State(torch.zeros(1, 3), torch.zeros(1, 3), depth, torch.zeros(1))
+    at = LoopState(torch.zeros(1, 3), torch.zeros(1, 3), depth, torch.zeros(1))
     loops = torch.tensor([[True, True, True]])
-    wrench, _ = control(sticks, at, rest(at), loops, GAINS, DT, 100.0)
+    wrench, _ = step_loops(sticks, at, initial_memory(at), loops, GAINS, DT, 100.0)
     wrench.sum().backward()
     assert sticks.grad is not None and sticks.grad.tolist() == [[1.0, 1.0, 1.0, 1.0]]
-    held, _ = control(torch.zeros(1, 4), at, rest(at)._replace(depth=torch.tensor([5.0])), loops, GAINS, DT, 100.0)
+    held, _ = step_loops(
+        torch.zeros(1, 4), at, initial_memory(at)._replace(depth=torch.tensor([5.0])), loops, GAINS, DT, 100.0
+    )
     depth.grad = None
     held[0, 2].backward()
     assert depth.grad is not None and depth.grad.item() == pytest.approx(-1.5)

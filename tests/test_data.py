@@ -133,4 +133,4 @@ def test_a_rendered_set_is_read_as_it_was_drawn(tmp_path: Path, monkeypatch: pyt
     assert all(sample.known.all() for sample in train) and first.path.is_file()
     x, y, w, h = next(a["bbox"] for a in ours if f"_{a['image_id'] - 1:05}" in first.path.name)
     assert first.boxes[0].tolist() == [x, y, x + w, y + h]
-    assert data.told("drawn")["seed"] == 3
+    assert data.warn_unknown("drawn")["seed"] == 3

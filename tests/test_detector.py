@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from models import metrics
 from models.data import load as load_set
-from rov.assets import find
+from rov.assets import find_resource
 from rov.vision.detector import Detector, ModelError, letterbox, sha256
 from rov.vision.footage import Image, read_image
 from rov.vision.network import DetectorNet
@@ -101,7 +101,7 @@ def test_refusals_say_what_to_do(weights: Path, tmp_path: Path) -> None:
 def test_the_shipped_detector_finds_red_buoys_it_never_trained_near(rov_data: Path) -> None:
     """Scene B of transdec was in no training or validation split: recall at least 0.6 at precision at least 0.8."""
     samples = load_set("transdec", "test")
-    detector = Detector(find("models/detector.safetensors"), batch=4)
+    detector = Detector(find_resource("models/detector.safetensors"), batch=4)
     found = detector.detect([read_image(sample.path) for sample in samples], 0.5)
     precision, recall = metrics.evaluate(samples, found)["buoy_red"].at(0.5)
     assert recall >= 0.6 and precision >= 0.8

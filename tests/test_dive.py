@@ -22,7 +22,7 @@ from mcap.reader import make_reader
 from mcap.writer import Writer
 
 from rov import messages as m
-from rov.dives.dive import TYPES, Dive, DiveError, DiveWriter, Picture
+from rov.dives.dive import TYPES, Dive, DiveError, DiveWriter, EncodedPicture
 from rov.dives.foxglove import json_schema
 
 MS = 1_000_000
@@ -78,8 +78,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         assert dive.digests() == writer.topics
     assert [r.t for r in records] == sorted(r.t for r in records)
     assert [r.data for r in records if r.topic == "tracks"] == [tracks(i) for i in range(20)]
-    pictures = [r.data for r in records if isinstance(r.data, Picture)]
-    assert pictures[3] == Picture(3 * 66 * MS, JPEG + (3).to_bytes(4, "little"), "jpeg")
+    pictures = [r.data for r in records if isinstance(r.data, EncodedPicture)]
+    assert pictures[3] == EncodedPicture(3 * 66 * MS, JPEG + (3).to_bytes(4, "little"), "jpeg")
     with Dive(path) as dive:
         assert {r.topic for r in dive.messages(["events"])} == {"events"}
 
@@ -99,16 +99,16 @@ def test_every_type_survives(tmp_path: Path) -> None:
         ("thrusters", m.ThrusterCommand(t=7, armed=True, mode=m.Mode.HOLD, values=(0.0, -1.0), **ids)),
         ("pilot", m.PilotStatus(t=8, armed=False, mode=m.Mode.MANUAL, refused="no link")),
         ("health", m.Health(t=9, process="pilotd", rate_hz=50.0)),
-        ("machine", m.Machine(t=9, hottest="cpu", celsius=50.0, margin_c=None)),
+        ("machine", m.HostStatus(t=9, hottest="cpu", celsius=50.0, margin_c=None)),
         ("clock", m.Clock(t=9, utc_ns=1_700_000_000_000_000_000)),
         ("events", m.Event(t=10, level="alarm", source="guard", code="leak", text="Wasser ≥ 0")),
-        ("edit", m.Edit(t=10, settings=(m.Setting("guard.gain", "0.5"),))),
-        ("tuning", m.Tuning(t=10, settings=(m.Setting("steering.target", '"fish"'),))),
+        ("edit", m.ConfigEdit(t=10, settings=(m.Setting("guard.gain", "0.5"),))),
+        ("tuning", m.ActiveSettings(t=10, settings=(m.Setting("steering.target", '"fish"'),))),
         ("commands", m.Heartbeat(t=11, **who)), ("commands", m.Arm(t=12, **who)), ("commands", m.Disarm(t=13, **who)),
         ("commands", m.Stop(t=14, **who)), ("commands", m.SetMode(t=15, mode=m.Mode.POLICY, **who)),
         ("commands", m.SetTarget(t=16, label="pipe", **who)), ("commands", m.Sticks(t=17, **who, **axes)),
-        ("heard", m.Heard(t=18, by="pilotd", what="mode", asked_t=17, mode=m.Mode.HOLD)),
-        ("heard", m.Heard(t=18, by="pilotd", what="setpoint", setpoint=m.Setpoint(t=7, source="steer", **ids, **axes))),
+        ("heard", m.ConsumedInput(t=18, by="pilotd", what="mode", asked_t=17, mode=m.Mode.HOLD)),
+        ("heard", m.ConsumedInput(t=18, by="pilotd", what="setpoint", setpoint=m.Setpoint(t=7, source="steer", **ids, **axes))),
         ("commands", m.TakeOver(t=18, **who)),
     ]  # fmt: skip
     assert {topic for topic, _ in sent} == set(m.TOPICS)
@@ -329,7 +329,10 @@ def test_pictures_of_other_recorders(tmp_path: Path) -> None:
     for chunks in (True, False):
         path = foreign(tmp_path / f"{chunks}.mcap", lines, "foxglove.CompressedImage", use_chunking=chunks)
         with Dive(path) as dive:
-            assert [r.data for r in dive.messages()] == [Picture(0, JPEG, "jpeg"), Picture(1, JPEG, "jpeg")]
+            assert [r.data for r in dive.messages()] == [
+                EncodedPicture(0, JPEG, "jpeg"),
+                EncodedPicture(1, JPEG, "jpeg"),
+            ]
             assert dive.complete and dive.dropped == {
                 "camera: a picture of format 'h264'": 1,
                 "camera: a picture without data": 1,

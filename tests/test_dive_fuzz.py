@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from rov.config import Config, Vehicle
+from rov.config import Config, VehicleConfig
 from rov.dives.dive import Dive
-from rov.dives.origin import Origin
+from rov.dives.origin import DiveOrigin
 from rov.dives.recovery import cut, info, recover
 from rov.errors import UserError
-from rov.offline.source import open_source
+from rov.offline.source import open_recording
 from tests.foreign import write
 from tests.test_origin import recorded, then
 from tests.test_others import BUILDS, FILMS, mavlink, two
@@ -71,9 +71,9 @@ def mutated(data: bytes, noise: random.Random) -> bytes:
 
 
 def replayed(path: Path, folder: Path) -> int:
-    source = open_source(path)
+    source = open_recording(path)
     if source.dive:
-        Origin(source.dive, Config(vehicle=Vehicle(max_depth=5.0)), folder)
+        DiveOrigin(source.dive, Config(vehicle=VehicleConfig(max_depth=5.0)), folder)
     return sum(1 for _ in source.items)
 
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rov.assets import checkout, find
+from rov.assets import checkout, find_resource
 from rov.cli.common import curve, detector
 from rov.config import Config, load, override
 from rov.dives.dive import Dive
 from rov.messages import Mode, Observation, ThrusterCommand, VehicleState
-from rov.offline.replay import Result, replay
-from rov.offline.source import open_source
+from rov.offline.replay import ReplayResult, replay
+from rov.offline.source import open_recording
 from rov.vision.detector import Detector
 from sim.dive import dive
-from sim.world import Place, WorldError, parse, realise
+from sim.world import RealisedWorld, WorldError, parse, realise
 from tests.seas import FLOWING
 
 DIVER = """
@@ -45,7 +45,7 @@ seconds = 30.0
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    return override(load(find("rover.toml")), ["perception.rate_hz=5"])
+    return override(load(find_resource("rover.toml")), ["perception.rate_hz=5"])
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def eyes(config: Config) -> Detector:
 
 def sailed(
     world: str, config: Config, eyes: Detector, out: Path, seconds: float, exact: bool, size: int, seed: int = 1
-) -> Result:
+) -> ReplayResult:
     place = realise(parse(world.encode(), Path("made.toml")), seed)
     picture = (size * 4 // 3, size)
     return dive(place, config, eyes, curve(config), out, seconds=seconds, size=picture, exact=exact, overlay=False)
@@ -73,7 +73,7 @@ def test_the_same_twice_and_replayed_exactly(config: Config, eyes: Detector, tmp
     )
     assert first.topics == second.topics and first.topics["camera"].count == 30
     again = replay(
-        open_source(tmp_path / "a/dive.mcap"), config, eyes, curve(config), tmp_path / "r", overlay=False, diff=True
+        open_recording(tmp_path / "a/dive.mcap"), config, eyes, curve(config), tmp_path / "r", overlay=False, diff=True
     )
     assert again.differences is not None
     rows = {row.topic: row for row in again.differences}
@@ -96,7 +96,7 @@ def test_it_holds_depth_and_heading_in_a_current(config: Config, eyes: Detector,
 
 @pytest.mark.parametrize("exact", [True, False], ids=["by the simulator's labels", "by sight"])
 def test_follow_keeps_a_swimming_diver_in_the_middle(config: Config, tmp_path: Path, exact: bool) -> None:
-    eyes, size = Detector(find("models/diver.safetensors"), batch=1), 120 if exact else 360
+    eyes, size = Detector(find_resource("models/diver.safetensors"), batch=1), 120 if exact else 360
     sailed(DIVER, config, eyes, tmp_path, seconds=30.0, exact=exact, size=size, seed=3)  # there he swims in a circle
     seen = [each for each in said(tmp_path, "observation") if isinstance(each, Observation)]
     late = [each for each in seen if each.t > seen[-1].t - 15_000_000_000]
@@ -115,7 +115,7 @@ def test_a_course_that_makes_no_sense_is_refused() -> None:
 
 
 def test_the_worlds_of_the_repository_come_to_a_place(config: Config) -> None:
-    places: list[Place] = [
+    places: list[RealisedWorld] = [
         realise(parse(path.read_bytes(), path), 3) for path in sorted((checkout() / "sim/worlds").glob("*.toml"))
     ]
     assert len(places) == 5 and json.dumps([place.start for place in places])
@@ -126,7 +126,7 @@ def test_the_sample_dive_replays(config: Config, tmp_path: Path) -> None:
     --set recording.jpeg_quality=97`; to be made anew with weights that see otherwise."""
     settings = override(config, ["perception.rate_hz=8"])
     again = replay(
-        open_source(checkout() / "sim/sample.mcap"),
+        open_recording(checkout() / "sim/sample.mcap"),
         settings, detector(settings, 8), curve(settings), tmp_path, overlay=False, diff=True,
     )  # fmt: skip
     assert again.processed == 80 and again.differences is not None

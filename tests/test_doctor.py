@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from rov.assets import checkout
-from rov.config import Compute, Config, override
+from rov.config import ComputeConfig, Config, override
 from rov.errors import UserError
 from rov.machine import jetson, placement, predive
 from rov.machine.doctor import examine
 from rov.machined import reading
-from rov.messages import Frame, Health, Machine, Message, Mode, PilotStatus, VehicleState
+from rov.messages import Frame, Health, HostStatus, Message, Mode, PilotStatus, VehicleState
 from rov.motion.pilot import CONDITIONS
 
 
@@ -62,13 +62,13 @@ def test_a_jetson_is_read(tmp_path: Path) -> None:
     assert jetson.rails(root) == [("VDD_IN", 12.5), ("VDD_CPU_GPU_CV", 6.0)]
     assert jetson.throttled(root)
     message = reading(jetson.zones(root), jetson.rails(root), True, 5)
-    assert message == Machine(t=5, hottest="cpu-thermal", celsius=91.5, margin_c=7.5, watts=12.5, throttled=True)
+    assert message == HostStatus(t=5, hottest="cpu-thermal", celsius=91.5, margin_c=7.5, watts=12.5, throttled=True)
 
 
 def test_any_other_machine_has_none_of_it(tmp_path: Path) -> None:
     assert jetson.release(tmp_path) == "" and jetson.power_mode(tmp_path) == ""
     assert jetson.zones(tmp_path) == [] and jetson.rails(tmp_path) == [] and not jetson.throttled(tmp_path)
-    assert reading([], [], False, 5) == Machine(t=5)
+    assert reading([], [], False, 5) == HostStatus(t=5)
 
 
 def test_the_doctor_says_what_to_do(config: Config, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_heat_is_announced_before_it_slows_down_and_once() -> None:
     watch = jetson.HeatWatch()
 
     def told(celsius: float) -> list[str]:
-        return list(watch.look([jetson.Zone("cpu", celsius, 99.0), jetson.Zone("free", 200.0, None)]))
+        return list(watch.update([jetson.Zone("cpu", celsius, 99.0), jetson.Zone("free", 200.0, None)]))
 
     assert told(90.9) == []
     [sentence] = told(91.0)
@@ -107,15 +107,15 @@ def test_processors_near_the_gpu_and_the_camera(tmp_path: Path) -> None:
     (root / "sys/class/video4linux/video2").mkdir(parents=True)
     (root / "sys/class/video4linux/video2/device").symlink_to(root / "sys/devices/pci0000:00/0000:00:14.0/usb1/1-2")
     every = set(range(9))
-    assert placement.chosen(Compute(), "gpu", "0", every, root) == {4, 5, 6, 8}
-    assert placement.chosen(Compute(), "camera", "/dev/video2", every, root) == {0, 1, 2, 3}
-    assert placement.chosen(Compute(), "camera", "rtp://:5600", every, root) == every
-    assert placement.chosen(Compute(numa="off"), "gpu", "0", every, root) == every
-    assert placement.chosen(Compute(cpus="5-8"), "gpu", "0", every, root) == {5, 6, 8}
-    assert placement.chosen(Compute(cpus="0-1"), "gpu", "0", every, root) == {0, 1}, "what was said goes first"
-    assert placement.chosen(Compute(), "gpu", "0", {0, 1}, root) == {0, 1}, "never none"
+    assert placement.chosen(ComputeConfig(), "gpu", "0", every, root) == {4, 5, 6, 8}
+    assert placement.chosen(ComputeConfig(), "camera", "/dev/video2", every, root) == {0, 1, 2, 3}
+    assert placement.chosen(ComputeConfig(), "camera", "rtp://:5600", every, root) == every
+    assert placement.chosen(ComputeConfig(numa="off"), "gpu", "0", every, root) == every
+    assert placement.chosen(ComputeConfig(cpus="5-8"), "gpu", "0", every, root) == {5, 6, 8}
+    assert placement.chosen(ComputeConfig(cpus="0-1"), "gpu", "0", every, root) == {0, 1}, "what was said goes first"
+    assert placement.chosen(ComputeConfig(), "gpu", "0", {0, 1}, root) == {0, 1}, "never none"
     with pytest.raises(UserError, match="none of these is there"):
-        placement.chosen(Compute(cpus="40"), "gpu", "0", every, root)
+        placement.chosen(ComputeConfig(cpus="40"), "gpu", "0", every, root)
 
 
 def test_bad_processors_are_refused_in_the_configuration(config: Config) -> None:
@@ -199,7 +199,7 @@ def test_silent_processes_and_an_armed_pilot(config: Config) -> None:
     armed: list[Message] = [PilotStatus(t=9, armed=True, mode=Mode.MANUAL)]
     found = states(heard(GOOD, pilot=armed), config)
     assert found["pilot"] == "missing" and found["operator"] == "slow"
-    hot: list[Message] = [Machine(t=9, hottest="cpu", celsius=88.0, margin_c=11.0)]
+    hot: list[Message] = [HostStatus(t=9, hottest="cpu", celsius=88.0, margin_c=11.0)]
     assert states(heard(GOOD, machine=hot), config)["temperature"] == "slow"
 
 

@@ -18,10 +18,20 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rov.bus import INSIDE, CommandClient, CommandFront, CommandServer, PublicPub, decode_command, encode, keys, listen
+from rov.bus import (
+    INSIDE,
+    CommandClient,
+    CommandGateway,
+    CommandServer,
+    PublicPublisher,
+    decode_command,
+    encode,
+    keys,
+    listen,
+)
 from rov.bus import door as doors
-from rov.bus.who import _looked_up, user_of
-from rov.bus.zmtp import COMMAND, MORE, Conversation, Foul, Null, frame, greeting, metadata
+from rov.bus.who import _looked_up, peer_user
+from rov.bus.zmtp import COMMAND, MORE, NullMechanism, ProtocolError, ZmtpConnection, frame, greeting, metadata
 from rov.errors import UserError
 from rov.messages import Event, Heartbeat, Stop, TakeOver
 
@@ -43,16 +53,16 @@ def heartbeat(seq: int = 1) -> bytes:
 # ---- the protocol, without sockets -----------------------------------------------------------------------------
 
 
-def conversation(socket_type: bytes = b"ROUTER", limit: int = 4096) -> Conversation:
-    return Conversation(socket_type, Null(metadata(socket_type)), limit)
+def conversation(socket_type: bytes = b"ROUTER", limit: int = 4096) -> ZmtpConnection:
+    return ZmtpConnection(socket_type, NullMechanism(metadata(socket_type)), limit)
 
 
-def taken(talk: Conversation, data: bytes, size: int = 1 << 20) -> list[bytes]:
+def taken(talk: ZmtpConnection, data: bytes, size: int = 1 << 20) -> list[bytes]:
     """The messages in these bytes, which come so many at a time."""
     found = []
     for at in range(0, len(data), size):
         talk.feed(data[at : at + size])
-        while (message := talk.take()) is not None:
+        while (message := talk.receive()) is not None:
             found += [message] if message else []
     return found
 
@@ -96,9 +106,9 @@ def test_a_ping_is_answered() -> None:
 )
 def test_who_does_not_keep_to_the_protocol_is_cut_off_before_anything_is_kept(said: bytes) -> None:
     talk = conversation()
-    with pytest.raises(Foul):
+    with pytest.raises(ProtocolError):
         taken(talk, said)
-    with pytest.raises(Foul):
+    with pytest.raises(ProtocolError):
         taken(conversation(), said, 1)
 
 
@@ -107,7 +117,7 @@ def test_whatever_is_written_is_messages_or_foul(noise: bytes, start: int, data:
     talk = conversation()
     said = (b"", HELLO[:70], HELLO, HELLO + frame(0, b"good"))[start] + noise
     size = data.draw(st.integers(1, 100))
-    with contextlib.suppress(Foul):
+    with contextlib.suppress(ProtocolError):
         assert all(len(message) <= 4096 for message in taken(talk, said, size))
     assert len(talk.heard) <= len(said)
 
@@ -121,7 +131,7 @@ def test_the_user_at_the_other_end_is_known(tmp_path: Path) -> None:
             with socket.create_connection(server.getsockname()[:2]):
                 ours, _ = server.accept()
                 with ours:
-                    assert user_of(ours) == os.getuid()
+                    assert peer_user(ours) == os.getuid()
                     table = ours.getpeername()[:2], ours.getsockname()[:2]
                     assert _looked_up(family, *table) == os.getuid()
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
@@ -130,7 +140,7 @@ def test_the_user_at_the_other_end_is_known(tmp_path: Path) -> None:
         client.connect(str(tmp_path / "x"))
         ours, _ = listener.accept()
         with ours:
-            assert user_of(ours) == os.getuid()
+            assert peer_user(ours) == os.getuid()
 
 
 def test_who_has_gone_is_nobody_and_not_root() -> None:
@@ -140,7 +150,7 @@ def test_who_has_gone_is_nobody_and_not_root() -> None:
         client.close()
         time.sleep(0.05)
         with ours:
-            assert user_of(ours) is None
+            assert peer_user(ours) is None
             assert _looked_up(socket.AF_INET, ours.getpeername(), ours.getsockname()) is None
 
 
@@ -175,7 +185,7 @@ class Front:
             self.server.receive()
             now = time.monotonic_ns()
             self.busiest = max(self.busiest, len(self.server.received or []))
-            for request in self.server.update(now):
+            for request in self.server.requests(now):
                 self.stops += [now] if isinstance(request.command, Stop) else []
                 self.server.reply(request, now)
 
@@ -192,7 +202,7 @@ class Front:
         with zmq.Context() as context, contextlib.closing(CommandClient(self.address, known, context=context)) as new:
             began = time.monotonic()
             assert new.send(stop(), 3000)
-            reply = new.reply(3000)
+            reply = new.receive_reply(3000)
             assert reply is not None and reply.accepted and reply.seq == 1
             return (time.monotonic() - began) * 1e3
 
@@ -280,7 +290,7 @@ def test_a_stop_gets_through(front: Front, attack: str) -> None:
     kind, many, hello, load = ATTACKS[attack]
     with contextlib.closing(CommandClient(front.address)) as ann:
         assert ann.send(TakeOver(t=time.monotonic_ns(), session="ann", seq=1), 1000)
-        reply = ann.reply(1000)
+        reply = ann.receive_reply(1000)
         assert reply is not None and reply.accepted
         with attacked(kind, front.port, many, hello, load):
             times = []
@@ -298,12 +308,12 @@ def test_a_flood_of_stops_is_one_stop_a_tick_and_all_are_answered(front: Front) 
         clients = [
             stack.enter_context(contextlib.closing(CommandClient(front.address, context=context))) for _ in range(20)
         ]
-        assert all(client.send(stop(0), 2000) and client.reply(2000) for client in clients)
+        assert all(client.send(stop(0), 2000) and client.receive_reply(2000) for client in clients)
         front.stops.clear()
         began = time.monotonic()
         for seq in range(1, 11):
             assert all(client.send(stop(seq), 2000) for client in clients)
-        answers = [[client.reply(2000) for _ in range(10)] for client in clients]
+        answers = [[client.receive_reply(2000) for _ in range(10)] for client in clients]
         seconds = time.monotonic() - began
     assert all(r is not None and r.accepted for each in answers for r in each)
     assert [[r.seq for r in each if r] for each in answers] == [list(range(1, 11))] * 20
@@ -311,18 +321,18 @@ def test_a_flood_of_stops_is_one_stop_a_tick_and_all_are_answered(front: Front) 
 
 
 def test_a_stop_waits_for_a_pilot_that_is_starting(tmp_path: Path) -> None:
-    front = CommandFront("tcp://127.0.0.1:*", tmp_path)
+    front = CommandGateway("tcp://127.0.0.1:*", tmp_path)
     with contextlib.closing(front), contextlib.closing(CommandClient(front.door.address)) as new:
         sent, end = False, time.monotonic() + 0.5
         while time.monotonic() < end:
             front.step(0.01)
             sent = sent or new.send(stop(4))
-        assert sent and new.reply() is None
+        assert sent and new.receive_reply() is None
         with contextlib.closing(CommandServer(f"ipc://{tmp_path}/{INSIDE}")) as server:
             end = time.monotonic() + PATIENCE_S
-            while (reply := new.reply()) is None and time.monotonic() < end:
+            while (reply := new.receive_reply()) is None and time.monotonic() < end:
                 front.step(0.01)
-                for request in server.update(time.monotonic_ns()):
+                for request in server.requests(time.monotonic_ns()):
                     server.reply(request, time.monotonic_ns())
         assert reply is not None and reply.accepted and reply.seq == 4
 
@@ -330,20 +340,20 @@ def test_a_stop_waits_for_a_pilot_that_is_starting(tmp_path: Path) -> None:
 def test_who_commands_is_told_to_the_pilot(front: Front) -> None:
     with contextlib.closing(CommandClient(front.address)) as ann:
         ann.send(TakeOver(t=time.monotonic_ns(), session="ann", seq=1), 1000)
-        assert ann.reply(1000)
+        assert ann.receive_reply(1000)
     assert front.server.operators.who == f"user {os.getuid()}"
     with contextlib.closing(CommandClient(front.address)) as again:  # each `rov ctl` is a connection of its own
         again.send(Heartbeat(t=time.monotonic_ns(), session="ann", seq=2), 1000)
-        reply = again.reply(1000)
+        reply = again.receive_reply(1000)
         assert reply is not None and reply.accepted
         again.send(Heartbeat(t=time.monotonic_ns() - 5 * 10**9, session="ann", seq=3), 1000)  # recorded, said again
-        reply = again.reply(1000)
+        reply = again.receive_reply(1000)
         assert reply is not None and not reply.accepted and "5.0 s ago" in reply.reason
 
 
 def test_files_run_out_and_newcomers_are_let_in(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    gate = CommandFront("tcp://127.0.0.1:*", tmp_path)  # before there are few
+    gate = CommandGateway("tcp://127.0.0.1:*", tmp_path)  # before there are few
     open_files = len(os.listdir("/proc/self/fd"))
     strangers: list[socket.socket] = []
     with contextlib.closing(gate):
@@ -413,7 +423,7 @@ def test_with_keys_a_stop_gets_through(tmp_path: Path) -> None:
 
 
 def test_listeners_ask_for_beginnings_of_topics_and_for_nothing_else() -> None:
-    public = PublicPub("tcp://127.0.0.1:*")
+    public = PublicPublisher("tcp://127.0.0.1:*")
     port = int(public.door.address.rsplit(":", 1)[1])
     with contextlib.closing(public), socket.create_connection(("127.0.0.1", port)) as listener:
         listener.sendall(LISTENER + frame(0, b"\x01") + frame(0, b"\x01ev") + frame(0, b"\x00"))
@@ -421,7 +431,7 @@ def test_listeners_ask_for_beginnings_of_topics_and_for_nothing_else() -> None:
         for _ in range(5):
             public.step(0.05)
         assert [topic for topic, those in public.listeners.items() if those] == ["events"]
-        public.send(Event(t=1, level="info", source="x", code="c", text="t"))
+        public.publish(Event(t=1, level="info", source="x", code="c", text="t"))
         data = listener.recv(4096)
         assert heard[0] in data and heard[1] not in data
         listener.sendall(b"".join(frame(0, b"\x01" + os.urandom(8)) for _ in range(200)))
@@ -432,13 +442,13 @@ def test_listeners_ask_for_beginnings_of_topics_and_for_nothing_else() -> None:
 
 
 def test_a_subscription_ends_and_two_of_the_same_need_two_ends(tmp_path: Path) -> None:
-    public = PublicPub(f"ipc://{tmp_path}/public")
+    public = PublicPublisher(f"ipc://{tmp_path}/public")
     with contextlib.closing(public), contextlib.closing(listen(public.door.address, ["events", "events"])) as reader:
 
         def hears() -> bool:
             for _ in range(4):
-                public.send(Event(t=1, level="info", source="x", code="c", text="t"))
-            return reader.wait(20) and bool(list(reader.read()))
+                public.publish(Event(t=1, level="info", source="x", code="c", text="t"))
+            return reader.wait(20) and bool(list(reader.receive()))
 
         end = time.monotonic() + PATIENCE_S
         while not hears():
@@ -456,7 +466,7 @@ def test_a_subscription_ends_and_two_of_the_same_need_two_ends(tmp_path: Path) -
 )
 def test_listeners_cannot_make_it_grow(load: bytes) -> None:
     """Nor fall: many connections subscribe to much, leave, and come again."""
-    public = PublicPub("tcp://127.0.0.1:*")
+    public = PublicPublisher("tcp://127.0.0.1:*")
     port = int(public.door.address.rsplit(":", 1)[1])
     with contextlib.closing(public), attacked("keep", port, 100, LISTENER, frame(0, load) * 10):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

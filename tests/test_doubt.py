@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rov.link.doubt import Doubt
+from rov.link.doubt import PlausibilityCheck
 from rov.link.mavlink import MS, SenderClock
 
 Depth = Callable[[float], float]
@@ -14,12 +14,12 @@ Depth = Callable[[float], float]
 
 def believed(depth: Depth, seconds: float, *, still: bool = False, hz: float = 10.0) -> list[bool]:
     """Of readings at `hz`, s in and m out; `still`: the attitude does not change."""
-    doubt, noise, out = Doubt(), random.Random(1), []
+    doubt, noise, out = PlausibilityCheck(), random.Random(1), []
     for n in range(round(seconds * hz)):
         t = round(n / hz * 1000) * MS
         roll = 0.0 if still else noise.gauss(0.0, 0.001)
-        assert doubt.about({"roll": roll, "pitch": 0.0, "yaw": 1.0}, t) == ""
-        out.append(doubt.about({"depth": depth(n / hz)}, t) == "")
+        assert doubt.reason({"roll": roll, "pitch": 0.0, "yaw": 1.0}, t) == ""
+        out.append(doubt.reason({"depth": depth(n / hz)}, t) == "")
     return out
 
 
@@ -80,24 +80,24 @@ def test_a_depth_that_jumps_is_believed_when_it_stays() -> None:
 
 
 def test_a_heading_that_jumps_to_and_fro_is_not_believed() -> None:
-    doubt = Doubt()
+    doubt = PlausibilityCheck()
     for n in range(200):
         yaw = 0.5 if n % 2 == 0 else 0.5 - math.pi
-        assert (doubt.about({"roll": 0.0, "pitch": 0.0, "yaw": yaw}, 20 * MS * n) == "") is (n % 2 == 0)
+        assert (doubt.reason({"roll": 0.0, "pitch": 0.0, "yaw": yaw}, 20 * MS * n) == "") is (n % 2 == 0)
 
 
 def test_turns_that_a_vehicle_can_make_are_believed() -> None:
     """Over north, round and round at a turn a second, and over the top, where heading and roll jump by a half turn."""
     for hz in (10, 20, 50):
-        doubt = Doubt()
+        doubt = PlausibilityCheck()
         for n in range(5 * hz):
             angle = 2 * math.pi * n / hz
             yaw = (angle + math.pi) % (2 * math.pi) - math.pi
-            assert doubt.about({"roll": 0.0, "pitch": 0.0, "yaw": yaw}, n * 1000 // hz * MS) == ""
+            assert doubt.reason({"roll": 0.0, "pitch": 0.0, "yaw": yaw}, n * 1000 // hz * MS) == ""
         for n in range(5 * hz):
             pitch, over = math.asin(math.sin(n / hz)), math.cos(n / hz) < 0
             half = math.pi if over else 0.0
-            assert doubt.about({"roll": half, "pitch": pitch, "yaw": half}, (10_000 + n * 1000 // hz) * MS) == ""
+            assert doubt.reason({"roll": half, "pitch": pitch, "yaw": half}, (10_000 + n * 1000 // hz) * MS) == ""
 
 
 def test_what_is_read_with_a_clock_of_before_a_stall_does_not_age_what_follows() -> None:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rov.bus import SETTLE_S, CommandClient, CommandServer, PublicPub, Request
+from rov.bus import SETTLE_S, CommandClient, CommandServer, PublicPublisher, Request
 from rov.messages import (
     Arm,
     Event,
@@ -32,7 +32,7 @@ from rov.messages import (
     TakeOver,
     VehicleState,
 )
-from rov.operator.rates import Rates
+from rov.operator.rates import TopicRates
 from rov.operator.sticks import EVENT, HELD_NS, REOPEN_NS, Gamepad, Keyboard
 
 pytestmark = pytest.mark.clock
@@ -101,12 +101,12 @@ class Pad:
 def test_a_gamepad_comes_moves_goes_and_comes_again(tmp_path: Path) -> None:
     path = tmp_path / "js0"
     gamepad = Gamepad(path)
-    assert gamepad.read(0).axes == (0, 0, 0, 0) and gamepad.news == ""
+    assert gamepad.read(0).axes == (0, 0, 0, 0) and gamepad.notice == ""
     pad = Pad(path)
     pad.plug()
     assert gamepad.read(REOPEN_NS - 1).axes == (0, 0, 0, 0) and gamepad.fd is None
     gamepad.read(REOPEN_NS)
-    assert "is there" in gamepad.news
+    assert "is there" in gamepad.notice
     pad.send(0x82, 4, 0)  # what it says of itself at the beginning
     pad.send(0x81, 1, 1)  # a button that is down already: nobody pressed it
     assert gamepad.read(REOPEN_NS) == ((0, 0, 0, 0), ())
@@ -125,7 +125,7 @@ def test_a_gamepad_comes_moves_goes_and_comes_again(tmp_path: Path) -> None:
     os.write(pad.end, EVENT.pack(0, 1, 1, 1)[5:])
     assert gamepad.read(REOPEN_NS).actions == ("stop",)
     pad.unplug()
-    assert gamepad.read(REOPEN_NS).axes == (0, 0, 0, 0) and "gone" in gamepad.news
+    assert gamepad.read(REOPEN_NS).axes == (0, 0, 0, 0) and "gone" in gamepad.notice
     pad.plug()
     gamepad.read(2 * REOPEN_NS)
     pad.send(2, 4, 32767)
@@ -150,12 +150,12 @@ def test_random_bytes_from_a_gamepad(tmp_path: Path) -> None:
 def test_rates_ages_and_silence() -> None:
     from rov.bus import Entry
 
-    heard, far = Rates(same_clock=True), Rates(same_clock=False)
+    heard, far = TopicRates(same_clock=True), TopicRates(same_clock=False)
     status = PilotStatus(t=0, armed=False, mode=Mode.MANUAL)
     for i in range(30):
         entry = Entry("pilot", PilotStatus(t=i * 100 * MS, armed=False, mode=Mode.MANUAL), b"")
-        heard.take([entry], i * 100 * MS + 7 * MS)
-    far.take([Entry("pilot", status, b"")], 10**18)
+        heard.add([entry], i * 100 * MS + 7 * MS)
+    far.add([Entry("pilot", status, b"")], 10**18)
     (row,) = heard.rows(2900 * MS + 7 * MS)
     assert (row.hz, row.age_ms, row.silent_s, row.stale) == (10.0, 7.0, 0.0, False)
     (row,) = heard.rows(3600 * MS)
@@ -184,11 +184,11 @@ class Daemon:
         self.thread.start()
 
     def run(self) -> None:
-        public, server = PublicPub(self.endpoints[0]), CommandServer(self.endpoints[1], heartbeat_timeout_s=3.0)
+        public, server = PublicPublisher(self.endpoints[0]), CommandServer(self.endpoints[1], heartbeat_timeout_s=3.0)
         told = 0
         while not self.ending.is_set():
             now = time.monotonic_ns()
-            for request in server.update(now):
+            for request in server.requests(now):
                 self.heard.append(request)
                 server.reply(request, now, "the board is not there" if isinstance(request.command, Arm) else "")
             self.operator = server.operators.operator(now)
@@ -198,7 +198,7 @@ class Daemon:
                 event = Event(t=now, level="alarm", source="test", code="x", text="something happened")
                 status = PilotStatus(t=now, armed=True, mode=Mode.HOLD, operator=self.operator, target="fish")
                 for message in (state, status, event):
-                    public.send(message)
+                    public.publish(message)
             time.sleep(0.005)
         server.close()
         public.close()
@@ -338,7 +338,7 @@ def rival(daemon: Daemon, seq: int = 1) -> CommandClient:
     """Another operator, who is there from now on; takes over from whoever was."""
     client = CommandClient(daemon.endpoints[1])
     assert client.send(TakeOver(t=time.monotonic_ns(), session="rival", seq=seq, displace=True), 5000)
-    answer = client.reply(5000)
+    answer = client.receive_reply(5000)
     assert answer is not None and answer.accepted
     return client
 

@@ -16,7 +16,7 @@ from rov.dives.video import copyable, packets
 from rov.errors import UserError
 from rov.media.check import WorthlessError
 from rov.media.convert import Converter, Turn, parse_turn, turned
-from rov.media.files import Image, Shot
+from rov.media.files import Image, TimedFrame
 from rov.media.films import Video
 from tests.films import SIZE, grey, moving, retimed, turn_header, write_film
 
@@ -27,12 +27,12 @@ ROUNDING = 4
 """Levels that the fast conversions to YUV and back, FFmpeg's and so OpenCV's, may lose."""
 
 
-def read(path: Path) -> tuple[list[Shot], Video]:
+def read(path: Path) -> tuple[list[TimedFrame], Video]:
     video = Video(path)
     return list(video.shots()), video
 
 
-def levels(shots: list[Shot]) -> list[float]:
+def levels(shots: list[TimedFrame]) -> list[float]:
     return [round(float(shot.image.mean()), 1) for shot in shots]
 
 

@@ -26,7 +26,7 @@ from rov.bus import (
     decode_command,
     encode,
 )
-from rov.link.board import ThrusterLink
+from rov.link.board import ThrusterBoardLink
 from rov.link.mavlink import Packer, Parser
 from rov.messages import AnyCommand, Arm, Disarm, Heartbeat, Mode, Reply, SetMode, SetTarget, Sticks, Stop, TakeOver
 from tests.world import CONFIG, TICK, World
@@ -96,7 +96,7 @@ def test_the_link_takes_anything() -> None:
     """Never raises, never goes live by itself, keeps nothing that is not finite; and hears again what is whole."""
     noise, whole = random.Random(1), frames()
     parser, cable = Parser(), Cable()
-    link = ThrusterLink("fuzz", 115200, 8)
+    link = ThrusterBoardLink("fuzz", 115200, 8)
     link.port = cable  # type: ignore[assignment]
     begin, fed, taken, t = time.monotonic(), 0, 0, 10**12
     while fed < BYTES:
@@ -259,21 +259,21 @@ def test_the_command_endpoint_takes_anything(tmp_path: Path) -> None:
             if not server.socket.poll(5000) and senders.due:
                 senders.hear()
                 assert not senders.due, f"{senders.due} of {senders.count} were never answered"
-            for request in server.update(world.t):
+            for request in server.requests(world.t):
                 assert decode_command(encode(request.command)) == request.command and request.t <= world.t
-                refused = world.helm.obey(request.command, request.t, world.t)
+                refused = world.helm.handle_command(request.command, request.t, world.t)
                 server.reply(request, world.t, refused)
                 obeyed += not refused
             senders.hear()
             if ticks * COMMANDS_PER_UPDATE > senders.count - senders.due:
                 continue
             ticks, world.t = ticks + 1, world.t + TICK
-            list(world.helm.act(server.operators.operator(world.t), world.t))
+            list(world.helm.step(server.operators.operator(world.t), world.t))
             for values in map(np.array, world.link.sent):
                 assert np.isfinite(values).all() and np.abs(values).max() <= CONFIG.guard.gain
                 moved += bool(values.any())
             world.link.sent.clear()
-            assert len(server.operators.heard) <= SESSIONS
+            assert len(server.operators.sessions) <= SESSIONS
         seconds = time.monotonic() - begin
         print(
             f"\n{COMMANDS} messages in {seconds:.1f} s: {dict(senders.kinds)}; {dict(server.counts)}; {obeyed} obeyed"
@@ -285,8 +285,8 @@ def test_the_command_endpoint_takes_anything(tmp_path: Path) -> None:
         client = stack.enter_context(contextlib.closing(CommandClient(endpoint, context=context)))
         world.t += 3600 * 10**9
         assert client.send(TakeOver(t=world.t, session="ann", seq=1), 5000) and server.socket.poll(5000)
-        ((command, _, peer),) = server.update(world.t)
+        ((command, _, peer),) = server.requests(world.t)
         assert command.session == "ann" == server.operators.operator(world.t)
         server.reply(Request(command, world.t, peer), world.t)
-        reply = client.reply(5000)
+        reply = client.receive_reply(5000)
         assert reply is not None and reply.accepted

@@ -58,9 +58,9 @@ class Sea(RuleBasedStateMachine):
     def deliver(self, command: AnyCommand) -> str:
         """As pilotd does it."""
         world = self.world
-        sent_t, reason = world.operators.judge(command, world.t)
+        sent_t, reason = world.operators.check(command, world.t)
         if not reason:
-            reason = world.helm.obey(command, sent_t, world.t)
+            reason = world.helm.handle_command(command, sent_t, world.t)
         if isinstance(command, Stop | Disarm) and not reason:
             self.last = np.zeros(8)  # neutral at once, also where it is armed again before the next tick
         if isinstance(command, Stop):
@@ -77,7 +77,7 @@ class Sea(RuleBasedStateMachine):
     def tick(self, dt: int) -> None:
         world, link = self.world, self.world.link
         was_t, world.t = world.t, world.t + dt
-        for message in world.helm.act(world.operators.operator(world.t), world.t):
+        for message in world.helm.step(world.operators.operator(world.t), world.t):
             if isinstance(message, ThrusterCommand):
                 out = np.array(message.values)
                 limits = world.helm.config.guard
@@ -162,7 +162,7 @@ class Sea(RuleBasedStateMachine):
     def setpoint(self, axes: tuple[float, ...], source: Any, age: int) -> None:
         surge, sway, heave, yaw = axes
         frame_t = self.world.t - age
-        self.world.helm.hear(
+        self.world.helm.handle_setpoint(
             Setpoint(
                 t=self.world.t,
                 frame_id=self.seq["bob"],
@@ -213,7 +213,7 @@ class Sea(RuleBasedStateMachine):
             "operator.lost_s": lost_s,
         }
         armed = world.helm.pilot.armed
-        world.tune(tuning.tuned(CONFIG, changes))
+        world.tune(tuning.with_values(CONFIG, changes))
         new = world.helm.config
         if armed:
             assert new.guard.gain <= old.guard.gain and new.guard.slew <= old.guard.slew
@@ -252,7 +252,9 @@ def test_stop_in_every_mode_is_neutral_in_the_same_tick(mode: Mode) -> None:
         for i in range(40):
             world.run(0.06, (1, 0, 0, 0))
             frame_t = world.t - 50 * MS
-            world.helm.hear(Setpoint(t=world.t, frame_id=i, frame_t=frame_t, source=source, surge=1.0), world.t)
+            world.helm.handle_setpoint(
+                Setpoint(t=world.t, frame_id=i, frame_t=frame_t, source=source, surge=1.0), world.t
+            )
     assert world.tell(SetMode, mode=mode) == ""
     world.run(0.04)
     late = [
@@ -261,13 +263,13 @@ def test_stop_in_every_mode_is_neutral_in_the_same_tick(mode: Mode) -> None:
     ]
     world.t += 1
     stop = Stop(t=0, session="anybody", seq=0)
-    sent_t, reason = world.operators.judge(stop, world.t)
-    assert reason == "" and world.helm.obey(stop, sent_t, world.t) == ""
+    sent_t, reason = world.operators.check(stop, world.t)
+    assert reason == "" and world.helm.handle_command(stop, sent_t, world.t) == ""
     world.run(0.02)
     assert not any(world.link.sent[-1]) and not world.link.live and world.helm.pilot.mode is Mode.MANUAL
     for command in late:  # they were under way
-        assert world.operators.judge(command, world.t)[1]
-        world.helm.obey(command, command.t, world.t)  # even if the door had let them in
+        assert world.operators.check(command, world.t)[1]
+        world.helm.handle_command(command, command.t, world.t)  # even if the door had let them in
     world.run(1)
     assert not any(world.link.sent[-1]) and not world.helm.pilot.armed
 

@@ -22,8 +22,8 @@ from rov.dives.dive import Dive, DiveWriter
 from rov.errors import UserError
 from rov.imports import align, dive, logs
 from rov.messages import Arm, Disarm, Frame, Mode, SetMode, Sticks, ThrusterCommand, VehicleState
-from rov.offline.source import open_source
-from rov.vision.footage import Shot, Video
+from rov.offline.source import open_recording
+from rov.vision.footage import TimedFrame, Video
 from tests.logs import TlogFile, attitude
 
 FPS, FOCAL = 15.0, 260.0
@@ -112,12 +112,12 @@ def test_what_does_not_belong_together_is_said(tmp_path: Path) -> None:
     log = logs.read(log_file(tmp_path / "l.tlog", 40))
     rng = np.random.default_rng(2)
     shots = [
-        Shot(i, int(i / FPS * 1e9), np.roll(WORLD[:240, :320], int(x), axis=1))
+        TimedFrame(i, int(i / FPS * 1e9), np.roll(WORLD[:240, :320], int(x), axis=1))
         for i, x in enumerate(np.cumsum(rng.integers(-6, 7, 200)))
     ]
     with pytest.raises(UserError, match="--offset"):
         align.align(align.motion(shots), log.states)
-    still = [Shot(i, int(i / FPS * 1e9), WORLD[:240, :320]) for i in range(90)]
+    still = [TimedFrame(i, int(i / FPS * 1e9), WORLD[:240, :320]) for i in range(90)]
     with pytest.raises(UserError, match="--offset"):
         align.align(align.motion(still), log.states)
 
@@ -266,7 +266,7 @@ def test_video_and_log_are_one_dive(codec: str, suffix: str, copied: str, tmp_pa
         frames = [r.data for r in read.messages(["frame"]) if isinstance(r.data, Frame)]
     assert times == sorted(times)
     assert frames[0].t == int((BOOT_S + 1.0) * 1e9) and frames[30].t - frames[0].t == pytest.approx(2e9, abs=2e6)
-    shots = [item for item in open_source(tmp_path / "d.mcap").items if isinstance(item, Shot)]
+    shots = [item for item in open_recording(tmp_path / "d.mcap").items if isinstance(item, TimedFrame)]
     assert len(shots) == 60 and [shot.frame_id for shot in shots] == list(range(60))
     assert np.abs(shots[20].image.astype(int) - picture(1.0 + 20 / FPS)).mean() < 12
 
@@ -274,7 +274,7 @@ def test_video_and_log_are_one_dive(codec: str, suffix: str, copied: str, tmp_pa
 def test_a_log_alone_is_a_dive_whose_loops_can_run(tmp_path: Path) -> None:
     log = logs.read(log_file(tmp_path / "l.tlog", 3))
     dive.write(tmp_path / "d.mcap", log, None, 0.0, {}, quality=90)
-    source = open_source(tmp_path / "d.mcap")
+    source = open_recording(tmp_path / "d.mcap")
     assert source.frames == 0 and source.has_vehicle
     assert sum(isinstance(getattr(item, "data", None), VehicleState) for item in source.items) == 60
 
@@ -380,8 +380,8 @@ def test_what_an_autopilot_drove_is_kept_and_is_no_tick_of_a_replay(tmp_path: Pa
     dive.write(tmp_path / "d.mcap", logs.read(log.write(tmp_path / "l.tlog")), None, 0.0, {"log": "l"}, quality=90)
     with Dive(tmp_path / "d.mcap") as read:
         assert read.counts["thrusters"] == 6 and read.counts["clock"] == 3
-    source = open_source(tmp_path / "d.mcap")
-    assert not source.ticks and source.start is None
+    source = open_recording(tmp_path / "d.mcap")
+    assert not source.has_ticks and source.start is None
     assert not any(isinstance(getattr(item, "data", None), ThrusterCommand) for item in source.items)
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from pymavlink.dialects.v20 import ardupilotmega as mav
 
-from rov.assets import find
+from rov.assets import find_resource
 from rov.cli.common import curve, detector
 from rov.config import load, override
-from rov.dives.dive import Dive, Picture
+from rov.dives.dive import Dive, EncodedPicture
 from rov.imports.align import CONFIDENCE_MIN
 from rov.messages import Frame, VehicleState
 from sim.dive import dive
@@ -63,14 +63,14 @@ def sailed(tmp_path_factory: pytest.TempPathFactory) -> Sailed:
         f"seconds = {rng.uniform(0.8, 2.2):.2f}\n"
         for _ in range(14)
     )
-    config = override(load(find("rover.toml")), [f"perception.rate_hz={FPS}"])
+    config = override(load(find_resource("rover.toml")), [f"perception.rate_hz={FPS}"])
     place = realise(parse((WORLD + course).encode(), Path("basin.toml")), 1)
     eyes = detector(config, 1)
     dive(place, config, eyes, curve(config), out, seconds=20, size=(160, 120), exact=True, overlay=False)
     with Dive(out / "dive.mcap") as recorded:
         found = [each.data for each in recorded.messages(["camera", "vehicle"])]
     pictures = [(p.t, cv2.imdecode(np.frombuffer(p.data, np.uint8), cv2.IMREAD_COLOR)) for p in found
-                if isinstance(p, Picture)]  # fmt: skip
+                if isinstance(p, EncodedPicture)]  # fmt: skip
     return Sailed(pictures, [each for each in found if isinstance(each, VehicleState)])
 
 
@@ -116,7 +116,7 @@ def test_a_simulated_dive_is_put_together_again(sailed: Sailed, codec: str, firs
     with Dive(out) as imported:
         assert imported.complete and imported.counts["camera"] == imported.counts["frame"] == 120
         frames = [each.data for each in imported.messages(["frame"]) if isinstance(each.data, Frame)]
-        pictures = [each.data for each in imported.messages(["camera"]) if isinstance(each.data, Picture)]
+        pictures = [each.data for each in imported.messages(["camera"]) if isinstance(each.data, EncodedPicture)]
     zero = BOOT_S * 1e9 + truth * 1e9
     assert all(abs(f.frame_t - (zero + i * 1e9 / FPS)) < 1e8 for i, f in enumerate(frames))
     if codec == "libx265":

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rov.config import Config, Recording
+from rov.config import Config, RecordingConfig
 from rov.dives.dive import DiveWriter
-from rov.dives.intact import IntactReader
-from rov.dives.keeper import Keeper, Repairs, deletable, entries, ready
+from rov.dives.intact import SalvageReader
+from rov.dives.keeper import DiskRetention, RepairThread, deletable, entries, ready
 from rov.dives.recovery import info, mark, mark_file
 from rov.errors import UserError
 from rov.messages import Event, Health
-from rov.recorderd import Recording as Recorder
+from rov.recorderd import DiveRecording as Recorder
 
 
 class Usage(NamedTuple):
@@ -61,8 +61,8 @@ def test_the_oldest_go_and_the_marked_and_the_unfinished_stay(tmp_path: Path, mo
     disk = Disk(tmp_path, total=100 * size)
     disk.taken = disk.usage(tmp_path).free - 9 * size  # 9 % are free, 10 % are to be kept: one must go
     monkeypatch.setattr(shutil, "disk_usage", disk.usage)
-    look = Keeper(tmp_path, Recording(keep_gb=0.0, keep_share=0.10, disk_warn=0.95))
-    news = list(look.look(tmp_path / "now.mcap"))
+    look = DiskRetention(tmp_path, RecordingConfig(keep_gb=0.0, keep_share=0.10, disk_warn=0.95))
+    news = list(look.poll(tmp_path / "now.mcap"))
     assert [each.code for each in news] == ["disk_filling", "dive_deleted"]
     assert "3 may go" in news[0].text and "MB" in news[0].text, "said before it is done, and how much"
     assert "3.mcap" in news[1].text and news[1].level == "warning"
@@ -74,12 +74,12 @@ def test_the_oldest_go_and_the_marked_and_the_unfinished_stay(tmp_path: Path, mo
         "now.mcap",
     ]
     disk.taken += 50 * size  # others fill the disk: nothing that may go would help
-    codes = [news.code for news in look.look(tmp_path / "now.mcap")]
+    codes = [news.code for news in look.poll(tmp_path / "now.mcap")]
     assert codes == ["disk_of_others", "disk_full"]
-    assert list(look.look(tmp_path / "now.mcap")) == [], "once"
+    assert list(look.poll(tmp_path / "now.mcap")) == [], "once"
     assert len(entries(tmp_path)) == 5
     disk.taken -= 50 * size - int(1.5 * size)  # two of the two would do now
-    assert [each.code for each in look.look(tmp_path / "now.mcap")] == ["dive_deleted"] * 2 + ["disk_full_over"]
+    assert [each.code for each in look.poll(tmp_path / "now.mcap")] == ["dive_deleted"] * 2 + ["disk_full_over"]
     assert [path.name for path in entries(tmp_path)] == ["4.mcap", "foreign.mcap", "now.mcap"]
     writing.close()
 
@@ -104,8 +104,8 @@ def test_it_deletes_the_oldest_as_many_as_needed_or_none(sizes: list[tuple[int, 
         patch.setattr(
             "rov.dives.keeper.deletable", lambda *_: [path for path in may if path.exists()]
         )  # what a dive is has tests of its own
-        wanted = Recording(keep_gb=keep * unit / 1e9, keep_share=0.0)
-        news = list(Keeper(folder, wanted).look(None))
+        wanted = RecordingConfig(keep_gb=keep * unit / 1e9, keep_share=0.0)
+        news = list(DiskRetention(folder, wanted).poll(None))
         gone = [path for path in oldest if not path.exists()]
         reachable = (
             free
@@ -128,7 +128,7 @@ def test_a_disk_that_others_filled_costs_no_dive(tmp_path: Path, monkeypatch: py
         make_dive(tmp_path / f"{age}.mcap", age)
     gb = 1_000_000_000
     monkeypatch.setattr(shutil, "disk_usage", Disk(tmp_path, 256 * gb, 236 * gb).usage)
-    news = list(Keeper(tmp_path, Recording()).look(None))
+    news = list(DiskRetention(tmp_path, RecordingConfig()).poll(None))
     assert [each.code for each in news] == ["disk_filling", "disk_of_others"] and len(entries(tmp_path)) == 3
     assert all(each.level == "warning" for each in news) and "3 may go" in news[0].text
 
@@ -145,8 +145,8 @@ def test_what_would_free_nothing_or_cannot_be_deleted_stays(tmp_path: Path, monk
     size = (folder / "1.mcap").stat().st_size
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 * size, 61 * size, 39 * size))
     monkeypatch.setattr(Path, "unlink", refuse)
-    look = Keeper(folder, Recording(keep_gb=39.5 * size / 1e9, keep_share=0.0))
-    codes = [news.code for news in [*look.look(None), *look.look(None)]]
+    look = DiskRetention(folder, RecordingConfig(keep_gb=39.5 * size / 1e9, keep_share=0.0))
+    codes = [news.code for news in [*look.poll(None), *look.poll(None)]]
     assert codes == ["disk_filling", "dive_kept", "dive_kept", "disk_of_others"], "said once, and no more tried"
 
 
@@ -189,13 +189,13 @@ def test_odd_entries_are_said_once_and_stop_nothing(tmp_path: Path, kind: str, n
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
     put(kind, odd)
     assert deletable(tmp_path, None) == []
-    repairs = Repairs(tmp_path, 0.0)
+    repairs = RepairThread(tmp_path, 0.0)
     repairs.run()
     news = [repairs.news.get() for _ in range(repairs.news.qsize())]
     assert [each.code for each in news] == ["dive_skipped"] and os.path.lexists(odd)
     for each in news:  # it can be sent and recorded
         msgspec.json.encode(Event(t=0, source="recorderd", **each._asdict()))
-    assert list(Keeper(tmp_path, Recording(keep_gb=0, keep_share=0, disk_warn=0.999)).look(None)) == []
+    assert list(DiskRetention(tmp_path, RecordingConfig(keep_gb=0, keep_share=0, disk_warn=0.999)).poll(None)) == []
 
 
 @pytest.mark.parametrize("where", ["open", "beginning", "end", "middle"])
@@ -209,14 +209,14 @@ def test_a_disk_that_fails_is_said_and_costs_no_dive(
         shutil.copy(tmp_path / "writing.mcap", tmp_path / name)
     writer.close()
     before = (tmp_path / "bad.mcap").read_bytes()
-    real_open, real_bytes = os.open, IntactReader._bytes
+    real_open, real_bytes = os.open, SalvageReader._bytes
 
     def opened(path: Any, flags: int, *more: int) -> int:
         if where == "open" and Path(os.fsdecode(path)).name == "bad.mcap" and not flags & os.O_CREAT:
             raise OSError(5, "Input/output error")
         return real_open(path, flags, *more)
 
-    def read(self: IntactReader, offset: int, length: int) -> bytes:
+    def read(self: SalvageReader, offset: int, length: int) -> bytes:
         place = {"beginning": 0, "end": self.size - 1, "middle": self.size // 2}.get(where, -1)
         if self.path.name == "bad.mcap" and offset <= place < offset + length:
             broken = self._file
@@ -228,8 +228,8 @@ def test_a_disk_that_fails_is_said_and_costs_no_dive(
         return real_bytes(self, offset, length)
 
     monkeypatch.setattr(os, "open", opened)
-    monkeypatch.setattr(IntactReader, "_bytes", read)
-    repairs = Repairs(tmp_path, 0.0)
+    monkeypatch.setattr(SalvageReader, "_bytes", read)
+    repairs = RepairThread(tmp_path, 0.0)
     repairs.run()
     news = {each.text.split()[0]: each for each in [repairs.news.get() for _ in range(repairs.news.qsize())]}
     assert news["1.mcap"].code == news["z.mcap"].code == "dive_recovered"
@@ -252,7 +252,7 @@ class Broken:
 def test_a_file_that_vanishes_in_between(tmp_path: Path) -> None:
     (tmp_path / "a.mcap").touch()
     make_dive(tmp_path / "b.mcap", 1)
-    repairs = Repairs(tmp_path, 0.0)
+    repairs = RepairThread(tmp_path, 0.0)
     for path in entries(tmp_path):
         path.unlink()
     repairs.run()
@@ -272,12 +272,12 @@ def test_a_folder_that_cannot_be_used_is_one_sentence(
             ready(folder)
     else:
         with pytest.raises(UserError, match="No such file"):
-            list(Keeper(folder, Recording()).look(None))
+            list(DiskRetention(folder, RecordingConfig()).poll(None))
     assert entries(folder) == []
     monkeypatch.undo()
     (tmp_path / "file").unlink()
     ready(folder)
-    assert list(Keeper(folder, Recording(keep_gb=0, keep_share=0, disk_warn=0.999)).look(None)) == []
+    assert list(DiskRetention(folder, RecordingConfig(keep_gb=0, keep_share=0, disk_warn=0.999)).poll(None)) == []
 
 
 @pytest.mark.parametrize("what", ["deleted", "moved", "replaced", "cut short", "its folder is gone"])
@@ -318,11 +318,11 @@ def test_the_dive_that_is_recorded_is_taken_away(tmp_path: Path, config: Config,
 def test_recording_stops_and_begins_again_a_little_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk(tmp_path, total=1000)
     monkeypatch.setattr(shutil, "disk_usage", disk.usage)
-    look = Keeper(tmp_path, Recording(keep_gb=0.0, keep_share=0.0))
+    look = DiskRetention(tmp_path, RecordingConfig(keep_gb=0.0, keep_share=0.0))
     said = []
     for taken in (500, 850, 851, 929, 930, 931, 925, 920, 919, 800, 860):
         disk.taken = taken
-        said.append(([news.code for news in look.look(None)], look.room))
+        said.append(([news.code for news in look.poll(None)], look.room))
     assert said == [
         ([], True),
         ([], True),
@@ -341,7 +341,7 @@ def test_recording_stops_and_begins_again_a_little_later(tmp_path: Path, monkeyp
 def test_a_small_card_keeps_at_most_half_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_dive(tmp_path / "a.mcap", 1)
     monkeypatch.setattr(shutil, "disk_usage", Disk(tmp_path, total=4_000_000_000, taken=1_900_000_000).usage)
-    assert not list(Keeper(tmp_path, Recording(keep_gb=5.0)).look(None)) and (tmp_path / "a.mcap").exists()
+    assert not list(DiskRetention(tmp_path, RecordingConfig(keep_gb=5.0)).poll(None)) and (tmp_path / "a.mcap").exists()
 
 
 def test_what_was_cut_off_is_repaired(tmp_path: Path) -> None:
@@ -351,7 +351,7 @@ def test_what_was_cut_off_is_repaired(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "cut.mcap", tmp_path / "copy.mcap")  # as `kill -9` leaves it
     (tmp_path / "empty.mcap").touch()
     (tmp_path / "x.mcap.part").touch()
-    repairs = Repairs(tmp_path, disk_free=0.0)
+    repairs = RepairThread(tmp_path, disk_free=0.0)
     repairs.run()
     news = [repairs.news.get() for _ in range(2)]
     assert [each.code for each in news] == ["dive_recovered", "dive_deleted"] and "200 messages" in news[0].text
@@ -361,7 +361,7 @@ def test_what_was_cut_off_is_repaired(tmp_path: Path) -> None:
 
 
 def test_a_long_dive_goes_on_in_another_file(tmp_path: Path, config: Config) -> None:
-    recorder = Recorder(tmp_path, config.model_copy(update={"recording": Recording(part_gb=1e-4)}))  # 100 kB
+    recorder = Recorder(tmp_path, config.model_copy(update={"recording": RecordingConfig(part_gb=1e-4)}))  # 100 kB
     names = []
     for i in range(3000):
         if recorder.dive is None or recorder.over:

@@ -14,7 +14,7 @@ from rov.errors import UserError
 from rov.messages import Detection, Track, Tracks, VehicleState
 from rov.vision.lens import Calibration, CalibrationError, Lens, distorted, load, reach, save, undistorted
 from rov.vision.perception import Perception
-from rov.vision.sight import Sight
+from rov.vision.sight import Rectifier
 
 MATRIX = np.array([[560.0, 0.0, 650.0], [0.0, 561.0, 499.0], [0.0, 0.0, 1.0]])
 WIDE = Calibration("wide", 1280, 960, MATRIX, "plumb_bob", np.array([-0.2327, 0.0616, 0.0, 0.0, -0.0075]))
@@ -82,7 +82,7 @@ def test_straight_lines_are_straight_again(calibration: Calibration) -> None:
     y, x = np.mgrid[0:240, 0:320].astype(np.float64)
     directions = undistorted(small, np.column_stack([x.ravel(), y.ravel()]))
     bars = np.where(np.floor(directions[:, 0] * 5) % 2 == 0, 255, 0).reshape(240, 320).astype(np.uint8)
-    straight = Lens(small).undistort(cv2.cvtColor(bars, cv2.COLOR_GRAY2BGR))[:, :, 0].astype(int)
+    straight = Lens(small).rectify(cv2.cvtColor(bars, cv2.COLOR_GRAY2BGR))[:, :, 0].astype(int)
     edge = round(140 * 0.4 + 162.5)  # between the bars at 0.4 to starboard
     for row in (10, 120, 230):
         assert abs(straight[row, edge - 4] - straight[row, edge + 4]) > 200
@@ -91,7 +91,7 @@ def test_straight_lines_are_straight_again(calibration: Calibration) -> None:
 
 def test_a_box_is_handed_on_in_the_original_picture() -> None:
     lens = Lens(WIDE)
-    (found,) = lens.original((Detection("fish", 0.9, (900.0, 200.0, 1000.0, 330.0)),))
+    (found,) = lens.unrectify((Detection("fish", 0.9, (900.0, 200.0, 1000.0, 330.0)),))
     middle = distorted(WIDE, np.array([[(950 - 650) / 560, (265 - 499) / 561]]))[0]
     x1, y1, x2, y2 = found.box
     assert x1 < middle[0] < x2 and y1 < middle[1] < y2
@@ -100,7 +100,7 @@ def test_a_box_is_handed_on_in_the_original_picture() -> None:
 
 
 def test_the_view_of_a_plain_lens_is_the_pinhole() -> None:
-    bearing, elevation, size = Lens(PLAIN).view((420.0, 140.0, 620.0, 260.0))
+    bearing, elevation, size = Lens(PLAIN).angles((420.0, 140.0, 620.0, 260.0))
     assert math.isclose(bearing, math.atan(200 / 400), abs_tol=1e-6)
     assert math.isclose(elevation, math.atan2(-40, math.hypot(200, 400)), abs_tol=1e-6)
     assert math.isclose(size, 120 / 480, abs_tol=1e-6)
@@ -125,15 +125,15 @@ def test_the_daemon_takes_angles_from_the_calibration(config: Config, tmp_path: 
 
 def test_a_picture_of_another_size_is_refused(config: Config, tmp_path: Path) -> None:
     save(WIDE, tmp_path / "c.yaml", [])
-    sight = Sight(override(config, [f"camera.calibration={tmp_path / 'c.yaml'}"]).camera)
-    assert sight.clear(np.zeros((960, 1280, 3), np.uint8)).shape == (960, 1280, 3)
+    sight = Rectifier(override(config, [f"camera.calibration={tmp_path / 'c.yaml'}"]).camera)
+    assert sight.rectify(np.zeros((960, 1280, 3), np.uint8)).shape == (960, 1280, 3)
     with pytest.raises(UserError, match=r"of pictures of 1280×960, the camera gives 640×480") as caught:
-        sight.clear(np.zeros((480, 640, 3), np.uint8))
+        sight.rectify(np.zeros((480, 640, 3), np.uint8))
     assert "\n" not in str(caught.value)
 
 
 def test_without_calibrations_nothing_is_touched(config: Config) -> None:
-    sight, image = Sight(config.camera), np.zeros((48, 64, 3), np.uint8)
+    sight, image = Rectifier(config.camera), np.zeros((48, 64, 3), np.uint8)
     found = (Detection("fish", 0.5, (1.0, 2.0, 3.0, 4.0)),)
-    sight.hear(VehicleState(t=0, depth_t=0, depth=3.0))
-    assert sight.clear(image) is image and sight.original(found) is found
+    sight.receive_state(VehicleState(t=0, depth_t=0, depth=3.0))
+    assert sight.rectify(image) is image and sight.unrectify(found) is found

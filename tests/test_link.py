@@ -18,15 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymavlink.dialects.v20 import common
 
-from rov.assets import find
+from rov.assets import find_resource
 from rov.config import Config
-from rov.link.board import Stage, ThrusterLink
+from rov.link.board import BoardStage, ThrusterBoardLink
 from rov.link.mavlink import MS, Packer, Parser, SenderClock
 from rov.messages import Event, Mode
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import load
-from sim.board import Board
-from sim.wire import Line, Pty
+from sim.board import SimulatedBoard
+from sim.wire import NoisyWire, Pty
 
 pytestmark = pytest.mark.clock
 
@@ -40,9 +40,9 @@ class Rig:
 
     def __init__(self, folder: Path, **options: Any):
         self.pty = Pty(folder / "board")
-        self.board = Board(noise=False, **options)
-        self.line = Line()
-        self.link = ThrusterLink(str(folder / "board"), 115200, self.board.motors)
+        self.board = SimulatedBoard(noise=False, **options)
+        self.line = NoisyWire()
+        self.link = ThrusterBoardLink(str(folder / "board"), 115200, self.board.motors)
         self.t = 1_000_000 * MS
         self.values: tuple[float, ...] = (0.0,) * 8
         self.armed = False
@@ -87,7 +87,7 @@ class Rig:
         return (self.t - start) / 1e9
 
     def go_live(self) -> None:
-        self.until(lambda: self.link.wire.armed is False)
+        self.until(lambda: self.link.connection.armed is False)
         assert self.link.arm(self.t) == ""
         self.until(lambda: self.link.live)
 
@@ -142,7 +142,7 @@ class Wire:
 
     def __init__(self, motors: int = 8):
         self.pty = Pty()
-        self.link = ThrusterLink(self.pty.path, 115200, motors)
+        self.link = ThrusterBoardLink(self.pty.path, 115200, motors)
         self.t = 5_000 * MS
         assert [event.code for event in self.link.poll(self.t)] == ["link_open"]
 
@@ -190,8 +190,8 @@ def test_a_command_byte_by_byte(wire: Wire) -> None:
 
 
 def test_values_leave_only_when_live_clamped_and_finite(wire: Wire) -> None:
-    wire.link.stage = Stage.LIVE
-    wire.link.wire.asked_t = wire.link.wire.beat_t = wire.t
+    wire.link.stage = BoardStage.LIVE
+    wire.link.connection.asked_t = wire.link.connection.heartbeat_sent_t = wire.t
     given_and_sent = [
         ((0.5, -0.25, 0, 0, 0, 0, 0, 1), (0.5, -0.25, 0, 0, 0, 0, 0, 1)),
         ((2.0, -3.0, 0, 0, 0, 0, 0, 0), (1, -1, 0, 0, 0, 0, 0, 0)),
@@ -208,8 +208,8 @@ def test_values_leave_only_when_live_clamped_and_finite(wire: Wire) -> None:
 
 def test_more_than_eight_thrusters_are_two_groups_in_one_write() -> None:
     wire = Wire(motors=10)
-    wire.link.stage = Stage.LIVE
-    wire.link.wire.asked_t = wire.link.wire.beat_t = wire.t
+    wire.link.stage = BoardStage.LIVE
+    wire.link.connection.asked_t = wire.link.connection.heartbeat_sent_t = wire.t
     values = [i / 10 for i in range(10)]
     wire.link.send(values, True, wire.t)
     expected = framed(0, 139, struct.pack("<Q8fBBB", wire.t // 1000, *values[:8], 0, 1, 1), 168, (1, 191))
@@ -312,14 +312,14 @@ def test_an_old_frame_after_a_silence_stays_old(wire: Wire) -> None:
 
 def test_a_board_that_restarts_is_believed_again_and_must_be_tested_again(wire: Wire) -> None:
     wire.hear(attitude(200, 90_000, 0.1))
-    wire.link.stage = Stage.LIVE
+    wire.link.stage = BoardStage.LIVE
     for i in range(40):  # from 20 ms after: its own sequence and time, from zero
         wire.hear(attitude(i, 20 * i, 0.5))
         assert wire.link.state is not None
         if wire.link.state.yaw == 0.5:
             break
     assert i == 25, "the first after half a second"
-    assert wire.link.stage is Stage.IDLE
+    assert wire.link.stage is BoardStage.IDLE
     assert wire.link.state.attitude_t == wire.t
 
 
@@ -360,7 +360,7 @@ def test_what_is_received_before_the_clock_is_read_is_judged_by_that(wire: Wire)
         wire.link.poll(wire.t)
         if wire.link.state is not None and wire.link.state.t == wire.t:
             assert wire.link.state.attitude_t <= wire.t
-    assert wire.link.wire.clock.offset is not None and wire.link.received is None
+    assert wire.link.connection.clock.offset is not None and wire.link.received is None
 
 
 def test_the_boards_clock_may_drift_and_its_counter_may_wrap() -> None:
@@ -420,7 +420,7 @@ PIECES = st.lists(
 def test_no_mixture_yields_a_wrong_value(pieces: list[tuple[str, Any]], chunk: int) -> None:
     """Garbage, half, damaged and repeated frames in any order, cut anywhere: only values that were sent arrive, in
     order, each once, and a good frame is never lost for what stands before it."""
-    link = ThrusterLink("", 115200, 8)
+    link = ThrusterBoardLink("", 115200, 8)
     stream, sent = b"", []
     for kind, what in [*pieces, *[("good", None)] * 8]:
         whole = attitude(len(sent) % 256, 1000 + 20 * len(sent), len(sent) * STEP)
@@ -441,7 +441,7 @@ def test_no_mixture_yields_a_wrong_value(pieces: list[tuple[str, Any]], chunk: i
     for at in range(0, len(stream), chunk):
         for frame in link.parser.feed(stream[at : at + chunk]):
             t += MS
-            link._hear(frame, t)
+            link._handle_frame(frame, t)
             if link.state and link.state.yaw != (seen[-1] if seen else None):
                 seen.append(link.state.yaw)
     # A half header of another length may still wait for its end behind the last frames; all before must be there.
@@ -453,7 +453,7 @@ def test_no_mixture_yields_a_wrong_value(pieces: list[tuple[str, Any]], chunk: i
 
 def test_arming_tests_the_watchdog_and_moves_nothing(rig: Rig) -> None:
     rig.values, rig.armed = (0.5,) * 8, False
-    rig.until(lambda: rig.link.wire.armed is False)
+    rig.until(lambda: rig.link.connection.armed is False)
     assert rig.link.arm(rig.t) == ""
     took = rig.until(lambda: rig.link.live)
     assert 0.55 < took < 0.9
@@ -474,10 +474,10 @@ def test_arming_tests_the_watchdog_and_moves_nothing(rig: Rig) -> None:
 )
 def test_a_board_with_a_bad_watchdog_is_never_live(rig: Rig, watchdog_ms: float, level: str, why: str) -> None:
     rig.board.watchdog_ms = watchdog_ms
-    rig.until(lambda: rig.link.wire.armed is False)
+    rig.until(lambda: rig.link.connection.armed is False)
     assert rig.link.arm(rig.t) == ""
     rig.until(lambda: not rig.link.testing)
-    assert rig.link.stage is Stage.IDLE
+    assert rig.link.stage is BoardStage.IDLE
     failed = rig.events[-1]
     assert (failed.code, failed.level) == ("arming_failed", level) and why in failed.text
     rig.run(0.2)
@@ -485,9 +485,9 @@ def test_a_board_with_a_bad_watchdog_is_never_live(rig: Rig, watchdog_ms: float,
 
 
 def test_a_stall_in_the_test_is_not_taken_for_a_pass(rig: Rig) -> None:
-    rig.until(lambda: rig.link.wire.armed is False)
+    rig.until(lambda: rig.link.connection.armed is False)
     rig.link.arm(rig.t)
-    rig.until(lambda: rig.link.stage is Stage.SILENT)
+    rig.until(lambda: rig.link.stage is BoardStage.SILENT)
     for _ in range(100):  # two seconds in which only the board lives
         rig.t += TICK
         rig.pty.write(rig.line.carry(rig.board.step(rig.t), rig.t))
@@ -496,7 +496,7 @@ def test_a_stall_in_the_test_is_not_taken_for_a_pass(rig: Rig) -> None:
 
 
 def test_arming_is_refused_without_a_board(tmp_path: Path, rig: Rig) -> None:
-    absent = ThrusterLink(str(tmp_path / "nothing"), 115200, 8)
+    absent = ThrusterBoardLink(str(tmp_path / "nothing"), 115200, 8)
     assert [event.code for event in absent.poll(0)] == ["link_absent"]
     assert "not open" in absent.arm(0)
     rig.line.mute = True
@@ -505,13 +505,13 @@ def test_arming_is_refused_without_a_board(tmp_path: Path, rig: Rig) -> None:
 
 
 def test_disarm_during_the_test_ends_it(rig: Rig) -> None:
-    for stage in (Stage.ROUSING, Stage.SILENT, Stage.RESUMING):
-        rig.until(lambda: rig.link.wire.armed is False)
+    for stage in (BoardStage.ROUSING, BoardStage.SILENT, BoardStage.RESUMING):
+        rig.until(lambda: rig.link.connection.armed is False)
         assert rig.link.arm(rig.t) == ""
         rig.until(lambda stage=stage: rig.link.stage is stage)  # type: ignore[misc]
         rig.link.disarm(rig.t + 1)
         rig.run(1.0)
-        assert rig.link.stage is Stage.IDLE and not rig.board.armed
+        assert rig.link.stage is BoardStage.IDLE and not rig.board.armed
 
 
 def test_stop_is_neutral_within_a_tick(rig: Rig) -> None:
@@ -574,7 +574,7 @@ def test_unplugged_and_plugged_in_again(rig: Rig) -> None:
 
 
 def test_reopening_backs_off(tmp_path: Path) -> None:
-    link = ThrusterLink(str(tmp_path / "board"), 115200, 8)
+    link = ThrusterBoardLink(str(tmp_path / "board"), 115200, 8)
     tried = []
     link.port.open = lambda: tried.append(now) or "no"  # type: ignore[method-assign, func-returns-value]
     events = []
@@ -585,24 +585,24 @@ def test_reopening_backs_off(tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_not_there_is_said_once_and_by_its_key(tmp_path: Path) -> None:
-    link = ThrusterLink(str(tmp_path / "board"), 115200, 8)
+    link = ThrusterBoardLink(str(tmp_path / "board"), 115200, 8)
     events = [event for now in range(0, 10_000, 20) for event in link.poll(now * MS)]
     assert [event.text for event in events] == [f"link.port {tmp_path / 'board'}: no such port; trying again"]
 
 
 def test_a_port_that_somebody_else_has(wire: Wire) -> None:
-    other = ThrusterLink(wire.pty.path, 115200, 8)
+    other = ThrusterBoardLink(wire.pty.path, 115200, 8)
     (event,) = other.poll(0)
     assert event.code == "link_absent" and "lock" in event.text
 
 
 def test_a_blocked_port_never_holds_the_caller(wire: Wire) -> None:
     """Nobody reads the pty, for 30 s of commands. A write that waits would wait for ever; one that spins would too."""
-    wire.link.stage = Stage.LIVE
+    wire.link.stage = BoardStage.LIVE
     longest, events = 0.0, []
     for _ in range(1500):
         wire.t += TICK
-        wire.link.wire.unanswered_t = None  # or it would have disarmed long ago
+        wire.link.connection.unanswered_t = None  # or it would have disarmed long ago
         start = time.thread_time()
         events += wire.link.poll(wire.t)
         wire.link.send([0.5] * 8, True, wire.t)
@@ -656,7 +656,7 @@ def test_a_half_written_frame_is_finished_first(wire: Wire, monkeypatch: pytest.
         room[0] -= taken
         return taken
 
-    wire.link.wire.beat_t = wire.link.wire.asked_t = wire.t
+    wire.link.connection.heartbeat_sent_t = wire.link.connection.asked_t = wire.t
     monkeypatch.setattr("rov.link.way.os.write", narrow)
     sent = []
     for tick, free in enumerate([55, 30, 0, 10, 15, 70, 40, 55, 15]):
@@ -856,7 +856,7 @@ def test_close_leaves_the_board_disarmed(rig: Rig) -> None:
 def test_holds_depth_and_heading_through_the_link(rig: Rig, config: Config) -> None:
     """The whole loop at 50 Hz, simulated time: from 1 m to a metre deeper, a quarter turn, then pushed off it."""
     rig.board.noise = True
-    curve = load(find(config.vehicle.thrusters), config.vehicle.battery_cells)
+    curve = load(find_resource(config.vehicle.thrusters), config.vehicle.battery_cells)
     pilot = Pilot(config, curve)
     rig.go_live()
 
@@ -867,7 +867,7 @@ def test_holds_depth_and_heading_through_the_link(rig: Rig, config: Config) -> N
             rig.tick()
 
     assert rig.link.state is not None
-    pilot.sense(rig.link.state)
+    pilot.receive_state(rig.link.state)
     pilot.t = rig.t
     assert pilot.request_mode(Mode.HOLD, rig.t) == ""
     assert pilot.arm(rig.t) == ""

@@ -15,9 +15,18 @@ from pathlib import Path
 import pytest
 
 from rov.assets import checkout
-from rov.bus import PublicPub, Reader, listen
-from rov.messages import Detection, Detections, Event, Message, PilotStatus, ThrusterCommand, Tuning, VehicleState
-from rov.tuning import Values, received
+from rov.bus import PublicPublisher, Reader, listen
+from rov.messages import (
+    ActiveSettings,
+    Detection,
+    Detections,
+    Event,
+    Message,
+    PilotStatus,
+    ThrusterCommand,
+    VehicleState,
+)
+from rov.tuning import Values, values_of
 from tests.daemon.harness import children
 
 pytestmark = pytest.mark.clock
@@ -93,7 +102,7 @@ class Daemon:
         end = time.monotonic() + patience_s
         while time.monotonic() < end:
             self.reader.wait(50)
-            for entry in self.reader.read():
+            for entry in self.reader.receive():
                 self.heard.append(entry.message)
                 if done(entry.message):
                     return entry.message
@@ -106,11 +115,11 @@ class Daemon:
 
     def tuning(self, key: str, value: object, patience_s: float = PATIENCE_S) -> Values:
         def holds(message: Message) -> bool:
-            return isinstance(message, Tuning) and received(message.settings)[key] == value
+            return isinstance(message, ActiveSettings) and values_of(message.settings)[key] == value
 
         found = self.until(holds, patience_s)
-        assert isinstance(found, Tuning)
-        return received(found.settings)
+        assert isinstance(found, ActiveSettings)
+        return values_of(found.settings)
 
     def close(self) -> None:
         if self.reader:
@@ -131,7 +140,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 def test_tuned_while_running_and_armed(daemon: Daemon) -> None:
-    daemon.until(lambda message: isinstance(message, Tuning))
+    daemon.until(lambda message: isinstance(message, ActiveSettings))
     daemon.until(lambda message: isinstance(message, PilotStatus) and not message.armed)
     daemon.until(lambda message: isinstance(message, VehicleState))
 
@@ -209,7 +218,7 @@ def test_the_client_in_the_readme_works_as_it_is_printed(tmp_path: Path) -> None
     ]
     (port,) = free_ports(1)
     assert text.count("tcp://127.0.0.1:5555") == 1 and len(text.splitlines()) <= 10
-    public = PublicPub(f"tcp://127.0.0.1:{port}")
+    public = PublicPublisher(f"tcp://127.0.0.1:{port}")
     script = tmp_path / "client.py"
     script.write_text(text.replace("5555", str(port)))
     found = Detections(
@@ -220,8 +229,8 @@ def test_the_client_in_the_readme_works_as_it_is_printed(tmp_path: Path) -> None
         end, said = time.monotonic() + PATIENCE_S, b""
         while b"\n" not in said:
             assert time.monotonic() < end and process.poll() is None
-            public.send(Event(t=1, level="info", source="test", code="x", text="not asked for"))
-            public.send(found)
+            public.publish(Event(t=1, level="info", source="test", code="x", text="not asked for"))
+            public.publish(found)
             time.sleep(0.05)
             if select.select([process.stdout], [], [], 0)[0]:
                 said += os.read(process.stdout.fileno(), 1000)

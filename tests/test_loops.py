@@ -7,18 +7,27 @@ import numpy as np
 import pytest
 import torch
 
-from rov.assets import find
+from rov.assets import find_resource
 from rov.config import load, override
 from rov.messages import Mode, VehicleState
 from rov.motion import thrusters
 from rov.motion.pilot import Pilot
-from sim.loops import ArduSub, Ours, ardusub, ardusub_start, command, inverse, ours, ours_start
+from sim.loops import (
+    ArdusubLoops,
+    RovLoops,
+    command,
+    inverse,
+    start_ardusub_loops,
+    start_rov_loops,
+    step_ardusub_loops,
+    step_rov_loops,
+)
 from sim.parameters import load as load_vehicle
 from sim.sensors import Suite, quaternion, sense, switch_on
-from sim.vehicle import Water, model, rest, rotation, step, still
+from sim.vehicle import WaterForces, model, rest, rotation, step, still
 
-CURVE = thrusters.load(find("calibration/t200.toml"), cells=4)
-CONFIG = load(find("rover.toml"))
+CURVE = thrusters.load(find_resource("calibration/t200.toml"), cells=4)
+CONFIG = load(find_resource("rover.toml"))
 DOUBLE = torch.float64
 N = 64
 
@@ -29,7 +38,7 @@ def dive(which: str, name: str, seconds: float, sticks, current=(0.3, 0.0, 0.0),
     vehicle = model(name)
     frame = {"standard": "vectored"}.get(name, "vectored_6dof")
     config = override(CONFIG, [f'vehicle.frame="{frame}"', "vehicle.max_depth=200"])
-    water = Water(torch.tensor(current)[:, None])
+    water = WaterForces(torch.tensor(current)[:, None])
     random = torch.Generator().manual_seed(0)
     angles = torch.zeros(n, 3)
     angles[:, 2] = torch.linspace(-3, 3, n)
@@ -37,14 +46,16 @@ def dive(which: str, name: str, seconds: float, sticks, current=(0.3, 0.0, 0.0),
     suite = Suite()
     memory = switch_on(suite, state, water, random)
     readings, memory = sense(suite, state, water, memory, random)
-    pilot = Ours(config, inverse(CURVE, config.guard.gain, torch.float32, "cpu"))
-    autopilot = ArduSub(frame=frame)
-    mind = ours_start(pilot, readings) if which == "ours" else ardusub_start(readings)
+    pilot = RovLoops(config, inverse(CURVE, config.guard.gain, torch.float32, "cpu"))
+    autopilot = ArdusubLoops(frame=frame)
+    mind = start_rov_loops(pilot, readings) if which == "ours" else start_ardusub_loops(readings)
     states = []
     for tick in range(round(seconds * 50)):
         asked = torch.as_tensor(sticks(tick / 50)).expand(n, 4)
         commands, mind = (
-            ours(pilot, asked, readings, mind) if which == "ours" else ardusub(autopilot, asked, readings, mind)
+            step_rov_loops(pilot, asked, readings, mind)
+            if which == "ours"
+            else step_ardusub_loops(autopilot, asked, readings, mind)
         )
         state = step(vehicle, state, commands, water)
         readings, memory = sense(suite, state, water, memory, random)
@@ -122,8 +133,8 @@ def test_ours_is_what_the_pilot_does() -> None:
     suite = Suite()
     memory = switch_on(suite, state, water, random)
     readings, memory = sense(suite, state, water, memory, random)
-    settings = Ours(CONFIG, inverse(CURVE, CONFIG.guard.gain, DOUBLE, "cpu"))
-    mind = ours_start(settings, readings)
+    settings = RovLoops(CONFIG, inverse(CURVE, CONFIG.guard.gain, DOUBLE, "cpu"))
+    mind = start_rov_loops(settings, readings)
     pilot = Pilot(CONFIG, CURVE)
     worst = 0.0
     for tick in range(150):
@@ -145,7 +156,7 @@ def test_ours_is_what_the_pilot_does() -> None:
             assert not pilot.request_mode(Mode.HOLD, t) and not pilot.arm(t)
             continue
         theirs = pilot.step(None, said, t).thrusters.values
-        mine, mind = ours(settings, torch.zeros(1, 4, dtype=DOUBLE), readings, mind)
+        mine, mind = step_rov_loops(settings, torch.zeros(1, 4, dtype=DOUBLE), readings, mind)
         worst = max(worst, float((mine[0] - torch.tensor(theirs, dtype=DOUBLE)).abs().max()))
         state = step(vehicle, state, mine, water)
         readings, memory = sense(suite, state, water, memory, random)

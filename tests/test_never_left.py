@@ -10,14 +10,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from rov.assets import find
+from rov.assets import find_resource
 from rov.config import Config, load
 from rov.link.ardusub import SET_MODE
 from rov.link.firmware import ALT_HOLD, MANUAL, POSHOLD, STABILIZE, SURFACE
 from rov.link.line import ARM_DISARM
 from rov.link.mavlink import MS
 from rov.messages import Arm, Event, Mode, SetMode, Sticks
-from rov.motion.helm import Helm
+from rov.motion.helm import Commander
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import load as load_curve
 from tests.test_ardusub import TICK, Rig
@@ -35,11 +35,11 @@ class Dive(Rig):
 
     def __init__(self, on_lost: str = "disarm") -> None:
         super().__init__()
-        base = load(find("rover.toml"))
+        base = load(find_resource("rover.toml"))
         link = base.link.model_copy(update={"kind": "ardusub", "url": "udp:127.0.0.1:1"})
         operator = base.operator.model_copy(update={"on_lost": on_lost})
         config: Config = base.model_copy(update={"link": link, "operator": operator})
-        self.helm = Helm(config, Pilot(config, load_curve(find(config.vehicle.thrusters), 4)), self.link)
+        self.helm = Commander(config, Pilot(config, load_curve(find_resource(config.vehicle.thrusters), 4)), self.link)
         self.operator = "ann"
         self.deaf = False
         """Something of the autopilot's got lost: its text, by which its own disarming is told from its pilot's."""
@@ -47,8 +47,8 @@ class Dive(Rig):
     def tick(self) -> None:
         self.t += TICK
         if self.operator and self.helm.pilot.mode in (Mode.MANUAL, Mode.HOLD):
-            self.helm.obey(Sticks(t=self.t - MS, session="ann", seq=self.t, surge=0.2), self.t - MS, self.t)
-        self.events += [each for each in self.helm.act(self.operator, self.t) if isinstance(each, Event)]
+            self.helm.handle_command(Sticks(t=self.t - MS, session="ann", seq=self.t, surge=0.2), self.t - MS, self.t)
+        self.events += [each for each in self.helm.step(self.operator, self.t) if isinstance(each, Event)]
         sent, self.cable.outbound = self.cable.outbound, b""
         frames = self.parser.feed(sent)
         heard = self.up.carry([bytes(frame.message.get_msgbuf()) for frame in frames], self.t)
@@ -60,13 +60,13 @@ class Dive(Rig):
         """Armed in `manual`, and then in this mode, as far as the autopilot lets it."""
         self.run(3)
         command = Arm(t=self.t, session="ann", seq=self.t)
-        assert self.helm.obey(command, self.t, self.t) == ""
+        assert self.helm.handle_command(command, self.t, self.t) == ""
         self.until(lambda: self.helm.pilot.armed)
         self.ask(mode)
         self.run(0.5)
 
     def ask(self, mode: Mode) -> None:
-        self.helm.obey(SetMode(t=self.t, session="ann", seq=self.t, mode=mode), self.t, self.t)
+        self.helm.handle_command(SetMode(t=self.t, session="ann", seq=self.t, mode=mode), self.t, self.t)
 
 
 MUST = ("leak", "surface", "own_surface", "battery")

@@ -21,11 +21,11 @@ from rov.dives.dive import Dive
 from rov.errors import UserError
 from rov.imports import dive
 from rov.media.check import WorthlessError
-from rov.media.files import Image, Shot, write_text
+from rov.media.files import Image, TimedFrame, write_text
 from rov.media.pictures import write_image
 from rov.messages import Frame, ThrusterCommand, VehicleState
-from rov.offline.source import open_source
-from rov.vision.batch import Stills
+from rov.offline.source import open_recording
+from rov.vision.batch import PictureSource
 from rov.vision.overlay import OverlayWriter
 from tests.films import grey, moving, retimed, turn_header, write_film
 
@@ -113,7 +113,7 @@ def test_stills_that_show_nothing_are_no_success(tmp_path: Path, pictures: list[
     for k, image in enumerate(pictures):
         data = b"nothing" if image is None else cv2.imencode(".png", image)[1].tobytes()
         (tmp_path / f"{k:02}.png").write_bytes(data)
-    stills = Stills([tmp_path])
+    stills = PictureSource([tmp_path])
     if fault:
         with pytest.raises(WorthlessError, match=fault):
             list(stills)
@@ -122,7 +122,7 @@ def test_stills_that_show_nothing_are_no_success(tmp_path: Path, pictures: list[
 
 
 def test_a_source_says_its_fault_when_it_is_exhausted(tmp_path: Path) -> None:
-    source = open_source(write_film(tmp_path / "f.mkv", [grey(90)] * 30, "ffv1", pix_fmt="bgr0"))
+    source = open_recording(write_film(tmp_path / "f.mkv", [grey(90)] * 30, "ffv1", pix_fmt="bgr0"))
     assert source.fault() == "" and len(list(source.items)) == 30
     assert "all 30 pictures are the same" in source.fault() and source.lost is not None and source.lost() == 0
 
@@ -130,7 +130,7 @@ def test_a_source_says_its_fault_when_it_is_exhausted(tmp_path: Path) -> None:
 # ---- import ------------------------------------------------------------------------------------------------------
 
 
-def imported(film: Path, out: Path) -> tuple[dive.Imported, list[Shot], list[Frame], list[str]]:
+def imported(film: Path, out: Path) -> tuple[dive.ImportedDive, list[TimedFrame], list[Frame], list[str]]:
     """The dive of a film and a log that begins at 5 s; read back."""
     states = [VehicleState(t=5 * S + k * S // 10) for k in range(80)]
     log: Any = SimpleNamespace(states=states, commands=[])
@@ -138,7 +138,7 @@ def imported(film: Path, out: Path) -> tuple[dive.Imported, list[Shot], list[Fra
     done = dive.write(out, log, film, 0.0, {"source": "x"}, quality=90, note=notes.append)
     with Dive(out) as read:
         frames = [each.data for each in read.messages(["frame"]) if isinstance(each.data, Frame)]
-    return done, [item for item in open_source(out).items if isinstance(item, Shot)], frames, notes
+    return done, [item for item in open_recording(out).items if isinstance(item, TimedFrame)], frames, notes
 
 
 def edited(folder: Path) -> Path:

@@ -14,17 +14,17 @@ from mcap.writer import Writer
 
 from rov import tuning
 from rov.cli.dives import dive_info
-from rov.config import Config, Vehicle, override
+from rov.config import Config, VehicleConfig, override
 from rov.dives.dive import Dive, DiveWriter
-from rov.dives.keeper import Repairs
-from rov.dives.origin import Origin, attachments, differences, weights_note
+from rov.dives.keeper import RepairThread
+from rov.dives.origin import DiveOrigin, attachments, differences, weights_note
 from rov.dives.recovery import cut, info, recover
-from rov.messages import Clock, Event, Health, Mode, PilotStatus, Tuning
-from rov.recorderd import Recording
+from rov.messages import ActiveSettings, Clock, Event, Health, Mode, PilotStatus
+from rov.recorderd import DiveRecording
 from tests.foreign import STEP, T0, Topic, ros2, ros2_compressed, write
 
 S = 1_000_000_000
-HERE = Config(vehicle=Vehicle(max_depth=20.0))
+HERE = Config(vehicle=VehicleConfig(max_depth=20.0))
 SECRET = "hunter2secret"
 LENS = """image_width: 64
 image_height: 48
@@ -49,17 +49,17 @@ def recorded(path: Path, config: Config, live: Config | None = None, **metadata:
             t = (100 + k) * S
             held = live or config
             if k >= 5:
-                held = tuning.tuned(held, {"steering.target": "pipe"})
-            dive.write("tuning", Tuning(t=t, settings=tuning.settings(held)))
+                held = tuning.with_values(held, {"steering.target": "pipe"})
+            dive.write("tuning", ActiveSettings(t=t, settings=tuning.settings(held)))
             dive.write("pilot", PilotStatus(t=t, armed=k > 1, mode=Mode.HOLD if k < 6 else Mode.FOLLOW))
             if k in (3, 4):
                 dive.write("events", Event(t=t, level="alarm", source="pilotd", code="leak", text="water comes in"))
     return path
 
 
-def origin_of(path: Path, folder: Path, here: Config = HERE) -> Origin:
+def origin_of(path: Path, folder: Path, here: Config = HERE) -> DiveOrigin:
     with Dive(path) as dive:
-        return Origin(dive, here, folder)
+        return DiveOrigin(dive, here, folder)
 
 
 def test_a_dive_holds_its_configuration_and_is_replayed_with_it(tmp_path: Path) -> None:
@@ -88,11 +88,11 @@ def test_another_configuration_is_named_with_what_differs(tmp_path: Path) -> Non
 
 def test_what_was_tuned_before_counts_not_what_was_saved(tmp_path: Path) -> None:
     """Also for dives of before, which hold no configuration: the live keys are said in them."""
-    live = tuning.tuned(then(), {"steering.target": "rock"})
+    live = tuning.with_values(then(), {"steering.target": "rock"})
     found = origin_of(recorded(tmp_path / "a.mcap", then(), live), tmp_path)
     assert found.config and found.config.steering.target == "rock" and found.config.control.rate_hz == 40.0
     with DiveWriter(tmp_path / "old.mcap", {}) as dive:
-        dive.write("tuning", Tuning(t=1, settings=tuning.settings(live)))
+        dive.write("tuning", ActiveSettings(t=1, settings=tuning.settings(live)))
     old = origin_of(tmp_path / "old.mcap", tmp_path)
     assert old.config and old.config.steering.target == "rock" and old.config.control.rate_hz == 50.0
     assert differences(HERE, old).endswith("steering.target is 'buoy_red', was 'rock'; guard.gain is 0.5, was 0.4")
@@ -119,7 +119,7 @@ def test_a_configuration_that_cannot_be_taken_is_said_and_left(text: bytes, tmp_
 
 def test_no_password_gets_into_a_dive(tmp_path: Path) -> None:
     source = f'"rtsp://admin:{SECRET}@10.0.0.2/stream1?q=1"'
-    recording = Recording(tmp_path, override(HERE, [f"camera.source={source}"]))
+    recording = DiveRecording(tmp_path, override(HERE, [f"camera.source={source}"]))
     recording.open()
     assert recording.path
     path = recording.path
@@ -147,8 +147,8 @@ def test_a_part_keeps_what_still_held_at_its_start(tmp_path: Path) -> None:
             assert dive.first_t == start * S
             first = [record.data for record in dive.messages(["tuning", "clock"])][:2]
             assert isinstance(first[0], Clock) or isinstance(first[1], Clock)
-            found = Origin(dive, HERE, tmp_path)
-            assert found.config == tuning.tuned(then(), {"steering.target": "pipe"})
+            found = DiveOrigin(dive, HERE, tmp_path)
+            assert found.config == tuning.with_values(then(), {"steering.target": "pipe"})
             assert [each.name for each in dive.file.metadata].count("cut") == (1 if name == "part.mcap" else 2)
     assert "cut: source a.mcap, start_s 6.5, end_s 9.0" in info(tmp_path / "part2.mcap").notes
 
@@ -157,10 +157,10 @@ def test_a_change_that_had_not_taken_effect_yet_is_in_a_part_with_what_held_befo
     path = recorded(tmp_path / "a.mcap", then())
     cut(path, tmp_path / "part.mcap", 5.05, 9.0)
     with Dive(tmp_path / "part.mcap") as dive:
-        schedule = tuning.Schedule(HERE, recorded=True)
+        schedule = tuning.ConfigTimeline(HERE, recorded=True)
         for record in dive.messages(["tuning"]):
-            if isinstance(record.data, Tuning):
-                schedule.hear(record.data.settings, record.data.t)
+            if isinstance(record.data, ActiveSettings):
+                schedule.add(record.data.settings, record.data.t)
         assert schedule.at(105 * S + 80_000_000).steering.target == "buoy_red"
         assert schedule.at(105 * S + 120_000_000).steering.target == "pipe"
 
@@ -258,5 +258,5 @@ def test_a_repair_leaves_alone_what_another_one_writes(tmp_path: Path) -> None:
     busy, left = tmp_path / "x.mcap.1234.part", tmp_path / "y.mcap.part"
     left.touch()
     with DiveWriter(busy, {}):
-        Repairs(tmp_path, 0.0).run()
+        RepairThread(tmp_path, 0.0).run()
         assert busy.exists() and not left.exists()

@@ -18,10 +18,10 @@ from foxglove_schemas_protobuf.RawImage_pb2 import RawImage
 from mcap.writer import CompressionType, IndexType
 
 from rov.dives.dive import Dive, DiveError, topic_schema
-from rov.dives.playback import ADVANCE_NS, DivePictures, choose_camera, played
-from rov.media.files import Shot
+from rov.dives.playback import ADVANCE_NS, DivePictures, choose_camera, decode_pictures
+from rov.media.files import TimedFrame
 from rov.messages import VehicleState
-from rov.offline.source import open_source
+from rov.offline.source import open_recording
 from tests.foreign import (
     STEP,
     T0,
@@ -121,9 +121,9 @@ def films() -> dict[str, Topic]:
 FILMS = films()
 
 
-def pictures(path: Path, camera: str | None = None) -> list[Shot]:
-    source = open_source(path, camera)
-    found = [item for item in source.items if isinstance(item, Shot)]
+def pictures(path: Path, camera: str | None = None) -> list[TimedFrame]:
+    source = open_recording(path, camera)
+    found = [item for item in source.items if isinstance(item, TimedFrame)]
     assert source.frames >= len(found) and not source.skipped, source.skipped
     return found
 
@@ -202,7 +202,7 @@ UNREADABLE = {
 def test_where_nothing_can_be_read_one_sentence_says_why(name: str, tmp_path: Path) -> None:
     topic, why = UNREADABLE[name]
     path = write(tmp_path / "a.mcap", [topic])
-    for attempt in (open_source, DivePictures):
+    for attempt in (open_recording, DivePictures):
         with pytest.raises(DiveError) as error:
             attempt(path)
         assert why in str(error.value) and str(path) in str(error.value) and "\n" not in str(error.value)
@@ -215,8 +215,8 @@ def test_where_some_pictures_are_damaged_the_rest_is_read_and_they_are_counted(t
     for k in (8, 9):
         data = compressed(k)[:-200]
         messages[k] = cdr(*stamp(T0 + k * STEP), "cam", "jpeg", data)
-    source = open_source(write(tmp_path / "a.mcap", [ros2(messages)]))
-    shots = [item for item in source.items if isinstance(item, Shot)]
+    source = open_recording(write(tmp_path / "a.mcap", [ros2(messages)]))
+    shots = [item for item in source.items if isinstance(item, TimedFrame)]
     assert [shot.t for shot in shots] == [T0 + k * STEP for k in range(N) if k not in (3, 4, 5, 8, 9)]
     assert source.skipped == [
         f"2 pictures, the first at {(T0 + 8 * STEP) / 1e9:.3f} s, cannot be decoded: it is damaged",
@@ -225,8 +225,8 @@ def test_where_some_pictures_are_damaged_the_rest_is_read_and_they_are_counted(t
 
 
 def test_a_film_that_begins_between_key_frames(tmp_path: Path) -> None:
-    source = open_source(write(tmp_path / "a.mcap", [Topic("/c", VIDEO, "ros2msg", "cdr", videos(packets(N)[4:]))]))
-    shots = [item for item in source.items if isinstance(item, Shot)]
+    source = open_recording(write(tmp_path / "a.mcap", [Topic("/c", VIDEO, "ros2msg", "cdr", videos(packets(N)[4:]))]))
+    shots = [item for item in source.items if isinstance(item, TimedFrame)]
     assert [shot.t for shot in shots] == [T0 + k * STEP for k in range(6, 16)]
     assert source.skipped == ["6 of 16 video packets gave no picture: lost, or before a key frame"]
 
@@ -244,8 +244,8 @@ def test_a_picture_has_the_time_of_its_stamp_unless_that_is_of_another_clock(tmp
 
 def test_time_goes_on_where_the_stamps_stand_still(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mcap", [ros2(ros2_compressed(4, at=lambda k: T0 + k // 2 * STEP))])
-    source = open_source(path)
-    shots = [item.t - T0 for item in source.items if isinstance(item, Shot)]
+    source = open_recording(path)
+    shots = [item.t - T0 for item in source.items if isinstance(item, TimedFrame)]
     assert shots == [0, ADVANCE_NS, STEP, STEP + ADVANCE_NS]
     assert source.skipped == ["2 pictures are no newer than the one before; each was taken as 1 ms newer"]
 
@@ -267,15 +267,15 @@ def two(path: Path, left: str = "/left", right: str = "/right") -> Path:
 
 def test_of_several_cameras_one_is_taken_and_it_is_said_which(tmp_path: Path) -> None:
     path = two(tmp_path / "two.mcap")
-    source = open_source(path)
-    shots = [item for item in source.items if isinstance(item, Shot)]
+    source = open_recording(path)
+    shots = [item for item in source.items if isinstance(item, TimedFrame)]
     assert len(shots) == source.frames == N and all(shot.jpeg for shot in shots)
     assert source.notes == (
         "the pictures of /left (20) were taken, not those of /right (19); --camera TOPIC chooses",
     ) and source.has_vehicle  # fmt: skip
     assert len(pictures(path, "/right")) == N - 1
     with pytest.raises(DiveError, match=r"the topic /up; there are those of /left \(20\), /right \(19\)"):
-        open_source(path, "/up")
+        open_recording(path, "/up")
 
 
 def test_our_own_camera_is_taken_before_others(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_topic_in_two_channels_is_one_camera(tmp_path: Path) -> None:
     write(path, [first, Topic("/cam", VIDEO, "ros2msg", "cdr", [*[b""] * half, *video], {"qos": "2"})])
     with Dive(path) as dive:
         skipped: list[str] = []
-        shots = [item for item in played(dive, "/cam", skipped) if isinstance(item, Shot)]
+        shots = [item for item in decode_pictures(dive, "/cam", skipped) if isinstance(item, TimedFrame)]
     assert [shot.t for shot in shots] == [T0 + k * STEP for k in range(N)]
 
 
@@ -302,7 +302,7 @@ def test_topics_that_are_only_called_like_ours_are_not_ours(tmp_path: Path) -> N
         Topic("vehicle", "px4_msgs/msg/VehicleStatus", "ros2msg", "cdr", [b"x"] * 3),
         Topic("events", "acme.Events", "jsonschema", "json", [b"{}"] * 3),
     ]
-    source = open_source(write(tmp_path / "a.mcap", topics))
+    source = open_recording(write(tmp_path / "a.mcap", topics))
     assert len([*source.items]) == N and not source.has_vehicle and not source.skipped
 
 
@@ -380,18 +380,18 @@ def test_the_vehicle_of_a_blueos_recording_is_heard(tmp_path: Path) -> None:
         mavlink("NAMED_VALUE_FLOAT", name=[*map(ord, "CamTilt\0\0\0")], value=0.5),
         mavlink("PARAM_VALUE", param_id="X"),
     ]
-    source = open_source(write(tmp_path / "a.mcap", topics))
+    source = open_recording(write(tmp_path / "a.mcap", topics))
     items = [*source.items]
-    states = [item.data for item in items if not isinstance(item, Shot) and isinstance(item.data, VehicleState)]
+    states = [item.data for item in items if not isinstance(item, TimedFrame) and isinstance(item.data, VehicleState)]
     assert source.has_vehicle and not source.skipped and len(states) == N and len(items) == 2 * N
     assert states[-1].t == T0 + (N - 1) * STEP and states[-1].roll == 0.25 and states[-1].armed and states[-1].leak
     assert abs(states[-1].depth - 4.97) < 0.01 and states[-1].battery_v == 16.0
-    alone = open_source(write(tmp_path / "b.mcap", topics[1:]))
+    alone = open_recording(write(tmp_path / "b.mcap", topics[1:]))
     assert alone.has_vehicle and len([*alone.items]) == N, "a log alone"
 
 
 def test_telemetry_that_makes_no_sense_is_dropped_and_counted(tmp_path: Path) -> None:
     topics = [FILMS["blueos"], mavlink("ATTITUDE", roll="x", **ANGLES), mavlink("HEARTBEAT"), mavlink("BATTERY_STATUS")]
-    source = open_source(write(tmp_path / "a.mcap", topics))
+    source = open_recording(write(tmp_path / "a.mcap", topics))
     assert len([*source.items]) == N
     assert len(source.skipped) == 3 and all(each.startswith(f"{N} messages dropped: ") for each in source.skipped)

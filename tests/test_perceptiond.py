@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rov.assets import find
-from rov.bus import Pub, Reader, inbox
+from rov.assets import find_resource
+from rov.bus import Publisher, Reader, inbox
 from rov.config import parse
 from rov.messages import Event, Frame, Health, Message, Setpoint
-from rov.perceptiond import Watch
+from rov.perceptiond import FrameProcessor
 from rov.ring import RingWriter
 from rov.vision.detector import Detector
 from rov.vision.lens import Calibration, save
@@ -35,8 +35,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A configuration with a small network and a calibration for pictures that fit."""
     folder = tmp_path_factory.mktemp("perceptiond")
     weights = folder / "detector.safetensors"
-    shutil.copy(find("models/detector.safetensors"), weights)
-    card = find("models/detector.toml").read_text()
+    shutil.copy(find_resource("models/detector.safetensors"), weights)
+    card = find_resource("models/detector.toml").read_text()
     weights.with_suffix(".toml").write_text(re.sub(r"(?m)^size = \d+", "size = 96", card))
     height, width = FITS
     matrix = np.array([[150.0, 0, width / 2], [0, 150.0, height / 2], [0, 0, 1]])
@@ -47,7 +47,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
 
 
-def seen(frame_id: int, shape: tuple[int, int], watch: Watch) -> list[str]:
+def seen(frame_id: int, shape: tuple[int, int], watch: FrameProcessor) -> list[str]:
     """What is said of a picture: codes of events, and names of messages."""
     frame_t = time.monotonic_ns()
     frame = Frame(t=frame_t, frame_id=frame_id, frame_t=frame_t, width=shape[1], height=shape[0])
@@ -60,8 +60,8 @@ ALL = ["Detections", "Tracks", "Observation", "Setpoint"]
 
 def test_a_picture_that_is_refused_moves_nothing_and_is_said_once(settings: str) -> None:
     config = parse(settings)
-    detector = Detector(find(config.perception.weights), "cpu", "float32")
-    watch, ids = Watch(config, detector), itertools.count()
+    detector = Detector(find_resource(config.perception.weights), "cpu", "float32")
+    watch, ids = FrameProcessor(config, detector), itertools.count()
     assert seen(next(ids), FITS, watch) == ALL
     assert [seen(next(ids), OTHER, watch) for _ in range(3)] == [["calibration_refused"], [], []]
     assert seen(next(ids), FITS, watch) == ["calibration_refused_over", *ALL]
@@ -88,7 +88,7 @@ class Camera:
         self.thread.start()
 
     def run(self) -> None:
-        pub = Pub("camerad", self.root)
+        pub = Publisher("camerad", self.root)
         ring = RingWriter(self.root / "frames.ring", FITS[1], FITS[0])
         for frame_id in itertools.count():
             if self.ending.wait(1 / 30):
@@ -99,7 +99,7 @@ class Camera:
             slot = ring.write(np.full((*self.shape, 3), frame_id % 200, np.uint8), frame_id, now)
             height, width = self.shape
             told = frame_id + 1000 if self.gone else frame_id
-            pub.send(Frame(t=now, frame_id=told, frame_t=now, width=width, height=height, slot=slot))
+            pub.publish(Frame(t=now, frame_id=told, frame_t=now, width=width, height=height, slot=slot))
         pub.close()
 
 
@@ -111,7 +111,7 @@ class Ear:
         self.heard: list[Message] = []
 
     def of(self, kind: type[Message], since: int = 0) -> list[Message]:
-        self.heard += [entry.message for entry in self.mail.read()]
+        self.heard += [entry.message for entry in self.mail.receive()]
         return [each for each in self.heard if isinstance(each, kind) and each.t >= since]
 
     def until(self, found: Callable[[], object], seconds: float = 60.0) -> None:

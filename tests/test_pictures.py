@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from rov.errors import UserError
-from rov.media.check import FROZEN, MANY, Check, WorthlessError
+from rov.media.check import FROZEN, MANY, ContentCheck, WorthlessError
 from rov.media.files import Image, others_in, shown
 from rov.media.headers import kind_of, size_of
 from rov.media.jpeg import TRIES, JpegDecoder
 from rov.media.pictures import decode_image, read_image
 from rov.media.stamps import JUMP_NS, Stamps
-from rov.vision.sources import Settings, images, parse_source
+from rov.vision.sources import CaptureSettings, images, parse_camera_source
 from tests.films import grey, moving
 
 
@@ -221,7 +221,7 @@ class MjpgDevice:
 def test_a_device_that_gives_jpegs_is_asked_for_them_as_they_are(monkeypatch: pytest.MonkeyPatch, raw: bool) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", lambda *_: MjpgDevice(raw))
     said: list[str] = []
-    pictures = list(images(parse_source("0"), Settings(width=160, height=120), Event(), said.append))
+    pictures = list(images(parse_camera_source("0"), CaptureSettings(width=160, height=120), Event(), said.append))
     assert [image is None for image in pictures] == [raw and k % 3 == 2 for k in range(12)]
     assert all(image is None or np.abs(image.astype(int) - moving(k, (160, 120))).mean() < 5
                for k, image in enumerate(pictures))  # fmt: skip
@@ -232,9 +232,9 @@ def test_a_device_that_gives_jpegs_is_asked_for_them_as_they_are(monkeypatch: py
 
 
 def checked(images: list[Image], promised: int) -> str:
-    check = Check()
+    check = ContentCheck()
     for image in images:
-        check.see(image)
+        check.add(image)
     return check.fault(promised)
 
 
@@ -250,10 +250,10 @@ def test_when_a_run_is_no_success() -> None:
     assert checked([grey(90)] * FROZEN + [spot], 0) == ""
     assert checked([grey(90)] * FROZEN + [grey(90, (32, 32))], 0) == ""
     with pytest.raises(WorthlessError, match="^f: all 10"):
-        check = Check()
+        check = ContentCheck()
         for _ in range(10):
-            check.see(grey(0))
-        check.end("f", 10)
+            check.add(grey(0))
+        check.finish("f", 10)
 
 
 # ---- times --------------------------------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ def test_old_repeated_and_bad_frames_move_nothing():
         assert out.wrench.surge == 0.2 and out.thrusters.frame_id == good
     assert [code for code in dive.codes if not code.endswith("_over")][-2:] == ["frame_old", "setpoint_bad"]
     far = Setpoint(t=dive.t + 10**15, frame_id=9, frame_t=dive.t + 10**15, source="steer", surge=0.9)
-    dive.pilot.hear(far, dive.t)
+    dive.pilot.receive_setpoint(far, dive.t)
     assert dive.run(1, "steer", surge=0.3).wrench.surge == 0.3  # one from the future does not block those after it
 
 
@@ -145,7 +145,7 @@ def test_modes_are_refused_with_the_reason():
     assert "nothing is heard" in dive.pilot.request_mode(Mode.HOLD, 1)
     bare = VehicleState(t=TICK)  # a vehicle without sensors
     dive.run(1, vehicle=bare)
-    assert dive.pilot.lacking(Mode.MANUAL, dive.t) == ""
+    assert dive.pilot.refusal(Mode.MANUAL, dive.t) == ""
     assert dive.pilot.request_mode(Mode.HOLD, dive.t) == "hold needs the attitude, which is not there"
     old = VehicleState(t=dive.t + 600 * MS, attitude_t=dive.t + 590 * MS, depth_t=dive.t)
     dive.t += 600 * MS - TICK
@@ -195,10 +195,10 @@ def test_an_impossible_depth_moves_nothing_and_ends_hold(depth):
 
 def test_what_was_heard_counts_before_the_first_step():
     pilot = Pilot(CONFIG, CURVE)
-    pilot.sense(VehicleState(t=5, attitude_t=5, depth_t=5, depth=3.0))
-    pilot.hear(Setpoint(t=5, frame_id=1, frame_t=4, source="steer", surge=1.0))
+    pilot.receive_state(VehicleState(t=5, attitude_t=5, depth_t=5, depth=3.0))
+    pilot.receive_setpoint(Setpoint(t=5, frame_id=1, frame_t=4, source="steer", surge=1.0))
     assert pilot.request_mode(Mode.FOLLOW, 6) == "" and pilot.arm(6) == ""
-    assert "nothing is heard" in pilot.lacking(Mode.MANUAL, 10**9)
+    assert "nothing is heard" in pilot.refusal(Mode.MANUAL, 10**9)
 
 
 def test_silence_from_the_vehicle_is_neutral():
@@ -217,7 +217,7 @@ def test_stop_is_final():
     assert not values(out).any() and out.thrusters.neutral_because == "stopped" and not out.thrusters.armed
     assert dive.pilot.arm(dive.t - TICK)  # under way when the stop came
     assert "before the stop" in dive.pilot.request_mode(Mode.HOLD, dive.t - TICK)
-    dive.pilot.hear(late, dive.t)
+    dive.pilot.receive_setpoint(late, dive.t)
     assert not dive.pilot.setpoints
     dive.run(10, "steer", surge=1.0)
     assert not values(dive.out).any() and dive.pilot.mode is Mode.MANUAL

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rov.offline.pipeline import Behind, ahead
+from rov.offline.pipeline import BackgroundWorker, prefetch
 
 
 def running(name: str) -> int:
@@ -14,7 +14,7 @@ def running(name: str) -> int:
 
 
 def test_same_items_same_order() -> None:
-    assert list(ahead(iter(range(500)), 3)) == list(range(500))
+    assert list(prefetch(iter(range(500)), 3)) == list(range(500))
     assert running("ahead") == 0
 
 
@@ -26,7 +26,7 @@ def test_works_before_it_is_asked_but_not_without_bound() -> None:
             made.append(i)
             yield i
 
-    stream = ahead(source(), 4)
+    stream = prefetch(source(), 4)
     assert next(stream) == 0
     time.sleep(0.2)
     assert 4 <= len(made) <= 7
@@ -39,7 +39,7 @@ def test_its_exception_comes_after_the_items_before_it() -> None:
         yield 1
         raise OSError("the disk is gone")
 
-    stream = ahead(source(), 5)
+    stream = prefetch(source(), 5)
     assert next(stream) == 1
     with pytest.raises(OSError, match="the disk is gone"):
         next(stream)
@@ -55,7 +55,7 @@ def test_a_chain_ends_when_its_last_is_closed() -> None:
         finally:
             closed.append(True)
 
-    stream = ahead(ahead(source(), 2), 2)
+    stream = prefetch(prefetch(source(), 2), 2)
     next(stream)
     stream.close()
     assert closed == [True] and running("ahead") == 0
@@ -63,19 +63,19 @@ def test_a_chain_ends_when_its_last_is_closed() -> None:
 
 def test_behind_does_everything_in_order_before_it_closes() -> None:
     done: list[int] = []
-    behind = Behind(depth=2)
+    behind = BackgroundWorker(depth=2)
     for i in range(50):
-        behind.do(lambda i=i: done.append(i))  # type: ignore[misc]
+        behind.submit(lambda i=i: done.append(i))  # type: ignore[misc]
     behind.close()
     assert done == list(range(50)) and running("behind") == 0
 
 
 def test_behind_raises_what_failed_in_it() -> None:
-    behind = Behind(depth=2)
-    behind.do(lambda: None)
-    behind.do(lambda: 1 / 0)  # type: ignore[arg-type]
+    behind = BackgroundWorker(depth=2)
+    behind.submit(lambda: None)
+    behind.submit(lambda: 1 / 0)  # type: ignore[arg-type]
     with pytest.raises(ZeroDivisionError):
         for _ in range(100):  # the failure is known a moment later, and never blocks the giver
-            behind.do(lambda: time.sleep(0.001))
+            behind.submit(lambda: time.sleep(0.001))
     with pytest.raises(ZeroDivisionError):
         behind.close()

@@ -14,21 +14,21 @@ from rov.assets import checkout
 from rov.config import ConfigError, parse
 from rov.dives.dive import DiveWriter
 from rov.messages import Frame
-from rov.plain import discreet, plain, say
+from rov.plain import hide_passwords, print_line, printable
 from rov.saved import _cut
-from rov.screen import Screen
+from rov.screen import PlainConsole
 
 NASTY = "[/red]\x1b[31m\x1b]0;title\x07\r\x9b2J\u202e\u2028\udcff\x00"
 
 
 def test_what_moves_a_terminal_is_spelled_out(capsys: pytest.CaptureFixture[str]) -> None:
-    assert plain("größe 5 µm 🐟 µ\u202f") == "größe 5 µm 🐟 µ\u202f"
-    assert plain("a\x1b[31mb\r\n\t") == r"a\x1b[31mb\r\n\t"
-    assert plain("\x7f\x9b\u202e\U000e0001") == r"\u007f\u009b\u202e\udb40\udc01", "as JSON has it"
-    assert plain(Path("caf\udce9.mp4")) == r"caf\xe9.mp4", "a name that is no UTF-8"
-    say(f"one\n{NASTY}")
+    assert printable("größe 5 µm 🐟 µ\u202f") == "größe 5 µm 🐟 µ\u202f"
+    assert printable("a\x1b[31mb\r\n\t") == r"a\x1b[31mb\r\n\t"
+    assert printable("\x7f\x9b\u202e\U000e0001") == r"\u007f\u009b\u202e\udb40\udc01", "as JSON has it"
+    assert printable(Path("caf\udce9.mp4")) == r"caf\xe9.mp4", "a name that is no UTF-8"
+    print_line(f"one\n{NASTY}")
     first, second, end = capsys.readouterr().out.split("\n")
-    assert first == "one" and second == plain(NASTY) and second.isprintable() and end == ""
+    assert first == "one" and second == printable(NASTY) and second.isprintable() and end == ""
 
 
 def test_tables_take_text_as_text() -> None:
@@ -36,7 +36,7 @@ def test_tables_take_text_as_text() -> None:
     table = Table(NASTY, "b", title=NASTY)
     table.add_row("[/b] :smile:", NASTY, style="red")
     table.add_row(Text("ok", "green"), "")
-    screen = Screen(file=out, width=200)
+    screen = PlainConsole(file=out, width=200)
     screen.print(table)
     screen.print(NASTY)
     text = out.getvalue()
@@ -61,8 +61,8 @@ def test_tables_take_text_as_text() -> None:
     ],
 )
 def test_passwords_of_addresses_are_not_said(text: str, said: str | None) -> None:
-    assert "hunter2" not in discreet(text) + plain(text) + _cut(text)
-    assert said is None or discreet(text) == said
+    assert "hunter2" not in hide_passwords(text) + printable(text) + _cut(text)
+    assert said is None or hide_passwords(text) == said
     assert "hunter2" not in _cut(text.replace("hunter2", "hunter2" * 100)), "hidden before it is cut"
 
 

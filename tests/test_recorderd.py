@@ -28,7 +28,7 @@ class Recorder:
         self.heard: list[Message] = []
 
     def codes(self) -> list[str]:
-        self.heard += [entry.message for entry in self.mail.read()]
+        self.heard += [entry.message for entry in self.mail.receive()]
         return [each.code for each in self.heard if isinstance(each, Event)]
 
     def until(self, found: Callable[[], object]) -> None:

@@ -16,7 +16,7 @@ import pytest
 from mcap.reader import make_reader
 
 from rov.assets import checkout
-from rov.dives.dive import Dive, Picture
+from rov.dives.dive import Dive, EncodedPicture
 from rov.dives.recovery import info, recover
 from rov.messages import Frame, ThrusterCommand
 from tests.conftest import make_clip
@@ -83,7 +83,7 @@ def test_the_pilot_acts_at_its_pace_on_recorded_time(replay_of_clip: Path) -> No
     with Dive(replay_of_clip / "out" / "dive.mcap") as dive:
         acts = [r.data for r in dive.messages(["thrusters"]) if isinstance(r.data, ThrusterCommand)]
         frames = [r.data for r in dive.messages(["frame"]) if isinstance(r.data, Frame)]
-        pictures = [r for r in dive.messages(["camera"]) if isinstance(r.data, Picture)]
+        pictures = [r for r in dive.messages(["camera"]) if isinstance(r.data, EncodedPicture)]
     assert {b.t - a.t for a, b in zip(acts, acts[1:], strict=False)} == {20_000_000}
     assert len(acts) == 150, "3 s at 50 Hz"
     assert [frame.frame_t for frame in frames] == [picture.t for picture in pictures]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from rov.config import Steering
+from rov.config import SteeringConfig
 from rov.messages import Box, Observation, Track, Tracks
 from rov.vision.steering import geometry, observe, servo, steer
 
-GAINS = Steering()
+GAINS = SteeringConfig()
 
 
 def tracks(*items: Track, width: int = 640, height: int = 640) -> Tracks:

@@ -19,20 +19,20 @@ import pytest
 
 from rov import command, supervisor
 from rov.assets import checkout
-from rov.bus import Pub
-from rov.camerad import RING_PAUSE_NS, Ring
-from rov.child import Child, Running
+from rov.bus import Publisher
+from rov.camerad import RING_PAUSE_NS, RingOutput
+from rov.child import ChildProcess, ChildSpec
 from rov.config import parse
-from rov.console import Console
+from rov.console import StderrWriter
 from rov.errors import UserError
 from rov.messages import Event, Frame, Health, Message
 from rov.ring import RingWriter
-from rov.saved import Saved
+from rov.saved import ConfigWatcher
 from rov.supervisor import Signals, Supervisor
 from rov.systemd import Systemd
 from rov.vision.camera import Camera
-from rov.vision.footage import Shot
-from rov.vision.sources import parse_source
+from rov.vision.footage import TimedFrame
+from rov.vision.sources import parse_camera_source
 
 SLEEP = "sleep 300"
 
@@ -59,14 +59,14 @@ class House:
         self.said: list[tuple[str, str]] = []
         path = root / "saved.toml"
         path.write_text("[vehicle]\nmax_depth = 10\n")
-        saved = Saved(path, parse(path.read_text()), root)
+        saved = ConfigWatcher(path, parse(path.read_text()), root)
         peers = {"camerad": None}
         self.lines: list[str] = []
         self.supervisor = Supervisor(saved, root, peers, SIGNALS, self.lines.append)
         self.children = self.supervisor.children
         for name, each in self.children.items():
             each.command = ["/bin/sh", "-c", commands.get(name, SLEEP)]
-        self.supervisor.say = lambda level, code, text: self.said.append((code, text))  # type: ignore[method-assign]
+        self.supervisor.publish_event = lambda level, code, text: self.said.append((code, text))  # type: ignore[method-assign]
 
     def turn(self, now: float | None = None) -> None:
         """What one turn of the loop does with processes, at `now`."""
@@ -110,34 +110,34 @@ def test_a_name_that_nobody_has_is_nobody_and_ends_nothing(house: Callable[..., 
     h.turn()
     now = time.monotonic_ns()
     for name in ("gst_camera", "", "pilotd", "supervisor", "x" * 1000):
-        h.supervisor.hear(Health(t=now, process=name, rate_hz=1.0, latency_ms=0.0))
+        h.supervisor.handle(Health(t=now, process=name, rate_hz=1.0, latency_ms=0.0))
     assert all(each.heard is None for each in h.children.values())
     h.children["camerad"].foreign = True
-    h.supervisor.hear(Health(t=now, process="gst_camera", rate_hz=1.0, latency_ms=0.0))
+    h.supervisor.handle(Health(t=now, process="gst_camera", rate_hz=1.0, latency_ms=0.0))
     assert [name for name, each in h.children.items() if each.heard] == ["camerad"]
 
 
 def test_who_gives_frames_is_the_camera_whatever_its_name(house: Callable[..., House]) -> None:
     h = house()
-    h.supervisor.hear(Frame(t=1, frame_id=0, frame_t=1, width=1, height=1, slot=0))  # before anything was started
+    h.supervisor.handle(Frame(t=1, frame_id=0, frame_t=1, width=1, height=1, slot=0))  # before anything was started
     h.turn()
-    h.supervisor.hear(Frame(t=time.monotonic_ns(), frame_id=0, frame_t=1, width=1, height=1, slot=0))
+    h.supervisor.handle(Frame(t=time.monotonic_ns(), frame_id=0, frame_t=1, width=1, height=1, slot=0))
     assert h.children["camerad"].heard is not None and h.children["recorderd"].heard is None
 
 
 def test_what_comes_from_inside_is_heard(house: Callable[..., House], tmp_path: Path) -> None:
     h = house()
-    pub = Pub("camerad", tmp_path)
+    pub = Publisher("camerad", tmp_path)
     try:
         event = Event(t=time.monotonic_ns(), level="info", source="recorderd", code="recording", text="recording to a")
-        pub.send(event)
-        until(lambda: h.supervisor.hear_all() or h.lines)  # type: ignore[func-returns-value]
+        pub.publish(event)
+        until(lambda: h.supervisor.receive() or h.lines)  # type: ignore[func-returns-value]
         assert h.lines == ["info recording: recording to a (recorderd)"]
-        assert h.supervisor.last_words() == "stopped"  # there is no such file
+        assert h.supervisor.summary() == "stopped"  # there is no such file
         dive = tmp_path / "a.mcap"
         dive.write_bytes(b"x" * 1_500_000)
-        h.supervisor.hear(Event(t=0, level="info", source="r", code="recording", text=f"recording to {dive}"))
-        assert h.supervisor.last_words() == f"stopped; {dive}, 0 s, 1.5 MB"
+        h.supervisor.handle(Event(t=0, level="info", source="r", code="recording", text=f"recording to {dive}"))
+        assert h.supervisor.summary() == f"stopped; {dive}, 0 s, 1.5 MB"
     finally:
         pub.close()
 
@@ -163,7 +163,7 @@ def test_what_dies_again_and_again_rests_longer_and_longer_and_is_never_forgotte
     assert not h.supervisor.failed
     camera.command = ["/bin/sh", "-c", SLEEP]
     h.turn(now)
-    camera.hear(int((now + 1) * 1e9), now)
+    camera.receive_health(int((now + 1) * 1e9), now)
     h.turn(now)
     assert h.codes("camerad")[-1] == "gave_up_over" and not camera.given_up
 
@@ -192,10 +192,10 @@ def test_what_strangers_may_kill_is_started_without_end(house: Callable[..., Hou
 def test_a_flood_of_events_is_a_few_lines_a_second(house: Callable[..., House]) -> None:
     h = house()
     for i in range(500):
-        h.supervisor.hear(Event(t=0, level="alarm", source="pilotd", code="stopped", text=str(i)))
-    assert len(h.lines) == supervisor.TOLD_PER_S
-    h.supervisor.told_t -= 1.1
-    h.supervisor.hear(Event(t=0, level="alarm", source="pilotd", code="stopped", text="the last"))
+        h.supervisor.handle(Event(t=0, level="alarm", source="pilotd", code="stopped", text=str(i)))
+    assert len(h.lines) == supervisor.PRINTED_PER_S
+    h.supervisor.printed_t -= 1.1
+    h.supervisor.handle(Event(t=0, level="alarm", source="pilotd", code="stopped", text="the last"))
     assert "480 more" in h.lines[-2] and "the last" in h.lines[-1]
 
 
@@ -212,7 +212,7 @@ def test_what_cannot_be_started_is_tried_again(house: Callable[..., House]) -> N
 
 
 def test_a_command_that_vanishes_ends_with_a_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    running = Running(Child("camerad", False, 1.0), ["a", "b"], peer=["/nowhere/camera"])
+    running = ChildProcess(ChildSpec("camerad", False, 1.0), ["a", "b"], peer=["/nowhere/camera"])
     running.start(time.monotonic())
     until(lambda: not running.alive)
     assert running.why == "ended with 127"
@@ -228,7 +228,7 @@ def test_what_was_killed_and_stays_is_said_and_holds_nothing_up(
     now = time.monotonic()
     sent: list[int] = []
     with monkeypatch.context() as deaf:
-        deaf.setattr(Running, "_signal", lambda self, number: sent.append(number))
+        deaf.setattr(ChildProcess, "_signal", lambda self, number: sent.append(number))
         h.children["perceptiond"].heard = now - 11
         h.turn(now)
         h.turn(now + 1)
@@ -305,7 +305,7 @@ def test_nobody_of_a_command_outlives_the_supervisor(tmp_path: Path) -> None:
 def test_what_a_process_leaves_behind_ends_with_it(tmp_path: Path, foreign: bool) -> None:
     pids = tmp_path / "pids"
     words = ["/bin/sh", "-c", f"sleep 300 & echo $! > {pids}; sleep 0.2; exit 7"]
-    running = Running(Child("camerad", False, 1.0), [], peer=words if foreign else None)
+    running = ChildProcess(ChildSpec("camerad", False, 1.0), [], peer=words if foreign else None)
     if not foreign:
         running.command = words
     running.start(time.monotonic())
@@ -321,7 +321,7 @@ def test_a_command_in_a_childs_place_is_told_its_parent_and_ends_at_ctrl_c(tmp_p
     script = (
         f"import os, sys, time; open({str(told)!r}, 'w').write(f'{{os.getppid()}} {{sys.argv[1:]}}'); time.sleep(300)"
     )
-    running = Running(Child("camerad", False, 1.0), ["c.toml", "/run"], peer=[sys.executable, "-c", script])
+    running = ChildProcess(ChildSpec("camerad", False, 1.0), ["c.toml", "/run"], peer=[sys.executable, "-c", script])
     running.start(time.monotonic())
     until(lambda: told.exists() and told.read_text())
     assert told.read_text() == f"{running.pid} ['c.toml', '/run', '{running.pid}']"
@@ -333,7 +333,7 @@ def test_nobody_of_a_pipe_outlives_its_camera(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = tmp_path / "camera.sh"
     script.write_text(FAMILY.format(pids=pids))
-    camera = Camera(parse_source(f"pipe:10x10:sh {script}"))
+    camera = Camera(parse_camera_source(f"pipe:10x10:sh {script}"))
     camera.latest(-1, 0.1)
     members = family(pids)
     camera.close()
@@ -341,7 +341,7 @@ def test_nobody_of_a_pipe_outlives_its_camera(tmp_path: Path) -> None:
 
 
 def test_a_camera_that_fails_says_that_it_is_the_camera() -> None:
-    camera = Camera(parse_source("pipe:10x10:false"))
+    camera = Camera(parse_camera_source("pipe:10x10:false"))
     events: list[Event] = []
     until(lambda: camera.latest(-1, 0.1) or events.extend(camera.events()) or events)  # type: ignore[func-returns-value]
     assert events[0].text.startswith("camera false: the command ended")
@@ -404,7 +404,7 @@ def test_without_descriptors_the_watchdog_is_fed_and_processes_start(
         manager.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         systemd = Systemd()
-        running = Running(Child("machined", False, 1.0), [])
+        running = ChildProcess(ChildSpec("machined", False, 1.0), [])
         running.command = ["/bin/sh", "-c", "exit 5"]
         exhausted()
         assert systemd.notify("WATCHDOG=1") and manager.recv(100) == b"WATCHDOG=1"
@@ -443,10 +443,10 @@ def test_processes_may_have_as_many_descriptors_as_there_are() -> None:
 
 def test_a_console_that_nobody_reads_holds_nothing_up() -> None:
     reading, writing = os.pipe()
-    console = Console(writing)
+    console = StderrWriter(writing)
     began = time.monotonic()
     for i in range(20_000):
-        console.say(f"line {i} of many, each long enough to fill a pipe of 64 kB soon")
+        console.write_line(f"line {i} of many, each long enough to fill a pipe of 64 kB soon")
     assert time.monotonic() - began < 2.0
     console.close()
     assert time.monotonic() - began < 3.0 and console.dropped
@@ -461,9 +461,9 @@ def test_a_console_that_nobody_reads_holds_nothing_up() -> None:
 
 def test_a_console_says_all_where_somebody_reads() -> None:
     reading, writing = os.pipe()
-    console = Console(writing)
-    console.say("one")
-    console.say("two [/red] \ud800")
+    console = StderrWriter(writing)
+    console.write_line("one")
+    console.write_line("two [/red] \ud800")
     console.close()
     os.close(writing)
     with os.fdopen(reading) as file:
@@ -487,8 +487,8 @@ def test_no_room_for_the_frame_ring_is_said_once_and_tried_again(
     def full(fd: int, offset: int, length: int) -> None:
         raise OSError(28, "No space left on device")
 
-    ring = Ring(tmp_path / "frames.ring", Said())  # type: ignore[arg-type]
-    shot = Shot(0, 5, np.zeros((4, 4, 3), np.uint8))
+    ring = RingOutput(tmp_path / "frames.ring", Said())  # type: ignore[arg-type]
+    shot = TimedFrame(0, 5, np.zeros((4, 4, 3), np.uint8))
     with monkeypatch.context() as patched:
         patched.setattr(os, "posix_fallocate", full)
         assert [ring.write(shot, i * RING_PAUSE_NS // 4) for i in range(20)] == [None] * 20

@@ -284,7 +284,7 @@ def test_an_autopilot_that_gives_reasons_late_and_old_ones() -> None:
     rig.run(0.3)
     assert rig.link.arm(rig.t) == ""
     answer = rig.autopilot.packers["rov"]
-    rig.until(lambda: bool(rig.link.wish and rig.link.wish.tries))
+    rig.until(lambda: bool(rig.link.pending_command and rig.link.pending_command.tries))
     rig.tick()
     rig.cable.inbound += answer.pack(common.MAVLink_statustext_message(2, b"Arm: compass not calibrated"))
     rig.until(lambda: not rig.link.testing)

@@ -10,7 +10,7 @@ import pytest
 
 from models import data
 from rov import toml
-from rov.assets import find
+from rov.assets import find_resource
 from rov.checks import classes_of
 from rov.config import load
 from rov.dives.recovery import mark_file, marked
@@ -111,6 +111,6 @@ def test_a_set_without_its_card_is_one_sentence(tmp_path: Path, monkeypatch: pyt
 
 def test_ours_are_far_from_the_limits() -> None:
     for name in ("rover.toml", "calibration/t200.toml", "models/detector.toml"):
-        text = toml.read_text(find(name))
+        text = toml.read_text(find_resource(name))
         assert len(text) < toml.BYTES_MAX / 2 and text.count("[") < toml.BRACKETS_MAX / 5
         assert toml.parse(text)

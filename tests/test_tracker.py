@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rov.config import Tracking
+from rov.config import TrackingConfig
 from rov.messages import Box, Detection, Detections, Track
 from rov.vision.tracker import Tracker, iou
 
@@ -29,7 +29,7 @@ def run(tracker: Tracker, t_s: float, *items: Detection) -> dict[int, Track]:
 
 
 def test_one_object_is_one_track_with_its_velocity() -> None:
-    tracker = Tracker(Tracking())
+    tracker = Tracker(TrackingConfig())
     assert run(tracker, 0.0, at(100, 100)) == {}, "not published before it is confirmed"
     for i in range(1, 40):
         dt = i / 15
@@ -42,7 +42,7 @@ def test_one_object_is_one_track_with_its_velocity() -> None:
 
 
 def test_irregular_frames_do_not_change_the_velocity() -> None:
-    tracker, rng, t = Tracker(Tracking()), random.Random(4), 0.0
+    tracker, rng, t = Tracker(TrackingConfig()), random.Random(4), 0.0
     for _ in range(60):
         t += rng.choice([0.03, 0.07, 0.2, 0.35])
         tracks = run(tracker, t, at(50 + 60 * t, 200))
@@ -50,7 +50,7 @@ def test_irregular_frames_do_not_change_the_velocity() -> None:
 
 
 def test_hidden_for_a_moment_it_keeps_its_identity_and_its_course() -> None:
-    tracker = Tracker(Tracking(hidden_s=1.0))
+    tracker = Tracker(TrackingConfig(hidden_s=1.0))
     for i in range(15):
         run(tracker, i / 15, at(100 + 100 * i / 15, 100))
     for i in range(15, 24):  # 0.6 s out of sight
@@ -65,26 +65,26 @@ def test_hidden_for_a_moment_it_keeps_its_identity_and_its_course() -> None:
 
 
 def test_two_that_cross_keep_their_names_and_classes_never_mix() -> None:
-    tracker = Tracker(Tracking())
+    tracker = Tracker(TrackingConfig())
     for i in range(40):
         tracks = run(tracker, i / 15, at(100 + 8 * i, 100), at(420 - 8 * i, 112))
     centres = {k: (t.box[0] + t.box[2]) / 2 for k, t in tracks.items()}
     assert centres[1] == pytest.approx(412, abs=3) and centres[2] == pytest.approx(108, abs=3)
-    mixed = Tracker(Tracking())
+    mixed = Tracker(TrackingConfig())
     for i in range(10):
         tracks = run(mixed, i / 15, at(100, 100, "rock"), at(103, 100, "bottle"))
     assert {t.label for t in tracks.values()} == {"rock", "bottle"} and mixed.last_id == 2
 
 
 def test_small_and_fast_at_five_frames_a_second() -> None:
-    tracker = Tracker(Tracking())
+    tracker = Tracker(TrackingConfig())
     for i in range(12):  # moves by more than its own size per frame: no overlap ever
         tracks = run(tracker, i / 5, at(60 + 24 * i, 100, size=20))
     assert set(tracks) == {1} and tracker.last_id == 1
 
 
 def test_a_flicker_is_no_object_and_a_double_box_is_one() -> None:
-    tracker = Tracker(Tracking(confirm_hits=2))
+    tracker = Tracker(TrackingConfig(confirm_hits=2))
     for i in range(20):
         boxes = (at(100, 100), at(103, 101, score=0.5)) + ((at(400, 300),) if i % 2 else ())
         tracks = run(tracker, i / 15, *boxes)
@@ -93,7 +93,7 @@ def test_a_flicker_is_no_object_and_a_double_box_is_one() -> None:
 
 def test_a_turning_camera_does_not_make_new_objects() -> None:
     """A 24 px object is carried across the picture by five of its widths per frame, to and fro, at 5 frames/s."""
-    tracker = Tracker(Tracking())
+    tracker = Tracker(TrackingConfig())
     for i in range(30):
         tracks = run(tracker, i / 5, at(200 + 120 * (i % 2), 240, size=24), at(500, 40, "fish"))
         assert i == 0 or set(tracks) == {1, 2}
@@ -101,7 +101,7 @@ def test_a_turning_camera_does_not_make_new_objects() -> None:
 
 
 def test_jitter_is_damped() -> None:
-    tracker, rng, off = Tracker(Tracking()), random.Random(2), []
+    tracker, rng, off = Tracker(TrackingConfig()), random.Random(2), []
     for i in range(150):
         x = 300 + rng.gauss(0, 3)
         tracks = run(tracker, i / 15, at(x, 200))
@@ -111,27 +111,27 @@ def test_jitter_is_damped() -> None:
 
 
 def test_of_two_boxes_over_an_object_the_surer_is_it() -> None:
-    tracker = Tracker(Tracking())
+    tracker = Tracker(TrackingConfig())
     for i in range(10):
         (track,) = run(tracker, i / 15, at(101, 100, score=0.4), at(101.5, 100, score=0.9)).values() or (None,)
         assert track is None or track.score == 0.9
 
 
 def test_time_that_runs_backwards_starts_afresh() -> None:
-    tracker = Tracker(Tracking(confirm_hits=1))
+    tracker = Tracker(TrackingConfig(confirm_hits=1))
     assert set(run(tracker, 5.0, at(100, 100))) == {1}
     assert set(run(tracker, 1.0, at(100, 100))) == {2}
 
 
 def test_a_long_gap_ends_identities_and_a_repeated_frame_changes_nothing() -> None:
-    tracker = Tracker(Tracking(confirm_hits=1))
+    tracker = Tracker(TrackingConfig(confirm_hits=1))
     before = run(tracker, 0.0, at(100, 100))
     assert run(tracker, 0.0, at(130, 100)) == before
     assert set(run(tracker, 10.0, at(100, 100))) == {2}
 
 
 def test_nothing_hides_when_hiding_is_off() -> None:
-    tracker = Tracker(Tracking(hidden_s=0.0))
+    tracker = Tracker(TrackingConfig(hidden_s=0.0))
     for i in range(5):
         tracks = run(tracker, i / 5, at(100, 100))
     assert set(tracks) == {1} and run(tracker, 1.0) == {}
@@ -159,7 +159,7 @@ NUMBERS = st.floats(-1e5, 1e5) | st.floats()
     )
 )
 def test_whatever_comes_boxes_are_finite_and_ids_unique(frames: list[tuple[float, list[Detection]]]) -> None:
-    tracker, t = Tracker(Tracking(confirm_hits=1)), 10_000_000_000
+    tracker, t = Tracker(TrackingConfig(confirm_hits=1)), 10_000_000_000
     for step, items in frames:
         t += round(step * 1e9)
         tracks = tracker.step(seen(t / 1e9, *items), t).items
@@ -183,7 +183,7 @@ def test_real_boxes_with_some_missing_keep_their_identity(rov_data: Path) -> Non
             if row["class"]:  # else a frame without objects
                 x1, y1, x2, y2 = (float(row[key]) for key in ("x1", "y1", "x2", "y2"))
                 frames[int(row["video_frame"])].append(Detection(row["class"], 0.9, (x1, y1, x2, y2)))
-    tracker, rng = Tracker(Tracking()), random.Random(7)
+    tracker, rng = Tracker(TrackingConfig()), random.Random(7)
     objects: list[tuple[int, Detection]] = []  # when and where each was last
     followed_as: dict[int, int] = {}
     boxes = published = switches = 0

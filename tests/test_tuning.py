@@ -14,32 +14,32 @@ import pytest
 import tomli_w
 
 from rov import tuning
-from rov.assets import find
+from rov.assets import find_resource
 from rov.config import Config, load, override, parse
 from rov.dives.dive import Record
 from rov.errors import UserError
 from rov.messages import (
+    ActiveSettings,
     Arm,
+    ConfigEdit,
     Disarm,
-    Edit,
     Event,
     Message,
     Mode,
     SetMode,
     SetTarget,
     TakeOver,
-    Tuning,
     Wrench,
 )
-from rov.motion.helm import Helm
-from rov.motion.pilot import GLIDE_NS, Pilot
+from rov.motion.helm import Commander
+from rov.motion.pilot import GAIN_CHANGE_NS, Pilot
 from rov.motion.thrusters import load as load_curve
 from rov.offline.replay import thresholds
-from rov.offline.rover import Rover
-from rov.offline.source import Item, Source
-from rov.saved import LOOK_NS, Saved
-from rov.tuning import Schedule
-from rov.vision.footage import Shot
+from rov.offline.rover import PilotReplay
+from rov.offline.source import Item, Recording
+from rov.saved import POLL_NS, ConfigWatcher
+from rov.tuning import ConfigTimeline
+from rov.vision.footage import TimedFrame
 from tests.world import CONFIG, CURVE, GRAVITY, S, World
 
 FAR = ("buoy_red", 0.9, (100.0, 100.0, 160.0, 180.0))
@@ -168,26 +168,26 @@ def sailing(config: Config = CONFIG) -> World:
     return world
 
 
-SAFETY = sorted(key for key, how in tuning.keys().items() if how.safer)
+SAFETY = sorted(key for key, how in tuning.live_keys().items() if how.safer)
 
 
 @pytest.mark.parametrize("key", SAFETY)
 def test_while_armed_a_safety_key_only_tightens(key: str) -> None:
     at = float(tuning.values(CONFIG)[key])
-    tighter, wider = (0.99 * at, 1.01 * at) if tuning.keys()[key].safer == "lower" else (1.01 * at, 0.99 * at)
+    tighter, wider = (0.99 * at, 1.01 * at) if tuning.live_keys()[key].safer == "lower" else (1.01 * at, 0.99 * at)
     world = sailing()
 
     def holds() -> object:
         return tuning.values(world.helm.config)[key]
 
-    world.tune(tuning.tuned(CONFIG, {key: wider, "control.depth_kp": 9.0}))
+    world.tune(tuning.with_values(CONFIG, {key: wider, "control.depth_kp": 9.0}))
     world.run(0.1, (0, 0, 0, 0))
     assert holds() == at and world.helm.config.control.depth_kp == 9.0  # the rest of the same edit is taken
     assert sorted(world.codes()) == ["tuned", "tuning_held"]
-    world.tune(tuning.tuned(CONFIG, {key: tighter, "control.depth_kp": 9.0}))
-    assert holds() == tighter and world.helm.held == {}
+    world.tune(tuning.with_values(CONFIG, {key: tighter, "control.depth_kp": 9.0}))
+    assert holds() == tighter and world.helm.held_values == {}
     world.run(0.1, (0, 0, 0, 0))
-    world.tune(tuning.tuned(CONFIG, {key: wider, "control.depth_kp": 9.0}))
+    world.tune(tuning.with_values(CONFIG, {key: wider, "control.depth_kp": 9.0}))
     world.run(0.1, (0, 0, 0, 0))
     assert holds() == tighter
     world.codes()
@@ -198,8 +198,8 @@ def test_while_armed_a_safety_key_only_tightens(key: str) -> None:
 
 def test_the_events_say_what_it_was_and_what_it_is() -> None:
     world = sailing()
-    world.tune(tuning.tuned(CONFIG, {"guard.gain": 0.8, "steering.target": "buoy_green"}))
-    said = [each.text for each in world.helm.said if isinstance(each, Event)]
+    world.tune(tuning.with_values(CONFIG, {"guard.gain": 0.8, "steering.target": "buoy_green"}))
+    said = [each.text for each in world.helm.outgoing if isinstance(each, Event)]
     assert said == [
         "guard.gain stays 0.5 while armed; 0.8 is less safe, and holds once disarmed",
         "steering.target is buoy_green, was buoy_red",
@@ -214,7 +214,7 @@ def test_a_smaller_gain_holds_at_once() -> None:
     world = sailing()
     world.run(1, (1, 0, 0, 0))
     assert max(map(abs, world.link.sent[-1])) == 0.5
-    world.tune(tuning.tuned(CONFIG, {"guard.gain": 0.2}))
+    world.tune(tuning.with_values(CONFIG, {"guard.gain": 0.2}))
     world.run(0.02, (1, 0, 0, 0))
     assert max(map(abs, world.link.sent[-1])) == 0.2
 
@@ -242,37 +242,37 @@ def wrench(world: World) -> np.ndarray:
 def test_gains_change_without_a_kick() -> None:
     """Each gain times ten: from tick to tick no axis changes by more than a fiftieth of the way."""
     wanted = {f"control.{name}": min(100.0, 10 * value) for name, value in CONFIG.control if name != "rate_hz"}
-    world = holding(tuning.tuned(CONFIG, {"control.depth_ki": 0.0, "control.heading_ki": 0.0}))
+    world = holding(tuning.with_values(CONFIG, {"control.depth_ki": 0.0, "control.heading_ki": 0.0}))
     wanted |= {"control.depth_ki": 0.0, "control.heading_ki": 0.0}
     start = wrench(world)
-    world.tune(tuning.tuned(CONFIG, wanted))
+    world.tune(tuning.with_values(CONFIG, wanted))
     steps, before = [], start
     for _ in range(60):
         world.run(0.02)
         steps.append(np.abs(wrench(world) - before).max())
         before = wrench(world)
     assert np.abs(before - start).max() > 0.5 and max(steps) <= 1.001 * 9 * np.abs(start).max() / 50
-    assert world.helm.pilot.gains == world.helm.config.control and world.helm.pilot.glide is None
+    assert world.helm.pilot.gains == world.helm.config.control and world.helm.pilot.gain_change is None
 
 
 def test_a_change_on_the_way_goes_on_from_where_it_is() -> None:
     world = holding()
-    world.tune(tuning.tuned(CONFIG, {"control.depth_kp": 3.5}))
+    world.tune(tuning.with_values(CONFIG, {"control.depth_kp": 3.5}))
     world.run(0.5)
     assert world.helm.pilot.gains.depth_kp == pytest.approx(2.5, abs=0.05)
     world.tune(CONFIG)
     assert world.helm.pilot.gains.depth_kp == pytest.approx(2.5, abs=0.05)
-    world.run(GLIDE_NS / S + 0.1)
+    world.run(GAIN_CHANGE_NS / S + 0.1)
     assert world.helm.pilot.gains.depth_kp == 1.5
 
 
 def test_another_scale_of_depth_moves_what_is_held_with_it() -> None:
     still: tuning.Values = {"control.depth_ki": 0.0, "control.heading_ki": 0.0}
-    world = holding(tuning.tuned(CONFIG, still))
+    world = holding(tuning.with_values(CONFIG, still))
     before = wrench(world)
     with_it: tuning.Values = {"link.surface_pa": 99_000.0, "link.density": 997.0, **still}
     depth = world.link.state.depth  # type: ignore[union-attr]
-    world.tune(tuning.tuned(CONFIG, with_it))
+    world.tune(tuning.with_values(CONFIG, with_it))
     world.run(0.02)
     assert world.link.state.depth > depth + 0.2  # type: ignore[union-attr]
     assert wrench(world) == pytest.approx(before, abs=1e-9)
@@ -298,28 +298,28 @@ def test_a_target_and_its_size_arrive_at_steering_and_outlive_an_edit_of_somethi
     bearing, gains = observation.bearing, CONFIG.steering  # type: ignore[attr-defined]
     facing = 1 - abs(bearing) / math.radians(gains.centred_deg)
     assert setpoint.surge == pytest.approx(min(0.6 * math.log(0.5 / (60 / 480)) * facing, gains.surge_max))
-    world.tune(tuning.tuned(CONFIG, {"control.depth_kp": 2.0}))
+    world.tune(tuning.with_values(CONFIG, {"control.depth_kp": 2.0}))
     assert world.helm.config.steering.target == "buoy_green" and world.helm.config.steering.size == 0.5
     assert world.tell(SetTarget, label="buoy_red") == "" and world.helm.config.steering.size == 0.5
-    world.tune(tuning.tuned(CONFIG, {"steering.target": "buoy_green"}))  # the file changed: the last word counts
+    world.tune(tuning.with_values(CONFIG, {"steering.target": "buoy_green"}))  # the file changed: the last word counts
     assert world.helm.config.steering.target == "buoy_green"
 
 
-def restarted(world: World, saved: Saved) -> None:
+def restarted(world: World, saved: ConfigWatcher) -> None:
     """A pilot that knows nothing starts in the other's place, from what the supervisor kept."""
     config = load(saved.running_path)
-    world.helm = Helm(config, Pilot(config, CURVE), world.link, ("buoy_red", "buoy_green"))
+    world.helm = Commander(config, Pilot(config, CURVE), world.link, ("buoy_red", "buoy_green"))
 
 
-def told(world: World, saved: Saved, t: int) -> None:
+def told(world: World, saved: ConfigWatcher, t: int) -> None:
     """The supervisor and the pilot hear each other, as in every second; `t` is the supervisor's time."""
     world.run(1.2, (0, 0, 0, 0))
-    holds = world.last[Tuning]
-    assert isinstance(holds, Tuning)
-    saved.hold(holds.settings)
-    for message in saved.update(t):
-        if isinstance(message, Edit):
-            world.helm.tune(message, world.t)
+    holds = world.last[ActiveSettings]
+    assert isinstance(holds, ActiveSettings)
+    saved.keep_active(holds.settings)
+    for message in saved.poll(t):
+        if isinstance(message, ConfigEdit):
+            world.helm.handle_edit(message, world.t)
     world.run(0.1, (0, 0, 0, 0))
 
 
@@ -327,7 +327,7 @@ def test_a_target_that_an_operator_set_outlives_the_pilot_until_the_file_says_ot
     path = tmp_path / "rover.toml"
     path.write_text(tomli_w.dumps(CONFIG.model_dump()))
     (tmp_path / "run").mkdir()
-    saved, world, t = Saved(path, load(path), tmp_path / "run"), sailing(), 0
+    saved, world, t = ConfigWatcher(path, load(path), tmp_path / "run"), sailing(), 0
 
     def save(**keys: object) -> None:
         table = CONFIG.model_dump()
@@ -340,7 +340,7 @@ def test_a_target_that_an_operator_set_outlives_the_pilot_until_the_file_says_ot
     def later(seconds: int = 1) -> None:
         nonlocal t
         for _ in range(5 * seconds):
-            t += LOOK_NS
+            t += POLL_NS
             told(world, saved, t)
 
     def aim() -> tuple[str, float]:
@@ -372,7 +372,7 @@ def test_what_was_edited_while_the_pilot_was_away_holds_when_it_is_back(tmp_path
     path = tmp_path / "rover.toml"
     path.write_text(tomli_w.dumps(CONFIG.model_dump()))
     (tmp_path / "run").mkdir()
-    saved, world = Saved(path, load(path), tmp_path / "run"), sailing()
+    saved, world = ConfigWatcher(path, load(path), tmp_path / "run"), sailing()
     told(world, saved, S)
     assert world.tell(SetTarget, label="buoy_green") == ""
     told(world, saved, 2 * S)
@@ -380,7 +380,7 @@ def test_what_was_edited_while_the_pilot_was_away_holds_when_it_is_back(tmp_path
     table["guard"]["gain"], table["steering"]["size"] = 0.8, 0.6
     path.write_text(tomli_w.dumps(table))
     for i in range(5):
-        list(saved.update(3 * S + i * LOOK_NS))  # nobody hears it
+        list(saved.poll(3 * S + i * POLL_NS))  # nobody hears it
     restarted(world, saved)
     world.run(1.2, (0, 0, 0, 0))
     told(world, saved, 5 * S)
@@ -399,14 +399,14 @@ class File:
         self.path.write_text("[vehicle]\nmax_depth = 30.0\n")
         (folder / "run").mkdir()
         config = override(load(self.path), [*overrides])
-        self.saved = Saved(self.path, config, folder / "run", overrides)
+        self.saved = ConfigWatcher(self.path, config, folder / "run", overrides)
         self.t = 0
 
     def pass_(self, looks: int = 3, *, asked: bool = False) -> list[Message]:
         said = []
         for _ in range(looks):
-            self.t += LOOK_NS
-            said += list(self.saved.update(self.t, asked=asked))
+            self.t += POLL_NS
+            said += list(self.saved.poll(self.t, asked=asked))
             asked = False
         return said
 
@@ -417,7 +417,7 @@ def file(tmp_path: Path) -> Iterator[File]:
 
 
 def settings_of(messages: list[Message]) -> list[tuning.Values]:
-    return [tuning.received(each.settings) for each in messages if isinstance(each, Edit)]
+    return [tuning.values_of(each.settings) for each in messages if isinstance(each, ConfigEdit)]
 
 
 def events_of(messages: list[Message]) -> list[tuple[str, str]]:
@@ -488,7 +488,7 @@ def test_processes_start_from_what_holds_not_from_what_is_edited(file: File) -> 
     file.path.write_text("[vehicle]\nmax_depth = 40\nbattery_cells = 6\n")
     file.pass_()
     assert load(file.saved.running_path) == load_text("[vehicle]\nmax_depth = 30")  # pilotd has not said yet
-    file.saved.hold(tuning.settings(load_text("[vehicle]\nmax_depth = 40")))
+    file.saved.keep_active(tuning.settings(load_text("[vehicle]\nmax_depth = 40")))
     assert load(file.saved.running_path) == load_text("[vehicle]\nmax_depth = 40")
 
 
@@ -551,7 +551,7 @@ def test_no_room_for_what_processes_start_from(file: File, monkeypatch: pytest.M
         return write(path, *args, **more)
 
     monkeypatch.setattr(Path, "write_text", refuse)
-    file.saved.hold(tuning.settings(load_text("[vehicle]\nmax_depth = 20")))
+    file.saved.keep_active(tuning.settings(load_text("[vehicle]\nmax_depth = 20")))
     assert file.saved.running.vehicle.max_depth == 20.0
     ((code, text),) = events_of(file.pass_(20))
     assert code == "not_kept" and os.strerror(number) in text
@@ -563,7 +563,7 @@ def test_no_room_for_what_processes_start_from(file: File, monkeypatch: pytest.M
 
 def test_no_room_at_the_start_is_one_sentence(file: File, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be kept there"):
-        Saved(file.path, load(file.path), tmp_path / "nowhere")
+        ConfigWatcher(file.path, load(file.path), tmp_path / "nowhere")
 
 
 def test_what_was_set_for_this_run_holds_over_every_edit(tmp_path: Path) -> None:
@@ -583,42 +583,46 @@ def load_text(text: str) -> Config:
 
 
 def test_a_recorded_change_is_a_change_whatever_the_replay_began_with() -> None:
-    other = tuning.tuned(CONFIG, {"control.depth_kp": 9.0, "steering.yaw_gain": 0.1})
-    schedule = Schedule(other, recorded=True)
-    assert schedule.hear(tuning.settings(CONFIG), 0) == {}  # where the recording began
+    other = tuning.with_values(CONFIG, {"control.depth_kp": 9.0, "steering.yaw_gain": 0.1})
+    schedule = ConfigTimeline(other, recorded=True)
+    assert schedule.add(tuning.settings(CONFIG), 0) == {}  # where the recording began
     assert schedule.at(5 * S) == other
-    schedule.hear(tuning.settings(tuning.tuned(CONFIG, {"steering.yaw_gain": 0.7})), 6 * S)
+    schedule.add(tuning.settings(tuning.with_values(CONFIG, {"steering.yaw_gain": 0.7})), 6 * S)
     assert schedule.at(6 * S + tuning.EFFECT_NS - 1) == other
-    assert schedule.at(6 * S + tuning.EFFECT_NS) == tuning.tuned(other, {"steering.yaw_gain": 0.7})
+    assert schedule.at(6 * S + tuning.EFFECT_NS) == tuning.with_values(other, {"steering.yaw_gain": 0.7})
 
 
 def test_it_costs_a_control_loop_little() -> None:
     """A hitch is a tick of 20 ms that is late. Measured: 0.2 ms; a limit that only a parser in the loop would break."""
     world = sailing()
     edits = [
-        Edit(
+        ConfigEdit(
             t=0,
-            settings=tuning.settings(tuning.tuned(CONFIG, {"control.depth_kp": float(i), "guard.gain": 0.4 - i / 1e3})),
+            settings=tuning.settings(
+                tuning.with_values(CONFIG, {"control.depth_kp": float(i), "guard.gain": 0.4 - i / 1e3})
+            ),
         )
         for i in range(20)
     ]
     begin = time.process_time()
     for edit in edits:
-        world.helm.tune(edit, world.t)
-        list(world.helm.act("ann", world.t))
+        world.helm.handle_edit(edit, world.t)
+        list(world.helm.step("ann", world.t))
     assert (time.process_time() - begin) / len(edits) < 0.005
 
 
 def test_a_replay_changes_when_the_dive_did() -> None:
     """The pilot at the tick, the threshold at the frame, and the new dive holds the change, too."""
-    source = Source(Path(), 0, 15.0, True, True, False, None, iter(()), [])
-    rover = Rover(CONFIG, load_curve(find("calibration/t200.toml"), 4), source)
-    then = Tuning(t=0, settings=tuning.settings(CONFIG))
-    new = tuning.tuned(CONFIG, {"control.depth_kp": 4.0, "perception.score_min": 0.7})
-    change = Tuning(t=5 * S, settings=tuning.settings(new))
-    assert list(rover.hear(then)) == [then] and rover.pilot.config == CONFIG
-    assert list(rover.hear(change)) == [change] and rover.pilot.config == new
-    shots: list[Item] = [Shot(i, t, np.zeros((1, 1, 3), np.uint8), None) for i, t in enumerate((4 * S, 5 * S, 6 * S))]
+    source = Recording(Path(), 0, 15.0, True, True, False, None, iter(()), [])
+    rover = PilotReplay(CONFIG, load_curve(find_resource("calibration/t200.toml"), 4), source)
+    then = ActiveSettings(t=0, settings=tuning.settings(CONFIG))
+    new = tuning.with_values(CONFIG, {"control.depth_kp": 4.0, "perception.score_min": 0.7})
+    change = ActiveSettings(t=5 * S, settings=tuning.settings(new))
+    assert list(rover.receive(then)) == [then] and rover.pilot.config == CONFIG
+    assert list(rover.receive(change)) == [change] and rover.pilot.config == new
+    shots: list[Item] = [
+        TimedFrame(i, t, np.zeros((1, 1, 3), np.uint8), None) for i, t in enumerate((4 * S, 5 * S, 6 * S))
+    ]
     said: list[Item] = [Record("tuning", each.t, each) for each in (then, change)]
     group = [said[0], shots[0], said[1], shots[1], shots[2]]
-    assert thresholds(group, Schedule(CONFIG, recorded=True)) == [0.5, 0.5, 0.7]
+    assert thresholds(group, ConfigTimeline(CONFIG, recorded=True)) == [0.5, 0.5, 0.7]

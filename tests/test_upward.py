@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rov.messages import Arm, Disarm, Event, Mode, PilotStatus, SetMode, SetTarget, Stop, TakeOver
-from rov.motion.helm import Helm
+from rov.motion.helm import Commander
 from rov.motion.pilot import Pilot
 from tests.world import CONFIG, CURVE, MS, World
 
@@ -101,7 +101,7 @@ def test_after_a_restart_of_the_pilot(trouble: dict[str, object], code: str) -> 
     assert world.tell(Arm) == ""
     world.run(0.5, STILL)
     world.link.disarm(world.t)
-    world.helm = Helm(world.helm.config, Pilot(world.helm.config, CURVE), world.link)  # it knows nothing
+    world.helm = Commander(world.helm.config, Pilot(world.helm.config, CURVE), world.link)  # it knows nothing
     world.run(0.5, STILL)
     assert code in world.codes()
     assert world.tell(Arm) == ""

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from rov.assets import find
+from rov.assets import find_resource
 from rov.motion import thrusters
 from rov.motion.allocation import mixer
 from sim import parameters
 from sim.propulsion import CAPACITY_C, HOTEL_W, RESISTANCE, tables, thrust
-from sim.vehicle import DT, Model, State, Tether, Water, advance, model, rest, rotation, step, still
+from sim.vehicle import DT, Model, State, Tether, WaterForces, advance, model, rest, rotation, step, still
 
 DOUBLE = torch.float64
 HEAVY = parameters.load("heavy")
-CURVE = thrusters.load(find("calibration/t200.toml"), cells=4)
+CURVE = thrusters.load(find_resource("calibration/t200.toml"), cells=4)
 
 
 def neutral(name: str = "heavy") -> Model:
@@ -158,7 +158,9 @@ def test_one_is_row_i_of_many(dtype: torch.dtype, tolerance: float) -> None:
 @torch.inference_mode()
 def test_halving_the_step_changes_20_seconds_by_less_than_a_millimetre() -> None:
     vehicle = model("heavy", DOUBLE)
-    water = Water(torch.tensor([[0.3], [0.1], [0.0]], dtype=DOUBLE), tether=Tether(), seabed=torch.tensor([200.0]))
+    water = WaterForces(
+        torch.tensor([[0.3], [0.1], [0.0]], dtype=DOUBLE), tether=Tether(), seabed=torch.tensor([200.0])
+    )
     ends = []
     for halves in (1, 2):
         random = torch.Generator().manual_seed(2)
@@ -194,7 +196,7 @@ def test_gradients_are_right() -> None:
 def test_a_free_vehicle_ends_up_moving_with_the_water() -> None:
     vehicle = neutral()
     current = torch.tensor([[0.3], [-0.2], [0.1]], dtype=DOUBLE)
-    water = Water(current, surface=False)
+    water = WaterForces(current, surface=False)
     state = rest(vehicle, 1, 50.0)
     # Turned all the while, so that the current turns in the body's axes.
     commands = torch.tensor([[0.15, -0.15, -0.15, 0.15, 0, 0, 0, 0]], dtype=DOUBLE)

@@ -104,7 +104,7 @@ def test_a_second_sensor_that_gets_wet_is_the_one_in_the_water() -> None:
 )
 def test_the_vehicles_own_battery(message: object, volts: float | None) -> None:
     telemetry = Telemetry()
-    telemetry.hear(S)
+    telemetry.receive(S)
     assert telemetry.update(message, S)
     assert known(telemetry).battery_v == (None if volts is None else pytest.approx(volts))
 
@@ -124,7 +124,7 @@ def test_a_leak_that_was_written_of_is_over_after_a_while_and_one_that_is_report
     telemetry = Telemetry()
     for text, leaks in ((b"Leak1 pin is 27", False), (b"Leak Detected", True)):
         telemetry.update(mav.MAVLink_statustext_message(4, text), S)
-        telemetry.hear(S)
+        telemetry.receive(S)
         assert known(telemetry).leak is leaks
     telemetry.expire(S + LEAK_OVER_NS)
     assert known(telemetry).leak
@@ -182,7 +182,7 @@ def test_what_else_is_kept() -> None:
 )
 def test_what_makes_no_sense_changes_nothing(message: object) -> None:
     telemetry = Telemetry()
-    telemetry.hear(S)
+    telemetry.receive(S)
     before = telemetry.state
     assert not telemetry.update(message, 2 * S)
     assert message.get_type() == "GLOBAL_POSITION_INT" or telemetry.state == before  # type: ignore[attr-defined]

@@ -6,11 +6,11 @@ import av
 import numpy as np
 import pytest
 
-from rov.dives.dive import Dive, DiveWriter, Picture
-from rov.dives.film import KEY_FRAMES, Encoder
+from rov.dives.dive import Dive, DiveWriter, EncodedPicture
+from rov.dives.film import KEY_FRAMES, H264Encoder
 from rov.dives.video import VideoDecoder, copyable, packets
-from rov.offline.source import open_source
-from rov.vision.footage import Image, Shot
+from rov.offline.source import open_recording
+from rov.vision.footage import Image, TimedFrame
 from tests.conftest import disc, make_clip
 
 T0 = 7_000_000_000_000
@@ -36,9 +36,9 @@ def close(image: Image, expected: Image) -> bool:
 
 
 def test_each_picture_is_one_packet_at_once() -> None:
-    encoder, decoder = Encoder(10), VideoDecoder("h264")
+    encoder, decoder = H264Encoder(10), VideoDecoder("h264")
     for i in range(25):
-        packet = encoder.packet(sharp(i))
+        packet = encoder.encode(sharp(i))
         assert packet.startswith(b"\x00\x00\x00\x01")
         [(t, image)] = decoder.decode(T0 + i * STEP, packet)
         assert t == T0 + i * STEP and close(image, sharp(i))
@@ -46,8 +46,8 @@ def test_each_picture_is_one_packet_at_once() -> None:
 
 
 def test_a_reader_may_start_at_any_key_frame() -> None:
-    encoder = Encoder(10)
-    stream = [encoder.packet(sharp(i)) for i in range(KEY_FRAMES + 5)]
+    encoder = H264Encoder(10)
+    stream = [encoder.encode(sharp(i)) for i in range(KEY_FRAMES + 5)]
     decoder = VideoDecoder("h264")
     seen = [t for i in range(3, KEY_FRAMES + 5) for t, _ in decoder.decode(T0 + i * STEP, stream[i])]
     assert seen == [T0 + i * STEP for i in range(KEY_FRAMES, KEY_FRAMES + 5)]
@@ -73,16 +73,16 @@ def test_b_frames_and_other_codecs_are_not_copied(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", [0, 4])
 def test_a_dive_of_packets_is_replayed_as_pictures(tmp_path: Path, first: int) -> None:
-    encoder = Encoder(10)
-    stream = [encoder.packet(sharp(i)) for i in range(KEY_FRAMES + 10)]
+    encoder = H264Encoder(10)
+    stream = [encoder.encode(sharp(i)) for i in range(KEY_FRAMES + 10)]
     with DiveWriter(tmp_path / "dive.mcap", {}) as dive:
         for i in range(first, KEY_FRAMES + 10):
             dive.picture(T0 + i * STEP, stream[i], i, "h264")
     with Dive(tmp_path / "dive.mcap") as read:
         kept = [record.data for record in read.messages(["camera"])]
-    assert [each.data for each in kept if isinstance(each, Picture)] == stream[first:]
-    source = open_source(tmp_path / "dive.mcap")
-    shots = [item for item in source.items if isinstance(item, Shot)]
+    assert [each.data for each in kept if isinstance(each, EncodedPicture)] == stream[first:]
+    source = open_recording(tmp_path / "dive.mcap")
+    shots = [item for item in source.items if isinstance(item, TimedFrame)]
     begin = 0 if first == 0 else KEY_FRAMES
     assert [shot.t for shot in shots] == [T0 + i * STEP for i in range(begin, KEY_FRAMES + 10)]
     assert close(shots[-1].image, sharp(KEY_FRAMES + 9))

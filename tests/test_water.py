@@ -199,7 +199,7 @@ def test_the_daemon_makes_the_picture_of_the_same_lens_straight(measured: Path) 
         return float(np.abs(middle - np.polyval(np.polyfit(columns, middle, 1), columns)).max())
 
     assert off_line(bent) > 4.0
-    assert off_line(Straight(c).undistort(bent)) < 1.0
+    assert off_line(Straight(c).rectify(bent)) < 1.0
 
 
 def test_a_measured_lens_of_another_shape_is_refused(measured: Path) -> None:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from rov.assets import find
+from rov.assets import find_resource
 from rov.checks import doubts
 from rov.cli import common
 from rov.config import Config, ConfigError, load, override
 from rov.errors import UserError
 from rov.operator import listening
-from rov.operator.commands import Place, place
+from rov.operator.commands import Endpoints, endpoints_of
 
 
 def written(path: Path, depth: float) -> Path:
@@ -28,7 +28,7 @@ def test_here_then_the_environment_then_the_service_then_the_default(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ROV_CONFIG", raising=False)
     monkeypatch.setattr(common, "ETC", tmp_path / "etc/rover.toml")
-    assert depth() == (load(find("rover.toml")).vehicle.max_depth, "configuration: the default one")
+    assert depth() == (load(find_resource("rover.toml")).vehicle.max_depth, "configuration: the default one")
     written(tmp_path / "etc/rover.toml", 3)
     assert depth() == (3, f"configuration: {tmp_path}/etc/rover.toml")
     monkeypatch.setenv("ROV_CONFIG", str(written(tmp_path / "own.toml", 2)))
@@ -46,9 +46,14 @@ def test_a_target_that_the_detector_does_not_know_is_refused_where_it_is_followe
     with pytest.raises(
         ConfigError, match="steering.target = 'unicorn' is no class of the detector; there are buoy_red"
     ):
-        common.configuration(find("rover.toml"), ["steering.target=unicorn"], steers=True)
-    assert common.configuration(find("rover.toml"), ["steering.target=fish"], steers=True).steering.target == "fish"
-    assert common.configuration(find("rover.toml"), ["steering.target=unicorn"]), "a stop goes out all the same"
+        common.configuration(find_resource("rover.toml"), ["steering.target=unicorn"], steers=True)
+    assert (
+        common.configuration(find_resource("rover.toml"), ["steering.target=fish"], steers=True).steering.target
+        == "fish"
+    )
+    assert common.configuration(find_resource("rover.toml"), ["steering.target=unicorn"]), (
+        "a stop goes out all the same"
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,22 +80,22 @@ def test_a_depth_that_nobody_set_is_doubted(config: Config) -> None:
 
 
 def test_an_address_is_a_host_alone(config: Config) -> None:
-    assert place(config.bus, "192.168.2.2", None).public == "tcp://192.168.2.2:5555"
-    assert place(config.bus, "::1", None).commands == "tcp://[::1]:5556"
-    assert place(config.bus, "rover.local", None).public == "tcp://rover.local:5555"
+    assert endpoints_of(config.bus, "192.168.2.2", None).public == "tcp://192.168.2.2:5555"
+    assert endpoints_of(config.bus, "::1", None).commands == "tcp://[::1]:5556"
+    assert endpoints_of(config.bus, "rover.local", None).public == "tcp://rover.local:5555"
     for text in ("127.0.0.1:5555", "tcp://127.0.0.1", "a b", "rover/x", "rover\n"):
         with pytest.raises(UserError, match="is a host's name or address alone"):
-            place(config.bus, text, None)
+            endpoints_of(config.bus, text, None)
 
 
 def test_silence_is_said_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     now = [0]
     monkeypatch.setattr(listening.time, "monotonic_ns", lambda: now[0])
-    ears = listening.Ears(Place("tcp://127.0.0.1:1", "tcp://127.0.0.1:2", None), ["events"])
+    ears = listening.TopicListener(Endpoints("tcp://127.0.0.1:1", "tcp://127.0.0.1:2", None), ["events"])
     try:
         for second in range(8):
             now[0] = second * 1_000_000_000
-            assert ears.listen(0) == (now[0], [])
+            assert ears.receive(0) == (now[0], [])
             assert bool(capsys.readouterr().err) == (second == 4), "once, after more than 3 s"
     finally:
         ears.reader.close()

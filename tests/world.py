@@ -5,13 +5,14 @@ from __future__ import annotations
 import msgspec
 
 from rov import tuning
-from rov.assets import find
-from rov.bus import Operators
+from rov.assets import find_resource
+from rov.bus import OperatorRegistry
 from rov.config import Config, parse
 from rov.messages import (
+    ActiveSettings,
+    ConfigEdit,
     Detection,
     Detections,
-    Edit,
     Event,
     Heartbeat,
     Message,
@@ -19,20 +20,19 @@ from rov.messages import (
     Setpoint,
     Sticks,
     ThrusterCommand,
-    Tuning,
     VehicleState,
     Wrench,
 )
-from rov.motion.helm import Helm
+from rov.motion.helm import Commander
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import load as load_curve
-from rov.tuning import Schedule
+from rov.tuning import ConfigTimeline
 from rov.vision.perception import Perception
 
 MS = 1_000_000
 S = 1_000_000_000
 TICK = 20 * MS
-CURVE = load_curve(find("calibration/t200.toml"), 4)
+CURVE = load_curve(find_resource("calibration/t200.toml"), 4)
 CONFIG = parse(
     "[vehicle]\nmax_depth = 30.0\n[operator]\nlost_s = 1.2\n[guard]\ntilt_s = 0.4\nhull_s = 0.4\nbattery_low_s = 0.4\n"
 )
@@ -80,9 +80,9 @@ class World:
 
     def __init__(self, config: Config):
         self.link = Link(config)
-        self.helm = Helm(config, Pilot(config, CURVE), self.link, ("buoy_red", "buoy_green"))
-        self.operators = Operators(config.operator.lost_s)
-        self.perception, self.schedule = Perception(config), Schedule(config)
+        self.helm = Commander(config, Pilot(config, CURVE), self.link, ("buoy_red", "buoy_green"))
+        self.operators = OperatorRegistry(config.operator.lost_s)
+        self.perception, self.schedule = Perception(config), ConfigTimeline(config)
         self.t, self.seq, self.frame = 1000 * S, 0, 0
         self.trace: list[object] = []
         self.events: list[str] = []
@@ -91,20 +91,20 @@ class World:
         self.beating = True
 
     def tune(self, config: Config) -> None:
-        self.helm.tune(Edit(t=self.t, settings=tuning.settings(config)), self.t)
+        self.helm.handle_edit(ConfigEdit(t=self.t, settings=tuning.settings(config)), self.t)
         self.operators.timeout_ns = int(self.helm.config.operator.lost_s * 1e9)
 
     def tell(self, kind: type, **more: object) -> str:
         self.seq += 1
         command = kind(t=self.t, session="ann", seq=self.seq, **more)
-        sent_t, reason = self.operators.judge(command, self.t)
-        return reason or self.helm.obey(command, sent_t, self.t)
+        sent_t, reason = self.operators.check(command, self.t)
+        return reason or self.helm.handle_command(command, sent_t, self.t)
 
     def see(self, *found: tuple[str, float, tuple[float, float, float, float]], age: int = 60 * MS) -> Setpoint:
         """A frame with these objects, `age` ns old when all is said about it."""
         self.frame += 1
         frame_t = self.t - age
-        self.perception.tune(self.schedule.at(frame_t))
+        self.perception.apply_config(self.schedule.at(frame_t))
         least = self.perception.config.perception.score_min
         items = tuple(Detection(*each) for each in found if each[1] >= least)
         detections = Detections(t=self.t, frame_id=self.frame, frame_t=frame_t, width=640, height=480, items=items)
@@ -112,7 +112,7 @@ class World:
         observation = self.perception.observe(tracks)
         setpoint = self.perception.steer(observation, self.t)
         self.trace += [items, tracks.items, observation, setpoint]
-        self.helm.hear(setpoint, self.t)
+        self.helm.handle_setpoint(setpoint, self.t)
         return setpoint
 
     def run(self, seconds: float, sticks: tuple[float, ...] | None = None) -> None:
@@ -122,10 +122,10 @@ class World:
                 self.tell(Sticks, **dict(zip(("surge", "sway", "heave", "yaw"), sticks, strict=True)))
             if self.beating and self.t % (S // 5) < TICK:
                 self.tell(Heartbeat)
-            for message in self.helm.act(self.operators.operator(self.t), self.t):
+            for message in self.helm.step(self.operators.operator(self.t), self.t):
                 self.last[type(message)] = message
-                if isinstance(message, Tuning):
-                    self.schedule.hear(message.settings, message.t)
+                if isinstance(message, ActiveSettings):
+                    self.schedule.add(message.settings, message.t)
                 elif isinstance(message, Event):
                     self.events.append(message.code)
                     if message.code not in ("tuned",):

@@ -16,11 +16,11 @@ thread that made them, and do not survive a fork.
 
 from rov.bus.commands import COMMANDS_PER_UPDATE, CommandClient, CommandServer, Request
 from rov.bus.door import prove
-from rov.bus.front import INSIDE, CommandFront
-from rov.bus.inside import Pub, Sub, inbox
-from rov.bus.operators import LATE_S, SESSIONS, SETTLE_S, Operators
+from rov.bus.front import INSIDE, CommandGateway
+from rov.bus.inside import Publisher, Subscriber, inbox
+from rov.bus.operators import LATE_S, SESSIONS, SETTLE_S, OperatorRegistry
 from rov.bus.payload import COMMAND_BYTES, TEXT_MAX, Malformed, decode, decode_command, encode
-from rov.bus.public import PublicPub, listen
+from rov.bus.public import PublicPublisher, listen
 from rov.bus.reader import MAIL, Entry, Reader
 from rov.bus.sockets import ipc, is_local, reached
 
@@ -35,15 +35,15 @@ __all__ = [
     "CommandClient",
     "CommandServer",
     "INSIDE",
-    "CommandFront",
+    "CommandGateway",
     "Entry",
     "Malformed",
-    "Operators",
-    "Pub",
-    "PublicPub",
+    "OperatorRegistry",
+    "Publisher",
+    "PublicPublisher",
     "Reader",
     "Request",
-    "Sub",
+    "Subscriber",
     "decode",
     "decode_command",
     "encode",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
 
-from rov.bus.inside import LAST_WORDS_MS
-from rov.bus.operators import Operators
+from rov.bus.inside import LINGER_MS
+from rov.bus.operators import OperatorRegistry
 from rov.bus.payload import COMMAND_BYTES, Malformed, decode_command, decode_reply, encode
 from rov.bus.sockets import Context, bound, connected
 from rov.messages import AnyCommand, Reply, Stop
@@ -29,7 +29,7 @@ class Request(NamedTuple):
     command: AnyCommand
     t: int
     """When it was sent, on our clock: when it came, less what it was delayed beyond its session's quickest."""
-    peer: tuple[bytes, ...]
+    reply_to: tuple[bytes, ...]
 
 
 class CommandServer:
@@ -38,7 +38,7 @@ class CommandServer:
 
     def __init__(self, endpoint: str, *, heartbeat_timeout_s: float = 3.0, context: Context | None = None):
         """Raises UserError when the endpoint cannot be bound."""
-        self.operators = Operators(heartbeat_timeout_s)
+        self.operators = OperatorRegistry(heartbeat_timeout_s)
         self.counts: Counter[str] = Counter()
         """Commands by what became of them: accepted, refused, malformed."""
         options = {zmq.MAXMSGSIZE: COMMAND_BYTES, zmq.SNDHWM: COMMANDS_WAITING, zmq.RCVHWM: COMMANDS_WAITING}
@@ -46,7 +46,7 @@ class CommandServer:
         self.received: list[list[bytes]] | None = None
 
     def receive(self) -> None:
-        """Take what is there, for the next `update`. Whoever judges by a clock that was read before it takes what came
+        """Take what is there, for the next `requests`. Whoever judges by a clock that was read before it takes what came
         meanwhile for early, and all that comes later for late."""
         self.received = []
         while len(self.received) < COMMANDS_PER_UPDATE:
@@ -55,29 +55,29 @@ class CommandServer:
             except zmq.Again:
                 return
 
-    def update(self, now: int) -> list[Request]:
+    def requests(self, now: int) -> list[Request]:
         """What is to be carried out, stops first. Answer each with `reply`. `now` in monotonic ns."""
         if self.received is None:
             self.receive()
         received, self.received = self.received or [], None
-        heard = [understood for parts in received if (understood := self._understood(parts, now))]
+        heard = [understood for parts in received if (understood := self._decode(parts, now))]
         heard.sort(key=lambda each: not isinstance(each[0], Stop))  # a stop overtakes all that came with it
-        requests = []
+        found = []
         for command, peer, who in heard:
-            sent_t, reason = self.operators.judge(command, now, who)
+            sent_t, reason = self.operators.check(command, now, who)
             request = Request(command, sent_t, peer)
             if reason:
                 self.reply(request, now, reason)
             else:
-                requests.append(request)
-        return requests
+                found.append(request)
+        return found
 
     def reply(self, request: Request, now: int, refused: str = "") -> None:
         """Say that it was done, or why not. Never blocks."""
         self.counts["refused" if refused else "accepted"] += 1
-        self._answer(request.peer, Reply(t=now, seq=request.command.seq, accepted=not refused, reason=refused))
+        self._send_reply(request.reply_to, Reply(t=now, seq=request.command.seq, accepted=not refused, reason=refused))
 
-    def _understood(self, parts: list[bytes], now: int) -> tuple[AnyCommand, tuple[bytes, ...], str] | None:
+    def _decode(self, parts: list[bytes], now: int) -> tuple[AnyCommand, tuple[bytes, ...], str] | None:
         """A command, the way back to who gave it, and who that is. ROUTER puts the identity of a peer in front of the
         front's three parts, of a DEALER's [payload], of a REQ's [empty, payload]."""
         peer, who = tuple(parts[:2]) if len(parts) in (3, 4) else tuple(parts[:1]), ""
@@ -91,10 +91,10 @@ class CommandServer:
             return decode_command(parts[-1]), peer, who
         except Malformed as error:
             self.counts["malformed"] += 1
-            self._answer(peer, Reply(t=now, seq=-1, accepted=False, reason=f"not understood: {error}"))
+            self._send_reply(peer, Reply(t=now, seq=-1, accepted=False, reason=f"not understood: {error}"))
             return None
 
-    def _answer(self, peer: tuple[bytes, ...], reply: Reply) -> None:
+    def _send_reply(self, peer: tuple[bytes, ...], reply: Reply) -> None:
         try:
             self.socket.send_multipart((*peer, encode(reply)), zmq.NOBLOCK)
         except zmq.Again:
@@ -121,11 +121,11 @@ class CommandClient:
             return False
         return True
 
-    def reply(self, timeout_ms: int = 0) -> Reply | None:
+    def receive_reply(self, timeout_ms: int = 0) -> Reply | None:
         """The next reply; None when there is none within the time. Raises Malformed when it is not one."""
         if not self.socket.poll(timeout_ms):
             return None
         return decode_reply(self.socket.recv_multipart()[-1])
 
     def close(self) -> None:
-        self.socket.close(LAST_WORDS_MS)
+        self.socket.close(LINGER_MS)

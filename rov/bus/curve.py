@@ -14,7 +14,7 @@ from nacl.bindings import (
 )
 from nacl.exceptions import CryptoError
 
-from rov.bus.zmtp import COMMAND, MORE, Foul, frame
+from rov.bus.zmtp import COMMAND, MORE, ProtocolError, frame
 
 HELLO, WELCOME, INITIATE, READY, MESSAGE = b"\x05HELLO", b"\x07WELCOME", b"\x08INITIATE", b"\x05READY", b"\x07MESSAGE"
 KEY, NONCE, COOKIE, VOUCH, MAC = 32, 8, 96, 96, 16
@@ -22,7 +22,7 @@ INNER_COMMAND = 2
 """The bit of a command inside of a box; outside it is another."""
 
 
-class Curve:
+class CurveMechanism:
     """One connection's handshake and boxes. S, C: the lasting keys of server and client; those of a moment are `_`."""
 
     name = b"CURVE"
@@ -41,11 +41,11 @@ class Curve:
         try:
             return self._initiated(command) if self.cookie else self._welcome(command)
         except (CryptoError, ValueError, TypeError):
-            raise Foul("not the keys") from None
+            raise ProtocolError("not the keys") from None
 
     def _welcome(self, hello: bytes) -> bytes:
         if not hello.startswith(HELLO + b"\x01\x00") or len(hello) != 200:
-            raise Foul("no HELLO")
+            raise ProtocolError("no HELLO")
         self.client_, nonce, box = hello[80:112], hello[112:120], hello[120:]
         lasting = crypto_box_beforenm(self.client_, self.secret)
         crypto_box_open_afternm(box, b"CurveZMQHELLO---" + nonce, lasting)
@@ -58,31 +58,31 @@ class Curve:
     def _initiated(self, initiate: bytes) -> bytes:
         at = len(INITIATE) + COOKIE
         if not initiate.startswith(INITIATE) or initiate[len(INITIATE) : at] != self.cookie:
-            raise Foul("no INITIATE")
+            raise ProtocolError("no INITIATE")
         nonce, box = initiate[at : at + NONCE], initiate[at + NONCE :]
         self.box = crypto_box_beforenm(self.client_, self.secret_)
         said = crypto_box_open_afternm(box, b"CurveZMQINITIATE" + self._fresh(nonce), self.box)
         client, vouch_nonce, vouch = said[:KEY], said[KEY : KEY + 16], said[KEY + 16 : KEY + VOUCH]
         if client not in self.clients:
-            raise Foul("a key that is not known")
+            raise ProtocolError("a key that is not known")
         vouched = crypto_box_open_afternm(vouch, b"VOUCH---" + vouch_nonce, crypto_box_beforenm(client, self.secret_))
         if vouched != self.client_ + self.public:
-            raise Foul("another's key")
+            raise ProtocolError("another's key")
         self.metadata, self.ready, self.who = said[KEY + VOUCH :], True, self.clients[client]
         nonce = self._next()
         return READY + nonce + crypto_box_afternm(self.ours, b"CurveZMQREADY---" + nonce, self.box)
 
     def open(self, flags: int, body: bytes) -> tuple[int, bytes]:
         if not body.startswith(MESSAGE):
-            raise Foul("not boxed")
+            raise ProtocolError("not boxed")
         at = len(MESSAGE) + NONCE
         nonce = self._fresh(body[len(MESSAGE) : at])
         try:
             inner = crypto_box_open_afternm(body[at:], b"CurveZMQMESSAGEC" + nonce, self.box)
         except (CryptoError, ValueError, TypeError):
-            raise Foul("a box of other keys") from None
+            raise ProtocolError("a box of other keys") from None
         if not inner:
-            raise Foul("an empty box")
+            raise ProtocolError("an empty box")
         return (inner[0] & MORE) | (COMMAND if inner[0] & INNER_COMMAND else 0), inner[1:]
 
     def seal(self, flags: int, body: bytes) -> bytes:
@@ -97,6 +97,6 @@ class Curve:
     def _fresh(self, nonce: bytes) -> bytes:
         number = int.from_bytes(nonce, "big")
         if number <= self.heard:
-            raise Foul("a nonce that was used")
+            raise ProtocolError("a nonce that was used")
         self.heard = number
         return nonce

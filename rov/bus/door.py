@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from rov.bus.sockets import address_of, permitted
-from rov.bus.zmtp import SIGNATURE, Conversation, Foul, Mechanism, Null, metadata
+from rov.bus.zmtp import SIGNATURE, Mechanism, NullMechanism, ProtocolError, ZmtpConnection, metadata
 from rov.errors import UserError
 
 if TYPE_CHECKING:
     from rov.bus.keys import Gate
 
-VISITORS = 4000
+CONNECTIONS_MAX = 4000
 """At most; fewer where the process may not open so many files."""
 SPARE_FILES = 64
 BACKLOG = 4096
@@ -68,13 +68,13 @@ ALIVE = (
 not (the others)."""
 
 
-Group: TypeAlias = "OrderedDict[int, Visitor]"
+Group: TypeAlias = "OrderedDict[int, PeerConnection]"
 
 
-class Visitor:
+class PeerConnection:
     """One connection, and how it has behaved."""
 
-    talk: Conversation
+    talk: ZmtpConnection
     """Once it has begun to speak."""
 
     def __init__(self, connection: socket.socket, t: int):
@@ -90,7 +90,7 @@ class Visitor:
         return 0 if self.favoured else 1 if self.ease >= EASE / 2 else 2
 
 
-class Door:
+class PublicServer:
     """The visitors of one endpoint."""
 
     def __init__(self, endpoint: str, socket_type: bytes, gate: Gate | None, limit: int):
@@ -104,7 +104,7 @@ class Door:
         self.epoll.register(self.listener, select.EPOLLIN)
         self.waiting = select.poll()
         self.waiting.register(self.listener, select.POLLIN)
-        self.visitors: dict[int, Visitor] = {}
+        self.visitors: dict[int, PeerConnection] = {}
         self.mute: Group = OrderedDict()
         """Those who have said nothing yet, in the order they came."""
         self.arriving: Group = OrderedDict()
@@ -113,10 +113,10 @@ class Door:
         """Those after it, the longest silent first."""
         self.eager: Group = OrderedDict()
         """Those that may have more to say than was taken from them."""
-        self.room = max(16, min(VISITORS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
+        self.room = max(16, min(CONNECTIONS_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
         self.dropped = 0
         """Messages that somebody was too slow for."""
-        self.gone: Callable[[Visitor], None] = lambda _: None
+        self.gone: Callable[[PeerConnection], None] = lambda _: None
         """Told of each visitor that leaves."""
 
     @property
@@ -133,7 +133,7 @@ class Door:
 
     # ---- one turn ----------------------------------------------------------------------------------------------
 
-    def step(self, timeout_s: float) -> Iterator[tuple[Visitor, bytes]]:
+    def step(self, timeout_s: float) -> Iterator[tuple[PeerConnection, bytes]]:
         """Wait at most so long for something to happen; what visitors say, each in turn."""
         self._accept()
         for fd, mask in self.epoll.poll(0 if self.eager else timeout_s, EVENTS_PER_STEP):
@@ -150,12 +150,12 @@ class Door:
         for known in (True, False):
             yield from self._served([each for each in self.eager.values() if (each.group is self.known) is known])
 
-    def _served(self, visitors: list[Visitor]) -> Iterator[tuple[Visitor, bytes]]:
+    def _served(self, visitors: list[PeerConnection]) -> Iterator[tuple[PeerConnection, bytes]]:
         """What these say, as far as there is time: the favoured first, those with much to say last, and of the others
         who spoke last: when they are more than can be served, nobody new waits behind them all."""
         end = time.monotonic_ns() + STEP_NS
         newest = visitors[::-1]
-        for visitor in sorted(newest, key=Visitor.rank):
+        for visitor in sorted(newest, key=PeerConnection.rank):
             if time.monotonic_ns() < end or visitor.favoured:
                 yield from self._taken(visitor)
             elif visitor.group is self.arriving and end - visitor.came_t > UNSERVED_NS:
@@ -183,12 +183,12 @@ class Door:
                 self._make_room()
             connection = socket.socket(self.listener.family, socket.SOCK_STREAM, 0, fileno=fd)
             connection.setblocking(False)
-            visitor = Visitor(connection, time.monotonic_ns())
+            visitor = PeerConnection(connection, time.monotonic_ns())
             self.visitors[visitor.fd] = visitor
             self._move(visitor, self.mute)
             self.epoll.register(visitor.fd, READING | select.EPOLLONESHOT)
 
-    def _receive(self, visitor: Visitor) -> None:
+    def _receive(self, visitor: PeerConnection) -> None:
         try:
             data = visitor.connection.recv(READ_BYTES)
         except BlockingIOError:
@@ -204,13 +204,13 @@ class Door:
         visitor.talk.feed(data)
         self.eager[visitor.fd] = visitor
 
-    def _welcome(self, visitor: Visitor) -> None:
+    def _welcome(self, visitor: PeerConnection) -> None:
         """It has begun to speak: so do we."""
-        mechanism: Mechanism = self.gate.mechanism(self.about) if self.gate else Null(self.about)
-        visitor.talk = Conversation(self.socket_type, mechanism, self.limit)
+        mechanism: Mechanism = self.gate.mechanism(self.about) if self.gate else NullMechanism(self.about)
+        visitor.talk = ZmtpConnection(self.socket_type, mechanism, self.limit)
         self._move(visitor, self.arriving)
 
-    def _taken(self, visitor: Visitor) -> Iterator[tuple[Visitor, bytes]]:
+    def _taken(self, visitor: PeerConnection) -> Iterator[tuple[PeerConnection, bytes]]:
         """Its next few messages."""
         if visitor.fd in self.eager:
             self.eager.move_to_end(visitor.fd, last=False)
@@ -219,8 +219,8 @@ class Door:
                 return
             met = visitor.talk.ready
             try:
-                message = visitor.talk.take()
-            except Foul:
+                message = visitor.talk.receive()
+            except ProtocolError:
                 return self.show_out(visitor)
             if message is None:
                 del self.eager[visitor.fd]
@@ -238,42 +238,42 @@ class Door:
 
     # ---- who stays ---------------------------------------------------------------------------------------------
 
-    def heard(self, visitor: Visitor) -> None:
+    def heard(self, visitor: PeerConnection) -> None:
         """It is alive: others make room before it."""
         if not visitor.gone:
             self._move(visitor, self.known)
 
-    def _move(self, visitor: Visitor, group: Group) -> None:
+    def _move(self, visitor: PeerConnection, group: Group) -> None:
         """To the end of a group."""
         visitor.group.pop(visitor.fd, None)
         visitor.group = group
         group[visitor.fd] = visitor
 
-    def bear(self, visitor: Visitor) -> None:
+    def bear(self, visitor: PeerConnection) -> None:
         """A message was of no use. Too many of them, and it goes."""
         if visitor.ease < USELESS:
             self.show_out(visitor)
         visitor.ease -= USELESS
 
-    def _charge(self, visitor: Visitor, now: int) -> None:
+    def _charge(self, visitor: PeerConnection, now: int) -> None:
         grown = visitor.ease + (now - visitor.ease_t) * 1e-9 * EASE_PER_S
         visitor.ease, visitor.ease_t = max(0.0, min(grown, EASE) - 1), now
 
-    def hold(self, visitor: Visitor) -> None:
+    def hold(self, visitor: PeerConnection) -> None:
         """Do not read it for now."""
         if not visitor.held and not visitor.gone:
             visitor.held = True
             self.eager.pop(visitor.fd, None)
             self._await(visitor)
 
-    def release(self, visitor: Visitor) -> None:
+    def release(self, visitor: PeerConnection) -> None:
         """Read it again."""
         if visitor.held and not visitor.gone:
             visitor.held = False
             self.eager[visitor.fd] = visitor
             self._await(visitor)
 
-    def show_out(self, visitor: Visitor) -> None:
+    def show_out(self, visitor: PeerConnection) -> None:
         """Its connection ends."""
         if visitor.gone:
             return
@@ -298,15 +298,15 @@ class Door:
 
     # ---- what is said to them ----------------------------------------------------------------------------------
 
-    def say(self, visitor: Visitor, *parts: bytes, limit: int = OUT_BYTES) -> bool:
+    def say(self, visitor: PeerConnection, *parts: bytes, limit: int = OUT_BYTES) -> bool:
         """Put a message on its way with the next `flush`; False when it does not read and too much waits already."""
         if len(visitor.talk.out) > limit or not visitor.talk.ready:
             self.dropped += 1
             return False
-        visitor.talk.say(*parts)
+        visitor.talk.send(*parts)
         return True
 
-    def flush(self, visitor: Visitor) -> None:
+    def flush(self, visitor: PeerConnection) -> None:
         """Hand what waits for it to the kernel, as much as that takes."""
         out = visitor.talk.out
         if visitor.gone:
@@ -323,7 +323,7 @@ class Door:
             visitor.writing = bool(out)
             self._await(visitor)
 
-    def _await(self, visitor: Visitor) -> None:
+    def _await(self, visitor: PeerConnection) -> None:
         """Look out for what it may do next: once, so that those who are not served yet do not hide the others."""
         if not visitor.gone:
             reading = 0 if visitor.held or visitor.fd in self.eager else READING

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import zmq
 
-from rov.bus.door import Door, Visitor
+from rov.bus.door import PeerConnection, PublicServer
 from rov.bus.operators import USER
 from rov.bus.payload import COMMAND_BYTES, Malformed, decode_command, decode_reply, encode
 from rov.bus.sockets import Context, connected, ipc
-from rov.bus.who import user_of
+from rov.bus.who import peer_user
 from rov.messages import Reply, Stop
 
 if TYPE_CHECKING:
@@ -46,45 +46,45 @@ OUT_BYTES = 16 * 1024
 
 
 @dataclass(eq=False)
-class Asked:
+class PendingCommand:
     """A command, and who waits for its answer."""
 
-    visitor: Visitor
+    visitor: PeerConnection
     payload: bytes
     kind: Literal["stop", "granted", "stranger"]
     seq: int
     enveloped: bool
     t: int = 0
     """When it was passed on."""
-    also: list[Asked] = field(default_factory=list)
+    also: list[PendingCommand] = field(default_factory=list)
     """Other stops that this one answers."""
 
 
-class CommandFront:
+class CommandGateway:
     """Between those who command and the one who obeys."""
 
     def __init__(self, endpoint: str, root: Path, gate: Gate | None = None, *, context: Context | None = None):
         """`root` is the directory of the daemon's own endpoints. Raises UserError when the endpoint cannot be bound, or
         is not on this machine and there are no keys."""
-        self.door = Door(endpoint, b"ROUTER", gate, COMMAND_BYTES)
+        self.door = PublicServer(endpoint, b"ROUTER", gate, COMMAND_BYTES)
         self.door.gone = self._forget
         self.inside = connected(context, zmq.DEALER, ipc(root, INSIDE), {zmq.IMMEDIATE: 1})
         self.door.watch(self.inside.fileno())
-        self.asked: dict[bytes, Asked] = {}
+        self.asked: dict[bytes, PendingCommand] = {}
         """What was passed on, by token, the longest unanswered first."""
-        self.stops: list[Asked] = []
-        self.waiting: OrderedDict[Visitor, Asked] = OrderedDict()
+        self.stops: list[PendingCommand] = []
+        self.waiting: OrderedDict[PeerConnection, PendingCommand] = OrderedDict()
         """A stranger's command each, that there was no room for yet."""
-        self.owed: dict[Visitor, int] = {}
+        self.owed: dict[PeerConnection, int] = {}
         """Answers to come."""
-        self.granted: dict[Visitor, int] = {}
+        self.granted: dict[PeerConnection, int] = {}
         """When a command of theirs was last carried out, other than a stop."""
         self.strangers = self.count = 0
 
     def step(self, timeout_s: float) -> None:
         """Wait at most so long for something to happen, and do it."""
         for visitor, payload in self.door.step(timeout_s):
-            self._hear(visitor, payload, time.monotonic_ns())
+            self._handle(visitor, payload, time.monotonic_ns())
         now = time.monotonic_ns()
         self._answer(now)
         self._give_up(now)
@@ -95,7 +95,7 @@ class CommandFront:
 
     # ---- what is asked -----------------------------------------------------------------------------------------
 
-    def _hear(self, visitor: Visitor, payload: bytes, now: int) -> None:
+    def _handle(self, visitor: PeerConnection, payload: bytes, now: int) -> None:
         try:
             command = decode_command(payload)
         except Malformed as error:
@@ -103,7 +103,7 @@ class CommandFront:
         lately = now - self.granted.get(visitor, now - GRANTED_NS) < GRANTED_NS
         kind: Literal["stop", "granted", "stranger"] = "granted" if lately else "stranger"
         kind = "stop" if isinstance(command, Stop) else kind
-        asked = Asked(visitor, payload, kind, command.seq, visitor.talk.enveloped)
+        asked = PendingCommand(visitor, payload, kind, command.seq, visitor.talk.enveloped)
         if kind == "stranger" and visitor in self.waiting:
             return self._reject(visitor, command.seq, "too many commands at once; ask again", now)
         self._owe(visitor, 1)
@@ -114,7 +114,7 @@ class CommandFront:
         else:
             self.waiting[visitor] = asked
 
-    def _reject(self, visitor: Visitor, seq: int, reason: str, now: int) -> None:
+    def _reject(self, visitor: PeerConnection, seq: int, reason: str, now: int) -> None:
         """Answered here, at the end of its turn. Who makes it necessary too often goes, and so does who has never said
         anything else."""
         self._say(visitor, visitor.talk.enveloped, Reply(t=now, seq=seq, accepted=False, reason=reason))
@@ -134,7 +134,7 @@ class CommandFront:
             self.stops, first.also = [], [*first.also, *others]
             self._pass_on(first, now)
 
-    def _pass_on(self, asked: Asked, now: int) -> None:
+    def _pass_on(self, asked: PendingCommand, now: int) -> None:
         """To the pilot. Where it is not there, a stop waits for it; anything else is of no use later."""
         who = self._who(asked.visitor)
         self.count += 1
@@ -148,12 +148,12 @@ class CommandFront:
         asked.t, self.asked[token] = now, asked
         self.strangers += asked.kind == "stranger"
 
-    def _who(self, visitor: Visitor) -> str:
+    def _who(self, visitor: PeerConnection) -> str:
         """Whose key it has, or which user of this machine it is; empty for one that went before it was asked."""
         if not visitor.name and not visitor.gone:
             if key := visitor.talk.mechanism.who:
                 visitor.name = f"key {key}"
-            elif (user := user_of(visitor.connection)) is not None:
+            elif (user := peer_user(visitor.connection)) is not None:
                 visitor.name = f"{USER}{user}"
         return visitor.name
 
@@ -195,17 +195,17 @@ class CommandFront:
             else:
                 del self.granted[visitor]
 
-    def _taken_back(self, token: bytes) -> Asked | None:
+    def _taken_back(self, token: bytes) -> PendingCommand | None:
         asked = self.asked.pop(token, None)
         self.strangers -= asked is not None and asked.kind == "stranger"
         return asked
 
-    def _settle(self, asked: Asked) -> None:
+    def _settle(self, asked: PendingCommand) -> None:
         """Nothing more is owed for it."""
         for each in (asked, *asked.also):
             self._owe(each.visitor, -1)
 
-    def _owe(self, visitor: Visitor, more: int) -> None:
+    def _owe(self, visitor: PeerConnection, more: int) -> None:
         if visitor.gone:
             return
         self.owed[visitor] = self.owed.get(visitor, 0) + more
@@ -214,12 +214,12 @@ class CommandFront:
         else:
             self.door.release(visitor)
 
-    def _say(self, visitor: Visitor, enveloped: bool, reply: Reply) -> None:
+    def _say(self, visitor: PeerConnection, enveloped: bool, reply: Reply) -> None:
         envelope = (b"",) if enveloped else ()
         if not visitor.gone:
             self.door.say(visitor, *envelope, encode(reply), limit=OUT_BYTES)
 
-    def _forget(self, visitor: Visitor) -> None:
+    def _forget(self, visitor: PeerConnection) -> None:
         self.owed.pop(visitor, None)
         self.granted.pop(visitor, None)
         self.waiting.pop(visitor, None)

@@ -18,7 +18,7 @@ SINKS = ("recorder", "public", "supervisor")
 """Who gets the mail."""
 SOME = {"supervisor": ("events", "health", "frame")}
 """Who does not get all of it."""
-LAST_WORDS_MS = 200
+LINGER_MS = 200
 """How long closing waits for mail that is under way: why a process ended is worth more than 200 ms."""
 FUTURE_NS = 20_000_000
 """A stamp may be this far ahead of the reader's tick, which took its time before it read; not further."""
@@ -26,7 +26,7 @@ FUTURE_NS = 20_000_000
 M = TypeVar("M", bound=Message)
 
 
-class Pub:
+class Publisher:
     """Everything one process says: `send` puts a message on its state endpoint and into the mail."""
 
     def __init__(self, process: str, root: Path, *, sinks: Iterable[str] = SINKS, context: Context | None = None):
@@ -40,10 +40,10 @@ class Pub:
                 options = {zmq.CONFLATE: 1}  # also here: nothing piles up for a reader that is stopped
                 self.state[name] = bound(context, zmq.PUB, ipc(root, name), options)
         for sink in sinks:
-            options = {zmq.SNDHWM: MAIL, zmq.LINGER: LAST_WORDS_MS}
+            options = {zmq.SNDHWM: MAIL, zmq.LINGER: LINGER_MS}
             self.mail[sink] = connected(context, zmq.PUSH, ipc(root, f"to-{sink}"), options)
 
-    def send(self, message: Message) -> None:
+    def publish(self, message: Message) -> None:
         """Say it. Never blocks. Raises ValueError for a state topic that is another process's."""
         topic, payload = topic_of(message), encode(message)
         if topic in self.state:
@@ -63,7 +63,7 @@ class Pub:
             socket.close()  # each lingers as it was told when it was made
 
 
-class Sub(Generic[M]):
+class Subscriber(Generic[M]):
     """The newest message of a state topic, and whether it is recent enough to act on: `Sub(Frame, root)`."""
 
     def __init__(self, kind: type[M], root: Path, *, hz: float | None = None, context: Context | None = None):
@@ -72,13 +72,13 @@ class Sub(Generic[M]):
         if TOPICS[self.topic].kind != "state" or TOPICS[self.topic].publisher == "all":
             raise ValueError(f"{self.topic} has no single newest message: read it from a sink")
         self.max_age_ns = int(3e9 / (hz or TOPICS[self.topic].hz))  # three missed messages
-        self.msg: M | None = None
+        self.message: M | None = None
         self.malformed = 0
         """Messages dropped: not decodable, or from the future."""
         options = {zmq.CONFLATE: 1, zmq.SUBSCRIBE: b""}  # one topic per socket, or topics evict each other
         self.socket = connected(context, zmq.SUB, ipc(root, self.topic), options)
 
-    def update(self, now: int) -> bool:
+    def receive(self, now: int) -> bool:
         """Take what came since the last call; True when there is a new message. `now` in monotonic ns."""
         try:
             message: M = decode(self.topic, self.socket.recv(zmq.NOBLOCK))  # type: ignore[assignment]
@@ -90,12 +90,12 @@ class Sub(Generic[M]):
         if message.t > now + FUTURE_NS:
             self.malformed += 1
             return False
-        self.msg = message
+        self.message = message
         return True
 
     def fresh(self, now: int) -> bool:
         """Is there a message, made no longer ago than three periods of its topic?"""
-        return self.msg is not None and now - self.msg.t <= self.max_age_ns
+        return self.message is not None and now - self.message.t <= self.max_age_ns
 
     def wait(self, timeout_ms: int) -> bool:
         """Wait for the next message; True when there is one to take."""

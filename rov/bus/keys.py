@@ -63,9 +63,9 @@ class Gate:
 
     def mechanism(self, metadata: bytes) -> Mechanism:
         """How a new connection is asked for its key."""
-        from rov.bus.curve import Curve  # brings NaCl, which only those who are reached by strangers need
+        from rov.bus.curve import CurveMechanism  # brings NaCl, which only those who are reached by strangers need
 
-        return Curve(self.secret, self.public, self.clients, metadata)
+        return CurveMechanism(self.secret, self.public, self.clients, metadata)
 
 
 class ClientKeys(NamedTuple):

@@ -18,7 +18,7 @@ AHEAD_NS = 20_000_000
 """A stamp of this machine's clock may be this far ahead of the reader's, which read it a moment ago."""
 
 
-class _Heard:
+class _Session:
     """What is known of a session: its last number, and by how much its clock is behind ours at the least delay."""
 
     def __init__(self, t: int, offset: int):
@@ -27,7 +27,7 @@ class _Heard:
         """Was it ever the operator's? Those who never were are forgotten first."""
 
 
-class Operators:
+class OperatorRegistry:
     """Who may command. One session at a time is the operator's, by TakeOver; it ends when its heartbeat does.
 
     No sockets and no clock: `t` is when a command came, monotonic ns on our clock. `who` is whose key or user it came
@@ -42,38 +42,38 @@ class Operators:
     def __init__(self, timeout_s: float = 3.0):
         self.timeout_ns = int(timeout_s * 1e9)
         self.session = self.who = ""
-        self.heard_t: int | None = None
+        self.heartbeat_t: int | None = None
         """When the operator's last heartbeat (or its TakeOver) was sent, on our clock."""
         self.stopped_t: int | None = None
-        self.heard: dict[tuple[str, str], _Heard] = {}
+        self.sessions: dict[tuple[str, str], _Session] = {}
         """By who and session."""
 
     def operator(self, t: int) -> str:
         """The operator's session; empty when there is none, or its heartbeat was lost: then it must take over again."""
-        if self.heard_t is not None and t - self.heard_t > self.timeout_ns:
+        if self.heartbeat_t is not None and t - self.heartbeat_t > self.timeout_ns:
             self.session = ""
         return self.session
 
-    def judge(self, command: AnyCommand, t: int, who: str = "") -> tuple[int, str]:
+    def check(self, command: AnyCommand, t: int, who: str = "") -> tuple[int, str]:
         """When a command was sent, on our clock, and why it is refused; nothing when it may be carried out."""
         if isinstance(command, Stop):  # from anybody, however old or often
             self.stopped_t = t
             return t, ""
         if isinstance(command, Disarm):  # whatever its number, which it does not use up either
             return t, self._foreign(command, t, who)
-        sent_t = self._sent(command, t, who)
+        sent_t = self._sent_t(command, t, who)
         if sent_t is None:
             return t, f"seq {command.seq} was used before in this session; it must grow"
         if late := self._late(command, sent_t, t, who):
             return sent_t, late
         return sent_t, self._refusal(command, sent_t, t, who)
 
-    def _sent(self, command: Command, t: int, who: str) -> int | None:
+    def _sent_t(self, command: Command, t: int, who: str) -> int | None:
         """When it was sent, on our clock; None when it is a replay."""
         offset, key = t - command.t, (who, command.session)
-        heard = self.heard.pop(key, None) or _Heard(t, offset)
-        self.heard[key] = heard  # newest last
-        if len(self.heard) > SESSIONS:
+        heard = self.sessions.pop(key, None) or _Session(t, offset)
+        self.sessions[key] = heard  # newest last
+        if len(self.sessions) > SESSIONS:
             self._forget(key)
         if command.seq <= heard.seq:
             return None
@@ -83,8 +83,8 @@ class Operators:
 
     def _forget(self, new: tuple[str, str]) -> None:
         """The session that was silent longest, and of those that never commanded where there is one."""
-        others = [key for key in self.heard if key not in (new, (self.who, self.session))]
-        del self.heard[next((key for key in others if not self.heard[key].commanded), others[0])]
+        others = [key for key in self.sessions if key not in (new, (self.who, self.session))]
+        del self.sessions[next((key for key in others if not self.sessions[key].commanded), others[0])]
 
     def _late(self, command: Command, sent_t: int, t: int, who: str) -> str:
         age_s = (t - sent_t) / 1e9
@@ -105,13 +105,13 @@ class Operators:
         if isinstance(command, TakeOver):
             if not command.displace and self.operator(t) and self._foreign(command, t, who):
                 return f"the operator is {self.session}, and is there; to take over all the same must be asked for"
-            self.session, self.who, self.heard_t = command.session, who, sent_t
-            self.heard[who, command.session].commanded = True
+            self.session, self.who, self.heartbeat_t = command.session, who, sent_t
+            self.sessions[who, command.session].commanded = True
             return ""
         if foreign := self._foreign(command, t, who):
             return foreign
         if isinstance(command, Heartbeat):
-            self.heard_t = max(sent_t, self.heard_t or sent_t)
+            self.heartbeat_t = max(sent_t, self.heartbeat_t or sent_t)
         elif isinstance(command, Arm | SetMode | SetTarget | Sticks) and self.stopped_t is not None:
             if sent_t - self.stopped_t < SETTLE_S * 1e9:
                 return "stopped a moment ago; ask again"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from rov.bus.door import Door, Visitor
+from rov.bus.door import PeerConnection, PublicServer
 from rov.bus.payload import encode
 from rov.bus.reader import MAIL, Reader
 from rov.bus.sockets import Context, connected
@@ -23,18 +23,18 @@ SUBSCRIBE, CANCEL = 1, 0
 """First byte of what a SUB sends."""
 
 
-class PublicPub:
+class PublicPublisher:
     """What anybody may hear. A subscriber that does not read loses messages; nobody waits for it."""
 
     def __init__(self, endpoint: str, gate: Gate | None = None):
         """Raises UserError when the endpoint cannot be bound, or is not on this machine and there are no keys."""
-        self.door = Door(endpoint, b"PUB", gate, TOPIC_BYTES)
-        self.wanted: dict[Visitor, Counter[bytes]] = {}
+        self.door = PublicServer(endpoint, b"PUB", gate, TOPIC_BYTES)
+        self.wanted: dict[PeerConnection, Counter[bytes]] = {}
         """What each listens to: beginnings of topics, and how often it asked for them."""
-        self.listeners: dict[str, dict[int, Visitor]] = {topic: {} for topic in TOPICS}
+        self.listeners: dict[str, dict[int, PeerConnection]] = {topic: {} for topic in TOPICS}
         self.door.gone = self._forget
 
-    def send(self, message: Message) -> None:
+    def publish(self, message: Message) -> None:
         self.step(0)
         self.forward(topic_of(message), encode(message))
         self.flush()
@@ -59,7 +59,7 @@ class PublicPub:
                 if len(visitor.talk.out) < waiting:
                     self.door.heard(visitor)
 
-    def _ask(self, visitor: Visitor, message: bytes) -> bool:
+    def _ask(self, visitor: PeerConnection, message: bytes) -> bool:
         """A subscription, or its end: only beginnings of topics that there are, so that their number is limited. False
         for one that changes nothing."""
         beginning, topics = message[1:], [topic for topic in TOPICS if topic.encode().startswith(message[1:])]
@@ -75,7 +75,7 @@ class PublicPub:
                 self.listeners[topic].pop(visitor.fd, None)
         return (before == 0) != (wanted[beginning] == 0)
 
-    def _forget(self, visitor: Visitor) -> None:
+    def _forget(self, visitor: PeerConnection) -> None:
         self.wanted.pop(visitor, None)
         for listeners in self.listeners.values():
             listeners.pop(visitor.fd, None)

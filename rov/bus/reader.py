@@ -31,7 +31,7 @@ class Reader:
         """For a poller."""
         self.malformed = 0
 
-    def read(self, limit: int = 256) -> Iterator[Entry]:
+    def receive(self, limit: int = 256) -> Iterator[Entry]:
         """What is there now, at most `limit` of it."""
         for _ in range(limit):
             try:

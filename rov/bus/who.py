@@ -13,7 +13,7 @@ ANY_STATE, NO_COOKIE = 0xFFF, 0xFFFFFFFF
 TABLES = {socket.AF_INET: "tcp", socket.AF_INET6: "tcp6"}
 
 
-def user_of(connection: socket.socket) -> int | None:
+def peer_user(connection: socket.socket) -> int | None:
     """The user id of who holds the other end; None when that is on another machine, or gone already."""
     if connection.family == socket.AF_UNIX:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)

@@ -25,7 +25,7 @@ FITS = {b"ROUTER": (b"DEALER", b"REQ", b"ROUTER"), b"PUB": (b"SUB", b"XSUB")}
 """Which sockets may talk to one of ours."""
 
 
-class Foul(Exception):
+class ProtocolError(Exception):
     """A peer that does not keep to the protocol, or may not speak here: it is cut off."""
 
 
@@ -51,7 +51,7 @@ class Mechanism(Protocol):
         """The frame on the wire."""
 
 
-class Null:
+class NullMechanism:
     """No keys: everybody is let in."""
 
     name, who, overhead = b"NULL", "", 0
@@ -61,7 +61,7 @@ class Null:
 
     def shake(self, command: bytes) -> bytes:
         if not command.startswith(b"\x05READY"):
-            raise Foul("no READY")
+            raise ProtocolError("no READY")
         self.metadata, self.ready = command[6:], True
         return b"\x05READY" + self.ours
 
@@ -72,7 +72,7 @@ class Null:
         return frame(flags, body)
 
 
-class Conversation:
+class ZmtpConnection:
     """One connection. `feed` it what came, `take` messages from it; what is to be sent is in `out`."""
 
     def __init__(self, socket_type: bytes, mechanism: Mechanism, limit: int):
@@ -92,7 +92,7 @@ class Conversation:
     def feed(self, data: bytes) -> None:
         self.heard += data
 
-    def take(self) -> bytes | None:
+    def receive(self) -> bytes | None:
         """The next message; empty for what was the protocol's own; None when nothing whole is there. Raises Foul."""
         if not self.greeted:
             return self._greet()
@@ -107,7 +107,7 @@ class Conversation:
             return self._command(body)
         return self._part(flags, body)
 
-    def say(self, *parts: bytes) -> None:
+    def send(self, *parts: bytes) -> None:
         """A message of these parts."""
         for part in parts[:-1]:
             self.out += self.mechanism.seal(MORE, part)
@@ -123,11 +123,11 @@ class Conversation:
             or len(start) > 10
             and start[10] < 3
         ):
-            raise Foul("does not speak ZMTP 3")
+            raise ProtocolError("does not speak ZMTP 3")
         if len(start) < GREETING:
             return None
         if start[12:32].rstrip(b"\0") != self.mechanism.name:
-            raise Foul(f"wants {start[12:32].rstrip(bytes(1))!r}, not {self.mechanism.name!r}")
+            raise ProtocolError(f"wants {start[12:32].rstrip(bytes(1))!r}, not {self.mechanism.name!r}")
         del self.heard[:GREETING]
         self.greeted = True
         return b""
@@ -139,12 +139,12 @@ class Conversation:
         flags = self.heard[0]
         head = 9 if flags & LONG else 2
         if flags & ~(MORE | LONG | COMMAND):
-            raise Foul("not a frame")
+            raise ProtocolError("not a frame")
         if len(self.heard) < head:
             return None
         size = int.from_bytes(self.heard[1:head], "big")
         if size > (self.limit + self.mechanism.overhead if self.ready else HANDSHAKE_BYTES) and size > PING_BYTES:
-            raise Foul(f"a frame of {size} bytes")
+            raise ProtocolError(f"a frame of {size} bytes")
         if len(self.heard) < head + size:
             return None
         body = bytes(self.heard[head : head + size])
@@ -153,13 +153,13 @@ class Conversation:
 
     def _shake(self, flags: int, body: bytes) -> bytes:
         if not flags & COMMAND:
-            raise Foul("a message before the handshake")
+            raise ProtocolError("a message before the handshake")
         answer = self.mechanism.shake(body)
         if (
             self.ready
             and (kind := properties(self.mechanism.metadata).get(b"socket-type")) not in FITS[self.socket_type]
         ):
-            raise Foul(f"a {kind!r} cannot talk to a {self.socket_type!r}")
+            raise ProtocolError(f"a {kind!r} cannot talk to a {self.socket_type!r}")
         self.out += frame(COMMAND, answer)
         return b""
 
@@ -172,7 +172,7 @@ class Conversation:
         """One part, or one behind the empty one of a REQ; a part that waits for more would be kept in memory."""
         if flags & MORE:
             if body or self.begun:
-                raise Foul("a message of several parts")
+                raise ProtocolError("a message of several parts")
             self.begun = True
             return b""
         self.enveloped, self.begun = self.begun, False
@@ -206,5 +206,5 @@ def properties(data: bytes) -> dict[bytes, bytes]:
         size = int.from_bytes(data[at : at + 4], "big")
         found[name.lower()] = data[at + 4 : (at := at + 4 + size)]
     if at != len(data):
-        raise Foul("metadata that ends in the middle")
+        raise ProtocolError("metadata that ends in the middle")
     return found

@@ -43,7 +43,7 @@ GRID = (8, 6)
 """Columns and rows of the coverage map."""
 
 
-class Fit(NamedTuple):
+class CameraFit(NamedTuple):
     """What was found. `errors` (px, RMS) has one for each of `views`; `rejected` is (name, why)."""
 
     calibration: Calibration
@@ -85,7 +85,7 @@ def as_stored(files: Sequence[Path]) -> bool:
     return len(sizes[0]) <= len(sizes[1])
 
 
-def sift(looks: Iterable[tuple[str, View | str]], *, moving: bool) -> tuple[list[View], list[tuple[str, str]]]:
+def select_views(looks: Iterable[tuple[str, View | str]], *, moving: bool) -> tuple[list[View], list[tuple[str, str]]]:
     """Views worth fitting, and (name, why) of the rest. `moving`: from a video, where neighbours say the same."""
     views: list[View] = []
     rejected: list[tuple[str, str]] = []
@@ -120,7 +120,7 @@ def fit(
     name: str,
     progress: Callable[[], None] = lambda: None,
     hint: Callable[[], str] = lambda: "",
-) -> Fit:
+) -> CameraFit:
     """Fit a model, dropping views that stand out. Raises UserError when there are too few, with the `hint` that is
     looked for then, or when none agrees."""
     if len(views) < VIEWS_MIN:
@@ -145,7 +145,9 @@ def fit(
     return best
 
 
-def _fit(views: list[View], rejected: list[tuple[str, str]], kind: str, name: str, progress: Callable[[], None]) -> Fit:
+def _fit(
+    views: list[View], rejected: list[tuple[str, str]], kind: str, name: str, progress: Callable[[], None]
+) -> CameraFit:
     total = len(views)
     while True:
         progress()
@@ -155,7 +157,7 @@ def _fit(views: list[View], rejected: list[tuple[str, str]], kind: str, name: st
         if errors[worst] <= limit or len(views) - 1 < max(KEEP * total, VIEWS_MIN):
             model: Any = "equidistant" if kind == "fisheye" else "plumb_bob"
             found = Calibration(name, *views[0].size, matrix, model, distortion)
-            return Fit(found, rms, views, [float(each) for each in errors], rejected)
+            return CameraFit(found, rms, views, [float(each) for each in errors], rejected)
         rejected.append(
             (
                 views[worst].name,
@@ -233,7 +235,7 @@ class Guide:
         self.spots: Counter[tuple[int, int]] = Counter()
         self.near = self.tilted = 0
 
-    def offer(self, view: View) -> bool:
+    def add(self, view: View) -> bool:
         """Take a view if it adds something."""
         if any(same(view, each) for each in self.views):
             return False
@@ -272,7 +274,7 @@ def watch(board: Board, pictures: Iterable[Image | None], tell: Callable[[str], 
     guide, said = Guide(), ""
     for image in pictures:
         look = "no picture" if image is None else find(board, f"view {len(guide.views) + 1}", image)
-        if not isinstance(look, str) and guide.offer(look):
+        if not isinstance(look, str) and guide.add(look):
             yield look
         if guide.done:
             return

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rov.errors import UserError
-from rov.vision.colour import GAIN_MAX, BalanceFile, Row
+from rov.vision.colour import GAIN_MAX, BalanceFile, BalanceRow
 from rov.vision.footage import Image
 
 Floats = NDArray[np.float64]
@@ -60,7 +60,7 @@ def measure(image: Image, patch: Patch | None) -> Floats | None:
     return np.asarray((mean[1] / mean).clip(1 / GAIN_MAX, GAIN_MAX))
 
 
-def rows(measured: Iterable[tuple[float, Floats]]) -> tuple[Row, ...]:
+def rows(measured: Iterable[tuple[float, Floats]]) -> tuple[BalanceRow, ...]:
     """A row per metre from (depth in m, gains); where no depth has enough pictures, one for all. Raises UserError."""
     deep: defaultdict[int, list[tuple[float, Floats]]] = defaultdict(list)
     everything = list(measured)
@@ -73,11 +73,11 @@ def rows(measured: Iterable[tuple[float, Floats]]) -> tuple[Row, ...]:
     for group in groups:
         blue, green, red = np.median([gains for _, gains in group], axis=0)
         depth = float(np.mean([depth for depth, _ in group]))
-        answer.append(Row(round(depth, 2), round(float(blue), 3), round(float(green), 3), round(float(red), 3)))
+        answer.append(BalanceRow(round(depth, 2), round(float(blue), 3), round(float(green), 3), round(float(red), 3)))
     return tuple(answer)
 
 
-def write(path: Path, source: str, found: tuple[Row, ...]) -> None:
+def write(path: Path, source: str, found: tuple[BalanceRow, ...]) -> None:
     """Write the file that `camera.colour` names. Raises UserError."""
     try:
         path.write_bytes(msgspec.toml.encode(BalanceFile(source, found)))

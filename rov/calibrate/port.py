@@ -41,7 +41,7 @@ class Port(NamedTuple):
     """From the outer face to where the model shall be exact."""
 
 
-class Water(NamedTuple):
+class WaterFit(NamedTuple):
     """The model in water, and how far it is from the traced rays in px: RMS, and the worst in the picture."""
 
     calibration: Calibration
@@ -49,7 +49,7 @@ class Water(NamedTuple):
     worst: float
 
 
-def behind(air: Calibration, port: Port) -> Water:
+def behind(air: Calibration, port: Port) -> WaterFit:
     """The calibration in water of a camera calibrated in air."""
     x, y = np.meshgrid(np.linspace(0, air.width, GRID), np.linspace(0, air.height, GRID))
     pixels = np.column_stack([x.ravel(), y.ravel()])
@@ -73,7 +73,7 @@ def behind(air: Calibration, port: Port) -> Water:
 
     found = least_squares(wrong, start, x_scale=np.array([*focal, 1.0, 1.0, 0.1, 0.1, 1.0]), method="trf")
     off = np.hypot(*wrong(found.x).reshape(-1, 2).T)
-    return Water(model(found.x), math.sqrt(float(np.mean(off**2))), float(off.max()))
+    return WaterFit(model(found.x), math.sqrt(float(np.mean(off**2))), float(off.max()))
 
 
 def seen_under(slope: Floats, port: Port) -> Floats:

@@ -13,7 +13,7 @@ from rov.media.pictures import read_image, write_image
 from rov.vision.lens import Lens
 
 
-class Done(NamedTuple):
+class StraightenResult(NamedTuple):
     """What came of it."""
 
     written: int
@@ -21,7 +21,9 @@ class Done(NamedTuple):
     """A sentence for each file of which nothing, or not all, was written."""
 
 
-def straighten(lens: Lens, paths: list[Path], out: Path, progress: Callable[[], None] = lambda: None) -> Done:
+def straighten(
+    lens: Lens, paths: list[Path], out: Path, progress: Callable[[], None] = lambda: None
+) -> StraightenResult:
     """Write the straight pictures of files, folders and videos below `out`, folders as they were. Raises UserError for
     a path that is not there."""
     written = 0
@@ -32,14 +34,14 @@ def straighten(lens: Lens, paths: list[Path], out: Path, progress: Callable[[], 
             for part, image in _pictures(path, lens, skipped):
                 place = _free(out / name.with_name(part), taken)
                 place.parent.mkdir(parents=True, exist_ok=True)
-                write_image(place, lens.undistort(image))
+                write_image(place, lens.rectify(image))
                 written += 1
                 progress()
         except UserError as error:
             skipped.append(_of(path, error))
         except OSError as error:
             raise UserError(f"{out}: cannot be written: {error.strerror}") from None
-    return Done(written, skipped)
+    return StraightenResult(written, skipped)
 
 
 def _files(paths: list[Path], skipped: list[str]) -> Iterator[tuple[Path, Path]]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rov.errors import UserError
-from rov.motion.thrusters import COMMANDS, NEUTRAL_US, SPAN_US, CurveFile, Table
+from rov.motion.thrusters import COMMANDS, NEUTRAL_US, SPAN_US, CurveFile, ThrustTable
 
 Floats = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ class Point(NamedTuple):
     current_a: float | None
 
 
-class Way(NamedTuple):
+class DirectionFit(NamedTuple):
     """One way of a thruster: thrust = x (a + b x + c x²), x = command beyond the dead band, never below 0."""
 
     edge: float
@@ -55,10 +55,10 @@ class Way(NamedTuple):
         return np.maximum.accumulate(np.maximum(0.0, x * (a + x * (b + x * c))))
 
 
-class Fit(NamedTuple):
+class ThrusterFit(NamedTuple):
     """The table at one voltage, the error against the points it was fitted to (N), and the dead band (µs)."""
 
-    table: Table
+    table: ThrustTable
     rms_n: float
     worst_n: float
     points: int
@@ -91,7 +91,7 @@ def read_points(path: Path) -> list[Point]:
     return points
 
 
-def fit(points: list[Point], voltage_v: float, currents: Callable[[Floats, float], Floats]) -> list[Fit]:
+def fit(points: list[Point], voltage_v: float, currents: Callable[[Floats, float], Floats]) -> list[ThrusterFit]:
     """A table per voltage (rounded to 1 V; `voltage_v` where none was measured). `currents` (command, V) -> A stands in
     where none were measured. Raises UserError."""
     groups: defaultdict[float, list[Point]] = defaultdict(list)
@@ -100,7 +100,7 @@ def fit(points: list[Point], voltage_v: float, currents: Callable[[Floats, float
     return [_fit_one(group, float(voltage), currents) for voltage, group in sorted(groups.items())]
 
 
-def _fit_one(points: list[Point], voltage: float, currents: Callable[[Floats, float], Floats]) -> Fit:
+def _fit_one(points: list[Point], voltage: float, currents: Callable[[Floats, float], Floats]) -> ThrusterFit:
     command = np.array([(point.pwm_us - NEUTRAL_US) / SPAN_US for point in points])
     force = np.array([point.force_n for point in points])
     ways, modelled, thrust = [], np.zeros_like(force), np.zeros_like(COMMANDS)
@@ -131,17 +131,17 @@ def _fit_one(points: list[Point], voltage: float, currents: Callable[[Floats, fl
         current[thrust == 0] = 0.0
     else:
         current = currents(COMMANDS, voltage)
-    table = Table(
+    table = ThrustTable(
         voltage_v=voltage,
         pwm_us=tuple(float(each) for each in np.round(NEUTRAL_US + SPAN_US * COMMANDS, 1)),
         force_n=tuple(float(each) for each in np.round(thrust, 3)),
         current_a=tuple(float(each) for each in np.round(current, 3)),
     )
     dead = NEUTRAL_US - SPAN_US * ways[1].edge, NEUTRAL_US + SPAN_US * ways[0].edge
-    return Fit(table, math.sqrt(float(np.mean(wrong**2))), float(np.abs(wrong).max()), len(points), dead)
+    return ThrusterFit(table, math.sqrt(float(np.mean(wrong**2))), float(np.abs(wrong).max()), len(points), dead)
 
 
-def descend(command: Floats, force: Floats) -> Way:
+def descend(command: Floats, force: Floats) -> DirectionFit:
     """Fit one way, commands 0..1 and thrusts N that grow with them, by gradient descent on the mean squared error: Adam
     (Kingma & Ba 2015) on the edge and the three factors of the cubic, the pace fading to nothing."""
     scale = float(np.abs(force).max()) or 1.0
@@ -160,10 +160,10 @@ def descend(command: Floats, force: Floats) -> Way:
         stride = mean / (1 - 0.9**step) / (np.sqrt(square / (1 - 0.999**step)) + 1e-12)
         parts = parts - RATE * (1 + math.cos(math.pi * step / STEPS)) / 2 * stride
         parts[0] = min(max(parts[0], 0.0), 0.5)
-    return Way(float(parts[0]), (float(parts[1]) * scale, float(parts[2]) * scale, float(parts[3]) * scale))
+    return DirectionFit(float(parts[0]), (float(parts[1]) * scale, float(parts[2]) * scale, float(parts[3]) * scale))
 
 
-def write(path: Path, source: str, fits: list[Fit]) -> None:
+def write(path: Path, source: str, fits: list[ThrusterFit]) -> None:
     """Write the curve file. Raises UserError."""
     file = CurveFile(source=source, table=tuple(each.table for each in fits))
     try:
@@ -175,7 +175,7 @@ def write(path: Path, source: str, fits: list[Fit]) -> None:
 # ---- one thruster at a time --------------------------------------------------------------------------------------
 
 
-class Link(Protocol):
+class TurnLink(Protocol):
     """What turning needs of a link to the vehicle."""
 
     @property
@@ -192,7 +192,7 @@ class Verdict(NamedTuple):
     starts: tuple[float | None, float | None]
 
 
-class Turning:
+class TurnTest:
     """Turns one output while a key is held, and only then. `step` at the pace of the link; time in ns.
 
     Keys: f ahead and b astern, held; m marks where it begins to turn; Enter: this thruster, this way; r: this one, the

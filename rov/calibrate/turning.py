@@ -10,10 +10,10 @@ import time
 import tty
 from collections.abc import Callable
 
-from rov.calibrate.thrusters import Turning, advice
+from rov.calibrate.thrusters import TurnTest, advice
 from rov.config import Config
 from rov.errors import UserError
-from rov.link.board import ThrusterLink
+from rov.link.board import ThrusterBoardLink
 from rov.motion.allocation import mixer
 from rov.motion.thrusters import NEUTRAL_US, SPAN_US
 
@@ -33,10 +33,10 @@ def turn_all(config: Config, tell: Callable[[str], None], keys: int | None = Non
     if not os.isatty(keys):
         raise UserError("turning thrusters needs a keyboard: somebody must hold a key; run it in a terminal")
     outputs = len(mixer(config.vehicle.frame))
-    link = ThrusterLink(
+    link = ThrusterBoardLink(
         config.link.port, config.link.baud, outputs, surface_pa=config.link.surface_pa, density=config.link.density
     )
-    turning = Turning(outputs)
+    turning = TurnTest(outputs)
     before = termios.tcgetattr(keys)
     try:
         _arm(link, outputs, tell)
@@ -76,7 +76,7 @@ def turn_all(config: Config, tell: Callable[[str], None], keys: int | None = Non
     return [*bands, *changes, *ended] if changes or turning.aborted else [*bands, "all thrusters are where they belong"]
 
 
-def _arm(link: ThrusterLink, outputs: int, tell: Callable[[str], None]) -> None:
+def _arm(link: ThrusterBoardLink, outputs: int, tell: Callable[[str], None]) -> None:
     """Hear the board and arm it, as the daemon does: only one that stops by itself is let loose."""
     end, asked, refusal = time.monotonic() + READY_S, False, "it was not heard"
     while not link.live:

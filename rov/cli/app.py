@@ -10,7 +10,7 @@ import typer
 from rov import __version__
 from rov.cli import calibrate, dives, imports, live, recordings, settings
 from rov.cli.common import enter
-from rov.plain import say
+from rov.plain import print_line
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its complaints about broken files; ours say more
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
@@ -36,5 +36,5 @@ def main() -> NoReturn:
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        say(__version__)
+        print_line(__version__)
         raise typer.Exit

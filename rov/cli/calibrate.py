@@ -11,8 +11,8 @@ from rich.table import Table
 from rov.cli import common
 from rov.cli.common import ConfigFile, configuration, console
 from rov.errors import UserError
-from rov.plain import say
-from rov.screen import Screen
+from rov.plain import print_line
+from rov.screen import PlainConsole
 
 app = typer.Typer(no_args_is_help=True, help="Measure this vehicle: camera, port, colours, thrusters.")
 
@@ -49,23 +49,23 @@ def camera(
         task = bar.add_task("fitting", total=None)
         found = calibrate.fit(views, rejected, kind, out.stem, lambda: bar.advance(task), looks.hint)
     c = found.calibration
-    say(f"rms: {found.rms:.3f} px over {len(found.views)} boards ({c.model}, {c.width}×{c.height})")
-    say(f"fx {c.matrix[0, 0]:.1f}  fy {c.matrix[1, 1]:.1f}  cx {c.matrix[0, 2]:.1f}  cy {c.matrix[1, 2]:.1f} px;"
+    print_line(f"rms: {found.rms:.3f} px over {len(found.views)} boards ({c.model}, {c.width}×{c.height})")
+    print_line(f"fx {c.matrix[0, 0]:.1f}  fy {c.matrix[1, 1]:.1f}  cx {c.matrix[0, 2]:.1f}  cy {c.matrix[1, 2]:.1f} px;"
           f" {c.hfov_deg:.1f}° across, {lens.Lens(c).hfov_deg:.1f}° in the straight picture")  # fmt: skip
-    say("distortion " + " ".join(f"{each:.5f}" for each in c.distortion))
+    print_line("distortion " + " ".join(f"{each:.5f}" for each in c.distortion))
     if any(view.older for view in found.views):
-        say("the board is of the pattern that OpenCV drew before 4.6, and calib.io sells: taken as such")
+        print_line("the board is of the pattern that OpenCV drew before 4.6, and calib.io sells: taken as such")
     for name, why in found.rejected:
-        say(f"rejected {name}: {why}")
+        print_line(f"rejected {name}: {why}")
     counts = calibrate.coverage(found.views, (c.width, c.height))
-    say("corners over the picture (. none, + some, * 10, # 40 and more):")
-    say(calibrate.map_of(counts))
+    print_line("corners over the picture (. none, + some, * 10, # 40 and more):")
+    print_line(calibrate.map_of(counts))
     if empty := int((counts == 0).sum()):
-        say(f"{empty} of {counts.size} parts of the picture never held the board: the fit is a guess there")
+        print_line(f"{empty} of {counts.size} parts of the picture never held the board: the fit is a guess there")
     if (share := calibrate.holds(c)) < 0.99:
-        say(f"the model says nothing of the outer {1 - share:.0%} of the picture; --model fisheye may")
+        print_line(f"the model says nothing of the outer {1 - share:.0%} of the picture; --model fisheye may")
     lens.save(c, out, [f"rms {found.rms:.3f} px over {len(found.views)} boards, {board}"])
-    say(f"{out}: set camera.calibration to it")
+    print_line(f"{out}: set camera.calibration to it")
 
 
 @app.command(
@@ -89,16 +89,16 @@ def port(
     flat = Port(gap / 1e3, glass / 1e3, glass_index, water_index, distance)
     found = behind(before, flat)
     after = found.calibration
-    say(
+    print_line(
         f"fx {before.matrix[0, 0]:.1f} -> {after.matrix[0, 0]:.1f} px"
         f" (× {after.matrix[0, 0] / before.matrix[0, 0]:.4f}),"
         f" {before.hfov_deg:.1f}° -> {after.hfov_deg:.1f}° across"
     )
-    say(f"against traced rays: {found.rms:.3f} px RMS, {found.worst:.3f} px at worst")
+    print_line(f"against traced rays: {found.rms:.3f} px RMS, {found.worst:.3f} px at worst")
     lens.save(
         after, out, [f"in water behind a flat port, from {air.name}: {gap:g} mm, {glass:g} mm of n {glass_index:g}"]
     )
-    say(f"{out}: set camera.calibration to it")
+    print_line(f"{out}: set camera.calibration to it")
 
 
 @app.command("straighten", epilog="Example: `rov calibrate straighten camera.yaml reef.jpg boards/ --out straight/`")
@@ -116,10 +116,10 @@ def straighten(
         task = bar.add_task("straightening", total=None)
         done = run(made, pictures, out, lambda: bar.advance(task))
     for sentence in done.skipped:
-        say(f"skipped: {sentence}", error=True)
+        print_line(f"skipped: {sentence}", error=True)
     if not done.written:
         raise UserError("none of the pictures could be made straight")
-    say(f"{done.written} pictures in {out}")
+    print_line(f"{done.written} pictures in {out}")
 
 
 @app.command(
@@ -135,19 +135,19 @@ def colour(
 ) -> None:
     """Find the white balance at depth: from a grey patch, or from the picture's average over a dive."""
     from rov.calibrate import colour as calibrate
-    from rov.media.files import VIDEOS, Shot, shown
+    from rov.media.files import VIDEOS, TimedFrame, shown
     from rov.messages import VehicleState
-    from rov.offline.source import open_source
-    from rov.vision.batch import Stills
+    from rov.offline.source import open_recording
+    from rov.vision.batch import PictureSource
 
     where = calibrate.parse_patch(patch) if patch else None
     measured = []
     if source.suffix.lower() in VIDEOS | {".mcap"}:
-        opened = open_source(source)
+        opened = open_recording(source)
         with common.progress() as bar:
             task = bar.add_task("measuring", total=opened.expected or None)
             for item in opened.items:
-                if isinstance(item, Shot):
+                if isinstance(item, TimedFrame):
                     bar.advance(task)
                     if (gains := calibrate.measure(item.image, where)) is not None:
                         measured.append((depth, gains))
@@ -157,17 +157,17 @@ def colour(
         if fault := opened.fault():
             raise UserError(fault)
     else:
-        stills = Stills([source])
+        stills = PictureSource([source])
         looks = (calibrate.measure(still.image, where) for still in stills)
         measured = [(depth, gains) for gains in looks if gains is not None]
         common.note(*stills.skipped)
     rows = calibrate.rows(measured)
     for row in rows:
-        say(f"{row.depth_m:6.2f} m: blue × {row.blue:.3f}, green × {row.green:.3f}, red × {row.red:.3f}")
+        print_line(f"{row.depth_m:6.2f} m: blue × {row.blue:.3f}, green × {row.green:.3f}, red × {row.red:.3f}")
     calibrate.write(
         out, f"{shown(source.name)}, {'grey patch' if where else 'grey on average'}, {len(measured)} pictures", rows
     )
-    say(f"{out}: set camera.colour to it")
+    print_line(f"{out}: set camera.colour to it")
 
 
 @app.command(
@@ -191,15 +191,15 @@ def thrusters(
 
         sentences = turn_all(configuration(config), lambda text: console.print(text, highlight=False))
         for sentence in sentences:
-            say(sentence)
+            print_line(sentence)
         return
     if points is None or out is None:
         raise UserError("--points needs --out, the curve file to write")
-    from rov.assets import find
+    from rov.assets import find_resource
     from rov.calibrate import thrusters as calibrate
     from rov.motion.thrusters import load
 
-    published = load(find("calibration/t200.toml"), 4)
+    published = load(find_resource("calibration/t200.toml"), 4)
     measured = calibrate.read_points(points)
     with common.progress() as bar:
         bar.add_task("fitting", total=None)
@@ -210,25 +210,25 @@ def thrusters(
         table.add_row(f"{each.table.voltage_v:g}", str(each.points), f"{low:.0f} to {high:.0f}",
                       f"{each.table.force_n[0]:.1f}", f"{each.table.force_n[-1]:.1f}",
                       f"{each.rms_n:.2f}", f"{each.worst_n:.2f}")  # fmt: skip
-    Screen().print(table)
+    PlainConsole().print(table)
     worst = max(each.rms_n for each in fits)
     assumed = "" if any(point.current_a is not None for point in measured) else "; currents are a T200's"
     calibrate.write(
         out, f"{points.name}, {len(measured)} points, gradient descent, RMS error {worst:.2f} N{assumed}", fits
     )
     load(out, 4)  # what the pilot will do with it
-    say(f"{out}: set vehicle.thrusters to it")
+    print_line(f"{out}: set vehicle.thrusters to it")
 
 
 def _views(source: str, looks: Any) -> tuple[list[Any], list[tuple[str, str]]]:
     """The views of the board in a folder, a video or before a live camera, and what was rejected."""
-    from rov.calibrate.camera import as_stored, sift, watch
-    from rov.media.check import Check
+    from rov.calibrate.camera import as_stored, select_views, watch
+    from rov.media.check import ContentCheck
     from rov.media.files import VIDEOS, images_in, others_in
     from rov.media.films import Video
     from rov.media.pictures import read_image
     from rov.vision.camera import Camera
-    from rov.vision.sources import Settings, parse_source
+    from rov.vision.sources import CaptureSettings, parse_camera_source
 
     path = Path(source)
     if path.is_dir():
@@ -237,17 +237,17 @@ def _views(source: str, looks: Any) -> tuple[list[Any], list[tuple[str, str]]]:
         if not files:
             raise UserError(f"{path}: holds no pictures")
         common.note(others_in(path))
-        stored, check = as_stored(files), Check()
+        stored, check = as_stored(files), ContentCheck()
         with common.progress() as bar:
             for file in bar.track(files, description="looking for the board"):
                 name = str(file.relative_to(path))
                 try:
-                    check.see(image := read_image(file, stored=stored))
+                    check.add(image := read_image(file, stored=stored))
                     found.append((name, looks(name, image)))
                 except UserError as error:
                     found.append((name, str(error)))
-        check.end(str(path), len(files))
-        return sift(found, moving=False)
+        check.finish(str(path), len(files))
+        return select_views(found, moving=False)
     if path.suffix.lower() in VIDEOS:
         video = Video(path)
         every = max(1, round(video.fps / VIDEO_LOOKS_HZ))
@@ -260,10 +260,10 @@ def _views(source: str, looks: Any) -> tuple[list[Any], list[tuple[str, str]]]:
                     name = f"frame {shot.frame_id}"
                     found.append((name, looks(name, shot.image)))
         common.note(*video.notes)
-        return sift(found, moving=True)
+        return select_views(found, moving=True)
     if not source.isdecimal() and "/" not in source and ":" not in source:
         raise UserError(f"{source}: no such folder")
-    live = Camera(parse_source(source), Settings())
+    live = Camera(parse_camera_source(source), CaptureSettings())
 
     def pictures() -> Any:
         last = -1
@@ -283,4 +283,4 @@ def _views(source: str, looks: Any) -> tuple[list[Any], list[tuple[str, str]]]:
         console.print(f"ended with {len(views)} views", highlight=False)
     finally:
         live.close()
-    return sift([(view.name, view) for view in views], moving=False)
+    return select_views([(view.name, view) for view in views], moving=False)

@@ -12,15 +12,15 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rov.assets import find
+from rov.assets import find_resource
 from rov.checks import target_problems
 from rov.config import Config, ConfigError, load, override
 from rov.errors import UserError
 from rov.media.files import shown
-from rov.plain import say
-from rov.screen import Screen
+from rov.plain import print_line
+from rov.screen import PlainConsole
 
-console = Screen(stderr=True)
+console = PlainConsole(stderr=True)
 REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT,
             errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}  # fmt: skip
 """What disks and folders answer to whoever may not, or cannot, read or write there: nothing is wrong with us."""
@@ -46,7 +46,7 @@ def enter(app: typer.Typer) -> NoReturn:
         app()
     except UserError as error:
         for line in str(error).splitlines():
-            say(f"error: {line}", error=True)
+            print_line(f"error: {line}", error=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -81,8 +81,8 @@ def configuration(path: Path | None, settings: list[str] | None = None, *, steer
     which the detector must know. Raises ConfigError."""
     chosen = path or own_file()
     if path is None:
-        say(f"configuration: {chosen or 'the default one'}", error=True)
-    config = override(load(chosen or find("rover.toml")), settings or [])
+        print_line(f"configuration: {chosen or 'the default one'}", error=True)
+    config = override(load(chosen or find_resource("rover.toml")), settings or [])
     if steers and (wrong := target_problems(config)):
         raise ConfigError([f"{chosen or 'default'}: {each}" for each in wrong])
     return config
@@ -95,21 +95,21 @@ def detector(config: Config, batch: int | None = None) -> Any:
 
     torch.set_num_threads(config.perception.threads)
     perception = config.perception
-    weights = find(perception.weights)
+    weights = find_resource(perception.weights)
     return Detector(weights, perception.device, perception.precision, batch or perception.batch)
 
 
 def curve(config: Config) -> Any:
     from rov.motion.thrusters import load as load_curve
 
-    return load_curve(find(config.vehicle.thrusters), config.vehicle.battery_cells)
+    return load_curve(find_resource(config.vehicle.thrusters), config.vehicle.battery_cells)
 
 
 def note(*sentences: str) -> None:
     """Say what the user should know although all went well."""
     for sentence in sentences:
         if sentence:
-            say(f"note: {shown(sentence)}", error=True)
+            print_line(f"note: {shown(sentence)}", error=True)
 
 
 def progress() -> Progress:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from rov.plain import plain, say
-from rov.screen import Screen
+from rov.plain import print_line, printable
+from rov.screen import PlainConsole
 
 if TYPE_CHECKING:
     from rov.dives.recovery import DiveInfo
@@ -31,7 +31,7 @@ def dive_info(path: DiveFile, as_json: Annotated[bool, typer.Option("--json", he
 
     found = info(path)
     if as_json:
-        say(msgspec.json.encode(found).decode())
+        print_line(msgspec.json.encode(found).decode())
     else:
         _print(path, found)
     if not found.complete:
@@ -43,22 +43,22 @@ def _print(path: Path, found: DiveInfo) -> None:
         "topic", "messages", "Hz", "sha256", title=f"{path.name}: {found.duration_s:.1f} s, {found.size_bytes} B"
     )
     for line in _in_words(found):
-        say(plain(line))
+        print_line(printable(line))
     for name, topic in found.topics.items():
         table.add_row(name, str(topic.count), f"{topic.rate_hz:.2f}", topic.sha256[:16])
-    Screen().print(table)
+    PlainConsole().print(table)
     for line in found.notes:
-        say(plain(line))
+        print_line(printable(line))
     if found.attachments:
-        say(f"attached: {plain(', '.join(found.attachments))}")
+        print_line(f"attached: {printable(', '.join(found.attachments))}")
     for key, value in found.metadata.items():
-        say(f"{plain(key)}: {plain(value)}")
+        print_line(f"{printable(key)}: {printable(value)}")
     if found.mark:
-        say(f"marked {found.mark.marked:%Y-%m-%d}: {found.mark.note or '(no note)'}")
+        print_line(f"marked {found.mark.marked:%Y-%m-%d}: {found.mark.note or '(no note)'}")
     for problem in found.problems:
-        say(f"problem: {plain(problem)}")
+        print_line(f"problem: {printable(problem)}")
     if found.advice:
-        say(found.advice)
+        print_line(found.advice)
 
 
 def _in_words(found: DiveInfo) -> Iterator[str]:
@@ -89,9 +89,9 @@ def dive_recover(
         if report.changed
         else "was whole already"
     )
-    say(f"{path}: {did}")
+    print_line(f"{path}: {did}")
     for problem in report.problems:
-        say(f"problem: {problem}")
+        print_line(f"problem: {problem}")
 
 
 @app.command("cut", epilog="Example: `rov dive cut dive.mcap --start 12.5 --end 40 --out part.mcap`")
@@ -106,7 +106,7 @@ def dive_cut(
     from rov.dives.recovery import cut
 
     topics = cut(path, out, start, end, overwrite=force)
-    say(f"{out}: {sum(topic.count for topic in topics.values())} messages")
+    print_line(f"{out}: {sum(topic.count for topic in topics.values())} messages")
 
 
 @app.command(
@@ -122,7 +122,7 @@ def dive_mark(
 
     if off:
         unmark(path)
-        say(f"{path}: no longer marked")
+        print_line(f"{path}: no longer marked")
     else:
         mark(path, note)
-        say(f"{path}: marked; it is kept until the mark is taken away")
+        print_line(f"{path}: marked; it is kept until the mark is taken away")

@@ -10,7 +10,7 @@ import typer
 
 from rov.cli import common
 from rov.errors import UserError
-from rov.plain import say
+from rov.plain import print_line
 
 app = typer.Typer()
 
@@ -78,7 +78,7 @@ def import_dive(
         seconds = found.offset_s
         align.plot(seen, log.states, found, picture)
         metadata["offset_confidence"] = f"{found.confidence:.2f}"
-        say(
+        print_line(
             f"offset {seconds:.2f} s (confidence {found.confidence:.2f}, yaw correlation {found.correlation:.2f});"
             f" see {picture}"
         )
@@ -97,13 +97,13 @@ def import_dive(
     )
     pictures = f"{done.pictures} pictures {how}, " if video else ""
     counted = {WORDS[topic]: number for topic, number in done.messages.items() if number}
-    say(f"{out}: {pictures}{', '.join(f'{number} {word}' for word, number in counted.items())}")
+    print_line(f"{out}: {pictures}{', '.join(f'{number} {word}' for word, number in counted.items())}")
     for note in done.notes:
-        say(f"note: {video}: {note}", error=True)
+        print_line(f"note: {video}: {note}", error=True)
     for why, number in sorted(log.dropped.items()):
-        say(f"dropped {number}: {why}")
+        print_line(f"dropped {number}: {why}")
     for note in log.notes:
-        say(f"note: {note}")
+        print_line(f"note: {note}")
 
 
 def _log(tlog: Path | None, binary: Path | None) -> Path:

@@ -11,7 +11,7 @@ import typer
 
 from rov.checks import load_checked
 from rov.cli.common import ConfigFile, Settings, configuration, own_file
-from rov.plain import say
+from rov.plain import print_line
 
 app = typer.Typer()
 
@@ -22,13 +22,13 @@ def run(
 ) -> None:
     """Run the daemon: camera, perception, pilot and recorder. Ctrl-C stops it, neutral and disarmed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing to stop yet; the supervisor hears it itself
-    from rov.console import Console
+    from rov.console import StderrWriter
     from rov.supervisor import run as supervise
 
     path = path or own_file() or Path("rover.toml")
     config = load_checked(path, settings or (), files=True)
-    with contextlib.closing(Console()) as lines:
-        code = supervise(path, config, lines.say, settings or ())
+    with contextlib.closing(StderrWriter()) as lines:
+        code = supervise(path, config, lines.write_line, settings or ())
     raise typer.Exit(code)
 
 
@@ -46,10 +46,10 @@ def listen(
     config: ConfigFile = None,
 ) -> None:
     """Print what the daemon says, with the age of each message; `-` where its clock is not this machine's."""
-    from rov.operator.commands import place
+    from rov.operator.commands import endpoints_of
     from rov.operator.listening import follow
 
-    follow(place(configuration(config).bus, address, keys), topics or [], rates=rates)
+    follow(endpoints_of(configuration(config).bus, address, keys), topics or [], rates=rates)
 
 
 @app.command(
@@ -69,12 +69,12 @@ def ctl(
     It sends no heartbeat: after `operator.lost_s` without another command, `operator.on_lost` happens. `rov drive`
     stays.
     """
-    from rov.operator.commands import DONE, DONE_ARDUSUB, order, parse, place, session
+    from rov.operator.commands import DONE, DONE_ARDUSUB, endpoints_of, parse, send_command, session_name
 
-    command, there = parse(verb, what, size, session("ctl")), configuration(config)
-    order(place(there.bus, address, keys), command, displace=take_over)
+    command, there = parse(verb, what, size, session_name("ctl")), configuration(config)
+    send_command(endpoints_of(there.bus, address, keys), command, displace=take_over)
     done = DONE_ARDUSUB if there.link.kind == "ardusub" else DONE
-    say(f"{verb} {what}".strip() + f": {done[verb]}")
+    print_line(f"{verb} {what}".strip() + f": {done[verb]}")
 
 
 @app.command(epilog="Examples: `rov drive`, `rov drive --address 192.168.2.2 --keys keys/ann`")
@@ -86,10 +86,10 @@ def drive(
     config: ConfigFile = None,
 ) -> None:
     """Drive by keyboard or gamepad, with a page that shows how the vehicle is. Space stops; leaving stops, too."""
-    from rov.operator.commands import place
+    from rov.operator.commands import endpoints_of
     from rov.operator.drive import drive as steer
 
-    raise typer.Exit(steer(place(configuration(config).bus, address, keys), displace=take_over, gamepad=gamepad))
+    raise typer.Exit(steer(endpoints_of(configuration(config).bus, address, keys), displace=take_over, gamepad=gamepad))
 
 
 @app.command("keys", epilog="Examples: `rov keys`, `rov keys ann`, `rov keys ann --folder /etc/rov/keys`")
@@ -101,5 +101,7 @@ def make_keys(
     from rov.bus.keys import make
 
     bundle = make(folder, name)
-    say(f'{bundle}: copy this folder to the client, for its --keys. The vehicle needs [bus] keys = "{folder}" and a')
-    say("restart. To shut this client out again, delete " + str(folder / "clients" / f"{name}.key"))
+    print_line(
+        f'{bundle}: copy this folder to the client, for its --keys. The vehicle needs [bus] keys = "{folder}" and a'
+    )
+    print_line("restart. To shut this client out again, delete " + str(folder / "clients" / f"{name}.key"))

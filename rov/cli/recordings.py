@@ -17,12 +17,12 @@ from rov.cli import common
 from rov.cli.common import ConfigFile, Settings, configuration, console, own_file
 from rov.config import Config, ConfigError, override
 from rov.errors import UserError
-from rov.plain import plain, say
-from rov.screen import Screen
+from rov.plain import print_line, printable
+from rov.screen import PlainConsole
 
 if TYPE_CHECKING:
-    from rov.offline.replay import Result
-    from rov.offline.source import Source
+    from rov.offline.replay import ReplayResult
+    from rov.offline.source import Recording
 
 app = typer.Typer()
 
@@ -46,15 +46,15 @@ def replay(
 ) -> None:
     """Run every stage over recordings, on recorded time. Several sources get a folder each below OUT. A dive is
     replayed with the configuration that it was recorded with, unless another is named."""
-    from rov.offline.source import open_source
+    from rov.offline.source import open_recording
 
     settings = configuration(config)
     if len({source.stem for source in sources}) < len(sources):
         raise UserError("two sources have the same name; replay them one by one into folders of their own")
-    opened = [open_source(source, camera) for source in sources]
+    opened = [open_recording(source, camera) for source in sources]
     for source in opened:
         for note in source.notes:
-            say(f"note: {source.path}: {note}", error=True)
+            print_line(f"note: {source.path}: {note}", error=True)
         if diff and source.path.suffix != ".mcap":
             raise UserError(f"{source.path}: a video holds nothing to compare with; --diff wants a dive (.mcap)")
     different, faults = False, []
@@ -69,7 +69,7 @@ def replay(
             if result.fault:
                 faults.append(f"{result.fault}; {out} holds what was made of it")
             if result.interrupted:
-                say(f"interrupted; {out} holds what was done so far", error=True)
+                print_line(f"interrupted; {out} holds what was done so far", error=True)
                 raise typer.Exit(130)
     if faults:
         raise UserError("\n".join(faults))
@@ -77,7 +77,7 @@ def replay(
         raise typer.Exit(1)
 
 
-def _as_recorded(source: Source, here: Config, setting: list[str], folder: Path, *, named: bool) -> Config:
+def _as_recorded(source: Recording, here: Config, setting: list[str], folder: Path, *, named: bool) -> Config:
     """The configuration for a source: `here` where it was `named` or the source holds none. Says what is odd; files
     that the source holds go into `folder`."""
     if source.dive is None:
@@ -85,20 +85,20 @@ def _as_recorded(source: Source, here: Config, setting: list[str], folder: Path,
         if wrong := target_problems(config):
             raise ConfigError(wrong)
         return config
-    from rov.dives.origin import Origin, differences
+    from rov.dives.origin import DiveOrigin, differences
 
-    origin = Origin(source.dive, here, folder)
+    origin = DiveOrigin(source.dive, here, folder)
     config = override(here if named or origin.config is None else origin.config, setting)
     taken = "replayed with the configuration that it was recorded with" if origin.whole and not named else ""
     for note in (taken, *origin.notes, differences(config, origin)):
         if note:
-            say(f"note: {source.path}: {note}", error=True)
+            print_line(f"note: {source.path}: {note}", error=True)
     if wrong := target_problems(config):
         raise ConfigError(wrong)
     return config
 
 
-def _replay(source: Source, config: Config, folder: Path, overlay: bool, diff: bool) -> Result:
+def _replay(source: Recording, config: Config, folder: Path, overlay: bool, diff: bool) -> ReplayResult:
     """One source; prints what came of it."""
     from rov.dives.origin import weights_note
     from rov.offline.replay import replay as run  # torch takes seconds: what cannot be opened is told before
@@ -106,17 +106,17 @@ def _replay(source: Source, config: Config, folder: Path, overlay: bool, diff: b
 
     detector = common.detector(config)
     if source.dive and (note := weights_note(source.dive, detector.card.weights_sha256)):
-        say(f"note: {source.path}: {note}", error=True)
+        print_line(f"note: {source.path}: {note}", error=True)
     with common.progress() as bar:
-        step = partial(bar.advance, bar.add_task(plain(source.path.name), total=source.expected or None))
+        step = partial(bar.advance, bar.add_task(printable(source.path.name), total=source.expected or None))
         result = run(
             source, config, detector, common.curve(config), folder, overlay=overlay, diff=diff, progress=step
         )  # fmt: skip
     report = write(result, folder)
     for sentence in report["skipped"]:
-        say(f"note: {source.path}: {sentence}", error=True)
+        print_line(f"note: {source.path}: {sentence}", error=True)
     found = ", ".join(f"{n} {label}" for label, n in report["detections"].items()) or "no objects"
-    say(
+    print_line(
         f"{source.path.name}: {report['processed']} of {report['frames']} frames in {report['wall_s']:.1f} s"
         f" ({report['fps']:.0f} frames/s, {report['realtime_factor']:.1f} × real time); {found};"
         f" see {folder}/report.html"
@@ -138,20 +138,20 @@ def detect(
 ) -> None:
     """Recognise objects in images, folders, videos and dives."""
     from rov.media.files import write_text
-    from rov.vision.batch import Stills, detect_all
+    from rov.vision.batch import PictureSource, detect_all
 
     settings = configuration(config, setting)
-    stills = Stills(paths, camera)
+    stills = PictureSource(paths, camera)
     detector = common.detector(settings, batch)
     with common.progress() as bar:
         task = bar.add_task("detecting", total=stills.total or None)
         answer = detect_all(stills, detector, settings.perception.score_min, preview, lambda: bar.advance(task))
     for sentence in answer["skipped"]:
-        say(f"note: skipped: {sentence}", error=True)
+        print_line(f"note: skipped: {sentence}", error=True)
     if not answer["images"]:
         raise UserError("none of the pictures could be read")
     write_text(out, json.dumps(answer) + "\n")
-    say(f"{len(answer['annotations'])} objects in {len(answer['images'])} pictures: {out}")
+    print_line(f"{len(answer['annotations'])} objects in {len(answer['images'])} pictures: {out}")
     if fault := answer.get("fault"):
         raise UserError(f"{fault}; {out} holds what was found")
 
@@ -187,7 +187,7 @@ def bench(
     stages = Table("stage", "p50 ms", "p95 ms", "p99 ms")
     for name, ms in figures["stages_ms"].items():
         stages.add_row(name, *(f"{value}" for value in ms.values()))
-    Screen().print(speed, stages, f"pipeline {figures['realtime_factor']} × real time, on {figures['device']}")
+    PlainConsole().print(speed, stages, f"pipeline {figures['realtime_factor']} × real time, on {figures['device']}")
     if out:
         write_text(out, json.dumps(figures, indent=2) + "\n")
 
@@ -213,7 +213,7 @@ def doctor(
     for finding in check(settings, own) if dive else examine(settings):
         table.add_row(marks[finding.state], finding.what, finding.found, finding.do)
         broken |= finding.state == "missing" and finding.needed
-    Screen().print(table)
+    PlainConsole().print(table)
     if broken:
         raise typer.Exit(1)
 
@@ -224,9 +224,9 @@ VERDICTS = {"same": "green", "differs": "red", "not compared": "yellow"}
 def _print_differences(differences: list[Any]) -> bool:
     table = Table("topic", "compared", "differing", "worst", "tolerance", "", title="against what was recorded")
     for row in differences:
-        first = f" {plain(row.first)}" if row.verdict == "differs" else ""
+        first = f" {printable(row.first)}" if row.verdict == "differs" else ""
         verdict = Text.assemble((row.verdict, VERDICTS[row.verdict]), first)
         table.add_row(row.topic, str(row.compared), str(row.differing), f"{row.worst:.3g}", row.tolerance, verdict)
-    Screen().print(table)
+    PlainConsole().print(table)
     verdicts = {row.verdict for row in differences}
     return "differs" in verdicts or verdicts == {"not compared"}

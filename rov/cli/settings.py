@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from rov.assets import find
+from rov.assets import find_resource
 from rov.cli.common import own_file
 from rov.config import schema
-from rov.plain import discreet, say
+from rov.plain import hide_passwords, print_line
 
 app = typer.Typer(no_args_is_help=True, help="Check, show and describe `rover.toml`.")
 
@@ -23,8 +23,8 @@ def config_check(path: Annotated[Path | None, typer.Argument(help="The file.")] 
 
     path = path or own_file() or Path("rover.toml")
     for sentence in doubts(load_checked(path, files=True)):
-        say(f"warning: {path}: {sentence}", error=True)
-    say(f"{path}: good")
+        print_line(f"warning: {path}: {sentence}", error=True)
+    print_line(f"{path}: good")
 
 
 @app.command("show", epilog="Example: `rov config show > rover.toml`")
@@ -33,19 +33,19 @@ def config_show(
 ) -> None:
     """Print a configuration with every default filled in; without a file, the annotated default one."""
     if path is None:
-        say(find("rover.toml").read_text().rstrip("\n"))
+        print_line(find_resource("rover.toml").read_text().rstrip("\n"))
         return
     import tomli_w
 
     from rov.config import load
 
     text = tomli_w.dumps(load(path).model_dump()).rstrip("\n")
-    say(text)
-    if discreet(text) != text:
-        say("note: passwords are shown as ***; put yours back where this is used as a configuration", error=True)
+    print_line(text)
+    if hide_passwords(text) != text:
+        print_line("note: passwords are shown as ***; put yours back where this is used as a configuration", error=True)
 
 
 @app.command("schema", epilog="Example: `rov config schema > rover.schema.json`")
 def config_schema() -> None:
     """Print the JSON Schema of the file, for editors."""
-    say(json.dumps(schema(), indent=2))
+    print_line(json.dumps(schema(), indent=2))

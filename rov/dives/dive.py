@@ -28,9 +28,9 @@ from rov import __version__, as_json
 from rov.dives.durable import DiveError as DiveError
 from rov.dives.durable import DurableWriter
 from rov.dives.foxglove import camera_info, descriptors, drawing, json_schema
-from rov.dives.intact import IntactReader
-from rov.dives.pictures import UNREADABLE, Picture, kind_of, reader
-from rov.dives.telemetry import Vehicle, paces, system_of
+from rov.dives.intact import SalvageReader
+from rov.dives.pictures import UNREADABLE, EncodedPicture, kind_of, reader
+from rov.dives.telemetry import RecordedVehicle, paces, system_of
 from rov.messages import SCHEMA_VERSION, TOPICS, AnyCommand, Message, Tracks
 from rov.vision.lens import Calibration
 
@@ -51,7 +51,7 @@ class TopicDigest(msgspec.Struct, frozen=True):
     last_t: int
 
 
-class Tally:
+class TopicTally:
     """A running TopicDigest."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Record(NamedTuple):
 
     topic: str
     t: int
-    data: Message | Picture
+    data: Message | EncodedPicture
     number: int = 0
     """Its sequence number in the file; that of a picture is its frame's."""
 
@@ -95,7 +95,7 @@ class DiveWriter:
         created."""
         self._file = DurableWriter(path, overwrite=overwrite, clock=clock)
         self._channels: dict[str, int] = {}
-        self._tallies: defaultdict[str, Tally] = defaultdict(Tally)
+        self._tallies: defaultdict[str, TopicTally] = defaultdict(TopicTally)
         versions = {"schema_version": str(SCHEMA_VERSION), "rov_version": __version__}
         try:
             self._file.add_metadata(METADATA, versions | metadata)
@@ -172,7 +172,7 @@ class Dive:
     def __init__(self, path: Path):
         """Raises DiveError when it is no MCAP file. One that was cut off is read once to know what it holds."""
         self.path = path
-        self.file = IntactReader(path)
+        self.file = SalvageReader(path)
         self.metadata: dict[str, str] = {}
         for each in self.file.metadata:
             if each.name == METADATA:
@@ -275,10 +275,10 @@ class Dive:
         self.skipped.clear()
         decoders = {number: self._decoder(channel) for number, channel in self.file.channels.items()}
         names = {number: channel.topic for number, channel in self.file.channels.items()}
-        vehicle, system = Vehicle(), self.system
+        vehicle, system = RecordedVehicle(), self.system
         for number, channel in self.file.channels.items():
             if system is not None and system_of(channel.topic, channel.message_encoding) == system:
-                decoders[number], names[number] = vehicle.hear, "vehicle"
+                decoders[number], names[number] = vehicle.receive, "vehicle"
         for channel, message in self.file.messages():
             if topics is not None and names[channel.id] not in topics:
                 continue
@@ -296,7 +296,7 @@ class Dive:
 
     def digests(self) -> dict[str, TopicDigest]:
         """Count and hash of every topic, ours or not. Reads the whole file: afterwards `complete` is certain."""
-        tallies: defaultdict[str, Tally] = defaultdict(Tally)
+        tallies: defaultdict[str, TopicTally] = defaultdict(TopicTally)
         for channel, message in self.file.messages(ordered=False):
             tallies[channel.topic].add(message.log_time, message.data)
         return {topic: tally.digest() for topic, tally in sorted(tallies.items())}
@@ -312,7 +312,7 @@ class Dive:
                 found[channel.topic] += count
         return dict(sorted(found.items()))
 
-    def _decoder(self, channel: Channel) -> Callable[[int, bytes], Message | Picture | None] | None:
+    def _decoder(self, channel: Channel) -> Callable[[int, bytes], Message | EncodedPicture | None] | None:
         schema = self._schema(channel)
         if read := reader(channel, schema):
             return read

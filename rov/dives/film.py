@@ -17,7 +17,7 @@ QUALITY = "23"
 """x264's constant rate factor, its default."""
 
 
-class Encoder:
+class H264Encoder:
     """Pictures to packets; a picture of another size begins anew with a key frame."""
 
     def __init__(self, fps: float):
@@ -25,7 +25,7 @@ class Encoder:
         self.codec: VideoCodecContext | None = None
         self.count = 0
 
-    def packet(self, image: Image) -> bytes:
+    def encode(self, image: Image) -> bytes:
         """The packet of this picture; an odd line or column at the edge is left out, H.264 has none."""
         height, width = image.shape[0] & ~1, image.shape[1] & ~1
         if self.codec is None or (self.codec.width, self.codec.height) != (width, height):

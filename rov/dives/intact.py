@@ -70,7 +70,7 @@ class Damage(NamedTuple):
     why: str
 
 
-class IntactReader:
+class SalvageReader:
     """Everything intact in an MCAP file. Its table of contents is the file's own where it is finished; else the whole
     file is read once. `damage` has what could not be read, by byte offset; what lies in chunks is only known once read.
     """
@@ -273,13 +273,13 @@ class IntactReader:
         offset = len(MCAP0_MAGIC)
         while offset < self.size and not self.finished:
             try:
-                offset = self._take(offset)
+                offset = self._accept(offset)
             except DAMAGE as error:
                 following = self._after_damage(offset)
                 self.damage[offset] = Damage(following - offset, str(error))
                 offset = following
 
-    def _take(self, offset: int) -> int:
+    def _accept(self, offset: int) -> int:
         """Enter the record at this place; where the next one starts."""
         opcode, length = self._head(offset)
         if not plausible(opcode, length):

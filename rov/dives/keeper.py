@@ -14,9 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from rov.config import Recording
+from rov.config import RecordingConfig
 from rov.dives.durable import DiveError, in_use, sync_folder
-from rov.dives.intact import IntactReader
+from rov.dives.intact import SalvageReader
 from rov.dives.recovery import mark_file, recover
 from rov.errors import UserError
 
@@ -30,7 +30,7 @@ NICE = 15
 """Of the thread that repairs: everything else goes first."""
 
 
-class Usage(NamedTuple):
+class DiskUsage(NamedTuple):
     """Of a disk, in bytes."""
 
     total: int
@@ -38,7 +38,7 @@ class Usage(NamedTuple):
     free: int
 
 
-class News(NamedTuple):
+class Notice(NamedTuple):
     """Something to say: level, code and text of an event."""
 
     level: str
@@ -46,15 +46,15 @@ class News(NamedTuple):
     text: str
 
     @classmethod
-    def of(cls, level: str, code: str, text: str) -> News:
+    def of(cls, level: str, code: str, text: str) -> Notice:
         """The same with a text that can be sent: a file's name need not be one."""
         return cls(level, code, text.encode(errors="backslashreplace").decode())
 
 
-class Keeper:
+class DiskRetention:
     """The folder of dives. `look` about once a second."""
 
-    def __init__(self, folder: Path, wanted: Recording):
+    def __init__(self, folder: Path, wanted: RecordingConfig):
         self.folder = folder
         self.wanted = wanted
         self.room = True
@@ -64,7 +64,7 @@ class Keeper:
         self.stuck: set[Path] = set()
         """Dives that could not be deleted."""
 
-    def look(self, current: Path | None) -> Iterator[News]:
+    def poll(self, current: Path | None) -> Iterator[Notice]:
         """Judge the disk and make room on it; says what changed. `current` is being recorded. Raises DiveError when
         there is no such folder."""
         usage = self._usage()
@@ -72,7 +72,7 @@ class Keeper:
         used, near = 1 - usage.free / usage.total, usage.free < NEAR * keep
         filling = used > self.wanted.disk_warn or near
         if filling and not self.warned:
-            yield News("warning", "disk_filling", f"{used:.0%} of the disk is used{self._prospect(keep, current)}")
+            yield Notice("warning", "disk_filling", f"{used:.0%} of the disk is used{self._prospect(keep, current)}")
         self.warned = filling
         if usage.free < keep:
             yield from self._make_room(usage.free, keep, current)
@@ -82,12 +82,12 @@ class Keeper:
         if (usage.free / usage.total >= least) != self.room:
             self.room = not self.room
             if self.room:
-                yield News("info", "disk_full_over", "recording again: there is room on the disk")
+                yield Notice("info", "disk_full_over", "recording again: there is room on the disk")
             else:
                 text = f"not recording: less than {self.wanted.disk_free:.0%} of the disk is free"
-                yield News("alarm", "disk_full", text)
+                yield Notice("alarm", "disk_full", text)
 
-    def _make_room(self, free: int, keep: float, current: Path | None) -> Iterator[News]:
+    def _make_room(self, free: int, keep: float, current: Path | None) -> Iterator[Notice]:
         """Delete the oldest dives until `keep` bytes are free, if that can be reached at all; else none."""
         if not self.helpless or free + sum(map(size_of, entries(self.folder))) >= keep:  # or it is not worth a look
             dives = [path for path in deletable(self.folder, current) if path not in self.stuck]
@@ -100,15 +100,15 @@ class Keeper:
                     path.unlink()
                 except OSError as error:
                     self.stuck.add(path)
-                    yield News.of("warning", "dive_kept", f"{path.name} cannot be deleted: {error.strerror}")
+                    yield Notice.of("warning", "dive_kept", f"{path.name} cannot be deleted: {error.strerror}")
                     continue
                 text = f"{path.name} was deleted to make room ({size / 1e6:.1f} MB)"
-                yield News.of("warning", "dive_deleted", f"{text}; {len(dives)} more that may go are left")
+                yield Notice.of("warning", "dive_deleted", f"{text}; {len(dives)} more that may go are left")
                 free = self._usage().free
         if free < keep and not self.helpless:
             self.helpless = True
             text = f"{free / 1e9:.1f} GB are free, {keep / 1e9:.1f} GB should be: deleting dives would not reach that"
-            yield News("warning", "disk_of_others", f"{text}, others fill the disk; none is deleted for it")
+            yield Notice("warning", "disk_of_others", f"{text}, others fill the disk; none is deleted for it")
 
     def _prospect(self, keep: float, current: Path | None) -> str:
         """What will be deleted, as the end of a sentence."""
@@ -119,9 +119,9 @@ class Keeper:
         can = f"{len(dives)} may go ({size / 1e6:.1f} MB)" if dives else "there is none that may go"
         return f"; below {keep / 1e9:.1f} GB free the oldest unmarked dives are deleted: {can}"
 
-    def _usage(self) -> Usage:
+    def _usage(self) -> DiskUsage:
         try:
-            return Usage(*shutil.disk_usage(self.folder))
+            return DiskUsage(*shutil.disk_usage(self.folder))
         except OSError as error:
             raise DiveError(f"{self.folder}: dives cannot be recorded there: {error.strerror}") from None
 
@@ -161,7 +161,7 @@ def deletable(folder: Path, current: Path | None) -> list[Path]:
             status = path.lstat()
             if path == current or not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or mark_file(path).exists():
                 continue
-            file = IntactReader(path, index_only=True)
+            file = SalvageReader(path, index_only=True)
             if file.finished and not file.locked:
                 found.append((status.st_mtime, path))
             file.close()
@@ -179,7 +179,7 @@ def free_name(folder: Path) -> Path:
     return path
 
 
-class Repairs(threading.Thread):
+class RepairThread(threading.Thread):
     """Repairs what was cut off by a power cut, behind the recording; `news` has what there is to say. What is no dive,
     or cannot be read, is left alone, and said."""
 
@@ -187,7 +187,7 @@ class Repairs(threading.Thread):
         super().__init__(name="repairs", daemon=True)
         self.folder = folder
         self.disk_free = disk_free
-        self.news: queue.SimpleQueue[News] = queue.SimpleQueue()
+        self.news: queue.SimpleQueue[Notice] = queue.SimpleQueue()
         self.found = entries(folder)
         """What was there before the recording began."""
 
@@ -203,9 +203,9 @@ class Repairs(threading.Thread):
                     self.news.put(news)
             except (DiveError, OSError) as error:
                 why = str(error).removeprefix(f"{path}: ")
-                self.news.put(News.of("warning", "dive_skipped", f"{path.name} was left alone: {why}"))
+                self.news.put(Notice.of("warning", "dive_skipped", f"{path.name} was left alone: {why}"))
 
-    def _repair(self, path: Path) -> News | None:
+    def _repair(self, path: Path) -> Notice | None:
         """What became of it; None where there is nothing to do. Raises DiveError or OSError."""
         if not _cut_off(path):
             return None
@@ -215,16 +215,16 @@ class Repairs(threading.Thread):
         if size == 0:
             path.unlink()
             sync_folder(self.folder)
-            return News.of("info", "dive_deleted", f"{path.name} was empty: cut off before its first half second")
+            return Notice.of("info", "dive_deleted", f"{path.name} was empty: cut off before its first half second")
         usage = shutil.disk_usage(self.folder)
         if usage.free - size < self.disk_free * usage.total:
-            return News.of("warning", "dive_cut_off", f"{path.name} was cut off; there is no room to repair it")
+            return Notice.of("warning", "dive_cut_off", f"{path.name} was cut off; there is no room to repair it")
         try:
             report = recover(path)
         except DiveError as error:
-            return News.of("warning", "dive_cut_off", f"{path.name} was cut off and cannot be repaired: {error}")
+            return Notice.of("warning", "dive_cut_off", f"{path.name} was cut off and cannot be repaired: {error}")
         kept = sum(topic.count for topic in report.topics.values())
-        return News.of("info", "dive_recovered", f"{path.name} was cut off: {kept} messages kept")
+        return Notice.of("info", "dive_recovered", f"{path.name} was cut off: {kept} messages kept")
 
 
 def _cut_off(path: Path) -> bool:
@@ -232,7 +232,7 @@ def _cut_off(path: Path) -> bool:
     Raises DiveError or OSError."""
     if stat.S_ISREG((status := path.lstat()).st_mode) and status.st_size == 0:
         return not _locked(path)
-    file = IntactReader(path, index_only=True)
+    file = SalvageReader(path, index_only=True)
     try:
         return not file.finished and not file.locked
     finally:

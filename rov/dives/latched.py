@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from mcap.records import Channel
 
-from rov.dives.intact import Block, IntactReader, Raw
+from rov.dives.intact import Block, Raw, SalvageReader
 from rov.dives.pictures import words_of
 from rov.tuning import EFFECT_NS
 
@@ -19,7 +19,7 @@ DURABLE = ("durability: 1", "durability: transient_local")
 """What ROS 2 notes of a topic whose last message is kept for those who come later."""
 
 
-def latched(channel: Channel, file: IntactReader) -> bool:
+def latched(channel: Channel, file: SalvageReader) -> bool:
     """Does the last message of this channel hold until the next one?"""
     profiles = channel.metadata.get("offered_qos_profiles", "")
     return (
@@ -30,7 +30,7 @@ def latched(channel: Channel, file: IntactReader) -> bool:
     )
 
 
-def latched_before(file: IntactReader, t: int) -> list[Raw]:
+def latched_before(file: SalvageReader, t: int) -> list[Raw]:
     """The messages from before `t` that still hold then, by time. A change of the tuning takes effect a moment after it
     was said: the one before it still holds until then."""
     wanted = {number for number, channel in file.channels.items() if latched(channel, file)}

@@ -19,13 +19,13 @@ import tomli_w
 from mcap.records import Attachment
 
 from rov import toml
-from rov.assets import AssetError, find
+from rov.assets import ResourceError, find_resource
 from rov.config import Config
 from rov.dives.dive import Dive
 from rov.errors import UserError
-from rov.messages import Tuning
-from rov.plain import discreet
-from rov.tuning import Values, keys, received
+from rov.messages import ActiveSettings
+from rov.plain import hide_passwords
+from rov.tuning import Values, live_keys, values_of
 from rov.vision.card import load_card
 
 NAME = "rover.toml"
@@ -49,9 +49,9 @@ def attachments(config: Config) -> Iterator[Attachment]:
     for key in FILES:
         if name := value_of(config, key):
             try:
-                path = find(name, Path())
+                path = find_resource(name, Path())
                 data = path.read_bytes()
-            except (AssetError, OSError):
+            except (ResourceError, OSError):
                 continue  # whoever needs it says so
             if len(data) <= FILE_BYTES_MAX:
                 yield _attachment(key + path.suffix, "text/plain", data)
@@ -65,7 +65,7 @@ def public(config: Config) -> dict[str, Any]:
     """The configuration as tables, without the names and passwords that an address may hold."""
     tables: dict[str, Any] = config.model_dump()
     for table in tables.values():
-        table.update({key: discreet(each) for key, each in table.items() if isinstance(each, str)})
+        table.update({key: hide_passwords(each) for key, each in table.items() if isinstance(each, str)})
     return tables
 
 
@@ -77,7 +77,7 @@ def value_of(config: Config, key: str) -> Any:
 # ---- read again ------------------------------------------------------------------------------------------------------
 
 
-class Origin:
+class DiveOrigin:
     """What a dive says of the configuration it was recorded with; `config` is None where it says nothing."""
 
     def __init__(self, dive: Dive, base: Config, folder: Path):
@@ -115,7 +115,7 @@ class Origin:
         for section, table in tables.items():
             for name, value in table.items() if isinstance(table, dict) else ():
                 key = f"{section}.{name}"
-                if key in keys() and not here(key):
+                if key in live_keys() and not here(key):
                     merged[section][name] = value
         for _ in range(2):
             try:
@@ -134,7 +134,7 @@ class Origin:
         name = perception.get("weights") if isinstance(perception, dict) else None
         wanted = self.metadata.get("weights_sha256")
         try:
-            if isinstance(name, str) and wanted and load_card(find(name)).weights_sha256 == wanted:
+            if isinstance(name, str) and wanted and load_card(find_resource(name)).weights_sha256 == wanted:
                 merged["perception"]["weights"] = name
         except UserError:
             pass  # then those of this machine, and `weights_note` says so
@@ -157,7 +157,7 @@ def _same(tables: dict[str, Any], key: str, data: bytes) -> bool:
     table = tables.get(section)
     path = table.get(name) if isinstance(table, dict) else None
     try:
-        return isinstance(path, str) and find(path, Path()).read_bytes() == data
+        return isinstance(path, str) and find_resource(path, Path()).read_bytes() == data
     except (UserError, OSError):
         return False
 
@@ -173,16 +173,16 @@ def first_tuning(dive: Dive) -> Values:
     """The live keys as a dive says first; empty where it does not."""
     first = next(dive.messages(["tuning"]), None) if dive.readable.get("tuning") else None
     try:
-        return received(first.data.settings) if first and isinstance(first.data, Tuning) else {}
+        return values_of(first.data.settings) if first and isinstance(first.data, ActiveSettings) else {}
     except msgspec.DecodeError:
         return {}
 
 
-def differences(now: Config, origin: Origin) -> str:
+def differences(now: Config, origin: DiveOrigin) -> str:
     """How a configuration differs from the recorded one, as far as that is known; "" where it does not."""
     if origin.config is None:
         return ""
-    known = keys() if origin.whole else origin.values
+    known = live_keys() if origin.whole else origin.values
     found = []
     for key in known:
         is_now, was = value_of(now, key), value_of(origin.config, key)

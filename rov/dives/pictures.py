@@ -41,7 +41,7 @@ class Pixels(NamedTuple):
     big_endian: bool = False
 
 
-class Picture(NamedTuple):
+class EncodedPicture(NamedTuple):
     """One picture with its capture time; `format` is jpeg, png or webp, whole in itself; h264, h265, vp8, vp9 or av1:
     one packet of a stream, for `rov.dives.video`, decoded in order from a key frame on; or raw: `pixels` says how."""
 
@@ -51,7 +51,7 @@ class Picture(NamedTuple):
     pixels: Pixels | None = None
 
 
-class Said(NamedTuple):
+class PictureMessage(NamedTuple):
     """What a message of a picture says, whichever way it was written."""
 
     stamp: int
@@ -61,7 +61,7 @@ class Said(NamedTuple):
     pixels: Pixels | None = None
 
 
-Read: TypeAlias = Callable[[int, bytes], Picture]
+Read: TypeAlias = Callable[[int, bytes], EncodedPicture]
 """Log time and bytes of a message -> the picture. Raises one of UNREADABLE."""
 
 
@@ -82,7 +82,7 @@ def words_of(schema: Schema | None) -> list[str]:
 def reader(channel: Channel, schema: Schema | None) -> Read | None:
     """How to read a channel's pictures; None where it holds none, or in a way that is not known here."""
     kind = kind_of(schema)
-    say: Callable[[bytes], Said] | None = None
+    say: Callable[[bytes], PictureMessage] | None = None
     match channel.message_encoding:
         case "protobuf" if kind in PROTOBUF:
             say = partial(from_protobuf, PROTOBUF[kind])
@@ -95,15 +95,15 @@ def reader(channel: Channel, schema: Schema | None) -> Read | None:
     return partial(picture, say, kind.endswith("CompressedVideo")) if say else None
 
 
-def picture(say: Callable[[bytes], Said], video: bool, log_t: int, data: bytes) -> Picture:
+def picture(say: Callable[[bytes], PictureMessage], video: bool, log_t: int, data: bytes) -> EncodedPicture:
     """The picture in a message. Raises one of UNREADABLE."""
     said = say(data)
     t = said.stamp if said.stamp > 0 and abs(said.stamp - log_t) <= STAMP_NS else log_t
     if not said.data:
         raise msgspec.ValidationError("a picture without data")
     if said.pixels:
-        return Picture(t, said.data, "raw", said.pixels)
-    return Picture(t, said.data, format_of(said.format.strip().lower(), said.data, video))
+        return EncodedPicture(t, said.data, "raw", said.pixels)
+    return EncodedPicture(t, said.data, format_of(said.format.strip().lower(), said.data, video))
 
 
 def format_of(name: str, data: bytes, video: bool) -> str:
@@ -132,12 +132,12 @@ def still_of(data: bytes) -> str:
 # ---- the ways of writing it ------------------------------------------------------------------------------------------
 
 
-def from_protobuf(kind: Any, data: bytes) -> Said:
+def from_protobuf(kind: Any, data: bytes) -> PictureMessage:
     said = kind.FromString(data)
     stamp = said.timestamp.seconds * 1_000_000_000 + said.timestamp.nanos
     if kind is RawImage:
-        return Said(stamp, said.data, "", Pixels(said.width, said.height, said.encoding, said.step))
-    return Said(stamp, said.data, said.format)
+        return PictureMessage(stamp, said.data, "", Pixels(said.width, said.height, said.encoding, said.step))
+    return PictureMessage(stamp, said.data, said.format)
 
 
 class Stamp(msgspec.Struct):
@@ -167,41 +167,41 @@ class JsonPicture(msgspec.Struct):
 JSON = msgspec.json.Decoder(JsonPicture)
 
 
-def from_json(data: bytes) -> Said:
+def from_json(data: bytes) -> PictureMessage:
     said = JSON.decode(data)
     stamp = said.timestamp if said.timestamp.sec else said.header.stamp
     pixels = Pixels(said.width, said.height, said.encoding, said.step, bool(said.is_bigendian))
     t = stamp.sec * 1_000_000_000 + stamp.nsec + stamp.nanosec
-    return Said(t, said.data, said.format, pixels if said.encoding else None)
+    return PictureMessage(t, said.data, said.format, pixels if said.encoding else None)
 
 
-def compressed(fields: Fields, _: bool) -> Said:
+def compressed(fields: Fields, _: bool) -> PictureMessage:
     """Foxglove's CompressedImage and CompressedVideo."""
     stamp, _frame = fields.time(), fields.text()
     data = fields.blob()
-    return Said(stamp, data, fields.text())
+    return PictureMessage(stamp, data, fields.text())
 
 
-def raw(fields: Fields, _: bool) -> Said:
+def raw(fields: Fields, _: bool) -> PictureMessage:
     """Foxglove's RawImage."""
     stamp, _frame = fields.time(), fields.text()
     width, height, encoding, step = fields.u32(), fields.u32(), fields.text(), fields.u32()
-    return Said(stamp, fields.blob(), "", Pixels(width, height, encoding, step))
+    return PictureMessage(stamp, fields.blob(), "", Pixels(width, height, encoding, step))
 
 
-def ros_compressed(fields: Fields, first: bool) -> Said:
+def ros_compressed(fields: Fields, first: bool) -> PictureMessage:
     """ROS's CompressedImage; `first`: of ROS 1, whose header has a number more."""
     stamp = ros_header(fields, first)
     form = fields.text()
-    return Said(stamp, fields.blob(), form)
+    return PictureMessage(stamp, fields.blob(), form)
 
 
-def ros_raw(fields: Fields, first: bool) -> Said:
+def ros_raw(fields: Fields, first: bool) -> PictureMessage:
     """ROS's Image."""
     stamp = ros_header(fields, first)
     height, width, encoding = fields.u32(), fields.u32(), fields.text()
     big, step = bool(fields.u8()), fields.u32()
-    return Said(stamp, fields.blob(), "", Pixels(width, height, encoding, step, big))
+    return PictureMessage(stamp, fields.blob(), "", Pixels(width, height, encoding, step, big))
 
 
 def ros_header(fields: Fields, first: bool) -> int:
@@ -216,7 +216,7 @@ PROTOBUF: dict[str, Any] = {
     "foxglove.CompressedVideo": CompressedVideo,
     "foxglove.RawImage": RawImage,
 }
-FIELDS: dict[str, Callable[[Fields, bool], Said]] = {
+FIELDS: dict[str, Callable[[Fields, bool], PictureMessage]] = {
     "foxglove.CompressedImage": compressed,
     "foxglove.CompressedVideo": compressed,
     "foxglove.RawImage": raw,

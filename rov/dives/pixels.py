@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rov.dives.pictures import Picture, Pixels
+from rov.dives.pictures import EncodedPicture, Pixels
 from rov.media.files import PIXELS_MAX, Image
 from rov.media.headers import kind_of, size_of
 from rov.media.jpeg import damaged
@@ -30,7 +30,7 @@ WIDE = {"mono16": "mono8", "rgb16": "rgb8", "bgr16": "bgr8", "rgba16": "rgba8", 
 PLANES = {"nv12": cv2.COLOR_YUV2BGR_NV12, "nv21": cv2.COLOR_YUV2BGR_NV21}
 
 
-def decoded(picture: Picture) -> Image | str:
+def decoded(picture: EncodedPicture) -> Image | str:
     """A picture that stands alone, or why it cannot be decoded."""
     if picture.pixels is not None:
         return from_bytes(picture.data, picture.pixels)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rov.dives.dive import TYPES, Dive, DiveError, Record
-from rov.dives.pictures import Picture
+from rov.dives.pictures import EncodedPicture
 from rov.dives.pixels import decoded
 from rov.dives.video import FORMATS, VideoDecoder
-from rov.media.files import Image, Shot
+from rov.media.files import Image, TimedFrame
 from rov.messages import Frame
 
 CAMERA = "camera"
@@ -48,12 +48,14 @@ def listed(dive: Dive) -> str:
     return f"it has {', '.join(topics[:8]) or 'nothing'}{more}"
 
 
-def played(dive: Dive, camera: str, skipped: list[str], *, alone: bool = False) -> Iterator[Shot | Record]:
+def decode_pictures(
+    dive: Dive, camera: str, skipped: list[str], *, alone: bool = False
+) -> Iterator[TimedFrame | Record]:
     """Our messages as they are (not if `alone`), and the pictures of one camera, each under the id that its `frame`
     message gave it. `skipped` gets a sentence for what could not be decoded; it is complete at the end."""
-    player = Player(dive, skipped)
+    player = DivePlayer(dive, skipped)
     for record in dive.messages({camera} if alone else {*TYPES, camera}):
-        if isinstance(record.data, Picture):
+        if isinstance(record.data, EncodedPicture):
             if record.topic == camera:
                 yield from player.shots(record, record.data)
             continue
@@ -78,13 +80,13 @@ class DivePictures:
             self.promised = self.expected = dive.cameras[self.camera]
             self.fps = rate_of(dive, self.promised)
 
-    def shots(self) -> Iterator[Shot]:
+    def shots(self) -> Iterator[TimedFrame]:
         """Every picture that can be decoded; times are ns from the first one, and advance."""
         self.notes = [self.choice] if self.choice else []
         start: int | None = None
         with Dive(self.path) as dive:
-            for item in played(dive, self.camera, self.notes, alone=True):
-                if isinstance(item, Shot):
+            for item in decode_pictures(dive, self.camera, self.notes, alone=True):
+                if isinstance(item, TimedFrame):
                     start = item.t if start is None else start
                     yield item._replace(t=item.t - start)
             self.notes += dropped(dive) + dive.problems
@@ -108,7 +110,9 @@ def dropped(dive: Dive) -> list[str]:
 def must_show(dive: Dive, camera: str) -> None:
     """Raises DiveError unless a first picture can be decoded."""
     skipped: list[str] = []
-    if not camera or not any(isinstance(item, Shot) for item in played(dive, camera, skipped, alone=True)):
+    if not camera or not any(
+        isinstance(item, TimedFrame) for item in decode_pictures(dive, camera, skipped, alone=True)
+    ):
         raise DiveError(nothing(dive, camera, skipped))
 
 
@@ -120,7 +124,7 @@ def nothing(dive: Dive, camera: str, skipped: list[str]) -> str:
     return f"{dive.path}: none of the {dive.cameras[camera]} pictures of {camera} can be read: {'; '.join(why)}"
 
 
-class Player:
+class DivePlayer:
     """Decodes pictures as they come."""
 
     def __init__(self, dive: Dive, skipped: list[str]):
@@ -133,7 +137,7 @@ class Player:
         """Times of the pictures that could not be decoded, by reason."""
         self.decoders: dict[str, VideoDecoder] = {}
 
-    def shots(self, record: Record, picture: Picture) -> Iterator[Shot]:
+    def shots(self, record: Record, picture: EncodedPicture) -> Iterator[TimedFrame]:
         """What this picture, or packet, completes."""
         number = record.number if self.ours else 0
         t = self._advanced(picture.t)
@@ -150,7 +154,7 @@ class Player:
             return
         yield self._shot(t, image, number, picture.data if picture.format == "jpeg" else None)
 
-    def end(self) -> Iterator[Shot]:
+    def end(self) -> Iterator[TimedFrame]:
         """What was held back, and the sentences that only the end can say."""
         for decoder in self.decoders.values():
             yield from self._shown(decoder.flush())
@@ -163,13 +167,13 @@ class Player:
             each = f"each was taken as {ADVANCE_NS / 1e6:g} ms newer"
             self.skipped.append(f"{self.moved} pictures are no newer than the one before; {each}")
 
-    def _shown(self, found: list[tuple[int, Image]]) -> Iterator[Shot]:
+    def _shown(self, found: list[tuple[int, Image]]) -> Iterator[TimedFrame]:
         for t, image in found:
             self.unpacked += 1
             yield self._shot(t, image, self.numbers.pop(t, 0), None)
 
-    def _shot(self, t: int, image: Image, number: int, jpeg: bytes | None) -> Shot:
-        shot = Shot(self.frame_ids.pop(t, number or self.count), t, image, jpeg)
+    def _shot(self, t: int, image: Image, number: int, jpeg: bytes | None) -> TimedFrame:
+        shot = TimedFrame(self.frame_ids.pop(t, number or self.count), t, image, jpeg)
         self.count += 1
         return shot
 

@@ -14,9 +14,9 @@ from mcap.reader import NonSeekingReader, SeekingReader
 from mcap.records import Metadata
 
 from rov import toml
-from rov.dives.dive import METADATA, Dive, DiveError, Tally, TopicDigest
+from rov.dives.dive import METADATA, Dive, DiveError, TopicDigest, TopicTally
 from rov.dives.durable import DurableWriter, sync_folder
-from rov.dives.intact import DAMAGE, IntactReader, Raw
+from rov.dives.intact import DAMAGE, Raw, SalvageReader
 from rov.dives.latched import latched_before
 from rov.dives.summary import Summary, summary
 
@@ -191,7 +191,7 @@ def _refuse(source: Path, out: Path | None, overwrite: bool) -> None:
 
 
 def _copy(
-    source: IntactReader,
+    source: SalvageReader,
     out: Path,
     start_t: int = 0,
     end_t: int = 1 << 64,
@@ -201,7 +201,7 @@ def _copy(
     """Write what is intact to `out`, atomically: under another name, read back, then renamed. `before` is what still
     holds at `start_t`; it is logged there."""
     part = part_of(out)
-    tallies: defaultdict[str, Tally] = defaultdict(Tally)
+    tallies: defaultdict[str, TopicTally] = defaultdict(TopicTally)
     channels: dict[int, int] = {}
     writer = DurableWriter(part)
 
@@ -255,7 +255,7 @@ def part_of(out: Path) -> Path:
 def check(path: Path, expected: dict[str, TopicDigest]) -> None:
     """Read a finished dive with the public library, which shares nothing with how it was salvaged. Raises DiveError
     unless it holds exactly this."""
-    tallies: defaultdict[str, Tally] = defaultdict(Tally)
+    tallies: defaultdict[str, TopicTally] = defaultdict(TopicTally)
     try:
         with path.open("rb") as stream:
             summary = SeekingReader(stream).get_summary()

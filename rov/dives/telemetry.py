@@ -39,7 +39,7 @@ class Sentence(msgspec.Struct):
     message: dict[str, Any]
 
 
-class Said:
+class JsonMavlinkMessage:
     """A message with its fields as attributes, as pymavlink's are. A field that is not there raises ValueError."""
 
     def __init__(self, fields: dict[str, Any]):
@@ -68,16 +68,16 @@ def number_of(name: str, value: Any) -> Any:
     return value.split("\0")[0] if isinstance(value, str) else value
 
 
-class Vehicle:
+class RecordedVehicle:
     """Hears one vehicle in a recording."""
 
     def __init__(self) -> None:
         self.telemetry = Telemetry()
         self.decoder = msgspec.json.Decoder(Sentence)
 
-    def hear(self, t: int, data: bytes) -> VehicleState | None:
+    def receive(self, t: int, data: bytes) -> VehicleState | None:
         """The state, where this message gives one. Raises msgspec.DecodeError or ValueError when it makes no sense."""
-        said = Said(self.decoder.decode(data).message)
+        said = JsonMavlinkMessage(self.decoder.decode(data).message)
         try:
             if not self.telemetry.update(said, t):
                 raise msgspec.ValidationError(f"{said.get_type()}: values that make no sense")
@@ -86,5 +86,5 @@ class Vehicle:
         if said.get_type() != PACE:
             return None
         self.telemetry.expire(t)
-        self.telemetry.hear(t)
+        self.telemetry.receive(t)
         return self.telemetry.state

@@ -18,7 +18,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from rov.errors import UserError
-from rov.media.check import Check
+from rov.media.check import ContentCheck
 from rov.media.convert import Converter, Turn, turn_of
 from rov.media.files import PIXELS_MAX, Image
 from rov.media.films import Container, opened
@@ -58,14 +58,14 @@ def _copyable(container: Container, stream: VideoStream) -> Format:
     if name not in ANNEX_B:
         return ""
     stream.codec_context.skip_frame = "NONKEY"
-    convert, check, sizes = Converter(), Check(), set()
+    convert, check, sizes = Converter(), ContentCheck(), set()
     last: int | None = None
     for packet in container.demux(stream):
         for frame in packet.decode():
             if turn_of(frame) != Turn():
                 return ""
             sizes.add((frame.width, frame.height))
-            check.see(convert(frame))
+            check.add(convert(frame))
         if packet.size == 0:
             continue
         if packet.pts is None or packet.is_discard or (last is None and not packet.is_keyframe):

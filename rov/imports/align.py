@@ -18,7 +18,7 @@ from scipy.signal import correlate
 
 from rov.errors import UserError
 from rov.messages import VehicleState
-from rov.vision.footage import Shot
+from rov.vision.footage import TimedFrame
 
 Floats = NDArray[np.float64]
 
@@ -65,7 +65,7 @@ class Alignment(NamedTuple):
     scores: Floats
 
 
-def motion(shots: Iterable[Shot], progress: Callable[[], None] = lambda: None) -> Motion:
+def motion(shots: Iterable[TimedFrame], progress: Callable[[], None] = lambda: None) -> Motion:
     """Follow corners from picture to picture: the median of their shifts is the picture's."""
     t, right, down = [], [], []
     before: NDArray[np.uint8] | None = None

@@ -26,7 +26,7 @@ SINCE_NS = 2 * S
 
 
 @dataclass
-class Clock:
+class BootClock:
     """One clock in a log: a boot of one vehicle."""
 
     first: int
@@ -49,11 +49,11 @@ class Clock:
         return abs(ahead - passed) if -LATE_NS <= ahead <= passed + AHEAD_NS else None
 
 
-class Clocks:
+class BootClocks:
     """The clocks of one sender."""
 
     def __init__(self) -> None:
-        self.all: list[Clock] = []
+        self.all: list[BootClock] = []
         self.stamps = 0
         self.current = -1
         self.jumps = 0
@@ -70,7 +70,7 @@ class Clocks:
             number = min(fitting)[1]
         else:
             number = len(self.all)
-            self.all.append(Clock(stamp, wall, self.stamps))
+            self.all.append(BootClock(stamp, wall, self.stamps))
         clock = self.all[number]
         if clock.count and wall is not None and clock.wall is not None:
             self.jumps += abs((wall - clock.wall) - (stamp - clock.stamp) / S) > 5
@@ -85,19 +85,19 @@ class Clocks:
 class Timeline:
     """What the first reading found: the clocks of one vehicle, one after the other."""
 
-    def __init__(self, clocks: Clocks):
+    def __init__(self, clocks: BootClocks):
         self.bases: dict[int, int] = {}
         """By number of the clock: what its stamps are ahead of the log's time."""
         self.restarts: list[int] = []
         """When the vehicle started anew."""
         self.others: list[int] = []
         """Clocks of another vehicle under the same number, at the same time."""
-        self.beginning: Clock | None = None
+        self.beginning: BootClock | None = None
         real = {n: clock for n, clock in enumerate(clocks.all) if clock.count >= REAL and clock.first < OLDEST_NS}
         mine: list[int] = []
         for number in sorted(real, key=lambda n: -real[n].count):
             (self.others if any(at_once(real[number], real[m]) for m in mine) else mine).append(number)
-        before: Clock | None = None
+        before: BootClock | None = None
         base = 0
         for number in sorted(mine, key=lambda n: real[n].begun):
             clock = real[number]
@@ -107,7 +107,7 @@ class Timeline:
             self.bases[number] = base
             before = clock
 
-    def _following(self, base: int, before: Clock, clock: Clock) -> int:
+    def _following(self, base: int, before: BootClock, clock: BootClock) -> int:
         """The base of a clock that comes after another."""
         pause = clock.first - before.stamp
         if 0 <= pause < LONG_NS:
@@ -124,7 +124,7 @@ class Timeline:
         base = self.bases.get(number)
         return base + stamp if base is not None and base + stamp >= 0 else None
 
-    def since(self, clocks: Clocks, wall: float | None, sequence: int | None = None) -> int | None:
+    def since(self, clocks: BootClocks, wall: float | None, sequence: int | None = None) -> int | None:
         """The time of a record without a stamp, by the newest stamp before it, or the first one; None where that is of
         another vehicle. `sequence` of the vehicle's own frames tells whose it is, where two vehicles take turns."""
         known = [n for n in (*self.bases, *self.others) if n < len(clocks.all)]
@@ -150,6 +150,6 @@ class Timeline:
         return max(first.first - min(max(round((first.first_wall - wall) * S), 0), SINCE_NS), 0)
 
 
-def at_once(a: Clock, b: Clock) -> bool:
+def at_once(a: BootClock, b: BootClock) -> bool:
     """Did both go at the same time?"""
     return a.begun < b.ended and b.begun < a.ended and min(a.turns, b.turns) > TURNS

@@ -23,7 +23,7 @@ CODES = {"a": "32h", "b": "b", "B": "B", "h": "h", "H": "H", "i": "i", "I": "I",
 SCALES = {"c": 0.01, "C": 0.01, "e": 0.01, "E": 0.01, "L": 1e-7}
 
 
-class Row(NamedTuple):
+class DataFlashRecord(NamedTuple):
     """One record of the log."""
 
     share: float
@@ -58,7 +58,7 @@ class DataFlash:
         self.unread = 0
         """Bytes that belonged to no record."""
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[DataFlashRecord]:
         self.counts.clear()
         self.unread = at = 0
         formats: dict[int, Format] = {}
@@ -76,7 +76,7 @@ class DataFlash:
             if kind == FORMAT:
                 learn(self.data[at + 3 : end], formats)
             elif formats[kind].name in self.wanted and (row := self._row(at, end, formats[kind])) is not None:
-                yield Row(at / size, *row)
+                yield DataFlashRecord(at / size, *row)
             at = end
         self.unread += max(len(self.data) - at, 0)
 

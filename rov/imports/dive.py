@@ -26,7 +26,7 @@ from rov.media.films import Video
 from rov.messages import Frame, Message
 
 
-class Imported(NamedTuple):
+class ImportedDive(NamedTuple):
     """What went into the dive."""
 
     pictures: int
@@ -38,7 +38,7 @@ class Imported(NamedTuple):
     """Sentences about what is odd in the video or missing."""
 
 
-class _Line(NamedTuple):
+class _Entry(NamedTuple):
     """Something to write at a time."""
 
     t: int
@@ -55,7 +55,7 @@ def write(
     quality: int,
     overwrite: bool = False,
     progress: Callable[[], None] = lambda: None,
-) -> Imported:
+) -> ImportedDive:
     """Write the dive; the video begins `offset_s` after the log's first state. It gets its name when it is whole: until
     then, and whatever happens, what was there before is left as it was. Raises UserError."""
     film = Video(video) if video else None
@@ -77,8 +77,8 @@ def write(
 
     films = _film(film, start, format_, quality) if film else iter(())
     lines = heapq.merge(
-        (_Line(frame.t, partial(picture, frame, data)) for frame, data in films),
-        *([_Line(each.t, partial(message, topic, each)) for each in said] for topic, said in log.topics.items()),
+        (_Entry(frame.t, partial(picture, frame, data)) for frame, data in films),
+        *([_Entry(each.t, partial(message, topic, each)) for each in said] for topic, said in log.topics.items()),
         key=lambda line: line.t,
     )
     dive = DiveWriter(part, metadata | log.about, overwrite=True)
@@ -96,7 +96,7 @@ def write(
         part.unlink(missing_ok=True)
         raise
     notes = _missing(film, counts["frame"]) if film and format_ else film.notes if film else []
-    return Imported(counts.pop("frame", 0), format_, dict(counts), notes)
+    return ImportedDive(counts.pop("frame", 0), format_, dict(counts), notes)
 
 
 def start_of(log: Log, offset_s: float, film_s: float) -> int:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from rov.errors import UserError
-from rov.imports.clocks import Clocks
-from rov.imports.dataflash import DataFlash, Row
+from rov.imports.clocks import BootClocks
+from rov.imports.dataflash import DataFlash, DataFlashRecord
 from rov.imports.log_builder import LogBuilder
-from rov.imports.survey import Speaker, Vehicle, vehicle
+from rov.imports.survey import LogSystem, SurveyedVehicle, vehicle
 
 BAROMETERS = ("SCALED_PRESSURE", "SCALED_PRESSURE2", "SCALED_PRESSURE3")
 BARO = {"BARO": 0, "BAR2": 1, "BAR3": 2}
@@ -34,9 +34,9 @@ GOOD = 4
 CHANNELS = 14
 
 
-def survey(log: DataFlash, progress: Callable[[float], None]) -> Speaker:
+def survey(log: DataFlash, progress: Callable[[float], None]) -> LogSystem:
     """What must be known before the log can be read."""
-    speaker = Speaker()
+    speaker = LogSystem()
     for row in log:
         progress(row.share)
         speaker.messages += 1
@@ -48,7 +48,7 @@ def survey(log: DataFlash, progress: Callable[[float], None]) -> Speaker:
     return speaker
 
 
-def _learn(speaker: Speaker, kind: str, fields: dict[str, Any]) -> None:
+def _learn(speaker: LogSystem, kind: str, fields: dict[str, Any]) -> None:
     match kind:
         case "ATT":
             speaker.attitudes += 1
@@ -79,23 +79,23 @@ def read(
     speaker = survey(log, lambda share: progress(share / 2))
     if not speaker.attitudes:
         raise UserError(f"{name}: no attitude in it: not a telemetry log of an autopilot, or cut off at its start")
-    translation = Translation(vehicle(speaker, surface_pa, density))
+    translation = DataFlashTranslation(vehicle(speaker, surface_pa, density))
     for row in log:
         progress(0.5 + row.share / 2)
-        translation.hear(row)
+        translation.receive(row)
     return translation.builder
 
 
-class Translation:
+class DataFlashTranslation:
     """The second reading."""
 
-    def __init__(self, known: Vehicle):
+    def __init__(self, known: SurveyedVehicle):
         self.known = known
-        self.clocks = Clocks()
+        self.clocks = BootClocks()
         self.builder = LogBuilder(known)
         self.rates = (0.0, 0.0, 0.0)
 
-    def hear(self, row: Row) -> None:
+    def receive(self, row: DataFlashRecord) -> None:
         """One record."""
         t = self.known.timeline.at(self.clocks.assign(row.stamp, None), row.stamp)
         if t is None:
@@ -153,7 +153,7 @@ class Translation:
             case "MODE":
                 builder.moding(t, int(fields["ModeNum"] if "ModeNum" in fields else fields["Mode"]))
             case "MSG":
-                builder.told(t, "info", fields["Message"])
+                builder.add_text(t, "info", fields["Message"])
             case "ERR":
                 self._failed(t, fields["Subsys"], fields["ECode"])
             case "GPS" if fields.get("GWk", 0) > 1000:

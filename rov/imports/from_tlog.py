@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from rov.errors import UserError
-from rov.imports.clocks import Clocks
+from rov.imports.clocks import BootClocks
 from rov.imports.log_builder import LogBuilder
-from rov.imports.survey import GROUND_STATION, Speaker, Vehicle, chosen, listed, vehicle
-from rov.imports.tlog import Heard, Tlog
+from rov.imports.survey import GROUND_STATION, LogSystem, SurveyedVehicle, chosen, listed, vehicle
+from rov.imports.tlog import Tlog, TlogRecord
 from rov.link.vehicle_state import level_of, volts_of
 
 MS = 1_000_000
@@ -28,9 +28,9 @@ INVALID = 10_000
 OUTPUTS = 16
 
 
-def survey(log: Tlog, progress: Callable[[float], None]) -> dict[tuple[int, int], Speaker]:
+def survey(log: Tlog, progress: Callable[[float], None]) -> dict[tuple[int, int], LogSystem]:
     """Everybody in the log."""
-    speakers: defaultdict[tuple[int, int], Speaker] = defaultdict(Speaker)
+    speakers: defaultdict[tuple[int, int], LogSystem] = defaultdict(LogSystem)
     steered: defaultdict[int, int] = defaultdict(int)
     for heard in log:
         progress(heard.share)
@@ -48,7 +48,7 @@ def survey(log: Tlog, progress: Callable[[float], None]) -> dict[tuple[int, int]
     return dict(speakers)
 
 
-def _learn(speaker: Speaker, kind: str, message: Any) -> None:
+def _learn(speaker: LogSystem, kind: str, message: Any) -> None:
     match kind:
         case "ATTITUDE":
             speaker.attitudes += 1
@@ -85,10 +85,10 @@ def read(
             raise UserError(f"{name}: no attitude of system {system} in it; there are: {listed(speakers)}")
         raise UserError(f"{name}: no attitude in it: not a telemetry log of an autopilot, or cut off at its start")
     speaker = speakers[who]
-    translation = Translation(who, vehicle(speaker, surface_pa, density))
+    translation = TlogTranslation(who, vehicle(speaker, surface_pa, density))
     for heard in log:
         progress(0.5 + heard.share / 2)
-        translation.hear(heard)
+        translation.receive(heard)
     translation.end()
     notes = []
     if len({number for (number, _), each in speakers.items() if each.attitudes}) > 1:
@@ -98,17 +98,17 @@ def read(
     return translation.builder, notes
 
 
-class Translation:
+class TlogTranslation:
     """The second reading, for one sender."""
 
-    def __init__(self, who: tuple[int, int], known: Vehicle):
+    def __init__(self, who: tuple[int, int], known: SurveyedVehicle):
         self.who, self.known = who, known
-        self.clocks = Clocks()
+        self.clocks = BootClocks()
         self.builder = LogBuilder(known)
         self.texts: dict[tuple[tuple[int, int], int], list[Any]] = {}
         """Chunks of long texts, by sender and number."""
 
-    def hear(self, heard: Heard) -> None:
+    def receive(self, heard: TlogRecord) -> None:
         """One frame, whoever sent it."""
         message, kind = heard.frame.message, heard.frame.message.get_type()
         if kind == "MANUAL_CONTROL":
@@ -121,7 +121,7 @@ class Translation:
                 self._measured(kind, message, t, t)
                 self._texts(heard, kind, message, t)
 
-    def _own(self, heard: Heard, kind: str, message: Any) -> None:
+    def _own(self, heard: TlogRecord, kind: str, message: Any) -> None:
         if kind in STAMPED:
             stamp = message.time_boot_ms * MS
             t = self.known.timeline.at(self.clocks.assign(stamp, heard.wall, heard.frame.sequence), stamp)
@@ -158,13 +158,13 @@ class Translation:
         elif not fits:
             self.builder.dropped[f"{kind} out of any range"] += 1
 
-    def _texts(self, heard: Heard, kind: str, message: Any, t: int) -> None:
+    def _texts(self, heard: TlogRecord, kind: str, message: Any, t: int) -> None:
         """A text, whole; one of more than 50 letters comes in chunks."""
         if kind != "STATUSTEXT":
             return
         number = getattr(message, "id", 0)
         if not number:
-            return self.builder.told(t, level_of(message.severity), message.text)
+            return self.builder.add_text(t, level_of(message.severity), message.text)
         chunks = self.texts.setdefault((heard.frame.sender, number), [])
         if message.chunk_seq == 0:
             self._end_text(chunks, t)
@@ -175,7 +175,7 @@ class Translation:
     def _end_text(self, chunks: list[Any], t: int) -> None:
         if chunks:
             text = "".join(each.text for each in sorted(chunks, key=lambda each: int(each.chunk_seq)))
-            self.builder.told(t, level_of(chunks[0].severity), text)
+            self.builder.add_text(t, level_of(chunks[0].severity), text)
             chunks.clear()
 
     def end(self) -> None:
@@ -183,7 +183,7 @@ class Translation:
         for chunks in self.texts.values():
             self._end_text(chunks, self.builder.states[-1].t if self.builder.states else 0)
 
-    def _sticks(self, heard: Heard, m: Any) -> None:
+    def _sticks(self, heard: TlogRecord, m: Any) -> None:
         """The pilot's; z: 0..1000, 500 neutral, up positive."""
         if m.target not in (0, self.who[0]):
             return

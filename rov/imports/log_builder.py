@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from rov.imports.survey import Vehicle
+from rov.imports.survey import SurveyedVehicle
 from rov.link.firmware import NAMES
 from rov.link.vehicle_state import Telemetry, tells_of_leak
 from rov.messages import (
@@ -23,7 +23,7 @@ from rov.messages import (
     ThrusterCommand,
     VehicleState,
 )
-from rov.plain import plain
+from rov.plain import printable
 
 SESSION = "log"
 """Whose commands these are."""
@@ -39,7 +39,7 @@ CLOCK_NS = 1_000_000_000
 class LogBuilder:
     """All times are the log's, ns. What makes no sense is counted in `dropped`."""
 
-    def __init__(self, vehicle: Vehicle):
+    def __init__(self, vehicle: SurveyedVehicle):
         self.vehicle = vehicle
         self.telemetry = Telemetry(vehicle.water.surface_pa, vehicle.water.density, battery=vehicle.battery)
         self.telemetry.sources, self.telemetry.above = vehicle.water.sources, vehicle.water.above
@@ -125,9 +125,9 @@ class LogBuilder:
     def event(self, t: int, level: Any, code: str, text: str, source: str = "autopilot") -> None:
         self.events.append(Event(t=t, level=level, source=source, code=code, text=text))
 
-    def told(self, t: int, level: Any, text: str) -> None:
+    def add_text(self, t: int, level: Any, text: str) -> None:
         """What the autopilot wrote to its people; a leak is always an alarm."""
-        text = plain(text)
+        text = printable(text)
         self.telemetry.text(text, t)
         self.event(t, "alarm" if tells_of_leak(text) else level, "autopilot_text", text)
 

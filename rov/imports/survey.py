@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from rov.imports.clocks import Clocks, Timeline
-from rov.imports.water import Water, water
+from rov.imports.clocks import BootClocks, Timeline
+from rov.imports.water import LogWater, water
 from rov.link.firmware import FRAMES
 
 SUBMARINE, GROUND_STATION = 12, 6
@@ -27,11 +27,11 @@ class Sample(NamedTuple):
     value: float
 
 
-class Speaker:
+class LogSystem:
     """What one sender of a log said that must be known before the rest of it can be read."""
 
     def __init__(self) -> None:
-        self.clocks = Clocks()
+        self.clocks = BootClocks()
         self.messages = self.attitudes = 0
         self.type = -1
         """MAV_TYPE of its heartbeat; −1 without."""
@@ -75,11 +75,11 @@ class Speaker:
         return tuple(range(THRUSTERS[FRAMES[int(frame)]])) if 0 <= frame < len(FRAMES) else ()
 
 
-class Vehicle(NamedTuple):
+class SurveyedVehicle(NamedTuple):
     """Whom a log is read for, and what is known of it beforehand."""
 
     timeline: Timeline
-    water: Water
+    water: LogWater
     battery: int
     outputs: tuple[int, ...]
     origin: str
@@ -88,7 +88,7 @@ class Vehicle(NamedTuple):
     """Whether a ground station's own sticks are in the log: what a receiver makes of them is then not needed."""
 
 
-def vehicle(speaker: Speaker, surface_pa: float | None, density: float | None) -> Vehicle:
+def vehicle(speaker: LogSystem, surface_pa: float | None, density: float | None) -> SurveyedVehicle:
     """Everything that the first reading found about this one."""
     timeline = Timeline(speaker.clocks)
     pressures, heights = (
@@ -96,10 +96,12 @@ def vehicle(speaker: Speaker, surface_pa: float | None, density: float | None) -
         for of in (speaker.pressures.items(), sorted(speaker.heights.items()))
     )
     judged = water(pressures, heights, speaker.parameters, surface_pa, density)
-    return Vehicle(timeline, judged, speaker.main_battery, speaker.outputs(), speaker.origin, speaker.sticks > 0)
+    return SurveyedVehicle(
+        timeline, judged, speaker.main_battery, speaker.outputs(), speaker.origin, speaker.sticks > 0
+    )
 
 
-def chosen(speakers: Mapping[tuple[int, int], Speaker], system: int | None) -> tuple[int, int] | None:
+def chosen(speakers: Mapping[tuple[int, int], LogSystem], system: int | None) -> tuple[int, int] | None:
     """The sender that the log is of: one with attitudes, a submarine before others, then the one heard most, then
     first. None when there is none, of this system if one is named."""
     able = [who for who, each in speakers.items() if each.attitudes and system in (None, who[0])]
@@ -107,7 +109,7 @@ def chosen(speakers: Mapping[tuple[int, int], Speaker], system: int | None) -> t
     return max(able, key=lambda who: rank[who], default=None)
 
 
-def listed(speakers: Mapping[tuple[int, int], Speaker]) -> str:
+def listed(speakers: Mapping[tuple[int, int], LogSystem]) -> str:
     """The systems of a log that could be its vehicle, in words."""
     systems: dict[int, int] = {}
     for (number, _), each in speakers.items():

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from pymavlink.dialects.v20 import ardupilotmega as dialect
 
-from rov.link.mavlink import CHECKSUM, HEADER, HEADER_1, START, START_1, Frame
+from rov.link.mavlink import CHECKSUM, HEADER, HEADER_1, START, START_1, MavlinkFrame
 
 STAMP = 8
 """Bytes."""
@@ -26,14 +26,14 @@ YEARS = (946_684_800.0, 4_102_444_800.0)
 """From 2000 to 2100: a wall clock that shows anything else was not set."""
 
 
-class Heard(NamedTuple):
+class TlogRecord(NamedTuple):
     """One frame of the log."""
 
     share: float
     """Of the file that was read by then, 0..1."""
     wall: float | None
     """When it arrived, s since 1970 on the ground station's clock; None where that was not set."""
-    frame: Frame
+    frame: MavlinkFrame
 
 
 class Tlog:
@@ -50,14 +50,14 @@ class Tlog:
         self.unread = 0
         """Bytes that belonged to no record."""
 
-    def __iter__(self) -> Iterator[Heard]:
+    def __iter__(self) -> Iterator[TlogRecord]:
         self.counts.clear()
         self.unread = at = 0
         size = max(len(self.data), 1)
         while (end := self._end(at + STAMP)) is not None or at + STAMP < len(self.data):
             frame = self._frame(at + STAMP, end) if end is not None else None
             if frame is not None:
-                yield Heard(at / size, self._wall(at), frame)
+                yield TlogRecord(at / size, self._wall(at), frame)
             if end is None or not (frame or self._follows(end)):
                 following = self._next(at)
                 self.unread += following - at
@@ -88,7 +88,7 @@ class Tlog:
             return self.data[at + 5]
         return int.from_bytes(self.data[at + 7 : at + 10], "little")
 
-    def _frame(self, at: int, end: int) -> Frame | None:
+    def _frame(self, at: int, end: int) -> MavlinkFrame | None:
         """The frame between, when it is wanted and whole. Others that stand where they should are only counted."""
         kind = self._kind(at)
         if kind not in self.wanted and self._follows(end):
@@ -101,7 +101,7 @@ class Tlog:
             self.counts["wrong checksum"] += 1
         return frame if kind in self.wanted else None
 
-    def _decoded(self, at: int, end: int) -> Frame | None:
+    def _decoded(self, at: int, end: int) -> MavlinkFrame | None:
         if self._kind(at) not in dialect.mavlink_map:
             return None
         raw = bytearray(self.data[at:end])
@@ -110,7 +110,7 @@ class Tlog:
         except (dialect.MAVError, ValueError):
             return None
         sequence, system, component = raw[2:5] if raw[0] == START_1 else raw[4:7]
-        return Frame(sequence, (system, component), message)
+        return MavlinkFrame(sequence, (system, component), message)
 
     def _next(self, at: int) -> int:
         """The next record after `at` that is whole for certain; the end of the file where none is."""

@@ -31,7 +31,7 @@ HIGH_M = 0.5
 MOVES_PA = 1_000.0
 
 
-class Water(NamedTuple):
+class LogWater(NamedTuple):
     """What a log shows of its water."""
 
     sources: tuple[str, ...]
@@ -53,7 +53,7 @@ def water(
     parameters: Mapping[str, float],
     surface_pa: float | None = None,
     density: float | None = None,
-) -> Water:
+) -> LogWater:
     """Judge by what sensors read in Pa, and by the autopilot's heights in m: all are positive up, the best are
     named first. `surface_pa` and `density` are what the user says."""
     felt = {name: smooth(series, *PRESSURE_PA) for name, series in pressures.items()}
@@ -65,7 +65,7 @@ def water(
     if not sensor:
         above = {name: highest(values) for name, (_, values) in known.items()}
         notes = [f"the surface is taken to be {up:.1f} m above the zero of {name}" for name, up in above.items() if up]
-        return Water(tuple(known), STANDARD_PA, SALT, above, notes)
+        return LogWater(tuple(known), STANDARD_PA, SALT, above, notes)
     t, pascal = felt[sensor]
     if density is None:
         density, why = dense(t, pascal, known, parameters)
@@ -81,7 +81,7 @@ def water(
         f"depth is from {sensor}: the surface at {surface_pa / 100:.1f} hPa ({whence}), {density:.0f} kg/m³ ({why});"
         " --surface-pa and --density say otherwise"
     )
-    return Water((sensor, *known), surface_pa, density, above, [note])
+    return LogWater((sensor, *known), surface_pa, density, above, [note])
 
 
 def smooth(series: Series, low: float, high: float) -> tuple[Floats, Floats]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rov.motion.helm import Link
 
 
-def link_to(config: Config) -> Link:
+def open_link(config: Config) -> Link:
     """The link that a configuration chooses; only its kind is loaded. Raises UserError for a `link.url` that cannot
     be."""
     link, frame = config.link, config.vehicle.frame
@@ -18,7 +18,7 @@ def link_to(config: Config) -> Link:
         from rov.link.ardusub import ArdusubLink
 
         return ArdusubLink(link.url, frame, surface_pa=link.surface_pa, density=link.density)
-    from rov.link.board import ThrusterLink
+    from rov.link.board import ThrusterBoardLink
     from rov.motion.allocation import mixer
 
-    return ThrusterLink(link.port, link.baud, len(mixer(frame)), surface_pa=link.surface_pa, density=link.density)
+    return ThrusterBoardLink(link.port, link.baud, len(mixer(frame)), surface_pa=link.surface_pa, density=link.density)

@@ -33,7 +33,7 @@ from typing import Any
 
 from pymavlink.dialects.v20 import common
 
-from rov.link.climb import Climb, by_itself
+from rov.link.climb import SurfacingPlan, by_itself
 from rov.link.firmware import (
     ALT_HOLD,
     MANUAL,
@@ -47,12 +47,12 @@ from rov.link.firmware import (
     sticks_of,
     unsafe,
 )
-from rov.link.inquiry import AUTOPILOT, Inquiry, long
-from rov.link.line import ARM_DISARM, BEAT_NS, RESULTS, Line, Wire
-from rov.link.mavlink import MS, Frame, Packer, Parser
-from rov.link.others import Others, steers
+from rov.link.inquiry import AUTOPILOT, ParameterPoller, command_long
+from rov.link.line import ARM_DISARM, HEARTBEAT_NS, RESULTS, ConnectionState, MavlinkLink
+from rov.link.mavlink import MS, MavlinkFrame, Packer, Parser
+from rov.link.others import PilotInputMonitor, steered_system
 from rov.link.vehicle_state import SOURCES
-from rov.link.way import Socket, way
+from rov.link.way import NetworkTransport, transport_of
 from rov.messages import Event, Mode
 
 COMPANION = common.MAV_COMP_ID_ONBOARD_COMPUTER
@@ -89,14 +89,14 @@ GONE = ("link_lost", "autopilot_lost", "parameters_unknown")
 """Obstacles with which no stick can be sent at all."""
 
 
-class Stage(str, Enum):
+class ArdusubStage(str, Enum):
     IDLE = "idle"  # nothing of ours leaves
     ENGAGING = "engaging"  # neutral sticks; mode and arming are asked for
     LIVE = "live"
 
 
 @dataclass
-class Wish:
+class PendingCommand:
     """A command under way to the autopilot."""
 
     what: str
@@ -114,29 +114,29 @@ class Wish:
 
 
 @dataclass
-class Connection(Wire):
+class ArdusubConnection(ConnectionState):
     """What one connection has shown of the autopilot; forgotten when it ends."""
 
-    beat_heard_t: int | None = None
+    heartbeat_t: int | None = None
     type: int = 0
     booting: bool = False
     """Its last heartbeat was of one that starts: that it restarted, and not its pilot, disarmed it."""
     mode: int | None = None
     armed: bool = False
     gcs_t: int | None = None
-    others: Others = field(default_factory=Others)
-    inquiry: Inquiry = field(default_factory=Inquiry)
+    pilot_input: PilotInputMonitor = field(default_factory=PilotInputMonitor)
+    parameters: ParameterPoller = field(default_factory=ParameterPoller)
     gain: float | None = None
     gain_t: int = 0
     switched: dict[str, bool] = field(default_factory=dict)
     """The pilot's switches that change what sticks do (SWITCHES), by name."""
-    told: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=TOLD_MAX))
+    last_text: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=TOLD_MAX))
     """What the autopilot wrote to its people, and when: why it refuses is only in there."""
     depth_failed: bool = False
     """The autopilot says that its depth sensor has: what it goes on sending is the last of it."""
 
 
-class ArdusubLink(Line[Connection]):
+class ArdusubLink(MavlinkLink[ArdusubConnection]):
     """An ArduSub autopilot behind a serial port, TCP or UDP. Each tick: `poll`, then `send`. The autopilot needs a mode
     of its own that fits `mode`."""
 
@@ -146,18 +146,23 @@ class ArdusubLink(Line[Connection]):
         """`frame` is what the configuration says, to compare; `surface_pa` and `density` as for a thruster board."""
         self.system = 1
         super().__init__(
-            way(url), Parser(version_1=True), Packer(self.system, COMPANION), Connection, surface_pa, density
+            transport_of(url),
+            Parser(version_1=True),
+            Packer(self.system, COMPANION),
+            ArdusubConnection,
+            surface_pa,
+            density,
         )
         self.frame = frame
         self.stick_packer: Packer | None = None
-        self.stage = Stage.IDLE
-        self.own: int | None = None
+        self.stage = ArdusubStage.IDLE
+        self.own_mode: int | None = None
         """The autopilot's mode while we steer or engage; any other is somebody else's wish."""
-        self.allowed: set[int] = set()
-        self.wish: Wish | None = None
+        self.allowed_modes: set[int] = set()
+        self.pending_command: PendingCommand | None = None
         self.disarming: int | None = None
         """Since when the vehicle is to be disarmed."""
-        self.climb = Climb()
+        self.climb = SurfacingPlan()
         self.yielded: Mode | None = None
         """What `mode` was when the vehicle began to go up without it; until it is another, the vehicle has its way."""
         self.borne = ""
@@ -170,23 +175,23 @@ class ArdusubLink(Line[Connection]):
         self.stick_t, self.gap = -STICK_NS, 0
         self.open_t = 0
         self.stranger_t = -STRANGER_NS
-        self.said: dict[str, float] = {}
+        self.reported_parameters: dict[str, float] = {}
         """Parameters as they were last reported."""
 
     @property
     def live(self) -> bool:
         """Do our sticks steer the vehicle?"""
-        return self.stage is Stage.LIVE
+        return self.stage is ArdusubStage.LIVE
 
     @property
     def testing(self) -> bool:
         """Is an engagement under way?"""
-        return self.stage is Stage.ENGAGING
+        return self.stage is ArdusubStage.ENGAGING
 
     @property
     def climbing(self) -> bool:
         """Is the vehicle to go up, by our mode or without it?"""
-        return self.stage is not Stage.IDLE and (self.mode is Mode.SURFACE or self.yielded is not None)
+        return self.stage is not ArdusubStage.IDLE and (self.mode is Mode.SURFACE or self.yielded is not None)
 
     @property
     def urgent(self) -> bool:
@@ -197,32 +202,32 @@ class ArdusubLink(Line[Connection]):
 
     def arm(self, t: int) -> str:
         """Engage; returns why not, or nothing. It ends in `live` or an event."""
-        if self.stage is not Stage.IDLE:
+        if self.stage is not ArdusubStage.IDLE:
             return ""
-        if reason := self._obstacle(t)[1] or self.wire.others.steer(self.wire.armed, t):
+        if reason := self._obstacle(t)[1] or self.connection.pilot_input.takeover_reason(self.connection.armed, t):
             return reason
         if self.disarming is not None:
             return "the vehicle is still being disarmed; ask again"
-        self.wish, self.own, self.allowed = None, self.wire.mode, set()
+        self.pending_command, self.own_mode, self.allowed_modes = None, self.connection.mode, set()
         self.climb.begin()
-        self.wire.others.begin(t)
-        self.stage = Stage.ENGAGING
+        self.connection.pilot_input.start(t)
+        self.stage = ArdusubStage.ENGAGING
         return ""
 
     def disarm(self, t: int) -> None:
         """If we steer: neutral, and the vehicle disarmed. If not, nothing is sent."""
-        if self.stage is Stage.IDLE:
+        if self.stage is ArdusubStage.IDLE:
             return
         self._idle(t)
-        self.disarming, self.wish = t, None
+        self.disarming, self.pending_command = t, None
         if self.port.is_open:
             neutral = self._sticks((0.0,) * 4, t) if not self._obstacle(t)[0] else b""
-            self._hand_over(neutral + self._wish("disarm", ARM_DISARM, 0.0, 0.0, t), t)
+            self._send(neutral + self._command("disarm", ARM_DISARM, 0.0, 0.0, t), t)
 
     def close(self, t: int) -> None:
         """End our control, as far as that is still possible, and close the port."""
         self.disarm(t)
-        if isinstance(self.port, Socket):
+        if isinstance(self.port, NetworkTransport):
             self.port.finish()
         self.port.close()
         self._forget()
@@ -235,10 +240,10 @@ class ArdusubLink(Line[Connection]):
             self.yielded = None
         if not self.climbing:
             self.climb.begin()
-        for frame in self._frames(t):
-            self._hear(frame, t)
+        for frame in self._receive_frames(t):
+            self._handle_frame(frame, t)
         self._expire(t)
-        self._judge(t)
+        self._check(t)
         self._explain()
         self._strangers(t)
         self._report(t)
@@ -253,22 +258,22 @@ class ArdusubLink(Line[Connection]):
         if not self.port.is_open:
             return
         data = b""
-        if self.stage is not Stage.IDLE and t - self.stick_t >= GAPS[self.gap] * STICK_NS - MS:
+        if self.stage is not ArdusubStage.IDLE and t - self.stick_t >= GAPS[self.gap] * STICK_NS - MS:
             data += self._sticks(self._values(values), t)
-        beating = t - self.wire.beat_t >= BEAT_NS
-        data += self._beat() if beating else b""
-        if self.wire.known:
-            data += self._requests(t)
-        if data and self._hand_over(data, t) and beating:
-            self.wire.beat_t = t
+        beating = t - self.connection.heartbeat_sent_t >= HEARTBEAT_NS
+        data += self._heartbeat_frame() if beating else b""
+        if self.connection.known:
+            data += self._due_requests(t)
+        if data and self._send(data, t) and beating:
+            self.connection.heartbeat_sent_t = t
 
-    def _hand_over(self, data: bytes, t: int) -> bool:
-        taken = self._handed(data, t)
+    def _send(self, data: bytes, t: int) -> bool:
+        taken = self._write(data, t)
         self.counters.dropped += not taken
         return taken
 
     def _values(self, values: Sequence[float]) -> Sequence[float]:
-        if not self.live or self.yielded is not None or self.climbing and self.wire.mode == SURFACE:
+        if not self.live or self.yielded is not None or self.climbing and self.connection.mode == SURFACE:
             return (0.0,) * 4
         if len(values) != 4 or not all(map(math.isfinite, values)):
             self.counters.bad_commands += 1
@@ -279,18 +284,18 @@ class ArdusubLink(Line[Connection]):
 
     def _obstacle(self, t: int) -> tuple[str, str]:
         """Code and sentence of what forbids sticks at `t`; empty when nothing does."""
-        wire = self.wire
+        wire = self.connection
         if not self.port.is_open:
             return "link_lost", f"{self.port.path} is not open"
-        if wire.beat_heard_t is None or t - wire.beat_heard_t > QUIET_AUTOPILOT_NS:
+        if wire.heartbeat_t is None or t - wire.heartbeat_t > QUIET_AUTOPILOT_NS:
             return "autopilot_lost", "no heartbeat of the autopilot for 2 s"
         if wire.type != common.MAV_TYPE_SUBMARINE:
             return "not_ardusub", "the autopilot does not say that it is ArduSub"
-        code, text = wire.inquiry.obstacle()
+        code, text = wire.parameters.obstacle()
         if code:
             return code, text
         if wire.gcs_t is None or t - wire.gcs_t > GCS_NS:
-            where = f"(system {wire.inquiry.gcs}) for 3 s on {self.port.path}"
+            where = f"(system {wire.parameters.ground_station}) for 3 s on {self.port.path}"
             text = f"no heartbeat of the ground station {where}: sticks of ours would hide its loss from the autopilot"
             return "gcs_lost", f"{text}; start it, or have its heartbeat forwarded"
         if switched := [SWITCHES[name] for name, on in wire.switched.items() if on]:
@@ -299,45 +304,47 @@ class ArdusubLink(Line[Connection]):
 
     def _gain(self, t: int) -> float:
         """The pilot's gain: as the autopilot says, else as it begins."""
-        if self.wire.gain is not None and t - self.wire.gain_t < GAIN_NS:
-            return self.wire.gain
-        return first_gain(self.wire.inquiry.parameters)
+        if self.connection.gain is not None and t - self.connection.gain_t < GAIN_NS:
+            return self.connection.gain
+        return first_gain(self.connection.parameters.parameters)
 
     # ---- judging -----------------------------------------------------------------------------------------------
 
-    def _judge(self, t: int) -> None:
+    def _check(self, t: int) -> None:
         """Ends our control where it has to end; moves an engagement, or a change of mode, on."""
-        if self.stage is Stage.IDLE:
+        if self.stage is ArdusubStage.IDLE:
             return self._answered(t)
         code, text = self._obstacle(t)
-        if code and not self._bears(t, code, text):
+        if code and not self._tolerates(t, code, text):
             if code == "parameter_unsafe":
                 self._event(t, "alarm", code, f"{text}: our control ends")
                 return self.disarm(t)
-            return self._end(t, code, text)
+            return self._end_control(t, code, text)
         self.borne = code
         if not self._solved(t):
             return
-        wanted = self.climb.modes(self.wire.mode) if self.climbing else MODES[self.mode]
-        if self.wire.mode not in wanted:
-            self._want("mode", SET_MODE, common.MAV_MODE_FLAG_CUSTOM_MODE_ENABLED, float(wanted[0]), t)
-            self.allowed.add(wanted[0])
-        elif not self.wire.armed:
-            self._want("arming", ARM_DISARM, 1.0, 0.0, t)
+        wanted = self.climb.modes(self.connection.mode) if self.climbing else MODES[self.mode]
+        if self.connection.mode not in wanted:
+            self._request("mode", SET_MODE, common.MAV_MODE_FLAG_CUSTOM_MODE_ENABLED, float(wanted[0]), t)
+            self.allowed_modes.add(wanted[0])
+        elif not self.connection.armed:
+            self._request("arming", ARM_DISARM, 1.0, 0.0, t)
         else:
-            self.wish = None
+            self.pending_command = None
             if self.testing:
-                assert self.wire.mode is not None
-                self.own, self.allowed = self.wire.mode, set()
-                self.stage = Stage.LIVE
-                self._event(t, "info", "link_live", f"engaged in {NAMES.get(self.own, self.own)}: our sticks steer")
+                assert self.connection.mode is not None
+                self.own_mode, self.allowed_modes = self.connection.mode, set()
+                self.stage = ArdusubStage.LIVE
+                self._event(
+                    t, "info", "link_live", f"engaged in {NAMES.get(self.own_mode, self.own_mode)}: our sticks steer"
+                )
         self._answered(t)
 
-    def _bears(self, t: int, code: str, text: str) -> bool:
+    def _tolerates(self, t: int, code: str, text: str) -> bool:
         """Does our control go on in spite of this, because the vehicle must come up?"""
         if not self.live or code in GONE:
             return False
-        up = code == "gcs_lost" and self.wire.inquiry.parameters.get("FS_GCS_ENABLE") == GO_UP
+        up = code == "gcs_lost" and self.connection.parameters.parameters.get("FS_GCS_ENABLE") == GO_UP
         if not self.climbing and (self.urgent or up):
             self._go_up()
         if self.climbing and code != self.borne:
@@ -360,30 +367,30 @@ class ArdusubLink(Line[Connection]):
             if t == seen_t:
                 return False
             self.puzzle = None
-            name = NAMES.get(self.wire.mode or 0, str(self.wire.mode))
+            name = NAMES.get(self.connection.mode or 0, str(self.connection.mode))
             text = "the vehicle was disarmed" if what == "disarmed" else f"the vehicle's mode was changed to {name}"
-            self._end(t, f"pilot_{what}", text, since)
+            self._end_control(t, f"pilot_{what}", text, since)
             return False
         self.puzzle, why = None, _why(texts)
         if not self.climbing:
             self._go_up()
         if what == "mode":
-            self.own, self.allowed, self.wish = self.wire.mode, set(), None
-            self.climb.drop(SURFACE, self.own)
-            on = self.climb.drop(ALT_HOLD, self.own)
+            self.own_mode, self.allowed_modes, self.pending_command = self.connection.mode, set(), None
+            self.climb.drop(SURFACE, self.own_mode)
+            on = self.climb.drop(ALT_HOLD, self.own_mode)
             self._event(t, "alarm", "surface_refused", f"the autopilot has left the mode by itself{why}: {on}")
         else:
             self._event(t, "alarm", "rearmed", f"the autopilot disarmed by itself{why}: armed again, to come up")
         return True
 
-    def _want(self, what: str, command: int, first: float, second: float, t: int) -> None:
+    def _request(self, what: str, command: int, first: float, second: float, t: int) -> None:
         """See to it that this command is under way."""
-        if self.wish is None or (self.wish.what, self.wish.second) != (what, second):
-            self.wish = Wish(what, command, first, second, t, t - REPEAT_NS)
+        if self.pending_command is None or (self.pending_command.what, self.pending_command.second) != (what, second):
+            self.pending_command = PendingCommand(what, command, first, second, t, t - REPEAT_NS)
 
     def _answered(self, t: int) -> None:
         """Is the command under way refused, or never carried out? Said when the autopilot has had time to say why."""
-        wish = self.wish
+        wish = self.pending_command
         if wish is None:
             return
         what = f"mode {NAMES.get(int(wish.second), int(wish.second))}" if wish.what == "mode" else wish.what
@@ -391,38 +398,38 @@ class ArdusubLink(Line[Connection]):
             since, answer = wish.refused
             if (texts := self._texts(since)) or t > since:
                 wish.refused = None
-                self._refused(t, f"the autopilot refused: {what} ({answer}){_why(texts)}")
-        elif self.stage is not Stage.IDLE and t - wish.since > ANSWER_NS:
-            self._refused(t, f"the autopilot did not carry out: {what}")
+                self._handle_refusal(t, f"the autopilot refused: {what} ({answer}){_why(texts)}")
+        elif self.stage is not ArdusubStage.IDLE and t - wish.since > ANSWER_NS:
+            self._handle_refusal(t, f"the autopilot did not carry out: {what}")
 
-    def _refused(self, t: int, text: str) -> None:
+    def _handle_refusal(self, t: int, text: str) -> None:
         """The command under way was. That ends our control, but for a vehicle that must come up: it does so another
         way."""
-        wish = self.wish
+        wish = self.pending_command
         assert wish is not None
         if self.climbing and wish.what == "mode":
-            self.wish = None
-            on = self.climb.drop(int(wish.second), self.wire.mode)
+            self.pending_command = None
+            on = self.climb.drop(int(wish.second), self.connection.mode)
             self._event(t, "alarm", "surface_refused", f"{text}: {on}")
         elif self.climbing and self.live:
             if not wish.again:
                 self._event(t, "alarm", "command_refused", f"{text}: asked again until it is armed")
-            self.wish = Wish(wish.what, wish.command, wish.first, wish.second, t, t, again=True)
+            self.pending_command = PendingCommand(wish.what, wish.command, wish.first, wish.second, t, t, again=True)
         elif self.urgent:
-            self.wish = None
+            self.pending_command = None
             self._go_up()
             self._event(t, "alarm", "command_refused", f"{text}: it leaks, and goes up")
-        elif self.stage is Stage.IDLE:
+        elif self.stage is ArdusubStage.IDLE:
             self._event(t, "alarm", "command_refused", text)
         else:
             self._event(t, "alarm", "command_refused", f"{text}: our control ends")
             self.disarm(t)
 
-    def _end(self, t: int, code: str, text: str, since: int | None = None) -> None:
+    def _end_control(self, t: int, code: str, text: str, since: int | None = None) -> None:
         """Our control ends, and nothing more is sent. Texts from `since` on, also later ones of this read, say why."""
-        if self.stage is not Stage.IDLE:
+        if self.stage is not ArdusubStage.IDLE:
             self.ends.append((t, code, text, t + 1 if since is None else since))
-        self.wish = None
+        self.pending_command = None
         self._idle(t)
 
     def _explain(self) -> None:
@@ -433,115 +440,117 @@ class ArdusubLink(Line[Connection]):
             self._event(t, "alarm", code, f"{text}{why}: our control ends, until engaged again")
 
     def _texts(self, since: int) -> list[str]:
-        return [text for t, text in self.wire.told if t >= since]
+        return [text for t, text in self.connection.last_text if t >= since]
 
     def _report(self, t: int) -> None:
         """Keep in the state what others need of ours."""
         if self.state is not None:
-            obstacle = self._obstacle(t)[1] if self.stage is Stage.IDLE else ""
+            obstacle = self._obstacle(t)[1] if self.stage is ArdusubStage.IDLE else ""
             up = self.live and self.yielded is not None
             if (up, obstacle) != (self.state.surfacing, self.state.obstacle):
-                self._update(surfacing=up, obstacle=obstacle)
+                self._update_state(surfacing=up, obstacle=obstacle)
 
     def _strangers(self, t: int) -> None:
         """Say that somebody else speaks where the vehicle does."""
-        if isinstance(self.port, Socket) and self.port.stranger and t - self.stranger_t >= STRANGER_NS:
+        if isinstance(self.port, NetworkTransport) and self.port.stranger and t - self.stranger_t >= STRANGER_NS:
             self.stranger_t = t
             text = f"{self.port.path}: {self.port.stranger} sends there too, and is not heard while the vehicle is"
             self._event(t, "warning", "stranger", text)
 
     def _idle(self, t: int) -> None:
-        self.stage = Stage.IDLE
+        self.stage = ArdusubStage.IDLE
         self.yielded, self.puzzle, self.borne = None, None, ""
 
     # ---- out ---------------------------------------------------------------------------------------------------
 
     def _sticks(self, values: Sequence[float], t: int) -> bytes:
         """MANUAL_CONTROL such that these fractions of full scale come out of the autopilot's gain law."""
-        gcs = self.wire.inquiry.gcs
+        gcs = self.connection.parameters.ground_station
         if self.stick_packer is None or self.stick_packer.codec.srcSystem != gcs:
             self.stick_packer = Packer(gcs, COMPANION)
-        gain, throttle = self._gain(t), max(self.wire.inquiry.parameters["JS_THR_GAIN"], 0.1)
+        gain, throttle = self._gain(t), max(self.connection.parameters.parameters["JS_THR_GAIN"], 0.1)
         x, y, z, r = sticks_of(values, gain, throttle)
-        self.wire.others.ours(rc_of(x, y, z, r, gain, throttle), t)
+        self.connection.pilot_input.record_sent(rc_of(x, y, z, r, gain, throttle), t)
         self.stick_t, self.gap = t, (self.gap + 1) % len(GAPS)
         self.counters.sent += 1
         return self.stick_packer.pack(common.MAVLink_manual_control_message(self.system, x, y, z, r, 0))
 
-    def _wish(self, what: str, command: int, first: float, second: float, t: int) -> bytes:
+    def _command(self, what: str, command: int, first: float, second: float, t: int) -> bytes:
         """Begin a command and send it."""
-        self.wish = Wish(what, command, first, second, t, t, 1)
-        return self.packer.pack(long(self.system, command, first, second))
+        self.pending_command = PendingCommand(what, command, first, second, t, t, 1)
+        return self.packer.pack(command_long(self.system, command, first, second))
 
-    def _requests(self, t: int) -> bytes:
+    def _due_requests(self, t: int) -> bytes:
         """What is asked of the autopilot at `t`: the command under way, a parameter, the streams."""
         out = b""
-        wish = self.wish
+        wish = self.pending_command
         if wish is not None and t - wish.asked_t >= REPEAT_NS and not wish.accepted:
             wish.asked_t, wish.tries = t, wish.tries + 1
-            out += self.packer.pack(long(self.system, wish.command, wish.first, wish.second))
-        asked = self.wire.inquiry.due(self.system, t, lambda level, code, text: self._event(t, level, code, text))
+            out += self.packer.pack(command_long(self.system, wish.command, wish.first, wish.second))
+        asked = self.connection.parameters.poll(
+            self.system, t, lambda level, code, text: self._event(t, level, code, text)
+        )
         return out + b"".join(self.packer.pack(message) for message in asked)
 
     # ---- in ----------------------------------------------------------------------------------------------------
 
-    def _hear(self, frame: Frame, t: int) -> None:
+    def _handle_frame(self, frame: MavlinkFrame, t: int) -> None:
         message, (system, component) = frame.message, frame.sender
-        if component == COMPANION and system in (self.system, self.wire.inquiry.gcs):
+        if component == COMPANION and system in (self.system, self.connection.parameters.ground_station):
             return  # ours, come back
-        if (target := steers(message)) is not None:
+        if (target := steered_system(message)) is not None:
             if target not in (0, self.system):
                 return  # of another vehicle
-            self.wire.others.sticks_t = t
-            if self.stage is Stage.IDLE:
-                self.disarming = self.wish = None
-            return self._end(t, "pilot_sticks", f"the pilot steers (sticks of system {system})")
+            self.connection.pilot_input.sticks_t = t
+            if self.stage is ArdusubStage.IDLE:
+                self.disarming = self.pending_command = None
+            return self._end_control(t, "pilot_sticks", f"the pilot steers (sticks of system {system})")
         if isinstance(message, common.MAVLink_heartbeat_message) and message.type == common.MAV_TYPE_GCS:
-            if system == self.wire.inquiry.gcs:
-                self.wire.gcs_t = t
+            if system == self.connection.parameters.ground_station:
+                self.connection.gcs_t = t
             return
-        if component != AUTOPILOT or (self.wire.known and system != self.system):
+        if component != AUTOPILOT or (self.connection.known and system != self.system):
             self.counters.foreign += 1
             return
-        if not self.wire.known:
+        if not self.connection.known:
             if not isinstance(message, common.MAVLink_heartbeat_message):
                 return
             if system != self.system:
                 self.system, self.packer = system, Packer(system, COMPANION)
-            self._meet(t, f"{self.port.path}: the autopilot is heard, system {system}")
-        if self._newer(frame.sequence, t):
-            self.wire.inquiry.hear(message)
-            self._take(message, t)
+            self._connected(t, f"{self.port.path}: the autopilot is heard, system {system}")
+        if self._is_newer(frame.sequence, t):
+            self.connection.parameters.count(message)
+            self._handle_message(message, t)
 
-    def _take(self, message: Any, t: int) -> None:
+    def _handle_message(self, message: Any, t: int) -> None:
         match message:
             case common.MAVLink_heartbeat_message():
-                self._heartbeat(message, t)
+                self._handle_heartbeat(message, t)
             case common.MAVLink_command_ack_message():
-                self._acknowledged(message, t)
+                self._handle_ack(message, t)
             case common.MAVLink_param_value_message():
                 self._parameter_is(message.param_id, message.param_value, t)
             case common.MAVLink_rc_channels_message():
-                self._rc(message, t)
+                self._handle_rc(message, t)
             case common.MAVLink_named_value_float_message() if message.name == "PilotGain":
                 if math.isfinite(message.value) and 0 < message.value <= 1:
-                    self.wire.gain, self.wire.gain_t = max(message.value, 0.1), t
-                    self._take_in(message, t)
+                    self.connection.gain, self.connection.gain_t = max(message.value, 0.1), t
+                    self._update_telemetry(message, t)
             case common.MAVLink_named_value_float_message() if message.name in SWITCHES:
-                self.wire.switched[message.name] = message.value != 0
+                self.connection.switched[message.name] = message.value != 0
             case common.MAVLink_statustext_message():
-                self.wire.told.append((t, message.text))
-                self._take_in(message, t)
+                self.connection.last_text.append((t, message.text))
+                self._update_telemetry(message, t)
             case common.MAVLink_sys_status_message():
                 there = message.onboard_control_sensors_present & message.onboard_control_sensors_enabled
-                self.wire.depth_failed = bool(there & ~message.onboard_control_sensors_health & DEPTH_SENSOR)
-                self._take_in(message, t)
+                self.connection.depth_failed = bool(there & ~message.onboard_control_sensors_health & DEPTH_SENSOR)
+                self._update_telemetry(message, t)
             case (
                 common.MAVLink_battery_status_message()
                 | common.MAVLink_named_value_float_message()
                 | common.MAVLink_distance_sensor_message()
             ):
-                self._take_in(message, t)
+                self._update_telemetry(message, t)
             case (
                 common.MAVLink_attitude_message()
                 | common.MAVLink_scaled_pressure_message()
@@ -552,46 +561,46 @@ class ArdusubLink(Line[Connection]):
             ):
                 self._measurement(message, t)
 
-    def _heartbeat(self, message: Any, t: int) -> None:
+    def _handle_heartbeat(self, message: Any, t: int) -> None:
         booting = message.system_status in (common.MAV_STATE_UNINIT, common.MAV_STATE_BOOT)
-        if booting and not self.wire.booting and self.wire.beat_heard_t is not None:
+        if booting and not self.connection.booting and self.connection.heartbeat_t is not None:
             self._restarted(t)
-        self.wire.booting = booting
-        was_armed, since = self.wire.armed, self.wire.beat_heard_t or t
-        self.wire.beat_heard_t = t
-        self.wire.type, self.wire.mode = message.type, message.custom_mode
-        self.wire.armed = bool(message.base_mode & common.MAV_MODE_FLAG_SAFETY_ARMED)
-        self._take_in(message, t)
-        if not self.wire.armed:
+        self.connection.booting = booting
+        was_armed, since = self.connection.armed, self.connection.heartbeat_t or t
+        self.connection.heartbeat_t = t
+        self.connection.type, self.connection.mode = message.type, message.custom_mode
+        self.connection.armed = bool(message.base_mode & common.MAV_MODE_FLAG_SAFETY_ARMED)
+        self._update_telemetry(message, t)
+        if not self.connection.armed:
             self.disarming = None
-            if self.stage is Stage.IDLE:
-                self.wish = None
-        if self.stage is Stage.IDLE:
+            if self.stage is ArdusubStage.IDLE:
+                self.pending_command = None
+        if self.stage is ArdusubStage.IDLE:
             return
-        if was_armed and not self.wire.armed:
+        if was_armed and not self.connection.armed:
             if not self.urgent:
-                return self._end(t, "pilot_disarmed", "the vehicle was disarmed", since)
+                return self._end_control(t, "pilot_disarmed", "the vehicle was disarmed", since)
             self.puzzle = ("disarmed", since, t)
-        elif self.wire.mode != self.own:
+        elif self.connection.mode != self.own_mode:
             self._turned(message.custom_mode, t)
 
     def _turned(self, mode: int, t: int) -> None:
         """The autopilot's mode is another than it was."""
-        if mode == SURFACE and mode not in self.allowed:
+        if mode == SURFACE and mode not in self.allowed_modes:
             self._go_up()  # a failsafe, or the pilot: silence would have it disarmed on its way
-        elif mode == ALT_HOLD and self.own == SURFACE and self.climbing:
+        elif mode == ALT_HOLD and self.own_mode == SURFACE and self.climbing:
             self._event(t, "info", "surfaced", "the autopilot has ended SURFACE in ALT_HOLD, as it does at the surface")
             self.climb.drop(SURFACE, mode)
-        elif mode == MANUAL and self.urgent and mode not in self.allowed:
+        elif mode == MANUAL and self.urgent and mode not in self.allowed_modes:
             self.puzzle = ("mode", t, t)
             return
-        elif mode not in self.allowed:
-            return self._end(t, "pilot_mode", f"the vehicle's mode was changed to {NAMES.get(mode, mode)}", t)
-        self.own, self.allowed = mode, set()
+        elif mode not in self.allowed_modes:
+            return self._end_control(t, "pilot_mode", f"the vehicle's mode was changed to {NAMES.get(mode, mode)}", t)
+        self.own_mode, self.allowed_modes = mode, set()
 
-    def _acknowledged(self, message: Any, t: int) -> None:
+    def _handle_ack(self, message: Any, t: int) -> None:
         """The answer to the command under way, if it is to us."""
-        wish = self.wish
+        wish = self.pending_command
         ours = message.target_component in (0, COMPANION) and message.target_system in (0, self.system)
         if wish is None or not ours or message.command != wish.command or not wish.tries:
             return
@@ -604,44 +613,44 @@ class ArdusubLink(Line[Connection]):
         """Take a parameter, whoever asked for it; say it once for each value that is new."""
         if name not in PARAMETERS or not math.isfinite(value):
             return
-        self.wire.inquiry.parameters[name] = value
-        if self.said.get(name) == value:
+        self.connection.parameters.parameters[name] = value
+        if self.reported_parameters.get(name) == value:
             return
-        self.said[name] = value
+        self.reported_parameters[name] = value
         if reason := unsafe(name, value, self.frame):
             self._event(t, "warning", "parameter_unsafe", f"{name} is {value:g}: {reason}")
         elif name == "FRAME_CONFIG" or name.startswith("FS_"):
             self._event(t, "info", "parameter", f"{name} is {value:g}")
 
-    def _rc(self, message: Any, t: int) -> None:
+    def _handle_rc(self, message: Any, t: int) -> None:
         """What the autopilot takes as its sticks: ours, while we steer."""
         rc = (message.chan3_raw, message.chan4_raw, message.chan5_raw, message.chan6_raw)
-        if self.wire.others.hear(rc, self.stage is not Stage.IDLE, t):
+        if self.connection.pilot_input.receive_rc(rc, self.stage is not ArdusubStage.IDLE, t):
             why = "somebody else steers, has changed the gain, or holds input"
-            self._end(t, "pilot_sticks", f"the RC channels do not follow our sticks: {why}")
+            self._end_control(t, "pilot_sticks", f"the RC channels do not follow our sticks: {why}")
 
     def _restarted(self, t: int) -> None:
         text = "the autopilot has restarted: not in control until engaged again"
         self._event(t, "alarm", "autopilot_restarted", text)
         self._idle(t)
-        self.wish, self.disarming, self.open_t = None, None, t
-        self.wire = Connection(heard_t=t, sequence=self.wire.sequence, known=True)
+        self.pending_command, self.disarming, self.open_t = None, None, t
+        self.connection = ArdusubConnection(heard_t=t, sequence=self.connection.sequence, known=True)
 
-    def _take_in(self, message: Any, t: int, measured_t: int | None = None) -> None:
-        if self.wire.depth_failed and message.get_type() in SOURCES:
+    def _update_telemetry(self, message: Any, t: int, measured_t: int | None = None) -> None:
+        if self.connection.depth_failed and message.get_type() in SOURCES:
             return self._disbelieve(t, "the autopilot says that its depth sensor has failed: its depth stands still")
-        super()._take_in(message, t, measured_t)
+        super()._update_telemetry(message, t, measured_t)
 
     def _expire(self, t: int) -> None:
         """Forget what is too old to be known, a disarming that nobody answers, and an autopilot that is silent."""
-        beat_t = self.wire.beat_heard_t
+        beat_t = self.connection.heartbeat_t
         if self.port.is_open and beat_t is not None and t - beat_t > QUIET_AUTOPILOT_NS:
-            return self._lose(t, "no heartbeat of the autopilot for 2 s", "autopilot_lost")
+            return self._disconnect(t, "no heartbeat of the autopilot for 2 s", "autopilot_lost")
         if self.port.is_open and beat_t is None and t - self.open_t > SILENT_NS:
-            return self._lose(t, "no autopilot is heard there")
+            return self._disconnect(t, "no autopilot is heard there")
         self.telemetry.expire(t)
         if self.disarming is not None and t - self.disarming > ANSWER_NS:
-            self.disarming = self.wish = None
+            self.disarming = self.pending_command = None
             self._event(t, "alarm", "command_refused", "the autopilot did not disarm; its pilot-input failsafe should")
 
     # ---- the port ----------------------------------------------------------------------------------------------
@@ -651,7 +660,7 @@ class ArdusubLink(Line[Connection]):
 
     def _forget(self) -> None:
         super()._forget()
-        self.wish, self.disarming = None, None
+        self.pending_command, self.disarming = None, None
 
 
 def _why(texts: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ BY_ITSELF = {
 """What it writes when its own failsafe changes the mode (to MANUAL), or disarms: failsafe.cpp."""
 
 
-class Climb:
+class SurfacingPlan:
     """Which of the ways are left in one surfacing."""
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ CHANGES, TURNS = 40, 12
 """Of so many changes in a row, so many went back and forth: that is noise, not motion."""
 
 
-class Steady:
+class ContinuityCheck:
     """Readings that follow from one another."""
 
     def __init__(self, slack: float, rate: float):
@@ -50,11 +50,11 @@ class Steady:
         return _apart(old, new) <= self.slack + self.rate * max(0, t - old_t) / 1e9
 
 
-class Doubt:
+class PlausibilityCheck:
     """What one connection has shown."""
 
     def __init__(self) -> None:
-        self.depths, self.attitudes = Steady(DEPTH_SLACK, DEPTH_RATE), Steady(TURN_SLACK, TURN_RATE)
+        self.depths, self.attitudes = ContinuityCheck(DEPTH_SLACK, DEPTH_RATE), ContinuityCheck(TURN_SLACK, TURN_RATE)
         self.depth: float | None = None
         self.depth_t = 0
         """Since when the depth is what it is, to the last bit."""
@@ -65,7 +65,7 @@ class Doubt:
         self.angles_t = 0
         """When the attitude last changed."""
 
-    def about(self, news: dict[str, Any], t: int) -> str:
+    def reason(self, news: dict[str, Any], t: int) -> str:
         """Why these fields of the state are not believed, or nothing."""
         if "yaw" in news:
             angles = (news["roll"], news["pitch"], news["yaw"])

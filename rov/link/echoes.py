@@ -43,7 +43,7 @@ class EchoCheck:
         while (oldest := next(iter(self.commands))) < stamp - KEPT_US:
             del self.commands[oldest]
 
-    def hear(self, stamp: int, values: Sequence[float], t: int) -> bool:
+    def receive(self, stamp: int, values: Sequence[float], t: int) -> bool:
         """A whole echo has come; True when it ends a difference that was said."""
         if not self.commands or stamp < next(iter(self.commands)):
             return False  # of a command before the board was live, or one so old that it counts as no answer

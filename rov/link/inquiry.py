@@ -9,7 +9,7 @@ from typing import Any
 from pymavlink.dialects.v20 import common
 
 from rov.link.firmware import GCS_IDS, PARAMETERS, REQUIRED, TRIES, unsafe_failsafe
-from rov.link.line import BEAT_NS, Level
+from rov.link.line import HEARTBEAT_NS, Level
 from rov.link.mavlink import MS
 
 AUTOPILOT = common.MAV_COMP_ID_AUTOPILOT1
@@ -49,44 +49,46 @@ GROUPS = {
 }
 """REQUEST_DATA_STREAM, for autopilots that do not answer SET_MESSAGE_INTERVAL."""
 
-Tell = Callable[[Level, str, str], None]
+ReportEvent = Callable[[Level, str, str], None]
 """Level, code and text of an event."""
 
 
 @dataclass
-class Inquiry:
+class ParameterPoller:
     """Hears what arrives, knows what is missing, and says what to ask next."""
 
     parameters: dict[str, float] = field(default_factory=dict)
     tries: dict[str, int] = field(default_factory=dict)
-    parameter_t: int = -BEAT_NS
+    parameter_t: int = -HEARTBEAT_NS
     rates_t: int | None = None
     counts: dict[int, int] = field(default_factory=dict)
     slow: dict[int, int] = field(default_factory=dict)
     """Windows in a row in which a stream was too slow."""
 
     @property
-    def gcs(self) -> int:
+    def ground_station(self) -> int:
         """The ground station's system id; 0 while not known."""
         known = (self.parameters.get(name, 0.0) for name in GCS_IDS)
         return next((int(value) for value in known if 1 <= value <= 255), 0)
 
     def obstacle(self) -> tuple[str, str]:
         """Code and sentence of what in the parameters forbids to steer; empty when nothing does."""
-        missing = [name for name in REQUIRED if name not in self.parameters] or ([] if self.gcs else [GCS_IDS[0]])
+        missing = [name for name in REQUIRED if name not in self.parameters] or (
+            [] if self.ground_station else [GCS_IDS[0]]
+        )
         if missing:
             return "parameters_unknown", f"parameters not read yet: {', '.join(missing)}"
         if reason := unsafe_failsafe(self.parameters):
             return "parameter_unsafe", reason
         return "", ""
 
-    def hear(self, message: Any) -> None:
+    def count(self, message: Any) -> None:
         """Count a message of a stream."""
         kind = message.get_msgId()
         if kind in STREAMS or kind == NAMED:
             self.counts[kind] = self.counts.get(kind, 0) + 1
 
-    def due(self, system: int, t: int, tell: Tell) -> Iterator[Any]:
+    def poll(self, system: int, t: int, tell: ReportEvent) -> Iterator[Any]:
         """The messages to ask with at `t`; `tell` hears of streams that are slow."""
         if t - self.parameter_t >= PARAMETER_NS and (name := self._next(t)):
             self.tries[name] = self.tries.get(name, 0) + 1
@@ -99,13 +101,15 @@ class Inquiry:
         """The next parameter that is not known; once all are, one of those that matter each second again."""
         unknown = [n for n in PARAMETERS if n not in self.parameters and self.tries.get(n, 0) < TRIES]
         if not unknown:
-            if t - self.parameter_t < BEAT_NS:
+            if t - self.parameter_t < HEARTBEAT_NS:
                 return ""
-            required = [n for n in (*REQUIRED, *GCS_IDS) if n in self.parameters or n in REQUIRED or not self.gcs]
-            unknown = [required[t // BEAT_NS % len(required)]]
+            required = [
+                n for n in (*REQUIRED, *GCS_IDS) if n in self.parameters or n in REQUIRED or not self.ground_station
+            ]
+            unknown = [required[t // HEARTBEAT_NS % len(required)]]
         return min(unknown, key=lambda n: self.tries.get(n, 0))
 
-    def _streams(self, system: int, t: int, tell: Tell) -> Iterator[Any]:
+    def _streams(self, system: int, t: int, tell: ReportEvent) -> Iterator[Any]:
         """Look at what came since the last time; ask again for what is too slow."""
         since, self.rates_t = self.rates_t, t
         counts, self.counts = self.counts, {}
@@ -117,7 +121,7 @@ class Inquiry:
             self.slow[kind] = times + 1 if slow else 0
             name = common.mavlink_map[kind].msgname
             if slow:
-                yield long(system, SET_INTERVAL, float(kind), 1e6 / hz)
+                yield command_long(system, SET_INTERVAL, float(kind), 1e6 / hz)
                 groups |= times in (2, 3)
                 if times == 3 and kind in NEEDED:
                     rate = counts.get(kind, 0) / max(seconds, 0.1)
@@ -133,7 +137,7 @@ class Inquiry:
                 yield common.MAVLink_request_data_stream_message(system, AUTOPILOT, group, rate, 1)
 
 
-def long(system: int, command: int, *values: float) -> Any:
+def command_long(system: int, command: int, *values: float) -> Any:
     """COMMAND_LONG to the autopilot."""
     values = (values + (0.0,) * 7)[:7]
     return common.MAVLink_command_long_message(system, AUTOPILOT, command, 0, *values)

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import msgspec
 from pymavlink.dialects.v20 import common
 
-from rov.link.doubt import Doubt
-from rov.link.mavlink import MS, QUIET_NS, Frame, Packer, Parser, SenderClock
+from rov.link.doubt import PlausibilityCheck
+from rov.link.mavlink import MS, QUIET_NS, MavlinkFrame, Packer, Parser, SenderClock
 from rov.link.vehicle_state import Telemetry
 from rov.messages import Event, Mode, VehicleState
 
 if TYPE_CHECKING:
-    from rov.link.way import Way
+    from rov.link.way import Transport
 
 REOPEN_NS = (200 * MS, 2000 * MS)
 """First and longest wait before a port is opened again; doubled each time until the vehicle is heard."""
-BEAT_NS = 1000 * MS
+HEARTBEAT_NS = 1000 * MS
 """Our own heartbeat."""
 BLOCKED_NS = 200 * MS
 """A port that takes nothing for this long has its queue thrown away: those commands are history."""
@@ -38,11 +38,11 @@ Level = Literal["info", "warning", "alarm"]
 
 
 @dataclass
-class Wire:
+class ConnectionState:
     """What one connection has carried; forgotten when it ends."""
 
     clock: SenderClock = field(default_factory=SenderClock)
-    doubt: Doubt = field(default_factory=Doubt)
+    plausibility: PlausibilityCheck = field(default_factory=PlausibilityCheck)
     doubted: str = ""
     doubted_t: int = 0
     """What was not believed last, and when."""
@@ -50,7 +50,7 @@ class Wire:
     heard_t: int | None = None
     known: bool = False
     """Whether `link_open` was said: somebody is there, who can be lost."""
-    beat_t: int = -BEAT_NS
+    heartbeat_sent_t: int = -HEARTBEAT_NS
     blocked_t: int | None = None
     blocked_said: bool = False
 
@@ -92,16 +92,18 @@ class Counters:
         return self.broken + self.lost + self.repeated + self.old + self.skipped // SHORTEST
 
 
-W = TypeVar("W", bound=Wire)
+W = TypeVar("W", bound=ConnectionState)
 
 
-class Line(ABC, Generic[W]):
+class MavlinkLink(ABC, Generic[W]):
     """A port, and what is heard on it."""
 
-    lost = "neutral until armed again"
+    loss_consequence = "neutral until armed again"
     """What a loss means, as the end of a sentence."""
 
-    def __init__(self, port: Way, parser: Parser, packer: Packer, wire: type[W], surface_pa: float, density: float):
+    def __init__(
+        self, port: Transport, parser: Parser, packer: Packer, wire: type[W], surface_pa: float, density: float
+    ):
         """`surface_pa`: air pressure at the surface in Pa; `density` of the water in kg/m³. Both may be set while
         running."""
         self.port, self.parser, self.packer = port, parser, packer
@@ -114,8 +116,8 @@ class Line(ABC, Generic[W]):
         self.absent_said = False
         self.received: bytes | OSError | None = None
         """What `receive` found and `poll` has not yet judged."""
-        self.new_wire = wire
-        self.wire = wire()
+        self.new_connection = wire
+        self.connection = wire()
 
     @property
     def state(self) -> VehicleState | None:
@@ -155,7 +157,7 @@ class Line(ABC, Generic[W]):
         """Nothing is known of what this port leads to."""
         self.parser.reset()
         self.received = None
-        self.wire = self.new_wire()
+        self.connection = self.new_connection()
 
     # ---- the port ----------------------------------------------------------------------------------------------
 
@@ -167,14 +169,14 @@ class Line(ABC, Generic[W]):
             except OSError as error:
                 self.received = error
 
-    def _frames(self, t: int) -> list[Frame]:
+    def _receive_frames(self, t: int) -> list[MavlinkFrame]:
         """What has arrived; (re)opens the port."""
         if not self.port.is_open and t >= self.reopen_t:
             self._open(t)
         self.receive()
         data, self.received = self.received, None
         if isinstance(data, OSError):
-            self._lose(t, str(data))
+            self._disconnect(t, str(data))
         if not isinstance(data, bytes):
             return []
         self.counters.bytes_in += len(data)
@@ -187,109 +189,109 @@ class Line(ABC, Generic[W]):
         self.reopen_t = t + self.reopen_ns
         self.reopen_ns = min(2 * self.reopen_ns, REOPEN_NS[1])
         if reason:
-            return self._absent(t, reason)
+            return self._report_absent(t, reason)
         self._forget()
         self._opened(t)
 
-    def _meet(self, t: int, text: str) -> None:
+    def _connected(self, t: int, text: str) -> None:
         """Somebody is there."""
-        self.wire.known, self.absent_said = True, False
+        self.connection.known, self.absent_said = True, False
         self._event(t, "info", "link_open", text)
 
-    def _absent(self, t: int, reason: str) -> None:
+    def _report_absent(self, t: int, reason: str) -> None:
         if not self.absent_said:
             self.absent_said = True
             self._event(t, "warning", "link_absent", f"{reason}; trying again")
 
-    def _lose(self, t: int, reason: str, code: str = "link_lost") -> None:
+    def _disconnect(self, t: int, reason: str, code: str = "link_lost") -> None:
         """The other end is gone. Whatever comes back is not known."""
         self.port.close()
         self.reopen_t = t + self.reopen_ns
-        if self.wire.known:
+        if self.connection.known:
             self.counters.losses += 1
-            self._event(t, "alarm", code, f"{self.port.path}: {reason}: {self.lost}")
+            self._event(t, "alarm", code, f"{self.port.path}: {reason}: {self.loss_consequence}")
         else:
-            self._absent(t, f"{self.port.path}: {reason}")
+            self._report_absent(t, f"{self.port.path}: {reason}")
         self._idle(t)
         self._forget()
 
-    def _handed(self, data: bytes, t: int) -> bool:
+    def _write(self, data: bytes, t: int) -> bool:
         """Did the port take these bytes? All of them, or none."""
         try:
             taken = self.port.write(data)
-            if not taken and self.wire.known:
-                self._blocked(t)
+            if not taken and self.connection.known:
+                self._handle_blocked(t)
         except OSError as error:
-            self._lose(t, str(error))
+            self._disconnect(t, str(error))
             return False
         if taken:
-            if self.wire.blocked_said:
+            if self.connection.blocked_said:
                 self._event(t, "info", "link_blocked_over", f"{self.port.path} takes commands again")
-            self.wire.blocked_t, self.wire.blocked_said = None, False
+            self.connection.blocked_t, self.connection.blocked_said = None, False
             self.counters.bytes_out += len(data)
         return taken
 
-    def _blocked(self, t: int) -> None:
+    def _handle_blocked(self, t: int) -> None:
         """The port took nothing. After a while its queue is history: what comes back shall not act on it."""
-        if self.wire.blocked_t is None:
-            self.wire.blocked_t = t
-        elif t - self.wire.blocked_t > BLOCKED_NS:
-            if not self.wire.blocked_said:
+        if self.connection.blocked_t is None:
+            self.connection.blocked_t = t
+        elif t - self.connection.blocked_t > BLOCKED_NS:
+            if not self.connection.blocked_said:
                 self._event(t, "alarm", "link_blocked", f"{self.port.path} takes no more bytes: its queue is discarded")
-            self.wire.blocked_t, self.wire.blocked_said = t, True
+            self.connection.blocked_t, self.connection.blocked_said = t, True
             self.port.discard()
 
-    def _beat(self) -> bytes:
+    def _heartbeat_frame(self) -> bytes:
         kind, none = common.MAV_TYPE_ONBOARD_CONTROLLER, common.MAV_AUTOPILOT_INVALID
         return self.packer.pack(common.MAVLink_heartbeat_message(kind, none, 0, 0, common.MAV_STATE_ACTIVE, 3))
 
     # ---- what is heard -----------------------------------------------------------------------------------------
 
-    def _newer(self, sequence: int, t: int) -> bool:
+    def _is_newer(self, sequence: int, t: int) -> bool:
         """Is this frame of the vehicle's neither the last one again nor overtaken? If so, it counts as heard."""
-        if self.wire.sequence is not None:
-            ahead = (sequence - self.wire.sequence) % 256
+        if self.connection.sequence is not None:
+            ahead = (sequence - self.connection.sequence) % 256
             if ahead == 0:
                 self.counters.repeated += 1
                 return False
-            if self.wire.heard_t is not None and t - self.wire.heard_t <= QUIET_NS:
+            if self.connection.heard_t is not None and t - self.connection.heard_t <= QUIET_NS:
                 if ahead > 127:
                     self.counters.old += 1
                     return False
                 self.counters.lost += ahead - 1
-        self.wire.sequence, self.wire.heard_t = sequence, t
+        self.connection.sequence, self.connection.heard_t = sequence, t
         self.counters.received += 1
         self.reopen_ns = REOPEN_NS[0]
-        self.telemetry.hear(t)
+        self.telemetry.receive(t)
         return True
 
     def _measurement(self, message: Any, t: int) -> None:
         """Take a message with the sender's time, if it is newer than what is known and makes sense."""
         kind, stamp = message.get_type(), message.time_boot_ms
-        if self.wire.clock.restarted(kind, stamp, t):
+        if self.connection.clock.restarted(kind, stamp, t):
             self._restarted(t)
-        measured_t = self.wire.clock.measured(kind, stamp, t)
+        measured_t = self.connection.clock.measured(kind, stamp, t)
         if measured_t is None:
             self.counters.old += 1
         else:
             before = self.state
-            self._take_in(message, t, measured_t)
-            if reason := self.wire.doubt.about(news(before, self.state), t):
+            self._update_telemetry(message, t, measured_t)
+            if reason := self.connection.plausibility.reason(changed_fields(before, self.state), t):
                 self.telemetry.state = before
                 self._disbelieve(t, reason)
 
-    def _take_in(self, message: Any, t: int, measured_t: int | None = None) -> None:
+    def _update_telemetry(self, message: Any, t: int, measured_t: int | None = None) -> None:
         """What a message says of the vehicle's state; `measured_t` where it carries its time."""
         self.counters.implausible += not self.telemetry.update(message, t, measured_t)
 
     def _disbelieve(self, t: int, reason: str) -> None:
         """Something is not believed: said once, and again after it was quiet for a while."""
         self.counters.implausible += 1
-        if reason != self.wire.doubted or t - self.wire.doubted_t > DOUBTED_NS:
+        if reason != self.connection.doubted or t - self.connection.doubted_t > DOUBTED_NS:
             self._event(t, "warning", "not_believed", f"{reason}; not used")
-        self.wire.doubted, self.wire.doubted_t = reason, t
+        self.connection.doubted, self.connection.doubted_t = reason, t
 
-    def _update(self, **news: Any) -> None:
+    def _update_state(self, **news: Any) -> None:
         assert self.state is not None
         self.telemetry.state = msgspec.structs.replace(self.state, **news)
 
@@ -297,7 +299,7 @@ class Line(ABC, Generic[W]):
         self.pending.append(Event(t=t, level=level, source="link", code=code, text=text))
 
 
-def news(before: VehicleState | None, after: VehicleState | None) -> dict[str, Any]:
+def changed_fields(before: VehicleState | None, after: VehicleState | None) -> dict[str, Any]:
     """Attitude and depth, where they were measured anew."""
     if after is None:
         return {}

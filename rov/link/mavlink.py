@@ -26,7 +26,7 @@ DRIFT = 1e-3
 """Rate at which two clocks may drift apart; crystals do better by far, and the board contract asks for them."""
 
 
-class Frame(NamedTuple):
+class MavlinkFrame(NamedTuple):
     """One message that arrived whole, and who sent it."""
 
     sequence: int
@@ -54,7 +54,7 @@ class Parser:
         self.broken = 0
         """Frames that began well and failed their checksum."""
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes) -> list[MavlinkFrame]:
         """The frames that these bytes complete, in order."""
         self.buffer += data
         frames = []
@@ -97,7 +97,7 @@ class Parser:
             return None
         return HEADER + header[1] + CHECKSUM
 
-    def _frame(self, raw: bytearray) -> Frame | None:
+    def _frame(self, raw: bytearray) -> MavlinkFrame | None:
         """The frame in its bytes, if the checksum and the dialect agree with it."""
         first = raw[0] == START_1
         kind = common.mavlink_map[raw[5] if first else int.from_bytes(raw[7:10], "little")]
@@ -111,7 +111,7 @@ class Parser:
             self.broken += 1
             return None
         sequence, system, component = raw[2:5] if first else raw[4:7]
-        return Frame(sequence, (system, component), message)
+        return MavlinkFrame(sequence, (system, component), message)
 
 
 class Packer:

@@ -26,7 +26,7 @@ GAIN_RATIO = 10.0
 HOW = "to hand over, switch the joystick off in the ground station and engage again"
 
 
-class Others:
+class PilotInputMonitor:
     """What one connection shows of them."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Others:
         self.scaled_t: int | None = None
         """Since when it does so without a pause."""
 
-    def steer(self, armed: bool, t: int) -> str:
+    def takeover_reason(self, armed: bool, t: int) -> str:
         """Why somebody else is thought to steer, or nothing. What a disarmed vehicle's channels rest at means
         nothing."""
         _forget(self.changes, t)
@@ -58,7 +58,7 @@ class Others:
             return f"an RC channel is held off its centre: somebody else steers; {HOW}"
         return ""
 
-    def begin(self, t: int) -> None:
+    def start(self, t: int) -> None:
         """We engage: from now on the channels are to follow us."""
         self.history.clear()
         self.strange.clear()
@@ -67,12 +67,12 @@ class Others:
         if self.rc is not None:
             self.history.append((t, self.rc))
 
-    def ours(self, rc: Rc, t: int) -> None:
+    def record_sent(self, rc: Rc, t: int) -> None:
         """A stick of ours leaves, which comes to these pulses."""
         self.history.append((t, rc))
         self._shorten(t)
 
-    def hear(self, rc: Rc, engaged: bool, t: int) -> bool:
+    def receive_rc(self, rc: Rc, engaged: bool, t: int) -> bool:
         """The autopilot's channels; while `engaged`, do they show that somebody else steers?"""
         last, self.rc = self.rc, rc
         if not engaged:
@@ -105,7 +105,7 @@ class Others:
             self.history.popleft()
 
 
-def steers(message: Any) -> int | None:
+def steered_system(message: Any) -> int | None:
     """The system that a message steers with sticks; None if it does not."""
     match message:
         case common.MAVLink_manual_control_message():

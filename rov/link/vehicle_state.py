@@ -111,7 +111,7 @@ class Telemetry:
         take = self._takes.get(message.get_type())
         return take is None or take(message, t if measured_t is None else measured_t, t)
 
-    def hear(self, t: int) -> None:
+    def receive(self, t: int) -> None:
         """The vehicle is heard at `t`, whatever it says."""
         self._know(t=t)
 

@@ -43,7 +43,7 @@ OPEN_FAILURES = {
 URL = r"^(serial:[^:]+:\d+|(tcp|udp|udpout):[^:]+:\d+)$"
 
 
-class Way(Protocol):
+class Transport(Protocol):
     """What a link needs of its port. All methods but `open` may raise OSError when the other end is gone."""
 
     path: str
@@ -59,7 +59,7 @@ class Way(Protocol):
     def close(self) -> None: ...
 
 
-class Serial:
+class SerialTransport:
     """A serial port that never blocks. All methods but `open` may raise OSError when the device is gone."""
 
     def __init__(self, path: str, baud: int, key: str = "link.url"):
@@ -98,14 +98,14 @@ class Serial:
         a time-out of zero (pyserial issue 280).
         """
         if self.unsent:
-            self.unsent = self.unsent[self._take(self.unsent) :]
+            self.unsent = self.unsent[self._write_some(self.unsent) :]
             if self.unsent:
                 return False
-        taken = self._take(data)
+        taken = self._write_some(data)
         self.unsent = data[taken:] if taken else b""
         return taken > 0
 
-    def _take(self, data: bytes) -> int:
+    def _write_some(self, data: bytes) -> int:
         """How many of these bytes the kernel took."""
         assert self.serial is not None
         try:
@@ -128,7 +128,7 @@ class Serial:
         self.unsent = b""
 
 
-class Socket:
+class NetworkTransport:
     """TCP to an address, or UDP: listening at one and answering the vehicle there, or sending to one.
 
     The vehicle is who first sent a whole frame of an autopilot's, until the port is closed: that is when it is not
@@ -283,7 +283,7 @@ class Socket:
         return int(struct.unpack("i", fcntl.ioctl(self.socket, termios.TIOCOUTQ, b"\0" * 4))[0])
 
 
-def way(url: str) -> Way:
+def transport_of(url: str) -> Transport:
     """The way that a URL names; opened by its user. Raises UserError."""
     if not re.match(URL, url):
         raise UserError(
@@ -291,6 +291,6 @@ def way(url: str) -> Way:
         )
     kind, where, number = url.split(":")
     if kind == "serial":
-        return Serial(where, int(number))
+        return SerialTransport(where, int(number))
     assert kind in ("tcp", "udp", "udpout")
-    return Socket(kind, where, int(number))  # type: ignore[arg-type]
+    return NetworkTransport(kind, where, int(number))  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from rov.assets import find
+from rov.assets import find_resource
 from rov.config import Config
 from rov.errors import UserError
 from rov.machine import jetson
@@ -35,8 +35,8 @@ def examine(config: Config, root: Path = jetson.ROOT) -> Iterator[Finding]:
     for look in (_python, _processor, _memory, _disk, _shared_memory, _realtime, _torch, _opencv, _bfloat16):
         yield look()
     yield from _jetson(root)
-    yield _file("weights", lambda: find(config.perception.weights))
-    yield _file("thruster curve", lambda: find(config.vehicle.thrusters))
+    yield _file("weights", lambda: find_resource(config.perception.weights))
+    yield _file("thruster curve", lambda: find_resource(config.vehicle.thrusters))
     yield _cameras()
     yield _serial()
 

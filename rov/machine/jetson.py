@@ -110,7 +110,7 @@ class HeatWatch:
     def __init__(self) -> None:
         self.announced: set[str] = set()
 
-    def look(self, found: list[Zone]) -> Iterator[str]:
+    def update(self, found: list[Zone]) -> Iterator[str]:
         """One sentence for each zone that has come near."""
         for zone in found:
             margin = zone.margin_c

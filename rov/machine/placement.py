@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from rov.config import Compute
+from rov.config import ComputeConfig
 from rov.errors import UserError
 from rov.machine import jetson
 
@@ -28,7 +28,7 @@ def camera_node(source: str, root: Path = jetson.ROOT) -> int | None:
 
 
 def chosen(
-    compute: Compute, near: Literal["gpu", "camera"], source: str, allowed: set[int], root: Path = jetson.ROOT
+    compute: ComputeConfig, near: Literal["gpu", "camera"], source: str, allowed: set[int], root: Path = jetson.ROOT
 ) -> set[int]:
     """The processors for a process that works near the GPU or the camera, out of those it may use. Raises UserError
     when none of the configured ones is there."""
@@ -46,7 +46,7 @@ def chosen(
     return cpus
 
 
-def pin(compute: Compute, near: Literal["gpu", "camera"], source: str) -> None:
+def pin(compute: ComputeConfig, near: Literal["gpu", "camera"], source: str) -> None:
     """Run this process there from now on, and its threads that start later. Raises UserError."""
     allowed = os.sched_getaffinity(0)
     cpus = chosen(compute, near, source, allowed)

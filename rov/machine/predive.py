@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rov.assets import find
+from rov.assets import find_resource
 from rov.bus import listen
 from rov.config import Config
 from rov.errors import UserError
 from rov.machine.doctor import Finding
-from rov.messages import Frame, Health, Machine, Message, PilotStatus, VehicleState
+from rov.messages import Frame, Health, HostStatus, Message, PilotStatus, VehicleState
 from rov.motion.thrusters import load as load_curve
-from rov.vision.sight import Sight
+from rov.vision.sight import Rectifier
 
 LISTEN_S = 2.5
 """Two rounds of what is said once a second."""
@@ -40,19 +40,19 @@ def check(config: Config, path: Path | None) -> Iterator[Finding]:
     yield _usable(
         "calibration",
         config.camera.calibration,
-        lambda: Sight(config.camera).lens,
+        lambda: Rectifier(config.camera).lens,
         "rov calibrate camera, then set camera.calibration: angles are guessed from camera.hfov_deg",
     )
-    yield _usable("weights", config.perception.weights, lambda: find(config.perception.weights, Path()), "")
+    yield _usable("weights", config.perception.weights, lambda: find_resource(config.perception.weights, Path()), "")
     yield _usable(
         "thrusters",
         config.vehicle.thrusters,
-        lambda: load_curve(find(config.vehicle.thrusters, Path()), config.vehicle.battery_cells),
+        lambda: load_curve(find_resource(config.vehicle.thrusters, Path()), config.vehicle.battery_cells),
         "",
     )
     yield _disk(config)
     yield _clock()
-    heard = hear(config)
+    heard = collect(config)
     if not heard:
         yield Finding(
             "daemon", "missing", "it says nothing", f"start it, then ask again; it speaks at {config.bus.public}"
@@ -62,7 +62,7 @@ def check(config: Config, path: Path | None) -> Iterator[Finding]:
     yield from judge(heard, config)
 
 
-def hear(config: Config, seconds: float = LISTEN_S) -> dict[str, list[Message]]:
+def collect(config: Config, seconds: float = LISTEN_S) -> dict[str, list[Message]]:
     """What the daemon says in a short while, by topic; empty when it does not run."""
     found: dict[str, list[Message]] = {}
     reader = listen(config.bus.public, TOPICS)
@@ -70,7 +70,7 @@ def hear(config: Config, seconds: float = LISTEN_S) -> dict[str, list[Message]]:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             reader.wait(100)
-            for entry in reader.read():
+            for entry in reader.receive():
                 found.setdefault(entry.topic, []).append(entry.message)
     finally:
         reader.close()
@@ -143,7 +143,7 @@ def judge(heard: dict[str, list[Message]], config: Config) -> Iterator[Finding]:
             "runs" if runs else "does not",
             "" if runs else "rov listen events says why",
         )
-    machine: Machine | None = last("machine", Machine)
+    machine: HostStatus | None = last("machine", HostStatus)
     if machine is not None and machine.celsius is not None:
         margin = machine.margin_c
         near = machine.throttled or (

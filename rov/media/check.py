@@ -27,7 +27,7 @@ class WorthlessError(UserError):
     """All was read that could be, and it says nothing. What was made of it may be kept, but is no success."""
 
 
-class Check:
+class ContentCheck:
     """Looks at every picture of a run; cheap after the first two that differ and are not black."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Check:
         self.black = self.same = True
         self.first: Image | None = None
 
-    def see(self, image: Image) -> None:
+    def add(self, image: Image) -> None:
         self.seen += 1
         if self.black:
             self.black = bool(image[::16, ::16].max(initial=0) <= BLACK_MAX and image.max(initial=0) <= BLACK_MAX)
@@ -44,7 +44,7 @@ class Check:
         elif self.same:
             self.same = _equal(image, self.first)
 
-    def end(self, what: str, promised: int) -> None:
+    def finish(self, what: str, promised: int) -> None:
         """All of `what` was read. Raises WorthlessError."""
         if sentence := self.sentence(what, promised):
             raise WorthlessError(sentence)

@@ -22,7 +22,7 @@ Image = NDArray[np.uint8]
 """(H, W, 3) BGR."""
 
 
-class Shot(NamedTuple):
+class TimedFrame(NamedTuple):
     """One picture with its capture time: t in ns, image (H, W, 3) BGR; `jpeg` where it already came compressed."""
 
     frame_id: int

@@ -16,9 +16,9 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from rov.errors import UserError
-from rov.media.check import Check
+from rov.media.check import ContentCheck
 from rov.media.convert import Converter
-from rov.media.files import PIXELS_MAX, Image, Shot, must_be_file
+from rov.media.files import PIXELS_MAX, Image, TimedFrame, must_be_file
 from rov.media.stamps import SAID_MAX, Stamps
 
 Container: TypeAlias = av.container.InputContainer
@@ -69,16 +69,16 @@ class Video:
         self.first: Image = held[1]
         self.height, self.width = self.first.shape[:2]
 
-    def shots(self) -> Iterator[Shot]:
+    def shots(self) -> Iterator[TimedFrame]:
         """Every picture that can be decoded; times are ns from the film's start, and advance. Raises WorthlessError
         after the last one when they say nothing."""
-        check = Check()
+        check = ContentCheck()
         for shot in self.pictures():
-            check.see(shot.image)
+            check.add(shot.image)
             yield shot
-        check.end(str(self.path), self.promised)
+        check.finish(str(self.path), self.promised)
 
-    def pictures(self) -> Iterator[Shot]:
+    def pictures(self) -> Iterator[TimedFrame]:
         """The same without that check: for a camera made of a film, which may show anything."""
         before = self.first.shape
         for number, (t, image) in enumerate(self.stamps.steady(chain([self.held], self.coming))):
@@ -86,7 +86,7 @@ class Video:
                 self.said.append(f"its pictures are {image.shape[1]}×{image.shape[0]} from {t / 1e9:.1f} s on")
                 before = image.shape
             self.shown, self.last_t = number + 1, t
-            yield Shot(number, t, image)
+            yield TimedFrame(number, t, image)
         self.container.close()
 
     @property

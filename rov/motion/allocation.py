@@ -88,7 +88,7 @@ def effect(frame: str) -> Floats:
 
 
 @cache
-def capable(frame: str) -> tuple[bool, ...]:
+def controllable_axes(frame: str) -> tuple[bool, ...]:
     """Which of surge, sway, heave, roll, pitch, yaw the frame can act on."""
     return tuple(bool(can) for can in np.any(mixer(frame) != 0, axis=0))
 

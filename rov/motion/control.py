@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
-from rov.config import Control
+from rov.config import ControlConfig
 
 Array = Any  # numpy or torch: the array API has no common type yet
 
@@ -27,7 +27,7 @@ DEPTH_RATE_MAX = 2.0
 """No vehicle of this class dives faster than this many m/s: a steeper step of the depth is the sensor's."""
 
 
-class State(NamedTuple):
+class LoopState(NamedTuple):
     """What the loops know of the vehicle. Must be finite also where it is unknown; `loops` says what to use."""
 
     attitude: Array
@@ -40,7 +40,7 @@ class State(NamedTuple):
     """(…) m/s, down; see `differentiate`."""
 
 
-class Memory(NamedTuple):
+class LoopMemory(NamedTuple):
     """What the loops remember from step to step, each of shape (…)."""
 
     depth: Array
@@ -52,16 +52,16 @@ class Memory(NamedTuple):
     heading_trim: Array
 
 
-def rest(state: State) -> Memory:
+def initial_memory(state: LoopState) -> LoopMemory:
     """The memory to start from: hold what is, no trim."""
     xp = array_namespace(state.attitude)
     heading = state.attitude[..., 2]
-    return Memory(state.depth, heading, xp.zeros_like(heading), xp.zeros_like(heading))
+    return LoopMemory(state.depth, heading, xp.zeros_like(heading), xp.zeros_like(heading))
 
 
-def control(
-    sticks: Array, state: State, memory: Memory, loops: Array, gains: Control, dt: float, max_depth: float
-) -> tuple[Array, Memory]:
+def step_loops(
+    sticks: Array, state: LoopState, memory: LoopMemory, loops: Array, gains: ControlConfig, dt: float, max_depth: float
+) -> tuple[Array, LoopMemory]:
     """One step of `dt` s: sticks (…, 4) surge, sway, heave, yaw in −1..1 -> wrench (…, 6) surge, sway, heave, roll,
     pitch, yaw in −1..1.
 
@@ -101,7 +101,7 @@ def control(
     rolling = xp.where(level_on, -gains.attitude_kp * roll - gains.attitude_kd * p, level)
     pitching = xp.where(level_on, -gains.attitude_kp * pitch - gains.attitude_kd * q, level)
     wrench = xp.stack([surge, sway, heave, rolling, pitching, yaw], axis=-1).clip(min=-1.0, max=1.0)
-    return wrench, Memory(depth_goal, wrapped(heading_goal), depth_trim, heading_trim)
+    return wrench, LoopMemory(depth_goal, wrapped(heading_goal), depth_trim, heading_trim)
 
 
 def differentiate(rate: Array, before: Array, now: Array, dt: float) -> Array:

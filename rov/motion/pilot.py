@@ -12,10 +12,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rov.config import Config, Control
-from rov.messages import Event, Heard, Mode, Setpoint, ThrusterCommand, VehicleState, Wrench
-from rov.motion.allocation import allocate, capable, effect
-from rov.motion.control import Memory, State, control, differentiate, rest
+from rov.config import Config, ControlConfig
+from rov.messages import ConsumedInput, Event, Mode, Setpoint, ThrusterCommand, VehicleState, Wrench
+from rov.motion.allocation import allocate, controllable_axes, effect
+from rov.motion.control import LoopMemory, LoopState, differentiate, initial_memory, step_loops
 from rov.motion.guard import STEP_MAX_S, Guard
 from rov.motion.thrusters import Curve
 
@@ -28,7 +28,7 @@ ANGLE_MAX, RATE_MAX = 7.0, 50.0
 """No angle in rad beyond a full turn, and no rate beyond eight turns a second, is believed."""
 DEPTH_GAP_S = 1.0
 """Depths further apart than this in s say nothing about the rate."""
-GLIDE_NS = 1_000_000_000
+GAIN_CHANGE_NS = 1_000_000_000
 """Changed gains of the inner loops reach their new values over this time: an effort that jumped would be a kick."""
 SURFACE_EFFORT = 0.5
 """Upward effort of `surface`; fades over the last metre, as ArduSub's SURFACE_MAX_THR does."""
@@ -41,7 +41,7 @@ STREAMED = (Mode.FOLLOW, Mode.POLICY)
 """Modes that live on a stream of setpoints from frames."""
 AXES_DOWN = (0.0, 0.0, 1.0, 0.0)
 """How much surge, sway, heave and yaw push down: the outputs, where an autopilot allocates."""
-LOOPED = (Mode.HOLD, Mode.FOLLOW, Mode.POLICY)
+CLOSED_LOOP = (Mode.HOLD, Mode.FOLLOW, Mode.POLICY)
 """Modes that need depth and attitude."""
 
 Level = Literal["info", "warning", "alarm"]
@@ -84,7 +84,7 @@ class Pilot:
         self.curve = curve
         self.vehicle_expected = vehicle_expected
         self.frame = config.vehicle.frame
-        self.capable = np.array(capable(self.frame), dtype=np.float64)
+        self.controlled_axes = np.array(controllable_axes(self.frame), dtype=np.float64)
         self.autopilot = config.link.kind == "ardusub"
         """Does the vehicle hold depth and heading by itself? Then the outputs are axes, and the loops are its own."""
         down = AXES_DOWN if self.autopilot else effect(self.frame)[2]
@@ -100,18 +100,18 @@ class Pilot:
         self.vehicle: VehicleState | None = None
         self.attitude_t: int | None = None
         self.depth_t: int | None = None
-        self.state = State(np.zeros(3), np.zeros(3), np.zeros(()), np.zeros(()))
+        self.state = LoopState(np.zeros(3), np.zeros(3), np.zeros(()), np.zeros(()))
         """The last that was known."""
-        self.memory: Memory = rest(self.state)
+        self.memory: LoopMemory = initial_memory(self.state)
         self.gains = config.control
         """What the loops use now: the configured ones, or on the way to them."""
-        self.glide: tuple[int, Control] | None = None
+        self.gain_change: tuple[int, ControlConfig] | None = None
         """When they were changed, and from what."""
         self.rebase = False
         """The next depth is measured on another scale: what is held moves with it."""
-        self.flaws: dict[str, str] = {}
+        self.setpoint_faults: dict[str, str] = {}
         """Why the last setpoint of a source was not taken: a code of CONDITIONS."""
-        self.wrong: dict[str, int] = {}
+        self.active_conditions: dict[str, int] = {}
         """When each of CONDITIONS that is not over was last the case."""
         self.pending: list[Event] = []
 
@@ -119,11 +119,11 @@ class Pilot:
     def armed(self) -> bool:
         return self.guard.armed
 
-    def tune(self, config: Config, t: int) -> None:
+    def apply_config(self, config: Config, t: int) -> None:
         """Go on with other live values from `t` on, without a jump. What was set up once stays: frame, curve, rate."""
         if config.control != self.config.control:
-            self.gains = self._gains(t)
-            self.glide = (t, self.gains)
+            self.gains = self._gains_at(t)
+            self.gain_change = (t, self.gains)
         self.rebase |= config.link != self.config.link
         self.config = config
         self.guard.limit(config.guard, config.vehicle.max_depth)
@@ -132,7 +132,7 @@ class Pilot:
 
     def arm(self, t: int) -> str:
         """Let the thrusters turn. `t` is when that was asked for; returns why it is refused, or nothing."""
-        reason = self.lacking(self.mode, t) or self._tilt_reason(t)
+        reason = self.refusal(self.mode, t) or self._tilt_reason(t)
         was = self.armed
         self.refused = reason or self.guard.arm(t)
         if self.armed and not was:
@@ -151,7 +151,7 @@ class Pilot:
         self.guard.disarm(t, "stopped")
         self.stopped_t = t if self.stopped_t is None else max(t, self.stopped_t)
         self.setpoints.clear()
-        self.flaws.clear()
+        self.setpoint_faults.clear()
         self.mode = Mode.MANUAL
         if changed or self.stop_said_t is None or t - self.stop_said_t >= STOP_SAID_NS:
             self.stop_said_t = t
@@ -160,27 +160,27 @@ class Pilot:
 
     def request_mode(self, mode: Mode, t: int) -> str:
         """Change the mode. `t` is when that was asked for; returns why it is refused, or nothing."""
-        self.refused = self.voided(t) or self.lacking(mode, t)
+        self.refused = self.stop_refusal(t) or self.refusal(mode, t)
         if not self.refused and mode is not self.mode:
-            self._change(mode, t, "info", "mode", f"{mode.value}, was {self.mode.value}")
+            self._change_mode(mode, t, "info", "mode", f"{mode.value}, was {self.mode.value}")
         return self.refused
 
-    def voided(self, t: int) -> str:
+    def stop_refusal(self, t: int) -> str:
         """Why nothing that was made or asked for at `t` counts any more, or nothing."""
         return (
             "it was asked for before the stop; ask again" if self.stopped_t is not None and t <= self.stopped_t else ""
         )
 
-    def lacking(self, mode: Mode, t: int) -> str:
+    def refusal(self, mode: Mode, t: int) -> str:
         """A sentence about what a mode lacks, or nothing."""
         t = t if self.t is None else max(t, self.t)
-        if reason := self._state_lacking(mode, t):
+        if reason := self._state_refusal(mode, t):
             return reason
         if mode in STREAMED and not self._fresh_setpoint(mode, t):
             return f"{mode.value} needs fresh setpoints from {SOURCE[mode]}; there are none"
         return ""
 
-    def take(self, heard: Heard) -> str:
+    def apply(self, heard: ConsumedInput) -> str:
         """Whatever may be asked of it, as the message that is recorded; returns why it is refused, or nothing."""
         match heard.what:
             case "arm":
@@ -192,7 +192,7 @@ class Pilot:
             case "mode" if heard.mode is not None:
                 return self.request_mode(heard.mode, heard.asked_t)
             case "setpoint" if heard.setpoint is not None:
-                self.hear(heard.setpoint, heard.t)
+                self.receive_setpoint(heard.setpoint, heard.t)
         return ""
 
     # ---- one tick ----------------------------------------------------------------------------------------------
@@ -200,9 +200,9 @@ class Pilot:
     def step(self, setpoint: Setpoint | None, vehicle: VehicleState | None, t: int) -> PilotOutput:
         """Compute the commands at `t`. Inputs are the newest there are, as often as you like; None: nothing new."""
         if setpoint is not None:
-            self.hear(setpoint, t)
+            self.receive_setpoint(setpoint, t)
         if vehicle is not None:
-            self.sense(vehicle)
+            self.receive_state(vehicle)
         dt = 0.0 if self.t is None else min(max(0, t - self.t) / 1e9, STEP_MAX_S)
         self.t = t
         self._fall_back(t)
@@ -211,13 +211,13 @@ class Pilot:
         used = self._fresh_setpoint(self.mode, t)
         on = self.armed and self.vehicle_expected and self.mode is not Mode.MANUAL and not self.autopilot
         loops = np.array([on and depth, on and attitude, on and attitude])
-        self.gains = self._gains(t)
-        wrench, self.memory = control(
+        self.gains = self._gains_at(t)
+        wrench, self.memory = step_loops(
             self._sticks(used), self.state, self.memory, loops, self.gains, dt, self.config.vehicle.max_depth
         )
         if self.mode is Mode.SURFACE:  # a flooded vehicle that cannot be levelled must come up all the same
             wrench[3:5] = wrench[3:5].clip(-SURFACE_LEVEL, SURFACE_LEVEL)
-        wrench = wrench * self.capable + 0.0  # no negative zeros in files
+        wrench = wrench * self.controlled_axes + 0.0  # no negative zeros in files
 
         conditions = self._conditions(used, t)
         because = "vehicle_lost" if "vehicle_lost" in conditions else ""
@@ -241,7 +241,7 @@ class Pilot:
         )
         if was_armed and not self.armed:
             self._event(t, "warning", "disarmed", f"disarmed by the guard: {self.guard.off_because}")
-        self._compare(conditions | guarded.conditions, t)
+        self._report_conditions(conditions | guarded.conditions, t)
         events, self.pending = tuple(self.pending), []
 
         frame_id, frame_t = (used.frame_id, used.frame_t) if used else (-1, t)
@@ -269,25 +269,25 @@ class Pilot:
         )
         return PilotOutput(asked, sent, events)
 
-    def hear(self, setpoint: Setpoint, t: int | None = None) -> None:
+    def receive_setpoint(self, setpoint: Setpoint, t: int | None = None) -> None:
         """Take a setpoint at `t` (else: when it was made), if it may move anything. `step` does this with its own; here
         it is for a second source in the same tick, and before a mode is asked for that lives on setpoints."""
         t = setpoint.t if t is None else t
         last = self.setpoints.get(setpoint.source)
         if last is not None and (setpoint.frame_t <= last.frame_t or 0 <= setpoint.frame_id == last.frame_id):
             return  # the same again, or a frame that does not advance
-        if self.voided(setpoint.t):
+        if self.stop_refusal(setpoint.t):
             return
-        self.flaws.pop(setpoint.source, None)
+        self.setpoint_faults.pop(setpoint.source, None)
         finite = all(map(math.isfinite, (setpoint.surge, setpoint.sway, setpoint.heave, setpoint.yaw)))
         if not finite or setpoint.frame_t > min(setpoint.t, t + FUTURE_NS):
-            self.flaws[setpoint.source] = "setpoint_bad"
+            self.setpoint_faults[setpoint.source] = "setpoint_bad"
         elif setpoint.t - setpoint.frame_t > self.config.guard.frame_age_ms * 1e6:
-            self.flaws[setpoint.source] = "frame_old"
+            self.setpoint_faults[setpoint.source] = "frame_old"
         else:
             self.setpoints[setpoint.source] = setpoint
 
-    def sense(self, vehicle: VehicleState) -> None:
+    def receive_state(self, vehicle: VehicleState) -> None:
         """Take over what is new and believable in the vehicle's state. `step` does this with its own; here it is for
         arming or a mode that is asked for before the first step."""
         self.vehicle = vehicle
@@ -308,20 +308,20 @@ class Pilot:
                 rate = differentiate(rate, depth, new, dt) if 0 < dt < DEPTH_GAP_S else np.zeros(())
             self.rebase = False
             self.depth_t, depth = vehicle.depth_t, new
-        self.state = State(attitude, rates, depth, rate)
+        self.state = LoopState(attitude, rates, depth, rate)
 
-    def _gains(self, t: int) -> Control:
+    def _gains_at(self, t: int) -> ControlConfig:
         """The inner loops' gains at `t`."""
         wanted = self.config.control
-        if self.glide is None:
+        if self.gain_change is None:
             return wanted
-        since, old = self.glide
-        share = (t - since) / GLIDE_NS
+        since, old = self.gain_change
+        share = (t - since) / GAIN_CHANGE_NS
         if not 0 <= share < 1:
-            self.glide = None
+            self.gain_change = None
             return wanted
         mixed = {name: (1 - share) * getattr(old, name) + share * value for name, value in wanted}
-        return Control.model_construct(**mixed)
+        return ControlConfig.model_construct(**mixed)
 
     def _fall_back(self, t: int) -> None:
         """End a mode that has lost what it stands on. Going back up is the operator's."""
@@ -330,9 +330,9 @@ class Pilot:
             limit_s = self.config.guard.perception_gone_s
             if last is None or not _fresh(last.frame_t, t, 1e3 * limit_s):
                 text = f"no usable setpoint for {limit_s:g} s: {self.mode.value} ends in hold, until engaged again"
-                self._change(Mode.HOLD, t, "warning", "perception_gone", text)
-        if self.mode in LOOPED and (reason := self._state_lacking(self.mode, t)):
-            self._change(Mode.MANUAL, t, "alarm", "state_lost", f"{reason}: {self.mode.value} ends in manual")
+                self._change_mode(Mode.HOLD, t, "warning", "perception_gone", text)
+        if self.mode in CLOSED_LOOP and (reason := self._state_refusal(self.mode, t)):
+            self._change_mode(Mode.MANUAL, t, "alarm", "state_lost", f"{reason}: {self.mode.value} ends in manual")
 
     def _sticks(self, used: Setpoint | None) -> NDArray[np.float64]:
         """(4,) surge, sway, heave, yaw in −1..1; zero without a fresh setpoint."""
@@ -346,7 +346,7 @@ class Pilot:
 
     # ---- what is known, and for how long -----------------------------------------------------------------------
 
-    def _state_lacking(self, mode: Mode, t: int) -> str:
+    def _state_refusal(self, mode: Mode, t: int) -> str:
         """What a mode lacks of the vehicle's state. Manual needs fresh what the vehicle has at all; loops need all."""
         if not self.vehicle_expected:
             return ""
@@ -357,7 +357,7 @@ class Pilot:
             ("attitude", self._attitude_known(t), self.vehicle.attitude_t is not None),
             ("depth", self._depth_known(t), self.vehicle.depth_t is not None),
         ):
-            if not known and (mode in LOOPED or mode is Mode.MANUAL and has):
+            if not known and (mode in CLOSED_LOOP or mode is Mode.MANUAL and has):
                 return f"{mode.value} needs the {what}, which is {'old or not believable' if has else 'not there'}"
         return ""
 
@@ -389,7 +389,7 @@ class Pilot:
 
     def _conditions(self, used: Setpoint | None, t: int) -> frozenset[str]:
         """Codes of what is wrong at `t`, as far as the pilot can see. In `hold` nobody needs to touch the sticks."""
-        found = {self.flaws[source] for source in {SOURCE.get(self.mode, "")} & self.flaws.keys()}
+        found = {self.setpoint_faults[source] for source in {SOURCE.get(self.mode, "")} & self.setpoint_faults.keys()}
         if self.armed and used is None and self.mode in (Mode.MANUAL, *STREAMED):
             found.add("setpoint_stale")
         if self.vehicle is not None and self.vehicle_expected:
@@ -401,16 +401,16 @@ class Pilot:
                 found.add("depth_lost")
         return frozenset(found)
 
-    def _compare(self, conditions: frozenset[str], t: int) -> None:
+    def _report_conditions(self, conditions: frozenset[str], t: int) -> None:
         """Say what began, and what has been over for a while."""
-        for code in sorted(conditions - self.wrong.keys()):
+        for code in sorted(conditions - self.active_conditions.keys()):
             self._event(t, CONDITIONS[code][0], code, CONDITIONS[code][1])
-        self.wrong |= dict.fromkeys(conditions, t)
-        for code in sorted(code for code, last in self.wrong.items() if t - last > OVER_NS):
+        self.active_conditions |= dict.fromkeys(conditions, t)
+        for code in sorted(code for code, last in self.active_conditions.items() if t - last > OVER_NS):
             self._event(t, "info", f"{code}_over", f"over: {CONDITIONS[code][1]}")
-            del self.wrong[code]
+            del self.active_conditions[code]
 
-    def _change(self, mode: Mode, t: int, level: Level, code: str, text: str) -> None:
+    def _change_mode(self, mode: Mode, t: int, level: Level, code: str, text: str) -> None:
         self.mode = mode
         self._event(t, level, code, text)
 

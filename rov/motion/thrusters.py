@@ -33,7 +33,7 @@ class CurveError(UserError):
     """A thruster curve cannot be used."""
 
 
-class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ThrustTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Thrust and current at one voltage, as measured."""
 
     voltage_v: float
@@ -46,7 +46,7 @@ class CurveFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A thruster curve file."""
 
     source: str
-    table: tuple[Table, ...]
+    table: tuple[ThrustTable, ...]
 
 
 class Curve:
@@ -130,7 +130,7 @@ def load(path: Path, cells: int) -> Curve:
     return Curve(voltages, forces, currents, CELL_FULL_V * cells)
 
 
-def _gridded(path: Path, table: Table) -> tuple[Floats, Floats]:
+def _gridded(path: Path, table: ThrustTable) -> tuple[Floats, Floats]:
     """A table's force and current over COMMANDS."""
     where = f"{path}: table at {table.voltage_v:g} V"
     pwm, force, current = (np.array(column) for column in (table.pwm_us, table.force_n, table.current_a))

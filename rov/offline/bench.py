@@ -16,7 +16,7 @@ from rov.config import Config
 from rov.motion.thrusters import Curve
 from rov.offline.replay import replay
 from rov.offline.report import percentiles
-from rov.offline.source import open_source
+from rov.offline.source import open_recording
 from rov.vision.detector import Detector
 from rov.vision.footage import Image, Video
 
@@ -47,7 +47,7 @@ def bench(
         rows["network"].append(frames / _seconds(lambda: _infer(detector, batch, frames, 1)))
         rows["network_all_cores"].append(frames / _seconds(lambda: _infer(detector, batch, frames, detector.workers)))
         with tempfile.TemporaryDirectory() as out:
-            result = replay(open_source(video), config, detector, curve, Path(out), overlay=False, limit=frames)
+            result = replay(open_recording(video), config, detector, curve, Path(out), overlay=False, limit=frames)
         rows["pipeline"].append(result.processed / result.wall_s)
         for stage, ms in result.stages_ms.items():
             stages.setdefault(stage, []).extend(ms)

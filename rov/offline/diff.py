@@ -12,24 +12,24 @@ from dataclasses import dataclass
 
 from rov.config import Config
 from rov.messages import (
+    ActiveSettings,
     Box,
+    ConsumedInput,
     Detections,
     Frame,
     FromFrame,
-    Heard,
     Message,
     Observation,
     Setpoint,
     ThrusterCommand,
     Tracks,
-    Tuning,
     Wrench,
     topic_of,
 )
 from rov.motion.thrusters import Curve
-from rov.offline.rover import Rover
-from rov.offline.source import Source
-from rov.tuning import Schedule
+from rov.offline.rover import PilotReplay
+from rov.offline.source import Recording
+from rov.tuning import ConfigTimeline
 from rov.vision.perception import Perception
 
 SCORE_TOLERANCE = 0.1
@@ -74,12 +74,12 @@ class Difference:
 class Diff:
     """Fed with everything a dive holds, in order, and with what the detector finds now."""
 
-    def __init__(self, config: Config, curve: Curve, source: Source):
-        self.schedule = Schedule(config, recorded=True)
+    def __init__(self, config: Config, curve: Curve, source: Recording):
+        self.timeline = ConfigTimeline(config, recorded=True)
         self.perception = Perception(config)
-        self.known = not source.heard
+        self.known = not source.has_inputs
         """Whether what perception remembers is known: not so in a dive that began in the middle of a run."""
-        self.rover = Rover(config, curve, source)
+        self.pilot = PilotReplay(config, curve, source)
         self.now: dict[tuple[str, int], Message] = {}
         """What was computed and not yet compared, by topic and by time of the frame, or its own."""
         self.pictureless = 0
@@ -96,11 +96,11 @@ class Diff:
     def recorded(self, message: object) -> None:
         """A recorded message: compared with what is computed now, then fed to the stage behind it."""
         if isinstance(message, Detections | Tracks | Observation):
-            self.perception.tune(self.schedule.at(message.frame_t))
+            self.perception.apply_config(self.timeline.at(message.frame_t))
         match message:
-            case Tuning():
-                self.schedule.hear(message.settings, message.t)
-                self._hear(message)
+            case ActiveSettings():
+                self.timeline.add(message.settings, message.t)
+                self._feed(message)
             case Detections():
                 self._compare(message)
                 if self.known:
@@ -115,16 +115,16 @@ class Diff:
                 self._computed(self.perception.steer(message, message.t))
             case Setpoint():
                 self._compare(message)
-                self.rover.setpoint = message
-            case Heard() if message.by == "perceptiond":
+                self.pilot.setpoint = message
+            case ConsumedInput() if message.by == "perceptiond":
                 if message.what == "start":
                     self.perception, self.known = Perception(self.perception.config), True
             case Wrench():
                 self.now[("recorded wrench", message.t)] = message
             case ThrusterCommand():
-                answers = [*self.rover.hear(message)]
+                answers = [*self.pilot.receive(message)]
                 wrench = self.now.pop(("recorded wrench", message.t), None)
-                if not self.rover.known:
+                if not self.pilot.known:
                     return
                 for answer in answers:
                     if isinstance(answer, Wrench | ThrusterCommand):
@@ -133,10 +133,10 @@ class Diff:
                 if wrench:
                     self._compare(wrench)
             case Message() if not isinstance(message, Frame):
-                self._hear(message)
+                self._feed(message)
 
-    def _hear(self, message: Message) -> None:
-        for _ in self.rover.hear(message):
+    def _feed(self, message: Message) -> None:
+        for _ in self.pilot.receive(message):
             pass
 
     def summary(self) -> list[Difference]:

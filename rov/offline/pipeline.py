@@ -15,7 +15,7 @@ NICE = 10
 """Of threads that can wait (Linux gives every thread its own)."""
 
 
-def ahead(source: Iterable[T], depth: int) -> Generator[T, None, None]:
+def prefetch(source: Iterable[T], depth: int) -> Generator[T, None, None]:
     """Run `source` in a thread, at most `depth` items ahead of whoever consumes; same items, same order.
 
     Its exception is raised here, after the items before it. Closing this generator (or leaving its `for` loop early
@@ -58,12 +58,12 @@ def ahead(source: Iterable[T], depth: int) -> Generator[T, None, None]:
         thread.join()
 
 
-def step_back() -> None:
+def lower_priority() -> None:
     """Let other threads go first from now on: the network's thread is the one that must not wait."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
-class Behind:
+class BackgroundWorker:
     """A thread that does what it is given, in order. An exception in it is raised at the next `do`, or by `close`."""
 
     def __init__(self, depth: int):
@@ -72,14 +72,14 @@ class Behind:
         self.thread = threading.Thread(target=self._work, name="behind", daemon=True)
         self.thread.start()
 
-    def do(self, job: Callable[[], None]) -> None:
+    def submit(self, job: Callable[[], None]) -> None:
         """Queue a job; waits while `depth` jobs are waiting."""
         if self.failure:
             raise self.failure
         self.jobs.put(job)
 
     def _work(self) -> None:
-        step_back()
+        lower_priority()
         while (job := self.jobs.get()) is not None:
             if self.failure is None:
                 try:

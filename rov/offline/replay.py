@@ -22,18 +22,18 @@ from rov.config import Config
 from rov.dives import origin
 from rov.dives.dive import DiveWriter, Record, TopicDigest
 from rov.errors import UserError
-from rov.media.files import Shot, shown
-from rov.messages import Detection, Frame, Message, Setpoint, ThrusterCommand, Tuning, VehicleState, topic_of
+from rov.media.files import TimedFrame, shown
+from rov.messages import ActiveSettings, Detection, Frame, Message, Setpoint, ThrusterCommand, VehicleState, topic_of
 from rov.motion.thrusters import Curve
 from rov.offline.diff import Diff, Difference
-from rov.offline.pipeline import Behind, ahead, step_back
-from rov.offline.rover import Rover
-from rov.offline.source import Item, Source
-from rov.tuning import Schedule
+from rov.offline.pipeline import BackgroundWorker, lower_priority, prefetch
+from rov.offline.rover import PilotReplay
+from rov.offline.source import Item, Recording
+from rov.tuning import ConfigTimeline
 from rov.vision.detector import Batch, Detector
 from rov.vision.overlay import OverlayWriter, draw
-from rov.vision.perception import Perception, Seen
-from rov.vision.sight import Sight, open_lens
+from rov.vision.perception import Perception, PerceptionOutput
+from rov.vision.sight import Rectifier, open_lens
 
 SWITCH_S = 2e-4
 """How long a thread may hold the interpreter while another waits, in s: the network's thread needs it for microseconds
@@ -47,7 +47,7 @@ STAGES = ("decode", "detect", "track", "steer", "control", "record")
 
 
 @dataclass
-class Result:
+class ReplayResult:
     """What a replay did and found; `rov.offline.report` writes it out."""
 
     source: Path
@@ -75,7 +75,7 @@ class Result:
 
 
 def replay(
-    source: Source,
+    source: Recording,
     config: Config,
     detector: Detector,
     curve: Curve,
@@ -85,58 +85,60 @@ def replay(
     diff: bool = False,
     limit: int | None = None,
     progress: Callable[[], None] = lambda: None,
-) -> Result:
+) -> ReplayResult:
     """Run a source through all stages; writes `out/dive.mcap` and `out/overlay.mp4`.
 
     `diff` compares with what was recorded; `limit` ends after so many frames. Ctrl-C ends early, with what was done.
     """
-    result = Result(source.path, config, detector.card.weights_sha256, source.frames, has_vehicle=source.has_vehicle)
-    perception, rover = Perception(config), Rover(config, curve, source)
+    result = ReplayResult(
+        source.path, config, detector.card.weights_sha256, source.frames, has_vehicle=source.has_vehicle
+    )
+    perception, rover = Perception(config), PilotReplay(config, curve, source)
     comparison = Diff(config, curve, source) if diff else None
-    sight = Sight(config.camera)
-    schedule = Schedule(config, recorded=True)
+    sight = Rectifier(config.camera)
+    schedule = ConfigTimeline(config, recorded=True)
     sys.setswitchinterval(SWITCH_S)
     began, first_t, last_t = time.perf_counter(), None, 0
-    with Output(out, source, result, overlay) as output:
+    with ReplayOutput(out, source, result, overlay) as output:
         items = timed(source.items, result.stages_ms["decode"])
-        groups = ahead(prepared(grouped(items, detector.batch, limit), detector, sight), 2)
-        found = detected(groups, detector, config, result.stages_ms["detect"], detector.workers)
-        stream = ahead(found, 8)
+        groups = prefetch(prepare_groups(group_pictures(items, detector.batch, limit), detector, sight), 2)
+        found = detect_groups(groups, detector, config, result.stages_ms["detect"], detector.workers)
+        stream = prefetch(found, 8)
         heard_t: int | None = None
         try:
             for item, objects in stream:
-                if not source.ticks and heard_t is not None and item.t - heard_t > GAP_NS:
-                    output.say(rover.sail(heard_t + STOPPING_NS))
+                if not source.has_ticks and heard_t is not None and item.t - heard_t > GAP_NS:
+                    output.write(rover.run_until(heard_t + STOPPING_NS))
                     rover.begin_anew()
                     perception = Perception(config)
                     output.gap += item.t - heard_t
                 heard_t = item.t
                 if isinstance(item, Record):
                     if not source.frames:  # no picture will say how far time has come
-                        output.say(rover.sail(item.t))
+                        output.write(rover.run_until(item.t))
                         first_t, last_t = item.t if first_t is None else first_t, item.t
-                    output.say(rover.hear(item.data))
-                    if isinstance(item.data, Tuning):
-                        schedule.hear(item.data.settings, item.data.t)
+                    output.write(rover.receive(item.data))
+                    if isinstance(item.data, ActiveSettings):
+                        schedule.add(item.data.settings, item.data.t)
                     if comparison:
                         comparison.recorded(item.data)
                     continue
                 with timer(result.stages_ms["control"]):
-                    output.say(rover.sail(item.t))
+                    output.write(rover.run_until(item.t))
                 frame = frame_of(item)
-                perception.tune(schedule.at(item.t))
+                perception.apply_config(schedule.at(item.t))
                 with timer(result.stages_ms["track"]):
-                    detections = perception.detections(frame, sight.original(objects), item.t)
+                    detections = perception.detections(frame, sight.unrectify(objects), item.t)
                     tracks = perception.track(detections, item.t)
                 with timer(result.stages_ms["steer"]):
                     observation = perception.observe(tracks)
-                    rover.see(setpoint := perception.steer(observation, item.t))
+                    rover.receive_setpoint(setpoint := perception.steer(observation, item.t))
                 if comparison:
                     comparison.detected(detections)
-                output.picture(item, frame, Seen(detections, tracks, observation, setpoint), rover.command)
+                output.picture(item, frame, PerceptionOutput(detections, tracks, observation, setpoint), rover.command)
                 first_t, last_t = item.t if first_t is None else first_t, item.t
                 progress()
-            output.say(rover.sail(last_t + int(1e9 / source.fps)))
+            output.write(rover.run_until(last_t + int(1e9 / source.fps)))
         except KeyboardInterrupt:
             result.interrupted = True
         finally:
@@ -152,10 +154,10 @@ def replay(
     return result
 
 
-class Output:
+class ReplayOutput:
     """What a replay writes, in a thread of its own: the dive, the overlay, and the numbers of the report."""
 
-    def __init__(self, out: Path, source: Source, result: Result, overlay: bool):
+    def __init__(self, out: Path, source: Recording, result: ReplayResult, overlay: bool):
         if (out / "dive.mcap").resolve() == source.path.resolve():
             raise UserError(f"{out}: writing there would replace the dive being replayed; choose another --out")
         try:
@@ -174,16 +176,16 @@ class Output:
         self.dive = DiveWriter(self.path, meta, attachments=files, overwrite=True)
         self.film_path, self.fps = (out / "overlay.mp4" if overlay else None), source.fps
         self.film: OverlayWriter | None = None
-        self.behind = Behind(depth=16)
+        self.worker = BackgroundWorker(depth=16)
         self.gap = 0
         """ns without anything so far, which the film leaves out."""
 
-    def __enter__(self) -> Output:
+    def __enter__(self) -> ReplayOutput:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *why: object) -> None:
         try:
-            self.behind.close()
+            self.worker.close()
         finally:
             self.dive.close()
             if self.film:
@@ -192,22 +194,24 @@ class Output:
             if kind is not None and not self.dive.topics:  # refused before anything was said
                 self.path.unlink(missing_ok=True)
 
-    def say(self, messages: Iterable[Message]) -> None:
+    def write(self, messages: Iterable[Message]) -> None:
         """Messages that belong to no picture."""
         if messages := list(messages):
-            self.behind.do(partial(self._say, messages))
+            self.worker.submit(partial(self._write, messages))
 
-    def picture(self, shot: Shot, frame: Frame, seen: Seen, command: ThrusterCommand | None) -> None:
+    def picture(self, shot: TimedFrame, frame: Frame, seen: PerceptionOutput, command: ThrusterCommand | None) -> None:
         """A picture and everything that came from it; `command` is what the thrusters did at that time."""
-        self.behind.do(partial(self._picture, shot, frame, seen, command, shot.t - self.gap))
+        self.worker.submit(partial(self._picture, shot, frame, seen, command, shot.t - self.gap))
 
-    def _say(self, messages: list[Message]) -> None:
+    def _write(self, messages: list[Message]) -> None:
         for message in messages:
             self.dive.write(topic_of(message), message)
             if isinstance(message, ThrusterCommand):
                 self.result.thrusters.append((message.t / 1e9, message))
 
-    def _picture(self, shot: Shot, frame: Frame, seen: Seen, command: ThrusterCommand | None, film_t: int) -> None:
+    def _picture(
+        self, shot: TimedFrame, frame: Frame, seen: PerceptionOutput, command: ThrusterCommand | None, film_t: int
+    ) -> None:
         with timer(self.result.stages_ms["record"]):
             jpeg = shot.jpeg
             if jpeg is None:
@@ -217,7 +221,7 @@ class Output:
                 self.dive.calibration(shot.t, self.lens.calibration)
             self.dive.picture(shot.t, jpeg, shot.frame_id)
             self.dive.annotations(seen.tracks)
-            self._say(list(seen))
+            self._write(list(seen))
         self.result.processed += 1
         self.result.seen.append((shot.t / 1e9, Counter(item.label for item in seen.detections.items)))
         self.result.setpoints.append((shot.t / 1e9, seen.setpoint))
@@ -228,18 +232,18 @@ class Output:
             self.film.write(draw(shot.image, seen.tracks, seen.setpoint, command, mode, shot.t / 1e9), film_t)
 
 
-def frame_of(shot: Shot) -> Frame:
+def frame_of(shot: TimedFrame) -> Frame:
     height, width = shot.image.shape[:2]
     return Frame(t=shot.t, frame_id=shot.frame_id, frame_t=shot.t, width=width, height=height)
 
 
-def grouped(items: Iterable[Item], pictures: int, limit: int | None) -> Iterator[list[Item]]:
+def group_pictures(items: Iterable[Item], pictures: int, limit: int | None) -> Iterator[list[Item]]:
     """Cut a stream into groups with so many pictures each, the last with fewer."""
     group: list[Item] = []
     count = total = 0
     for item in items:
         group.append(item)
-        if isinstance(item, Shot):
+        if isinstance(item, TimedFrame):
             count, total = count + 1, total + 1
             if count == pictures or total == limit:
                 yield group
@@ -250,22 +254,22 @@ def grouped(items: Iterable[Item], pictures: int, limit: int | None) -> Iterator
         yield group
 
 
-def prepared(
-    groups: Iterable[list[Item]], detector: Detector, sight: Sight
+def prepare_groups(
+    groups: Iterable[list[Item]], detector: Detector, sight: Rectifier
 ) -> Iterator[tuple[list[Item], Batch | None]]:
     """Each group with its pictures made fit for the network."""
-    step_back()
+    lower_priority()
     for group in groups:
         images = []
         for item in group:
-            if isinstance(item, Shot):
-                images.append(sight.clear(item.image))
+            if isinstance(item, TimedFrame):
+                images.append(sight.rectify(item.image))
             elif isinstance(item.data, VehicleState):
-                sight.hear(item.data)
+                sight.receive_state(item.data)
         yield group, detector.prepare(images) if images else None
 
 
-def detected(
+def detect_groups(
     groups: Iterable[tuple[list[Item], Batch | None]],
     detector: Detector,
     config: Config,
@@ -274,7 +278,7 @@ def detected(
 ) -> Iterator[tuple[Item, tuple[Detection, ...]]]:
     """Each item with what was found in it, in order; messages have nothing. `workers` groups are under way at once."""
 
-    schedule = Schedule(config, recorded=True)
+    schedule = ConfigTimeline(config, recorded=True)
 
     def look(batch: Batch | None, limits: list[float]) -> tuple[list[tuple[Detection, ...]], float]:
         began = time.perf_counter()
@@ -295,19 +299,19 @@ def detected(
             ms += [took / len(found)] * len(found) if found else []
             answers = iter(found)
             for item in group:
-                yield item, (next(answers) if isinstance(item, Shot) else ())
+                yield item, (next(answers) if isinstance(item, TimedFrame) else ())
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def thresholds(group: list[Item], schedule: Schedule) -> list[float]:
+def thresholds(group: list[Item], schedule: ConfigTimeline) -> list[float]:
     """`score_min` for each picture of a group, as it was tuned on the way."""
     found = []
     for item in group:
-        if isinstance(item, Shot):
+        if isinstance(item, TimedFrame):
             found.append(schedule.at(item.t).perception.score_min)
-        elif isinstance(item.data, Tuning):
-            schedule.hear(item.data.settings, item.data.t)
+        elif isinstance(item.data, ActiveSettings):
+            schedule.add(item.data.settings, item.data.t)
     return found
 
 
@@ -319,7 +323,7 @@ def timed(items: Iterable[Item], ms: list[float]) -> Iterator[Item]:
         item = next(iterator, None)
         if item is None:
             return
-        if isinstance(item, Shot):
+        if isinstance(item, TimedFrame):
             ms.append((time.perf_counter() - began) * 1e3)
         yield item
 

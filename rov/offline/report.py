@@ -13,13 +13,13 @@ import numpy as np
 
 from rov import __version__
 from rov.media.files import shown, write_text
-from rov.offline.replay import Result
+from rov.offline.replay import ReplayResult
 
 MAX_POINTS = 4000
 """Points of one curve; more cannot be seen and only make the page heavy."""
 
 
-def summary(result: Result) -> dict[str, Any]:
+def summary(result: ReplayResult) -> dict[str, Any]:
     """The content of report.json."""
     wall = max(result.wall_s, 1e-9)
     labels: dict[str, int] = {}
@@ -60,7 +60,7 @@ def percentiles(ms: Sequence[float]) -> dict[str, float]:
     return {name: round(float(value), 3) for name, value in zip(("p50", "p95", "p99"), points, strict=True)}
 
 
-def write(result: Result, out: Path) -> dict[str, Any]:
+def write(result: ReplayResult, out: Path) -> dict[str, Any]:
     """Write both files into `out`; returns the content of report.json. Raises UserError."""
     report = summary(result)
     write_text(out / "report.json", json.dumps(report, indent=2) + "\n")
@@ -68,7 +68,7 @@ def write(result: Result, out: Path) -> dict[str, Any]:
     return report
 
 
-def _page(result: Result, report: dict[str, Any], film: bool) -> str:
+def _page(result: ReplayResult, report: dict[str, Any], film: bool) -> str:
     facts = {
         "frames": f"{report['processed']} of {report['frames']}, {report['dropped']} dropped",
         "speed": f"{report['fps']} frames/s, {report['realtime_factor']} × real time, {report['wall_s']} s",
@@ -117,7 +117,7 @@ def _page(result: Result, report: dict[str, Any], film: bool) -> str:
 """
 
 
-def _plots(result: Result) -> str:
+def _plots(result: ReplayResult) -> str:
     """Detections, setpoint, thrusters and stage times over the dive, as one SVG."""
     import matplotlib  # half a second to import; only a finished replay pays it
 

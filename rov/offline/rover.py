@@ -9,43 +9,43 @@ import msgspec
 
 from rov.config import Config
 from rov.messages import (
+    ActiveSettings,
     Arm,
     Clock,
     Command,
+    ConsumedInput,
     Disarm,
-    Heard,
     Message,
     Mode,
     SetMode,
     Setpoint,
     Stop,
     ThrusterCommand,
-    Tuning,
     VehicleState,
 )
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import Curve
-from rov.offline.source import Source
-from rov.tuning import Schedule, tuned
+from rov.offline.source import Recording
+from rov.tuning import ConfigTimeline, with_values
 
 WITHIN = 100
 """A setpoint that is heard came from one of so many last frames."""
 
 
-class Rover:
+class PilotReplay:
     """A pilot with the latest of what it would have heard: setpoint, vehicle state, commands."""
 
-    def __init__(self, config: Config, curve: Curve, source: Source):
+    def __init__(self, config: Config, curve: Curve, source: Recording):
         """Where the source does not say what the pilot was doing when it began, it is armed and follows."""
         self.curve, self.source = curve, source
         self.pilot = Pilot(config, curve, vehicle_expected=source.has_vehicle)
-        self.tunings = Schedule(config, recorded=True)
+        self.timeline = ConfigTimeline(config, recorded=True)
         self.period = int(1e9 / config.control.rate_hz)
-        self.ticks = source.ticks
+        self.ticks = source.has_ticks
         self.start = source.start
-        self.known = not source.heard
+        self.known = not source.has_inputs
         """Whether what the pilot remembers is known: not so in a dive that began in the middle of a run."""
-        self.seen: deque[Setpoint] = deque(maxlen=WITHIN)
+        self.recent_setpoints: deque[Setpoint] = deque(maxlen=WITHIN)
         """Computed now, newest last."""
         self.setpoint: Setpoint | None = None
         self.vehicle: VehicleState | None = None
@@ -56,74 +56,74 @@ class Rover:
         """Forget everything but the settings: what comes next is another run."""
         self.pilot = Pilot(self.pilot.config, self.curve, vehicle_expected=self.source.has_vehicle)
         self.setpoint = self.vehicle = self.command = self.next_t = None
-        self.seen.clear()
+        self.recent_setpoints.clear()
 
-    def see(self, setpoint: Setpoint) -> None:
+    def receive_setpoint(self, setpoint: Setpoint) -> None:
         """A setpoint computed now. The pilot takes it when it took that frame's then, or else with its next step."""
-        self.seen.append(setpoint)
+        self.recent_setpoints.append(setpoint)
         self.setpoint = setpoint
 
-    def hear(self, message: object) -> Iterator[Message]:
+    def receive(self, message: object) -> Iterator[Message]:
         """A recorded message; yields what the pilot says to it, and inputs that the new dive shall hold too."""
         match message:
             case VehicleState():
                 self.vehicle = message
-                if self.source.heard:
-                    self.pilot.sense(message)
+                if self.source.has_inputs:
+                    self.pilot.receive_state(message)
                 yield message
-            case Heard():
-                heard = self._now(message)
-                self.take(heard)
+            case ConsumedInput():
+                heard = self._with_recomputed_setpoint(message)
+                self.apply(heard)
                 yield heard
             case Command():
-                if not self.source.heard:
-                    self.obey(message)
+                if not self.source.has_inputs:
+                    self.apply_command(message)
                 yield message
-            case Tuning():
-                if changed := self.tunings.hear(message.settings, message.t):
-                    self.pilot.tune(tuned(self.pilot.config, changed), message.t)
+            case ActiveSettings():
+                if changed := self.timeline.add(message.settings, message.t):
+                    self.pilot.apply_config(with_values(self.pilot.config, changed), message.t)
                 yield message
             case Clock():
                 yield message
             case ThrusterCommand() if self.ticks:
-                yield from self.act(message.t)
+                yield from self.step(message.t)
 
-    def sail(self, until: int) -> Iterator[Message]:
+    def run_until(self, until: int) -> Iterator[Message]:
         """Act at the pilot's pace up to a time (not including it), where the recording does not say when."""
         if self.ticks:
             return
         self.next_t = until if self.next_t is None else self.next_t
         while self.next_t < until:
-            yield from self.act(self.next_t)
+            yield from self.step(self.next_t)
             self.next_t += self.period
 
-    def act(self, t: int) -> Iterator[Message]:
+    def step(self, t: int) -> Iterator[Message]:
         """One step of the pilot."""
         if self.command is None:
-            self._begin(t)
-        output = self.pilot.step(None if self.source.heard else self.setpoint, self.vehicle, t)
+            self._restore_start(t)
+        output = self.pilot.step(None if self.source.has_inputs else self.setpoint, self.vehicle, t)
         self.command = output.thrusters
         yield output.wrench
         yield output.thrusters
         yield from output.events
 
-    def take(self, heard: Heard) -> None:
+    def apply(self, heard: ConsumedInput) -> None:
         """What the pilot took in then."""
         if heard.by == "pilotd" and heard.what == "start":
             self.pilot = Pilot(self.pilot.config, self.curve, vehicle_expected=self.source.has_vehicle)
             self.vehicle, self.start, self.known = None, None, True
         elif heard.by == "pilotd":
-            self.pilot.take(heard)
+            self.pilot.apply(heard)
 
-    def _now(self, heard: Heard) -> Heard:
+    def _with_recomputed_setpoint(self, heard: ConsumedInput) -> ConsumedInput:
         """The same with the setpoint that is computed now from that frame, if it was, made when it was made then."""
         then = heard.setpoint
-        now = next((each for each in self.seen if then and each.frame_t == then.frame_t), None)
+        now = next((each for each in self.recent_setpoints if then and each.frame_t == then.frame_t), None)
         if then is None or now is None or now.source != then.source:
             return heard
         return msgspec.structs.replace(heard, setpoint=msgspec.structs.replace(now, t=then.t))
 
-    def obey(self, command: Command) -> None:
+    def apply_command(self, command: Command) -> None:
         """What an operator said then."""
         match command:
             case Arm():
@@ -135,14 +135,14 @@ class Rover:
             case SetMode():
                 self.pilot.request_mode(command.mode, command.t)
 
-    def _begin(self, t: int) -> None:
+    def _restore_start(self, t: int) -> None:
         """Bring the pilot to where it was: it must have heard what a mode needs before the mode is asked for."""
-        if self.known and self.source.heard:
+        if self.known and self.source.has_inputs:
             return
         if self.vehicle:
-            self.pilot.sense(self.vehicle)
+            self.pilot.receive_state(self.vehicle)
         if self.setpoint:
-            self.pilot.hear(self.setpoint)
+            self.pilot.receive_setpoint(self.setpoint)
         self.pilot.request_mode(self.start.mode if self.start else Mode.FOLLOW, t)
         if self.start is None or self.start.armed:
             self.pilot.arm(t)

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from rov.dives.dive import Dive, Record
-from rov.dives.playback import choose_camera, dropped, must_show, played, rate_of
+from rov.dives.playback import choose_camera, dropped, must_show, decode_pictures, rate_of
 from rov.errors import UserError
-from rov.media.check import Check, WorthlessError
-from rov.media.files import VIDEOS, Shot, must_be_file
+from rov.media.check import ContentCheck, WorthlessError
+from rov.media.files import VIDEOS, TimedFrame, must_be_file
 from rov.media.films import Video
 from rov.messages import ThrusterCommand
 
-Item: TypeAlias = Shot | Record
+Item: TypeAlias = TimedFrame | Record
 IMPORTED = "log"
 """Metadata of a dive that `rov import` made of an autopilot's log."""
 
 
-class Source(NamedTuple):
+class Recording(NamedTuple):
     """An opened recording."""
 
     path: Path
@@ -28,9 +28,9 @@ class Source(NamedTuple):
     fps: float
     has_vehicle: bool
     """Whether a vehicle speaks in it. A bare video has none, so no state of it can be stale."""
-    ticks: bool
+    has_ticks: bool
     """Whether it says when the pilot acted; else the pilot acts at its own pace on recorded time."""
-    heard: bool
+    has_inputs: bool
     """Whether it says what the processes took in and when; else they take in whatever there is as soon as it is."""
     start: ThrusterCommand | None
     """What the pilot was doing when a dive began."""
@@ -49,7 +49,7 @@ class Source(NamedTuple):
     """None: a video."""
 
 
-def open_source(path: Path, camera: str | None = None) -> Source:
+def open_recording(path: Path, camera: str | None = None) -> Recording:
     """A dive (`.mcap`) or a video; `camera` is a topic of a dive. Raises UserError, also where no picture of many can
     be decoded."""
     must_be_file(path)
@@ -62,7 +62,7 @@ def open_source(path: Path, camera: str | None = None) -> Source:
     raise UserError(f"{path}: neither a dive (.mcap) nor a video ({' '.join(sorted(VIDEOS))})")
 
 
-def _video(path: Path) -> Source:
+def _video(path: Path) -> Recording:
     video = Video(path)
     skipped: list[str] = []
     faults: list[str] = []
@@ -74,13 +74,13 @@ def _video(path: Path) -> Source:
             faults.append(str(error))
         skipped.extend(video.notes)
 
-    return Source(
+    return Recording(
         path, video.declared, video.fps, False, False, False, None, items(), skipped,
         video.expected, lambda: video.lost, lambda: "".join(faults),
     )  # fmt: skip
 
 
-def _dive(path: Path, wanted: str | None) -> Source:
+def _dive(path: Path, wanted: str | None) -> Recording:
     dive = Dive(path)
     try:
         return _source(dive, *choose_camera(dive, wanted))
@@ -89,7 +89,7 @@ def _dive(path: Path, wanted: str | None) -> Source:
         raise
 
 
-def _source(dive: Dive, camera: str, choice: str) -> Source:
+def _source(dive: Dive, camera: str, choice: str) -> Recording:
     has = dive.readable
     if camera or "vehicle" not in has or dive.foreign:  # a log alone still has loops to run
         must_show(dive, camera)
@@ -97,20 +97,20 @@ def _source(dive: Dive, camera: str, choice: str) -> Source:
     first = None if imported else next(dive.messages(["thrusters"]), None)
     start = first.data if first and isinstance(first.data, ThrusterCommand) else None
     skipped: list[str] = []
-    check = Check()
+    check = ContentCheck()
 
     def items() -> Iterator[Item]:
         with dive:
-            for item in played(dive, camera, skipped):
-                if isinstance(item, Shot):
-                    check.see(item.image)
+            for item in decode_pictures(dive, camera, skipped):
+                if isinstance(item, TimedFrame):
+                    check.add(item.image)
                 elif imported and isinstance(item.data, ThrusterCommand):
                     continue
                 yield item
         skipped.extend(dropped(dive) + dive.problems)
 
     pictures = has.get(camera, 0)
-    return Source(
+    return Recording(
         dive.path, pictures, rate_of(dive, pictures), "vehicle" in has, start is not None, "heard" in has, start,
         items(), skipped, pictures, None, lambda: check.sentence(str(dive.path), pictures), (choice,) if choice else (),
         dive,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from rov.bus import CommandClient, reached
 from rov.bus.keys import ClientKeys, load_client
-from rov.config import Bus
+from rov.config import BusConfig
 from rov.errors import UserError
 from rov.messages import AnyCommand, Arm, Disarm, Mode, SetMode, SetTarget, Stop, TakeOver
 
@@ -32,7 +32,7 @@ DONE_ARDUSUB = DONE | {
 }
 
 
-class Place(NamedTuple):
+class Endpoints(NamedTuple):
     """Where the daemon is, and the keys to it."""
 
     public: str
@@ -40,13 +40,13 @@ class Place(NamedTuple):
     keys: ClientKeys | None
 
 
-def place(bus: Bus, host: str, keys: Path | None) -> Place:
+def endpoints_of(bus: BusConfig, host: str, keys: Path | None) -> Endpoints:
     """The daemon at `host` (empty: where the configuration says). On the vehicle itself the operator's own keys are
     taken without asking. Raises UserError."""
     if keys is None and bus.keys and (Path(bus.keys) / "operator").is_dir():
         keys = Path(bus.keys) / "operator"
     host = _host(host)
-    return Place(reached(bus.public, host), reached(bus.commands, host), load_client(keys) if keys else None)
+    return Endpoints(reached(bus.public, host), reached(bus.commands, host), load_client(keys) if keys else None)
 
 
 def _host(text: str) -> str:
@@ -58,13 +58,13 @@ def _host(text: str) -> str:
     return text
 
 
-def session(what: str) -> str:
+def session_name(what: str) -> str:
     """The name of a session: whoever gives commands one by one on this machine is one operator, until it restarts."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
     return f"{what}-{socket.gethostname()[:32]}-{os.getuid()}-{boot}"
 
 
-def order(there: Place, command: AnyCommand, *, displace: bool = False) -> None:
+def send_command(there: Endpoints, command: AnyCommand, *, displace: bool = False) -> None:
     """Send one command; for all but a stop this becomes the operator first. Raises UserError when refused."""
     client = CommandClient(there.commands, there.keys)
     try:
@@ -105,7 +105,7 @@ def parse(verb: str, what: str, size: float | None, who: str) -> AnyCommand:
 
 def _ask(client: CommandClient, command: AnyCommand, where: str, hint: str = "") -> None:
     """Send and wait for the answer. Raises UserError when there is none, or it is no."""
-    answer = client.reply(ANSWER_MS) if client.send(command, ANSWER_MS) else None
+    answer = client.receive_reply(ANSWER_MS) if client.send(command, ANSWER_MS) else None
     if answer is None:
         raise UserError(f"{where}: no answer; is `rov run` running there, and does it know these keys (--keys)?")
     if not answer.accepted:

@@ -42,11 +42,11 @@ from rov.messages import (
     TakeOver,
     VehicleState,
 )
-from rov.operator.commands import ANSWER_MS, Place, session
-from rov.operator.rates import Rates
-from rov.operator.sticks import AXES, STILL, Gamepad, Hand, Keyboard
-from rov.plain import plain
-from rov.screen import Screen
+from rov.operator.commands import ANSWER_MS, Endpoints, session_name
+from rov.operator.rates import TopicRates
+from rov.operator.sticks import AXES, STILL, Gamepad, Keyboard, StickInput
+from rov.plain import printable
+from rov.screen import PlainConsole
 
 PERIOD_S = 0.05
 """Sticks at 20 Hz: at 10 Hz two lost ones in a row would be stale."""
@@ -66,16 +66,16 @@ HELP = (
 )
 
 
-class Session:
+class OperatorSession:
     """Our side of the command endpoint: numbers, what was answered, and whether we are the operator."""
 
-    def __init__(self, there: Place):
-        self.there = there
-        self.name = session(f"drive-{os.getpid()}")
+    def __init__(self, there: Endpoints):
+        self.endpoints = there
+        self.name = session_name(f"drive-{os.getpid()}")
         self.client = CommandClient(there.commands, there.keys)
         self.seq = 0
-        self.ours = False
-        self.news: deque[Text] = deque(maxlen=LINES)
+        self.is_operator = False
+        self.notices: deque[Text] = deque(maxlen=LINES)
         self.asked: dict[int, str] = {}
         """What was asked under which number; sticks and heartbeats are not in it."""
 
@@ -90,42 +90,42 @@ class Session:
         """Become the operator before anything else. Raises UserError when that is refused, or nobody answers."""
         self.seq += 1
         ask = TakeOver(t=time.monotonic_ns(), session=self.name, seq=self.seq, displace=displace)
-        reply = self.client.reply(ANSWER_MS) if self.client.send(ask, ANSWER_MS) else None
+        reply = self.client.receive_reply(ANSWER_MS) if self.client.send(ask, ANSWER_MS) else None
         if reply is None:
-            where = self.there.commands
+            where = self.endpoints.commands
             raise UserError(f"{where}: no answer; is `rov run` running there, and does it know these keys (--keys)?")
         if not reply.accepted:
             raise UserError(f"refused: {reply.reason}; `--take-over` does it")
-        self.ours = True
+        self.is_operator = True
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         """Take the answers that have come."""
         while True:
             try:
-                reply = self.client.reply()
+                reply = self.client.receive_reply()
             except Malformed:
                 continue
             if reply is None:
                 return
-            self._heard(reply)
+            self._receive_replies(reply)
 
-    def _heard(self, reply: Reply) -> None:
+    def _receive_replies(self, reply: Reply) -> None:
         what = self.asked.pop(reply.seq, "")
         if what == "take_over":
-            self.ours = reply.accepted
-        if not reply.accepted and reply.reason.endswith(NOT_OURS) and self.ours:
-            self.ours = False
-            self.news.append(Text(plain(f"{reply.reason}: press t"), "bold red"))
+            self.is_operator = reply.accepted
+        if not reply.accepted and reply.reason.endswith(NOT_OURS) and self.is_operator:
+            self.is_operator = False
+            self.notices.append(Text(printable(f"{reply.reason}: press t"), "bold red"))
         elif what and not reply.accepted:
-            self.news.append(Text(plain(f"{what} refused: {reply.reason}"), "yellow"))
+            self.notices.append(Text(printable(f"{what} refused: {reply.reason}"), "yellow"))
 
     def leave(self) -> None:
         """Stop the vehicle, if we are still its operator: that is asked first, with sticks at rest. Without an answer
         we may be. Said more than once, because nobody waits for the answer."""
-        if self.ours:
+        if self.is_operator:
             self.send(Sticks)
             self._settle(self.seq)
-        if self.ours:
+        if self.is_operator:
             for _ in range(3):
                 self.send(Stop)
         self.client.close()
@@ -135,16 +135,16 @@ class Session:
         end = time.monotonic() + LEAVE_MS / 1000
         while (left := end - time.monotonic()) > 0:
             try:
-                reply = self.client.reply(int(1000 * left))
+                reply = self.client.receive_reply(int(1000 * left))
             except Malformed:
                 continue
             if reply is None:
                 return
-            self._heard(reply)
+            self._receive_replies(reply)
             if reply.seq == seq:
                 return
 
-    def do(self, action: str) -> None:
+    def perform(self, action: str) -> None:
         """What a key or a button asks for."""
         match action:
             case "stop":
@@ -159,14 +159,14 @@ class Session:
                 self.send(SetMode, mode=Mode(action))
 
 
-def drive(there: Place, *, displace: bool, gamepad: Path) -> int:
+def drive(there: Endpoints, *, displace: bool, gamepad: Path) -> int:
     """Drive until q, Ctrl-C, SIGTERM or a hang-up; returns the exit code. Raises UserError when it cannot begin."""
     if not sys.stdin.isatty():
         raise UserError("rov drive needs a terminal to hear the keys; `rov ctl` is for scripts")
     signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: signals.append(number))
-    ours = Session(there)
+    ours = OperatorSession(there)
     try:
         ours.take_over(displace)
         with _typing() as keys:
@@ -180,41 +180,41 @@ def drive(there: Place, *, displace: bool, gamepad: Path) -> int:
     return 128 + signals[0] if signals else 0
 
 
-def _loop(ours: Session, keys: int, gamepad: Gamepad, signals: list[int]) -> None:
-    keyboard, heard = Keyboard(), Rates(same_clock=is_local(ours.there.public))
-    reader = listen(ours.there.public, (), ours.there.keys)
+def _loop(ours: OperatorSession, keys: int, gamepad: Gamepad, signals: list[int]) -> None:
+    keyboard, heard = Keyboard(), TopicRates(same_clock=is_local(ours.endpoints.public))
+    reader = listen(ours.endpoints.public, (), ours.endpoints.keys)
     beat_t = page_t = 0
-    with Live(console=Screen(), auto_refresh=False, screen=True) as live:
+    with Live(console=PlainConsole(), auto_refresh=False, screen=True) as live:
         while not signals:
             typed = _typed(keys, PERIOD_S)
             if typed is None:
                 return
             now = time.monotonic_ns()
             hands = keyboard.read(typed, now), gamepad.read(now)
-            if gamepad.news:
-                ours.news.append(Text(plain(gamepad.news), "yellow"))
-                gamepad.news = ""
+            if gamepad.notice:
+                ours.notices.append(Text(printable(gamepad.notice), "yellow"))
+                gamepad.notice = ""
             actions = [action for hand in hands for action in hand.actions]
             for action in sorted(actions, key=lambda each: each != "stop"):  # a stop comes first
-                ours.do(action)
+                ours.perform(action)
             if "quit" in actions:
                 return
             axes = _together(*hands) if "stop" not in actions else STILL
-            if ours.ours:
+            if ours.is_operator:
                 ours.send(Sticks, **dict(zip(AXES, axes, strict=True)))
                 if now - beat_t >= BEAT_NS:
                     beat_t = now
                     ours.send(Heartbeat)
-            ours.hear()
-            for entry in heard.take(reader.read(), now):
+            ours.receive()
+            for entry in heard.add(reader.receive(), now):
                 if isinstance(entry.message, Event):
-                    ours.news.append(Text(plain(entry.message.text), STYLES[entry.message.level]))
+                    ours.notices.append(Text(printable(entry.message.text), STYLES[entry.message.level]))
             if now - page_t >= PAGE_NS:
                 page_t = now
                 live.update(page(ours, heard, axes, now), refresh=True)
 
 
-def _together(keyboard: Hand, gamepad: Hand) -> tuple[float, float, float, float]:
+def _together(keyboard: StickInput, gamepad: StickInput) -> tuple[float, float, float, float]:
     """Axis by axis the keyboard's where a key is held, else the gamepad's."""
     a, b, c, d = (key or pad for key, pad in zip(keyboard.axes, gamepad.axes, strict=True))
     return a, b, c, d
@@ -257,7 +257,7 @@ def _typed(keys: int, seconds: float) -> str | None:
 # ---- the page --------------------------------------------------------------------------------------------------
 
 
-def page(ours: Session, heard: Rates, axes: tuple[float, ...], now: int) -> Group:
+def page(ours: OperatorSession, heard: TopicRates, axes: tuple[float, ...], now: int) -> Group:
     """What the operator sees. A value that is stale is struck through, one that was never heard is a dash."""
     rows = {row.topic: row for row in heard.rows(now)}
     state, pilot = rows.get("vehicle"), rows.get("pilot")
@@ -274,7 +274,7 @@ def page(ours: Session, heard: Rates, axes: tuple[float, ...], now: int) -> Grou
         _shown("", armed if status else None, late, "bold red" if status and status.armed else "green"),
         _shown("mode", status.mode.value if status else None, late),
         _shown("target", status.target if status else None, late),
-        _shown("operator", (("you" if ours.ours else status.operator or "nobody") if status else None), late),
+        _shown("operator", (("you" if ours.is_operator else status.operator or "nobody") if status else None), late),
     )
     depth = f"{vehicle.depth:.2f} m" if vehicle and vehicle.depth_t is not None else None
     heading = f"{math.degrees(vehicle.yaw) % 360:.0f}°" if vehicle and vehicle.attitude_t is not None else None
@@ -291,8 +291,8 @@ def page(ours: Session, heard: Rates, axes: tuple[float, ...], now: int) -> Grou
         style = "red" if row.stale else ""
         age = "-" if row.age_ms is None else f"{row.age_ms:.0f} ms"
         topics.add_row(row.topic, f"{row.hz:.1f}", age, f"{row.silent_s:.1f} s ago", style=style)
-    refused = Text(plain(f"refused: {status.refused}"), "yellow") if status and status.refused else Text("")
-    return Group(facts, refused, topics, *ours.news, Text.from_markup(HELP, style="dim"))
+    refused = Text(printable(f"refused: {status.refused}"), "yellow") if status and status.refused else Text("")
+    return Group(facts, refused, topics, *ours.notices, Text.from_markup(HELP, style="dim"))
 
 
 def _shown(name: str, value: str | None, stale: bool, style: str = "") -> Text:

@@ -12,10 +12,10 @@ from rov import as_json
 from rov.bus import Entry, Reader, is_local, listen
 from rov.errors import UserError
 from rov.messages import TOPICS
-from rov.operator.commands import Place
-from rov.operator.rates import Rates
-from rov.plain import say
-from rov.screen import Screen
+from rov.operator.commands import Endpoints
+from rov.operator.rates import TopicRates
+from rov.plain import print_line
+from rov.screen import PlainConsole
 
 TABLE_S = 0.25
 LINES_S = 1.0
@@ -27,48 +27,48 @@ SIGN = "health"
 """What every daemon says once a second, and each of its processes."""
 
 
-def follow(there: Place, topics: Sequence[str], *, rates: bool) -> None:
+def follow(there: Endpoints, topics: Sequence[str], *, rates: bool) -> None:
     """Print until interrupted. Raises UserError."""
     for topic in topics:
         if topic not in TOPICS:
             raise UserError(f"{topic}: no such topic; there are {', '.join(TOPICS)}")
-    ears = Ears(there, topics)
+    ears = TopicListener(there, topics)
     heard = ears.heard
     try:
         if rates:
             _rates(ears)
         while True:
-            now, entries = ears.listen(LOOK_MS)
+            now, entries = ears.receive(LOOK_MS)
             for entry in entries:
                 age = heard.age_ms(entry.message, now)
                 told = f"{age:7.1f} ms" if age is not None else "      -   "
-                say(f"{entry.topic:12} {told}  {as_json.encode(entry.message).decode()}", flush=True)
+                print_line(f"{entry.topic:12} {told}  {as_json.encode(entry.message).decode()}", flush=True)
     finally:
         ears.reader.close()
 
 
-class Ears:
+class TopicListener:
     """What comes from a daemon, of the topics that are asked for; says once when nothing at all does."""
 
-    def __init__(self, there: Place, topics: Sequence[str]):
+    def __init__(self, there: Endpoints, topics: Sequence[str]):
         self.where, self.topics = there.public, set(topics) or set(TOPICS)
         # a topic that is said rarely is no silence, so one that is said all the time is heard as well
         self.reader: Reader = listen(there.public, sorted({*topics, SIGN}) if topics else (), there.keys)
-        self.heard = Rates(same_clock=is_local(there.public))
+        self.heard = TopicRates(same_clock=is_local(there.public))
         self.began: int | None = time.monotonic_ns()
         """None: there was something, or it was said that there is nothing."""
 
-    def listen(self, ms: int) -> tuple[int, list[Entry]]:
+    def receive(self, ms: int) -> tuple[int, list[Entry]]:
         """Wait so long for something; when that was, in ns, and what came."""
         self.reader.wait(ms)
         now = time.monotonic_ns()
-        entries = list(self.reader.read())
+        entries = list(self.reader.receive())
         if entries:
             self.began = None
         elif self.began is not None and now - self.began > SILENT_NS:
             self.began = None
-            say(silence(self.where), error=True)
-        return now, self.heard.take([each for each in entries if each.topic in self.topics], now)
+            print_line(silence(self.where), error=True)
+        return now, self.heard.add([each for each in entries if each.topic in self.topics], now)
 
 
 def silence(where: str) -> str:
@@ -79,14 +79,14 @@ def silence(where: str) -> str:
     )
 
 
-def _rates(ears: Ears) -> None:
+def _rates(ears: TopicListener) -> None:
     """The table, until interrupted."""
-    console, heard = Screen(), ears.heard
+    console, heard = PlainConsole(), ears.heard
     if not console.is_terminal:
         while True:
             _collect(ears, LINES_S)
             for topic, hz, expected, age, silent, _ in lines(heard):
-                say(f"{topic:12} {hz:>6} of {expected:>4} Hz  age {age:>9}  {silent:>6} s ago", flush=True)
+                print_line(f"{topic:12} {hz:>6} of {expected:>4} Hz  age {age:>9}  {silent:>6} s ago", flush=True)
     with Live(console=console, auto_refresh=False) as live:
         while True:
             _collect(ears, TABLE_S)
@@ -96,7 +96,7 @@ def _rates(ears: Ears) -> None:
             live.update(table, refresh=True)
 
 
-def lines(heard: Rates) -> list[tuple[str, str, str, str, str, bool]]:
+def lines(heard: TopicRates) -> list[tuple[str, str, str, str, str, bool]]:
     """Topic, rate, expected rate, age, silence, and whether it is stale."""
     return [
         (
@@ -111,7 +111,7 @@ def lines(heard: Rates) -> list[tuple[str, str, str, str, str, bool]]:
     ]
 
 
-def _collect(ears: Ears, seconds: float) -> None:
+def _collect(ears: TopicListener, seconds: float) -> None:
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
-        ears.listen(int(left * 1000) + 1)
+        ears.receive(int(left * 1000) + 1)

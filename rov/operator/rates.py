@@ -17,7 +17,7 @@ QUIET_PERIODS = 3.0
 """A state topic that is silent for so many of its periods is stale."""
 
 
-class Row(NamedTuple):
+class TopicRate(NamedTuple):
     """One topic now."""
 
     topic: str
@@ -32,7 +32,7 @@ class Row(NamedTuple):
     last: Message
 
 
-class Rates:
+class TopicRates:
     """Fed with what comes, asked for what is."""
 
     def __init__(self, *, same_clock: bool):
@@ -41,7 +41,7 @@ class Rates:
         self.arrivals: dict[str, deque[int]] = {}
         self.last: dict[str, tuple[int, Message]] = {}
 
-    def take(self, entries: Iterable[Entry], now: int) -> list[Entry]:
+    def add(self, entries: Iterable[Entry], now: int) -> list[Entry]:
         """Count these; returns them."""
         taken = list(entries)
         for entry in taken:
@@ -54,7 +54,7 @@ class Rates:
         age = now - message.t
         return age / 1e6 if self.same_clock and PLAUSIBLE_NS[0] <= age <= PLAUSIBLE_NS[1] else None
 
-    def rows(self, now: int) -> list[Row]:
+    def rows(self, now: int) -> list[TopicRate]:
         """All topics that were heard, in the order of the table."""
         rows = []
         for topic in [name for name in TOPICS if name in self.last]:
@@ -66,5 +66,5 @@ class Rates:
             hz = TOPICS[topic].hz
             stale = hz > 0 and silent_s > QUIET_PERIODS / hz
             rate = len(times) * 1e9 / WINDOW_NS
-            rows.append(Row(topic, rate, self.age_ms(message, came), silent_s, stale, message))
+            rows.append(TopicRate(topic, rate, self.age_ms(message, came), silent_s, stale, message))
         return rows

@@ -45,7 +45,7 @@ DEAD_ZONE = 0.1
 REOPEN_NS = 1_000_000_000
 
 
-class Hand(NamedTuple):
+class StickInput(NamedTuple):
     """What is asked for now."""
 
     axes: tuple[float, float, float, float]
@@ -64,7 +64,7 @@ class Keyboard:
         self.rest = ""
         """An escape sequence that has not come whole: half an arrow must not be taken for a letter."""
 
-    def read(self, typed: str, now: int) -> Hand:
+    def read(self, typed: str, now: int) -> StickInput:
         """What these characters, at `now`, and those before them ask for."""
         actions = []
         typed = self.rest + typed
@@ -86,7 +86,7 @@ class Keyboard:
         for each, (_, effort) in self.pressed.items():
             axis, direction = MOVES[each]
             axes[axis] = direction * effort
-        return Hand((axes[0], axes[1], axes[2], axes[3]), tuple(actions))
+        return StickInput((axes[0], axes[1], axes[2], axes[3]), tuple(actions))
 
 
 def _unfinished(typed: str) -> int:
@@ -104,16 +104,16 @@ class Gamepad:
         self.tried_t: int | None = None
         self.rest = b""
         self.axes = [0.0] * 4
-        self.news = ""
+        self.notice = ""
         """What to tell once: it came, or it is gone."""
 
-    def read(self, now: int) -> Hand:
+    def read(self, now: int) -> StickInput:
         """Take what it has sent; open it when it is there again."""
         if self.fd is None and (self.tried_t is None or now - self.tried_t >= REOPEN_NS):
             self.tried_t = now
             with contextlib.suppress(OSError):
                 self.fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
-                self.news = f"gamepad {self.path} is there"
+                self.notice = f"gamepad {self.path} is there"
         actions: list[str] = []
         while self.fd is not None:
             try:
@@ -125,11 +125,11 @@ class Gamepad:
             if not data:
                 self.close(f"gamepad {self.path} is gone: its sticks are released")
                 break
-            actions += self._take(self.rest + data)
+            actions += self._parse(self.rest + data)
         surge, sway, heave, yaw = self.axes
-        return Hand((surge, sway, heave, yaw), tuple(actions))
+        return StickInput((surge, sway, heave, yaw), tuple(actions))
 
-    def _take(self, data: bytes) -> list[str]:
+    def _parse(self, data: bytes) -> list[str]:
         """Whole events; the rest of a broken one is kept. Returns the buttons that went down."""
         whole = len(data) - len(data) % EVENT.size
         self.rest = data[whole:]
@@ -148,4 +148,4 @@ class Gamepad:
         """Let go of it."""
         if self.fd is not None:
             os.close(self.fd)
-            self.fd, self.rest, self.axes, self.news = None, b"", [0.0] * 4, why
+            self.fd, self.rest, self.axes, self.notice = None, b"", [0.0] * 4, why

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rov.dives.playback import DivePictures
 from rov.errors import UserError
-from rov.media.check import Check, WorthlessError
+from rov.media.check import ContentCheck, WorthlessError
 from rov.media.files import IMAGES, VIDEOS, Image, images_in, others_in, shown
 from rov.media.films import Video
 from rov.media.pictures import read_image, write_image
 from rov.messages import Detection, Track, Tracks
-from rov.offline.pipeline import ahead
+from rov.offline.pipeline import prefetch
 from rov.vision.overlay import draw
 
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ FILMS = VIDEOS | {DIVE}
 """What holds more than one picture."""
 
 
-class Still(NamedTuple):
+class NamedPicture(NamedTuple):
     """A picture and the name it has in the answer: a file's path, or `video.mp4#12` for a frame."""
 
     name: str
     image: Image
 
 
-class Stills:
+class PictureSource:
     """Pictures from a mix of images, folders and videos. `skipped` says what could not be read, and why. Raises
     WorthlessError after the last one when they say nothing."""
 
@@ -64,38 +64,38 @@ class Stills:
         self.promised = 0
         """Pictures that there were to be, of the files read so far."""
 
-    def __iter__(self) -> Iterator[Still]:
-        check, self.promised = Check(), 0
+    def __iter__(self) -> Iterator[NamedPicture]:
+        check, self.promised = ContentCheck(), 0
         for path in self.paths:
             try:
                 for still in self._frames(path) if path.suffix.lower() in FILMS else self._picture(path):
-                    check.see(still.image)
+                    check.add(still.image)
                     yield still
             except UserError as error:
                 if self.one:
                     raise
                 self.skipped.append(str(error))
-        check.end("all in all", self.promised)
+        check.finish("all in all", self.promised)
 
-    def _picture(self, path: Path) -> Iterator[Still]:
+    def _picture(self, path: Path) -> Iterator[NamedPicture]:
         self.promised += 1
-        yield Still(shown(path), read_image(path))
+        yield NamedPicture(shown(path), read_image(path))
 
     def _film(self, path: Path) -> Video | DivePictures:
         return DivePictures(path, self.camera) if path.suffix.lower() == DIVE else Video(path)
 
-    def _frames(self, path: Path) -> Iterator[Still]:
+    def _frames(self, path: Path) -> Iterator[NamedPicture]:
         video = self._film(path)
         try:
             for shot in video.shots():
-                yield Still(f"{shown(path)}#{shot.frame_id}", shot.image)
+                yield NamedPicture(f"{shown(path)}#{shot.frame_id}", shot.image)
         finally:
             self.promised += video.promised
             self.skipped += [f"{path}: {note}" for note in video.notes]
 
 
 def detect_all(
-    stills: Stills, detector: Detector, score_min: float, preview: Path | None, progress: Callable[[], None]
+    stills: PictureSource, detector: Detector, score_min: float, preview: Path | None, progress: Callable[[], None]
 ) -> dict[str, Any]:
     """COCO: images, categories, annotations with bbox [x, y, w, h] in pixels of the original image, and score;
     `skipped` says what could not be read, `fault`, if it is there, why this is no success all in all."""
@@ -109,7 +109,7 @@ def detect_all(
     if preview:
         preview.mkdir(parents=True, exist_ok=True)
     try:
-        for group in ahead(_grouped(stills, detector.batch), 2):
+        for group in prefetch(_grouped(stills, detector.batch), 2):
             found = detector.detect([each.image for each in group], score_min)
             for still, objects in zip(group, found, strict=True):
                 _add(answer, still, objects, ids)
@@ -122,7 +122,7 @@ def detect_all(
     return answer
 
 
-def _add(answer: dict[str, Any], still: Still, found: tuple[Detection, ...], ids: dict[str, int]) -> None:
+def _add(answer: dict[str, Any], still: NamedPicture, found: tuple[Detection, ...], ids: dict[str, int]) -> None:
     number = len(answer["images"]) + 1
     height, width = still.image.shape[:2]
     answer["images"].append({"id": number, "file_name": still.name, "width": width, "height": height})
@@ -143,9 +143,9 @@ def drawn(image: Image, found: tuple[Detection, ...]) -> Image:
     return draw(image, Tracks(t=0, frame_id=0, frame_t=0, width=width, height=height, items=items))
 
 
-def _grouped(stills: Stills, size: int) -> Iterator[list[Still]]:
+def _grouped(stills: PictureSource, size: int) -> Iterator[list[NamedPicture]]:
     """What was read before an error comes before it."""
-    group: list[Still] = []
+    group: list[NamedPicture] = []
     try:
         for still in stills:
             group.append(still)

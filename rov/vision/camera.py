@@ -19,10 +19,10 @@ import cv2
 import numpy as np
 
 from rov.errors import UserError
-from rov.media.files import Image, Shot, must_be_file
+from rov.media.files import Image, TimedFrame, must_be_file
 from rov.messages import Event
-from rov.plain import discreet
-from rov.vision.sources import POLL_S, Settings, Source, images
+from rov.plain import hide_passwords
+from rov.vision.sources import POLL_S, CameraSource, CaptureSettings, images
 
 BACK_OFF_S = (0.5, 5.0)
 """Pause before the first and before every later attempt to open again; it doubles from one to the other."""
@@ -36,8 +36,8 @@ class Camera:
 
     def __init__(
         self,
-        source: Source,
-        settings: Settings | None = None,
+        source: CameraSource,
+        settings: CaptureSettings | None = None,
         *,
         latency_ms: float = 0.0,
         clock: Callable[[], int] = time.monotonic_ns,
@@ -46,7 +46,7 @@ class Camera:
         if source.kind == "file":
             must_be_file(Path(source.target))  # the only one that cannot come later
         self.source = source
-        self.settings = settings or Settings()
+        self.settings = settings or CaptureSettings()
         self.latency_ms = latency_ms
         self.clock = clock
         self.ended = False
@@ -58,7 +58,7 @@ class Camera:
         self.counts = {"frames": 0, "overwritten": 0, "frozen": 0, "damaged": 0, "attempts": 0}
         self.changed = threading.Condition()  # guards what the reading threads write: all of the following
         self.attempt: _Attempt | None = None
-        self.shot: Shot | None = None
+        self.shot: TimedFrame | None = None
         self.taken = -1
         self.identical = 0
         self.previous: Image | None = None
@@ -67,13 +67,13 @@ class Camera:
         self.pause_s = BACK_OFF_S[0]
         self.next_t = self.clock()
 
-    def latest(self, after_frame_id: int, timeout_s: float) -> Shot | None:
+    def latest(self, after_frame_id: int, timeout_s: float) -> TimedFrame | None:
         """The newest frame, if it is newer than that one; waits for it at most this long. Its `t` is the capture
         time. Ids grow by one with every frame that arrived, also across re-openings."""
         deadline = time.monotonic() + timeout_s
         while True:
             with self.changed:
-                self._watch()
+                self._check_silence()
                 if self.shot is not None and self.shot.frame_id > after_frame_id:
                     self.taken = self.shot.frame_id
                     return self.shot
@@ -105,7 +105,7 @@ class Camera:
 
     # ---- called with the lock held -----------------------------------------------------------------------------
 
-    def _watch(self) -> None:
+    def _check_silence(self) -> None:
         """Leave an attempt that died or fell silent, and begin the next one when its time has come."""
         now = self.clock()
         attempt = self.attempt
@@ -165,7 +165,7 @@ class Camera:
             return
         if self.shot is not None and self.shot.frame_id > self.taken:
             self.counts["overwritten"] += 1
-        self.shot = Shot(frame_id, now - int(self.latency_ms * 1e6), image)
+        self.shot = TimedFrame(frame_id, now - int(self.latency_ms * 1e6), image)
         self.changed.notify_all()
 
     def _hanging(self) -> list[_Attempt]:
@@ -173,7 +173,7 @@ class Camera:
         return self.abandoned
 
     def _event(self, level: Literal["info", "warning", "alarm"], code: str, text: str) -> None:
-        text = f"camera {discreet(self.source.target)[:60]}: {discreet(text)}"
+        text = f"camera {hide_passwords(self.source.target)[:60]}: {hide_passwords(text)}"
         self.pending.append(Event(t=self.clock(), level=level, source="camera", code=code, text=text))
 
 

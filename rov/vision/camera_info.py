@@ -48,7 +48,7 @@ class CalibrationError(UserError):
     """A calibration cannot be used."""
 
 
-class Written(NamedTuple):
+class CameraInfo(NamedTuple):
     """What a camera's file says: size in pixels, 9 numbers of the matrix row by row, a model of ours and its
     coefficients."""
 
@@ -60,7 +60,7 @@ class Written(NamedTuple):
     distortion: list[float]
 
 
-def read(path: Path) -> Written:
+def read(path: Path) -> CameraInfo:
     """Raises CalibrationError with file, line or key, and what was found."""
     camera = _camera(parsed(path), path)
     width, height = _size(camera, path)
@@ -76,7 +76,7 @@ def read(path: Path) -> Written:
         raise CalibrationError(f"{path}: the matrix is of no picture of {width}×{height}: {_short(matrix)}")
     model, distortion = _distortion(camera, path)
     name = camera.get("name")
-    return Written(name if isinstance(name, str) and name else path.stem, width, height, matrix, model, distortion)
+    return CameraInfo(name if isinstance(name, str) and name else path.stem, width, height, matrix, model, distortion)
 
 
 def parsed(path: Path) -> Tree:

@@ -23,7 +23,7 @@ DEPTH_STEP_M = 0.1
 """The balance changes in steps of this; below it a picture's 256 levels hardly differ."""
 
 
-class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class BalanceRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the channels are multiplied by at one depth."""
 
     depth_m: float
@@ -36,13 +36,13 @@ class BalanceFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A colour calibration."""
 
     source: str
-    balance: tuple[Row, ...]
+    balance: tuple[BalanceRow, ...]
 
 
-class Balance:
+class WhiteBalance:
     """Applies a colour calibration."""
 
-    def __init__(self, rows: tuple[Row, ...]):
+    def __init__(self, rows: tuple[BalanceRow, ...]):
         self.depths = np.array([row.depth_m for row in rows])
         self.gains = np.array([[row.blue, row.green, row.red] for row in rows])
         self._table: tuple[float, Image] | None = None
@@ -61,7 +61,7 @@ class Balance:
         return np.asarray(cv2.LUT(image, self._table[1]), np.uint8)
 
 
-def load(path: Path) -> Balance:
+def load(path: Path) -> WhiteBalance:
     """Read a colour calibration. Raises UserError with what is wrong."""
     try:
         file = toml.load(path, BalanceFile)
@@ -77,4 +77,4 @@ def load(path: Path) -> Balance:
     for row in rows:
         if not all(1 / GAIN_MAX <= gain <= GAIN_MAX for gain in (row.blue, row.green, row.red)):
             raise UserError(f"{path}: at {row.depth_m:g} m: gains must be {1 / GAIN_MAX:g} to {GAIN_MAX:g}")
-    return Balance(rows)
+    return WhiteBalance(rows)

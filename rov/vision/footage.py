@@ -3,7 +3,7 @@
 from rov.media.files import IMAGES as IMAGES
 from rov.media.files import VIDEOS as VIDEOS
 from rov.media.files import Image as Image
-from rov.media.files import Shot as Shot
+from rov.media.files import TimedFrame as TimedFrame
 from rov.media.files import images_in as images_in
 from rov.media.files import must_be_file as must_be_file
 from rov.media.films import Video as Video

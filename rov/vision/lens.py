@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rov.errors import UserError
 from rov.messages import Box, Detection
-from rov.plain import plain
+from rov.plain import printable
 from rov.vision import camera_info
 from rov.vision.camera_info import CalibrationError as CalibrationError
 from rov.vision.footage import Image
@@ -121,16 +121,16 @@ class Lens:
                 " calibrate at the size you dive with, or set camera.width and camera.height to the calibration's"
             )
 
-    def undistort(self, image: Image) -> Image:
+    def rectify(self, image: Image) -> Image:
         """The straight picture, of the same size. Raises CalibrationError for one of another size."""
         self.check(image.shape[1], image.shape[0])
         return np.asarray(cv2.remap(image, self.maps[0], self.maps[1], cv2.INTER_LINEAR), np.uint8)
 
-    def original(self, found: tuple[Detection, ...]) -> tuple[Detection, ...]:
+    def unrectify(self, found: tuple[Detection, ...]) -> tuple[Detection, ...]:
         """Objects found in the straight picture, with the boxes that hold them in the original one."""
         return tuple(Detection(each.label, each.score, self._box(each.box)) for each in found)
 
-    def view(self, box: Box) -> tuple[float, float, float]:
+    def angles(self, box: Box) -> tuple[float, float, float]:
         """Of a box in the original picture: bearing and elevation of its middle in rad, and its height as a fraction
         of the straight picture's."""
         x1, y1, x2, y2 = box
@@ -166,7 +166,7 @@ def save(calibration: Calibration, path: Path, notes: list[str]) -> None:
     c = calibration
     matrix = Lens(c).matrix
     projection = np.column_stack([matrix, np.zeros(3)])
-    lines = [f"# {plain(note)}" for note in notes]
+    lines = [f"# {printable(note)}" for note in notes]
     lines += [f"image_width: {c.width}", f"image_height: {c.height}", f"camera_name: {_word(c.name)}"]
     lines += _written("camera_matrix", c.matrix)
     lines += [f"distortion_model: {c.model}"]

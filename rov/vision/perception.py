@@ -14,7 +14,7 @@ from rov.vision.steering import observe, steer
 from rov.vision.tracker import Tracker
 
 
-class Seen(NamedTuple):
+class PerceptionOutput(NamedTuple):
     """Everything that came from one frame."""
 
     detections: Detections
@@ -30,12 +30,12 @@ class Perception:
         self.config = config
         self.lens = open_lens(config.camera)
         self.tracker = Tracker(config.tracking)
-        self.following: int | None = None
+        self.followed_id: int | None = None
 
-    def tune(self, config: Config) -> None:
+    def apply_config(self, config: Config) -> None:
         """Go on with other live values, from the next frame on."""
         if config.steering.target != self.config.steering.target:
-            self.following = None
+            self.followed_id = None
         self.config, self.tracker.config = config, config.tracking
 
     def detections(self, frame: Frame, found: tuple[Detection, ...], t: int, network_ms: float = 0.0) -> Detections:
@@ -54,8 +54,8 @@ class Perception:
 
     def observe(self, tracks: Tracks) -> Observation:
         target, hfov_deg = self.config.steering.target, self.config.camera.hfov_deg
-        observation = observe(tracks, target, self.following, hfov_deg, self.lens)
-        self.following = observation.track_id if observation.visible else None
+        observation = observe(tracks, target, self.followed_id, hfov_deg, self.lens)
+        self.followed_id = observation.track_id if observation.visible else None
         return observation
 
     def steer(self, observation: Observation, t: int) -> Setpoint:

@@ -8,36 +8,36 @@ from __future__ import annotations
 from pathlib import Path
 
 from rov import config
-from rov.assets import find
+from rov.assets import find_resource
 from rov.messages import Detection, VehicleState
 from rov.vision import colour, lens
 from rov.vision.footage import Image
 
 
-def open_lens(camera: config.Camera) -> lens.Lens | None:
+def open_lens(camera: config.CameraConfig) -> lens.Lens | None:
     """The configured lens. Raises UserError."""
-    return lens.Lens(lens.load(find(camera.calibration, Path()))) if camera.calibration else None
+    return lens.Lens(lens.load(find_resource(camera.calibration, Path()))) if camera.calibration else None
 
 
-class Sight:
+class Rectifier:
     """Applies the camera's calibrations; without any, pictures pass as they are."""
 
-    def __init__(self, camera: config.Camera):
+    def __init__(self, camera: config.CameraConfig):
         """Raises UserError for a calibration that cannot be used."""
         self.lens = open_lens(camera)
-        self.balance = colour.load(find(camera.colour, Path())) if camera.colour else None
+        self.balance = colour.load(find_resource(camera.colour, Path())) if camera.colour else None
         self.depth: float | None = None
 
-    def hear(self, vehicle: VehicleState) -> None:
+    def receive_state(self, vehicle: VehicleState) -> None:
         """How deep the next pictures are."""
         self.depth = vehicle.depth if vehicle.depth_t is not None else None
 
-    def clear(self, image: Image) -> Image:
+    def rectify(self, image: Image) -> Image:
         """What the network shall see. Raises UserError when the calibration is of another size."""
         if self.balance:
             image = self.balance.apply(image, self.depth)
-        return self.lens.undistort(image) if self.lens else image
+        return self.lens.rectify(image) if self.lens else image
 
-    def original(self, found: tuple[Detection, ...]) -> tuple[Detection, ...]:
+    def unrectify(self, found: tuple[Detection, ...]) -> tuple[Detection, ...]:
         """What was found there, in pixels of the original picture."""
-        return self.lens.original(found) if self.lens else found
+        return self.lens.unrectify(found) if self.lens else found

@@ -52,7 +52,7 @@ POLL_S = 0.1
 """How soon a thread notices that it is to end, and silence is noticed."""
 
 
-class Source(NamedTuple):
+class CameraSource(NamedTuple):
     """A parsed source."""
 
     kind: Literal["device", "file", "rtp", "stream", "pipe"]
@@ -63,7 +63,7 @@ class Source(NamedTuple):
     """Width and height of piped frames."""
 
 
-class Settings(NamedTuple):
+class CaptureSettings(NamedTuple):
     """What is asked of a camera; 0 and "" leave it to the camera."""
 
     width: int = 0
@@ -77,25 +77,25 @@ class Settings(NamedTuple):
     """Without a frame for this long, it is opened again."""
 
 
-def parse_source(text: str) -> Source:
+def parse_camera_source(text: str) -> CameraSource:
     """Raises UserError."""
     if text.isdecimal() or text.startswith("/dev/"):
-        return Source("device", text)
+        return CameraSource("device", text)
     if match := re.fullmatch(r"pipe:(\d+)x(\d+):\s*(\S.*)", text, re.DOTALL):
         size = int(match[1]), int(match[2])
         if not all(0 < side <= 16384 for side in size):
             raise UserError(f"{text}: no camera gives frames of {size[0]}×{size[1]}")
         command.split(text, match[3])
-        return Source("pipe", match[3], size=size)
+        return CameraSource("pipe", match[3], size=size)
     if match := re.fullmatch(r"rtp(?:\+h26[45])?://([\w.-]*):(\d+)", text):
         if not 0 < int(match[2]) < 65536:
             raise UserError(f"{text}: a port is 1 to 65535")
-        return Source("rtp", text)
+        return CameraSource("rtp", text)
     if re.match(r"(rtsp|http|https)://.", text):
-        return Source("stream", text)
+        return CameraSource("stream", text)
     path = text.removeprefix("loop:")
     if Path(path).suffix.lower() in VIDEOS or (path != text and Path(path).suffix.lower() == ".mcap"):
-        return Source("file", path, loop=path != text)
+        return CameraSource("file", path, loop=path != text)
     raise UserError(
         f"{text}: is no camera; use a device (0, /dev/video0), a video ([loop:]dive.mp4), a dive (loop:dive.mcap), "
         "rtp://:5600, rtsp://…, http://…, pipe:WIDTHxHEIGHT:COMMAND or process:COMMAND"
@@ -108,7 +108,7 @@ def check_source(text: str) -> None:
     if text.startswith("process:"):
         command.check(text, command.split(text, text.removeprefix("process:")))
         return
-    source = parse_source(text)
+    source = parse_camera_source(text)
     if source.kind == "pipe":
         command.check(text, command.split(text, source.target))
     elif source.kind == "file":
@@ -119,7 +119,7 @@ def check_source(text: str) -> None:
 
 
 def images(
-    source: Source, settings: Settings, stopped: threading.Event, remark: Callable[[str], None]
+    source: CameraSource, settings: CaptureSettings, stopped: threading.Event, remark: Callable[[str], None]
 ) -> Iterator[Image | None]:
     """Open a source and give its pictures as they arrive, until it ends or `stopped` is set; None for one that came
     damaged. Raises UserError or OSError when it cannot be opened or fails."""
@@ -134,7 +134,7 @@ def images(
             return _captured(source, settings, stopped, remark)
 
 
-def _paced(source: Source, stopped: threading.Event) -> Iterator[Image]:
+def _paced(source: CameraSource, stopped: threading.Event) -> Iterator[Image]:
     """A video, each frame when it is due."""
     start = time.monotonic_ns()
     while True:
@@ -160,7 +160,7 @@ def _film(path: Path) -> Video | DivePictures:
     return DivePictures(path)
 
 
-def _piped(source: Source, stopped: threading.Event) -> Iterator[Image]:
+def _piped(source: CameraSource, stopped: threading.Event) -> Iterator[Image]:
     """Raw frames from a command, which ends with us."""
     words = command.split(source.target, source.target)
     if Path(words[0]).name.startswith("gst-launch") and not {"-q", "--quiet"} & set(words):
@@ -195,7 +195,7 @@ def _piped(source: Source, stopped: threading.Event) -> Iterator[Image]:
 
 
 def _captured(
-    source: Source, settings: Settings, stopped: threading.Event, remark: Callable[[str], None]
+    source: CameraSource, settings: CaptureSettings, stopped: threading.Event, remark: Callable[[str], None]
 ) -> Iterator[Image | None]:
     """A device, by OpenCV. Of one that gives JPEGs these are taken as they come: OpenCV's decoder would fill what is
     missing with grey."""
@@ -229,7 +229,7 @@ def _gives_jpegs(capture: cv2.VideoCapture) -> JpegDecoder | None:
     return JpegDecoder()
 
 
-def _streamed(source: Source, settings: Settings, stopped: threading.Event) -> Iterator[Image | None]:
+def _streamed(source: CameraSource, settings: CaptureSettings, stopped: threading.Event) -> Iterator[Image | None]:
     """A stream, by FFmpeg itself: OpenCV's reader scales every picture to the size of the first, and takes its options
     from the environment of the whole process. What of it cannot be decoded (it begins before a key frame, a packet
     was lost) is left out."""
@@ -263,7 +263,7 @@ def _streamed(source: Source, settings: Settings, stopped: threading.Event) -> I
                 continue
 
 
-def sdp(source: Source) -> str:
+def sdp(source: CameraSource) -> str:
     """The session description that an RTP stream without one needs: dynamic payload type 96, 90 kHz."""
     scheme, _, address = source.target.partition("://")
     host, _, port = address.rpartition(":")
@@ -280,7 +280,7 @@ def sdp(source: Source) -> str:
     return "".join(line + "\r\n" for line in lines)
 
 
-def _configure(capture: cv2.VideoCapture, settings: Settings) -> None:
+def _configure(capture: cv2.VideoCapture, settings: CaptureSettings) -> None:
     """The format first: it decides what sizes there are, and the size decides what rates."""
     if settings.fourcc:
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*settings.fourcc))
@@ -294,7 +294,7 @@ def _configure(capture: cv2.VideoCapture, settings: Settings) -> None:
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # more would only be older
 
 
-def _refused(capture: cv2.VideoCapture, settings: Settings, width: int, height: int) -> Iterator[str]:
+def _refused(capture: cv2.VideoCapture, settings: CaptureSettings, width: int, height: int) -> Iterator[str]:
     """What the camera did not take over, read back."""
     wanted = settings.width or width, settings.height or height
     if wanted != (width, height):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from rov.config import Steering
+from rov.config import SteeringConfig
 from rov.messages import Observation, Setpoint, Track, Tracks
 from rov.vision.lens import Lens
 
@@ -33,7 +33,7 @@ def geometry(boxes: Array, width: float, height: float, hfov_deg: float) -> tupl
     )
 
 
-def servo(bearing: Array, elevation: Array, size: Array, gains: Steering) -> tuple[Array, Array, Array]:
+def servo(bearing: Array, elevation: Array, size: Array, gains: SteeringConfig) -> tuple[Array, Array, Array]:
     """Surge, heave, yaw (N,) in −1..1 towards targets seen so.
 
     Range is inverse to apparent size, so log(wanted / seen) is the log of the range still to go: the approach slows
@@ -70,7 +70,7 @@ def observe(
             float(each[0]) for each in geometry(np.array([target.box]), tracks.width, tracks.height, hfov_deg)
         )
     else:
-        bearing, elevation, size = lens.view(target.box)
+        bearing, elevation, size = lens.angles(target.box)
     return Observation(
         t=tracks.t,
         frame_id=tracks.frame_id,
@@ -84,7 +84,7 @@ def observe(
     )
 
 
-def steer(observation: Observation, gains: Steering, t: int) -> Setpoint:
+def steer(observation: Observation, gains: SteeringConfig, t: int) -> Setpoint:
     """The setpoint for one observation; without a target, all zero."""
     surge = heave = yaw = np.zeros(1)
     if observation.visible:

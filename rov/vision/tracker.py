@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from rov.config import Tracking
+from rov.config import TrackingConfig
 from rov.messages import Box, Detection, Detections, Track, Tracks
 
 MEMORY_S = 0.1
@@ -39,7 +39,7 @@ SAME_IOU = 0.5
 
 
 @dataclass
-class Followed:
+class TrackedObject:
     """One object's state; pixels and s. (x, y) is the centre."""
 
     track_id: int
@@ -83,9 +83,9 @@ class Followed:
 class Tracker:
     """Keeps the tracks. Ids start at 1 and are never used twice."""
 
-    def __init__(self, config: Tracking):
+    def __init__(self, config: TrackingConfig):
         self.config = config
-        self.followed: list[Followed] = []
+        self.followed: list[TrackedObject] = []
         self.last_id = 0
         self.last_t: int | None = None
 
@@ -136,7 +136,7 @@ class Tracker:
                 self.last_id += 1
                 x1, y1, x2, y2 = item.box
                 x, y, w, h = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
-                self.followed.append(Followed(self.last_id, item.label, item.score, x, y, w, h, now))
+                self.followed.append(TrackedObject(self.last_id, item.label, item.score, x, y, w, h, now))
 
     def _pairs(self, found: list[Detection], now: int, width: int) -> list[tuple[int, int]]:
         """The cheapest assignment of tracks to detections, without forbidden pairs."""
@@ -146,7 +146,7 @@ class Tracker:
         rows, columns = linear_sum_assignment(cost)
         return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if cost[i, j] < FORBIDDEN]
 
-    def _costs(self, each: Followed, found: list[Detection], now: int, width: int) -> list[float]:
+    def _costs(self, each: TrackedObject, found: list[Detection], now: int, width: int) -> list[float]:
         """How badly each detection fits: 0..1 by overlap, 1..2 by distance (plus WEAK), or FORBIDDEN.
 
         Measured from where the object is expected and from where it was, whichever is better: when the camera stops

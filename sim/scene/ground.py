@@ -47,7 +47,7 @@ class Grounds(NamedTuple):
     walled: bool
 
 
-class Seen(NamedTuple):
+class GroundHits(NamedTuple):
     """(N, M) unless said otherwise."""
 
     range: Tensor
@@ -128,7 +128,7 @@ def height(ground: Grounds, x: Tensor, y: Tensor) -> Tensor:
     return (a * torch.sin(_phases(kx, ky, phase, x, y))).sum(1)
 
 
-def look(ground: Grounds, origin: Tensor, direction: Tensor, t: Tensor) -> Seen:
+def intersect(ground: Grounds, origin: Tensor, direction: Tensor, t: Tensor) -> GroundHits:
     """Cast (3, N, M) rays from (N, 3) at time t (N,) s."""
     dx, dy, dz = direction.unbind(0)
     ox, oy, oz = (each[:, None] for each in origin.unbind(1))
@@ -186,7 +186,7 @@ def look(ground: Grounds, origin: Tensor, direction: Tensor, t: Tensor) -> Seen:
     if ground.walled:
         nx, ny = torch.where(wall, -mx.sign() * across, nx), torch.where(wall, -my.sign() * ~across, ny)
     seen = torch.where(up, to_surface, path)
-    return Seen(seen, path, albedo, (nx, ny, nz), (x, y, z), through, ~(up | wall | nothing))
+    return GroundHits(seen, path, albedo, (nx, ny, nz), (x, y, z), through, ~(up | wall | nothing))
 
 
 def _phases(kx: Tensor, ky: Tensor, phase: Tensor, x: Tensor, y: Tensor) -> Tensor:

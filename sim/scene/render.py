@@ -133,7 +133,7 @@ class Renderer:
         across, down, ahead = world.permute(2, 1, 0)[..., None].unbind(0)
         direction = across * self.rays[0] + down * self.rays[1] + ahead * self.rays[2]
         flat = direction.flatten(1)
-        back = ground.look(bottom, origin, direction, t)
+        back = ground.intersect(bottom, origin, direction, t)
         at, turn = scene.places(things, t)
         centre, pose = scene.poses(parts, at, turn, t)
         spots = self._spots(bottom, things, at, air)
@@ -285,7 +285,7 @@ class Renderer:
         tall = (bottom.height[:, None] + 0.02).expand_as(radius)
         return Spots(spot, torch.stack((radius, radius, tall), -1), dark)
 
-    def _shadows(self, spots: Spots, back: ground.Seen, ray: Tensor, owner: Tensor) -> Tensor:
+    def _shadows(self, spots: Spots, back: ground.GroundHits, ray: Tensor, owner: Tensor) -> Tensor:
         """(N, M) share of light that the shadows leave."""
         x, y, radius, dark = (
             each.reshape(-1).index_select(0, owner)

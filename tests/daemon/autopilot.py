@@ -24,7 +24,7 @@ from rov.link.line import ARM_DISARM
 from rov.link.mavlink import Parser
 from rov.messages import Event, PilotStatus
 from sim.ardusub import NEUTRAL, Autopilot, GroundStation, PtyEnd, Stick, TcpEnd, UdpEnd
-from sim.wire import Line
+from sim.wire import NoisyWire
 from tests.daemon.harness import GRACE, MS, Daemon, Operator, environment, free_port
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Rover:
                 self.end = PtyEnd(folder / "ardusub")
                 self.url = self.end.url
         self.autopilot, self.station = Autopilot(), GroundStation()
-        self.up, self.down, self.parser = Line(), Line(), Parser()
+        self.up, self.down, self.parser = NoisyWire(), NoisyWire(), Parser()
         self.stalled = 0
         """How long this thread was kept waiting, ns, in all: on a busy machine what was sent in time is taken late."""
         self.closed, self.severed = threading.Event(), threading.Event()
@@ -148,7 +148,7 @@ class PilotAlone:
     def _listen(self) -> None:
         while not self.closed.is_set():
             if self.reader.wait(50):
-                self.heard += self.reader.read(1000)
+                self.heard += self.reader.receive(1000)
 
     def close(self) -> None:
         self.operator.close()

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import tomli_w
 
-from rov.assets import checkout, find
+from rov.assets import checkout, find_resource
 from rov.bus import CommandClient, Entry, listen
 from rov.config import load
 from rov.messages import (
@@ -85,8 +85,8 @@ class Daemon:
         if "camera" not in sections:
             sections["camera"] = {"source": f"loop:{make_video(folder / 'clip.avi')}"}
         self.weights = folder / "detector.safetensors"
-        shutil.copy(find("models/detector.safetensors"), self.weights)
-        card = find("models/detector.toml").read_text()
+        shutil.copy(find_resource("models/detector.safetensors"), self.weights)
+        card = find_resource("models/detector.toml").read_text()
         self.card = self.weights.with_suffix(".toml")
         self.card.write_text(re.sub(r"(?m)^size = \d+", f"size = {size}", card))
         config: dict[str, dict[str, Any]] = {
@@ -128,7 +128,7 @@ class Daemon:
     def _listen(self) -> None:
         while not self.listening.is_set():
             if self.reader.wait(50):
-                self.heard += self.reader.read()
+                self.heard += self.reader.receive()
         self.reader.close()
 
     # ---- what is said ----------------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ class Operator:
                 return Reply(t=0, seq=self.seq, accepted=False, reason="not sent")
             end = time.monotonic() + 3.0
             while time.monotonic() < end:
-                reply = self.client.reply(100)
+                reply = self.client.receive_reply(100)
                 if reply is not None and reply.seq == self.seq:
                     return reply
         return Reply(t=0, seq=self.seq, accepted=False, reason="no answer")
@@ -339,7 +339,7 @@ class Operator:
         with self.lock:
             self.seq += 1
             self.client.send(kind(t=time.monotonic_ns(), session=self.session, seq=self.seq, **fields))
-            while self.client.reply(0) is not None:
+            while self.client.receive_reply(0) is not None:
                 pass
 
     def close(self) -> None:

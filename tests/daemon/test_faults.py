@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from rov.assets import checkout
 from rov.bus import encode
-from rov.dives.dive import Dive, Picture
+from rov.dives.dive import Dive, EncodedPicture
 from rov.messages import (
     Arm,
     Disarm,
@@ -590,7 +590,9 @@ def test_the_recorder_is_tuned_while_it_records(daemon: Daemon) -> None:
     with Dive(max(before)) as dive:
         assert dive.complete
         sizes = [
-            (record.t, len(record.data.data)) for record in dive.messages(["camera"]) if type(record.data) is Picture
+            (record.t, len(record.data.data))
+            for record in dive.messages(["camera"])
+            if type(record.data) is EncodedPicture
         ]
     fine = [size for t, size in sizes if begin < t < edited]
     coarse = [size for t, size in sizes if t > edited + S]

@@ -22,11 +22,11 @@ import pytest
 from models.data import data_root
 from rov.assets import checkout
 from rov.dives import keeper
-from rov.dives.dive import Dive, Picture
+from rov.dives.dive import Dive, EncodedPicture
 from rov.dives.recovery import info
 from rov.errors import UserError
 from rov.home import home
-from rov.messages import Detections, Event, Health, Heard, Mode, PilotStatus, ThrusterCommand
+from rov.messages import ConsumedInput, Detections, Event, Health, Mode, PilotStatus, ThrusterCommand
 from tests.daemon.harness import GRACE, MS, Daemon, children, environment, make_video, wait_for
 from tests.test_camera import send_rtp
 
@@ -151,7 +151,7 @@ def test_a_life(tmp_path: Path, manager: Manager) -> None:
         rows = replay_differs(daemon, dive, tmp_path / "out")
         assert all(int(str(row["compared"])) > 20 for row in rows.values()), rows
         with Dive(dive) as recorded:
-            heard = {r.data.what for r in recorded.messages(["heard"]) if isinstance(r.data, Heard)}
+            heard = {r.data.what for r in recorded.messages(["heard"]) if isinstance(r.data, ConsumedInput)}
             aimed = [each for r in recorded.messages(["tuning"]) for each in r.data.settings]  # type: ignore[union-attr]
         assert heard == {"start", "setpoint", "arm", "mode", "stop"}
         assert ("steering.target", '"bottle"') in {(each.key, each.value) for each in aimed}
@@ -257,7 +257,7 @@ def test_the_disk_fills_and_the_camera_changes(tmp_path: Path, small_disk: Path)
             with Dive(dive) as recorded:
                 recorded.digests()
                 assert recorded.complete, (dive, recorded.problems)
-                pictures = [r.data for r in recorded.messages(["camera"]) if isinstance(r.data, Picture)]
+                pictures = [r.data for r in recorded.messages(["camera"]) if isinstance(r.data, EncodedPicture)]
                 assert {picture.format for picture in pictures} <= {"h264"}
         rows = replay_differs(daemon, dives[0], tmp_path / "out")
         assert int(str(rows["detections"]["compared"])) > 5 and int(str(rows["thrusters"]["compared"])) > 100
