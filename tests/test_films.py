@@ -317,6 +317,14 @@ def test_a_film_cut_off_is_said(tmp_path: Path) -> None:
     assert 100 < len(shots) < 200 and video.lost == 200 - len(shots) and f"{video.lost} of the 200" in video.notes[0]
 
 
+def test_an_avi_without_its_index_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "f.avi", [moving(k, (160, 120)) for k in range(40)], "mjpeg", pix_fmt="yuvj420p")
+    film.write_bytes(film.read_bytes()[: film.stat().st_size * 4 // 10])
+    shots, video = read(film)
+    assert 10 < len(shots) < 20 and video.declared == 0
+    assert f"it is cut off: {len(shots)} of the 40 pictures that its header names are in it" in video.notes
+
+
 def test_most_of_a_film_missing_is_no_success(tmp_path: Path) -> None:
     path = cut_mp4(tmp_path / "cut.mp4", 0.3)
     with pytest.raises(WorthlessError, match=r"cut\.mp4: only \d+ of the 200 pictures can be read"):

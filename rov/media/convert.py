@@ -30,11 +30,22 @@ class Converter:
 
     def __init__(self) -> None:
         self.reformatter = VideoReformatter()
+        self.turn: Turn | None = None
+        """Of the last key frame: where a stream's way up changes, there."""
 
     def __call__(self, frame: av.VideoFrame) -> Image:
         """Raises av.FFmpegError for a frame that cannot be converted."""
+        if self.turn is None or frame.key_frame:
+            self.turn = turn_of(frame)
         bgr = self.reformatter.reformat(frame, format="bgr24", interpolation=Interpolation.BICUBIC, threads=1)
-        return turned(np.asarray(bgr.to_ndarray(), np.uint8), turn_of(frame))
+        return turned(pixels(bgr), self.turn)
+
+
+def pixels(bgr: av.VideoFrame) -> Image:
+    """(H, W, 3) of a BGR frame: its own memory, unless its lines are padded."""
+    plane: Any = bgr.planes[0]
+    lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    return np.ascontiguousarray(lines[: bgr.height, : 3 * bgr.width]).reshape(bgr.height, bgr.width, 3)
 
 
 def turn_of(frame: av.VideoFrame) -> Turn:

@@ -205,4 +205,7 @@ def counted(container: Container, film: VideoStream) -> int:
     an edit list hides are not shown."""
     if not film.frames or not {"mov", "avi"} & set(container.format.name.split(",")):
         return 0
-    return sum(1 for entry in film.index_entries if entry.size and not entry.is_discard)
+    entries = list(film.index_entries)
+    if "avi" in container.format.name and len(entries) < film.frames:  # no index: these were met on the way
+        return 0
+    return sum(1 for entry in entries if entry.size and not entry.is_discard)
