@@ -260,5 +260,3 @@ def test_a_repair_leaves_alone_what_another_one_writes(tmp_path: Path) -> None:
     with DiveWriter(busy, {}):
         Repairs(tmp_path, 0.0).run()
         assert busy.exists() and not left.exists()
-
-

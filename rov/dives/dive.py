@@ -198,9 +198,11 @@ class Dive:
         found = self._per_topic(lambda channel: self._decoder(channel) is not None)
         system = self.system
         said = self._per_topic(
-            lambda channel: system is not None
-            and paces(channel.topic)
-            and system_of(channel.topic, channel.message_encoding) == system
+            lambda channel: (
+                system is not None
+                and paces(channel.topic)
+                and system_of(channel.topic, channel.message_encoding) == system
+            )
         )
         return found | ({"vehicle": sum(said.values())} if said else {})
 

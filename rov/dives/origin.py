@@ -128,7 +128,6 @@ class Origin:
                     merged[section][name] = value_of(base, f"{section}.{name}")
         return None
 
-
     def _take_weights(self, tables: dict[str, Any], merged: dict[str, Any]) -> None:
         """The recorded weights where they are here, too."""
         perception = tables.get("perception")
@@ -192,4 +191,3 @@ def differences(now: Config, origin: Origin) -> str:
     more = f" and {len(found) - DIFFERENCES_MAX} more" if len(found) > DIFFERENCES_MAX else ""
     said = "; ".join(found[:DIFFERENCES_MAX])
     return f"the configuration is not the one recorded: {said}{more}" if found else ""
-
