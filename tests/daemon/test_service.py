@@ -318,8 +318,8 @@ def test_the_clock_is_set_back(tmp_path: Path) -> None:
 
 
 def test_only_names_and_marks_know_the_wall_clock() -> None:
-    """A clock that is set changes nothing: nobody on the vehicle reads it but to name a file, to date a mark, to note in
-    a dive when it was, or to say before one that it is wrong."""
+    """A clock that is set changes nothing: nobody on the vehicle reads it but to name a file, to date a mark, to
+    note in a dive when it was, or to say before one that it is wrong."""
     readers: set[str] = set()
     for path in (checkout() / "rov").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
