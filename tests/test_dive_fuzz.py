@@ -108,4 +108,4 @@ def test_a_damaged_recording_is_read_or_refused(kind: str, tmp_path: Path) -> No
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     print(f"\n{kind}: {MUTATIONS} mutations, {dict(results)}, {peak / 1e6:.0f} MB at most")
-    assert peak < BYTES_MAX and results["done"] > MUTATIONS
+    assert peak < BYTES_MAX and results["done"] >= MUTATIONS

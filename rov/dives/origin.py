@@ -87,7 +87,7 @@ class DiveOrigin:
         self.metadata = dive.metadata
         self.values = first_tuning(dive)
         """Live keys, as they were when it began."""
-        files = {each.name: each.data for each in dive.file.attachments()}
+        files = {each.name: each.data for each in dive.file.attachments() if len(each.data) <= FILE_BYTES_MAX}
         self.whole = NAME in files
         """Whether all keys are known, not only the live ones."""
         tables = self._tables(files[NAME]) if self.whole else {}
