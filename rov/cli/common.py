@@ -62,26 +62,27 @@ def enter(app: typer.Typer) -> NoReturn:
     sys.exit(0)
 
 
+LOCAL = Path("rover.toml")
 ETC = Path("/etc/rov/rover.toml")
 """That of the service."""
 
 
 def own_file() -> Path | None:
     """The configuration of this place or machine, where nobody names one: here, by the environment, the service's."""
-    local, named = Path("rover.toml"), os.environ.get("ROV_CONFIG")
-    if local.is_file():
-        return local
+    named = os.environ.get("ROV_CONFIG")
+    if LOCAL.is_file():
+        return LOCAL
     if named:
         return Path(named)
     return ETC if os.access(ETC, os.R_OK) else None
 
 
 def configuration(path: Path | None, settings: list[str] | None = None, *, steers: bool = False) -> Config:
-    """The configuration a command runs with; says which, where nobody named it. `steers`: the command follows a target,
-    which the detector must know. Raises ConfigError."""
+    """The configuration a command runs with; says which, where it is neither named nor in this folder nor the default.
+    `steers`: the command follows a target, which the detector must know. Raises ConfigError."""
     chosen = path or own_file()
-    if path is None:
-        print_line(f"configuration: {chosen or 'the default one'}", error=True)
+    if path is None and chosen not in (None, LOCAL):
+        print_line(f"configuration: {chosen}", error=True)
     config = override(load(chosen or find_resource("rover.toml")), settings or [])
     if steers and (wrong := target_problems(config)):
         raise ConfigError([f"{chosen or 'default'}: {each}" for each in wrong])
