@@ -21,7 +21,7 @@ from models import coco
 from rov import toml
 from rov.assets import checkout
 from rov.errors import UserError
-from rov.vision.footage import read_image
+from rov.media.pictures import read_image
 
 CLASSES = (
     "buoy_red", "buoy_green", "buoy_yellow", "gate_post", "channel", "bottle", "bag", "metal", "rock",

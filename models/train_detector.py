@@ -30,10 +30,11 @@ from models import augment, data, metrics
 from rov import toml
 from rov.assets import checkout
 from rov.errors import UserError
+from rov.media.pictures import read_image
 from rov.plain import print_line
+from rov.types import Image
 from rov.vision.card import SIZES
 from rov.vision.detector import Detector, InputSpec, cpu_has_bfloat16, sha256
-from rov.vision.footage import read_image
 from rov.vision.network import STRIDE, DetectorNet
 
 SPREAD = 0.54
@@ -80,7 +81,7 @@ class Pictures:
         self.recipe = recipe
         self.sets = [data.load(name, "train") for name in recipe.sets]
         self.samples = [sample for each in self.sets for sample in each]
-        self.images: dict[Path, augment.Image] = {}
+        self.images: dict[Path, Image] = {}
         self.scale: dict[Path, float] = {}
         for sample in self.samples:
             image = read_image(sample.path)

@@ -9,11 +9,11 @@ from typing import Literal
 from rov.bus import Publisher
 from rov.errors import UserError
 from rov.machine.placement import pin
+from rov.media.files import TimedFrame
 from rov.messages import Event, Frame, Health
 from rov.process import RateMeter, run_main, start
 from rov.ring import RingWriter
 from rov.vision.camera import Camera
-from rov.vision.footage import TimedFrame
 from rov.vision.sources import CaptureSettings, parse_camera_source
 
 RING_PAUSE_NS = 1_000_000_000

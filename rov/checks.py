@@ -63,9 +63,9 @@ def doubts(config: Config) -> list[str]:
 
 def file_problems(config: Config) -> list[str]:
     """One sentence for each file that is named and cannot be used: a process would die of it again and again."""
+    from rov.media.films import Video
     from rov.motion import thrusters
     from rov.vision import card, colour, sight
-    from rov.vision.footage import Video
 
     camera, vehicle = config.camera, config.vehicle
     found = _failing("camera.calibration", lambda: sight.open_lens(camera))

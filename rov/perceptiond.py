@@ -20,8 +20,9 @@ from rov.errors import UserError
 from rov.machine.placement import pin
 from rov.messages import ActiveSettings, ConsumedInput, Detection, Event, Frame, Health, Message, Setpoint, VehicleState
 from rov.process import RateMeter, run_main, start
-from rov.ring import Image, RingReader
+from rov.ring import RingReader
 from rov.tuning import ConfigTimeline
+from rov.types import Image
 from rov.vision.detector import Detector
 from rov.vision.perception import Perception, PerceptionOutput
 from rov.vision.sight import Rectifier

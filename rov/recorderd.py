@@ -21,8 +21,9 @@ from rov.errors import UserError
 from rov.messages import ActiveSettings, Clock, Event, Frame, Health, Tracks
 from rov.plain import hide_passwords
 from rov.process import RateMeter, run_main, start
-from rov.ring import Image, RingReader
+from rov.ring import RingReader
 from rov.tuning import values_of, with_values
+from rov.types import Image
 from rov.vision.card import load_card
 from rov.vision.sight import open_lens
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from rov.errors import UserError
 from rov.messages import Frame
+from rov.types import Image
 
 MAGIC = int.from_bytes(b"rovring\1", "little")
 """The last byte is the version of the layout."""
@@ -30,7 +31,6 @@ HEAD = 64
 SLOTS_MIN = 4
 """The one being written, the newest, and two to copy from meanwhile."""
 
-Image = NDArray[np.uint8]
 Words = NDArray[np.int64]
 
 

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TextIO
 
 import numpy as np
-from numpy.typing import NDArray
 from pymavlink.dialects.v20 import common
 
 from rov.assets import find_resource
@@ -31,9 +30,8 @@ from rov.link.mavlink import Packer, Parser
 from rov.motion import thrusters
 from rov.motion.allocation import FACTORS, mixer
 from rov.motion.thrusters import Curve
+from rov.types import Floats
 from sim.wire import NoisyWire, Pty
-
-Floats = NDArray[np.float64]
 
 MS = 1_000_000  # ns
 GROUP = 8

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rov.config import Config
+from rov.media.files import TimedFrame
 from rov.messages import (
     ActiveSettings,
     ConsumedInput,
@@ -29,7 +30,6 @@ from rov.offline.replay import ReplayOutput, ReplayResult, timer
 from rov.offline.source import Recording
 from rov.tuning import ConfigTimeline
 from rov.vision.detector import Detector
-from rov.vision.footage import TimedFrame
 from rov.vision.perception import Perception, PerceptionOutput
 from sim.course import SESSION, Course
 from sim.scene.labels import labels

@@ -7,17 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rov.messages import VehicleState
 from rov.motion.allocation import mixer
+from rov.types import Floats
 from sim import sensors, vehicle
 from sim.parameters import load
 from sim.vehicle import DT, State, WaterForces
 from sim.world import RealisedWorld
-
-Floats = NDArray[np.float64]
 
 CLEARANCE_M = 0.25
 """From the middle of the vehicle to a wall: half its length."""

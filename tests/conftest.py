@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from models.data import data_root
 from rov.assets import find_resource
 from rov.config import Config, load
-from rov.vision.footage import Image
+from rov.types import Image
 
 # Time limits on single examples only measure how busy a shared machine is.
 settings.register_profile("rov", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 
-from rov.media.files import Image
+from rov.types import Image
 
 SIZE = (64, 48)
 

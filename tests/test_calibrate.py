@@ -19,10 +19,12 @@ from rov.calibrate.thrusters import DEADMAN_NS, TURN_MAX, TurnTest, advice, fit,
 from rov.calibrate.turning import turn_all
 from rov.config import Config, override
 from rov.errors import UserError
+from rov.media.files import images_in
+from rov.media.pictures import read_image
 from rov.motion.thrusters import load as load_curve
+from rov.types import Image
 from rov.vision.colour import BalanceRow, WhiteBalance
 from rov.vision.colour import load as load_colour
-from rov.vision.footage import Image, images_in, read_image
 from rov.vision.lens import Calibration, distorted
 from sim.board import SimulatedBoard
 from sim.wire import NoisyWire, Pty

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from rov.errors import UserError
+from rov.media.files import TimedFrame
+from rov.types import Image
 from rov.vision import camera as module
 from rov.vision import sources
 from rov.vision.camera import ABANDONED_MAX, FROZEN_FRAMES, Camera, identical
-from rov.vision.footage import Image, TimedFrame
 from rov.vision.sources import CameraSource, CaptureSettings, parse_camera_source, sdp
 from tests.conftest import disc, make_clip
 

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from models import metrics
 from models.data import load as load_set
 from rov.assets import find_resource
+from rov.media.pictures import read_image
+from rov.types import Image
 from rov.vision.detector import Detector, ModelError, letterbox, sha256
-from rov.vision.footage import Image, read_image
 from rov.vision.network import DetectorNet
 
 CLASSES = ("disc", "square")

@@ -16,8 +16,9 @@ from rov.dives.video import copyable, packets
 from rov.errors import UserError
 from rov.media.check import WorthlessError
 from rov.media.convert import Converter, Turn, parse_turn, turned
-from rov.media.files import Image, TimedFrame
+from rov.media.files import TimedFrame
 from rov.media.films import Video
+from rov.types import Image
 from tests.films import SIZE, grey, moving, retimed, turn_header, write_film
 
 MUTATIONS = int(os.environ.get("ROV_FUZZ_FILMS", 20))

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from rov.errors import UserError
-from rov.vision.footage import Video, images_in, read_image
+from rov.media.files import images_in
+from rov.media.films import Video
+from rov.media.pictures import read_image
 from tests.conftest import make_clip
 
 

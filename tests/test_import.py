@@ -21,9 +21,10 @@ from rov.cli.app import app
 from rov.dives.dive import Dive, DiveWriter
 from rov.errors import UserError
 from rov.imports import align, dive, logs
+from rov.media.files import TimedFrame
+from rov.media.films import Video
 from rov.messages import Arm, Disarm, Frame, Mode, SetMode, Sticks, ThrusterCommand, VehicleState
 from rov.offline.source import open_recording
-from rov.vision.footage import TimedFrame, Video
 from tests.logs import TlogFile, attitude
 
 FPS, FOCAL = 15.0, 260.0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rov.messages import Box, Mode, Setpoint, ThrusterCommand, Track, Tracks
-from rov.vision.footage import Image
+from rov.types import Image
 from rov.vision.overlay import OverlayWriter, draw
 
 SETPOINT = Setpoint(t=0, frame_id=0, frame_t=0, source="steer", surge=0.5, yaw=-1.0)

@@ -25,13 +25,13 @@ from rov.child import ChildProcess, ChildSpec
 from rov.config import parse
 from rov.console import StderrWriter
 from rov.errors import UserError
+from rov.media.files import TimedFrame
 from rov.messages import Event, Frame, Health, Message
 from rov.ring import RingWriter
 from rov.saved import ConfigWatcher
 from rov.supervisor import Signals, Supervisor
 from rov.systemd import Systemd
 from rov.vision.camera import Camera
-from rov.vision.footage import TimedFrame
 from rov.vision.sources import parse_camera_source
 
 SLEEP = "sleep 300"

@@ -18,6 +18,7 @@ from rov.assets import find_resource
 from rov.config import Config, load, override, parse
 from rov.dives.dive import Record
 from rov.errors import UserError
+from rov.media.files import TimedFrame
 from rov.messages import (
     ActiveSettings,
     Arm,
@@ -39,7 +40,6 @@ from rov.offline.rover import PilotReplay
 from rov.offline.source import Item, Recording
 from rov.saved import POLL_NS, ConfigWatcher
 from rov.tuning import ConfigTimeline
-from rov.vision.footage import TimedFrame
 from tests.world import CONFIG, CURVE, GRAVITY, S, World
 
 FAR = ("buoy_red", 0.9, (100.0, 100.0, 160.0, 180.0))

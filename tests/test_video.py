@@ -9,8 +9,9 @@ import pytest
 from rov.dives.dive import Dive, DiveWriter, EncodedPicture
 from rov.dives.film import KEY_FRAMES, H264Encoder
 from rov.dives.video import VideoDecoder, copyable, packets
+from rov.media.files import TimedFrame
 from rov.offline.source import open_recording
-from rov.vision.footage import Image, TimedFrame
+from rov.types import Image
 from tests.conftest import disc, make_clip
 
 T0 = 7_000_000_000_000

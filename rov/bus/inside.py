@@ -13,6 +13,7 @@ from rov.bus.payload import Malformed, decode, encode
 from rov.bus.reader import MAIL, Reader
 from rov.bus.sockets import Context, Socket, bound, connected, ipc
 from rov.messages import TOPICS, Message, topic_of
+from rov.types import FUTURE_NS
 
 SINKS = ("recorder", "public", "supervisor")
 """Who gets the mail."""
@@ -20,8 +21,6 @@ SOME = {"supervisor": ("events", "health", "frame")}
 """Who does not get all of it."""
 LINGER_MS = 200
 """How long closing waits for mail that is under way: why a process ended is worth more than 200 ms."""
-FUTURE_NS = 20_000_000
-"""A stamp may be this far ahead of the reader's tick, which took its time before it read; not further."""
 
 M = TypeVar("M", bound=Message)
 

@@ -9,12 +9,9 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from rov.errors import UserError
-from rov.vision.footage import Image
-
-Floats = NDArray[np.float64]
+from rov.types import Floats, Image
 
 CHARUCO_CORNERS_MIN = 6
 MARKERS_MIN = 4

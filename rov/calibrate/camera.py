@@ -24,10 +24,8 @@ from rov.calibrate.board import parse_board as parse_board
 from rov.errors import UserError
 from rov.media.headers import kind_of, size_of
 from rov.media.pictures import BYTES_MAX
-from rov.vision.footage import Image
+from rov.types import Floats, Image
 from rov.vision.lens import Calibration, distorted, reach
-
-Floats = NDArray[np.float64]
 
 OUTLIER = 2.5
 """A view whose own RMS is over this many times the median of all is dropped, the worst first; then comes a new fit."""

@@ -13,13 +13,10 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from rov.errors import UserError
+from rov.types import Floats, Image
 from rov.vision.colour import GAIN_MAX, BalanceFile, BalanceRow
-from rov.vision.footage import Image
-
-Floats = NDArray[np.float64]
 
 DARK, BRIGHT = 8, 247
 """Levels outside say nothing of colour: black noise, and clipped light."""

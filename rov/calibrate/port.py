@@ -12,12 +12,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from rov.types import Floats
 from rov.vision.lens import Calibration, distorted, reach, undistorted
-
-Floats = NDArray[np.float64]
 
 N_WATER = 1.333
 """Of fresh water at 20 °C and 589 nm; sea water of 35 ‰ has 1.339."""

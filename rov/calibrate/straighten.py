@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rov.errors import UserError
-from rov.media.files import IMAGES, VIDEOS, Image, images_in, others_in, shown
+from rov.media.files import IMAGES, VIDEOS, images_in, others_in, shown
 from rov.media.films import Video
 from rov.media.pictures import read_image, write_image
+from rov.types import Image
 from rov.vision.lens import Lens
 
 

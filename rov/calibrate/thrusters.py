@@ -15,12 +15,10 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from rov.errors import UserError
 from rov.motion.thrusters import COMMANDS, NEUTRAL_US, SPAN_US, CurveFile, ThrustTable
-
-Floats = NDArray[np.float64]
+from rov.types import Floats
 
 POINTS_MIN = 6
 """Measured points per way; fewer leave the four numbers of the curve to chance."""

@@ -9,7 +9,7 @@ import av
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
 
-from rov.vision.footage import Image
+from rov.types import Image
 
 KEY_FRAMES = 30
 """Pictures from one key frame to the next: what is cut out or damaged begins again after 2 s at 15 Hz."""

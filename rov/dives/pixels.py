@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rov.dives.pictures import EncodedPicture, Pixels
-from rov.media.files import PIXELS_MAX, Image
+from rov.media.files import PIXELS_MAX
 from rov.media.headers import kind_of, size_of
 from rov.media.jpeg import damaged
+from rov.types import Image
 
 BYTES: dict[str, tuple[int, int]] = {
     "rgb8": (3, cv2.COLOR_RGB2BGR), "bgr8": (3, -1), "8uc3": (3, -1),

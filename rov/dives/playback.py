@@ -9,8 +9,9 @@ from rov.dives.dive import TYPES, Dive, DiveError, Record
 from rov.dives.pictures import EncodedPicture
 from rov.dives.pixels import decoded
 from rov.dives.video import FORMATS, VideoDecoder
-from rov.media.files import Image, TimedFrame
+from rov.media.files import TimedFrame
 from rov.messages import Frame
+from rov.types import Image
 
 CAMERA = "camera"
 """The topic of our own pictures."""

@@ -20,9 +20,10 @@ from av.video.stream import VideoStream
 from rov.errors import UserError
 from rov.media.check import ContentCheck
 from rov.media.convert import Converter, Turn, turn_of
-from rov.media.files import PIXELS_MAX, Image
+from rov.media.files import PIXELS_MAX
 from rov.media.films import Container, opened
 from rov.media.stamps import Stamps
+from rov.types import Image
 
 Format = Literal["h264", "h265", ""]
 FORMATS = {"h264": "h264", "h265": "hevc", "vp8": "vp8", "vp9": "vp9", "av1": "libdav1d"}

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from scipy.signal import correlate
 
 from rov.errors import UserError
+from rov.media.files import TimedFrame
 from rov.messages import VehicleState
-from rov.vision.footage import TimedFrame
-
-Floats = NDArray[np.float64]
+from rov.types import Floats
 
 WIDTH = 320
 """Pictures are looked at this wide: shifts of a tenth of a pixel are still found, and noise is not."""

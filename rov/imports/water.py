@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.signal import medfilt
 
 from rov.link.vehicle_state import GRAVITY, HULL, PRESSURE_PA, WET_PA, depth_of
+from rov.types import Floats
 
-Floats = NDArray[np.float64]
 Series = list[tuple[int, float]]
 """(order, value): what was read when; only the order counts."""
 

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 from pymavlink.dialects.v20 import common
 
 from rov.link.echoes import EchoCheck
-from rov.link.line import ARM_DISARM, HEARTBEAT_NS, RESULTS, ConnectionState, Level, MavlinkLink
+from rov.link.line import ARM_DISARM, HEARTBEAT_NS, RESULTS, ConnectionState, MavlinkLink
 from rov.link.mavlink import MS, QUIET_NS, MavlinkFrame, Packer, Parser, SenderClock
 from rov.link.way import SerialTransport
 from rov.messages import Event, Mode
+from rov.types import Level
 
 REPEAT_NS = 100 * MS
 """Arming and disarming are asked for this often until the board's heartbeat shows it done."""

@@ -9,8 +9,9 @@ from typing import Any
 from pymavlink.dialects.v20 import common
 
 from rov.link.firmware import GCS_IDS, PARAMETERS, REQUIRED, TRIES, unsafe_failsafe
-from rov.link.line import HEARTBEAT_NS, Level
+from rov.link.line import HEARTBEAT_NS
 from rov.link.mavlink import MS
+from rov.types import Level
 
 AUTOPILOT = common.MAV_COMP_ID_AUTOPILOT1
 SET_INTERVAL = common.MAV_CMD_SET_MESSAGE_INTERVAL

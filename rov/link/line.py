@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 from pymavlink.dialects.v20 import common
@@ -17,6 +17,7 @@ from rov.link.doubt import PlausibilityCheck
 from rov.link.mavlink import MS, QUIET_NS, MavlinkFrame, Packer, Parser, SenderClock
 from rov.link.vehicle_state import Telemetry
 from rov.messages import Event, Mode, VehicleState
+from rov.types import Level
 
 if TYPE_CHECKING:
     from rov.link.way import Transport
@@ -33,8 +34,6 @@ DOUBTED_NS = 10_000 * MS
 """What is not believed is said anew after a pause of this."""
 ARM_DISARM = common.MAV_CMD_COMPONENT_ARM_DISARM
 RESULTS = {value: entry.name for value, entry in common.enums["MAV_RESULT"].items()}
-
-Level = Literal["info", "warning", "alarm"]
 
 
 @dataclass

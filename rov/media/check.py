@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from rov.errors import UserError
-from rov.media.files import Image
+from rov.types import Image
 
 MANY = 10
 """So many pictures are much: fewer say nothing about the rest, and a handful of odd ones is no fault."""

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from rov.media.files import Image
+from rov.types import Image
 
 ONE = 1 << 16
 """1.0 in a display matrix, whose numbers are 16.16 fixed point."""

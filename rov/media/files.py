@@ -7,19 +7,14 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rov.errors import UserError
+from rov.types import Image
 
 VIDEOS = {".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg", ".h264", ".hevc", ".264", ".265"}
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 PIXELS_MAX = 64_000_000
 """Of one picture. Larger ones are refused before they are decoded: at three bytes a pixel this is 192 MB, and every
 stage makes copies. No camera that a rover carries gives more."""
-
-Image = NDArray[np.uint8]
-"""(H, W, 3) BGR."""
 
 
 class TimedFrame(NamedTuple):

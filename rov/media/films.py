@@ -18,8 +18,9 @@ from av.video.stream import VideoStream
 from rov.errors import UserError
 from rov.media.check import ContentCheck
 from rov.media.convert import Converter
-from rov.media.files import PIXELS_MAX, Image, TimedFrame, must_be_file
+from rov.media.files import PIXELS_MAX, TimedFrame, must_be_file
 from rov.media.stamps import SAID_MAX, Stamps
+from rov.types import Image
 
 Container: TypeAlias = av.container.InputContainer
 Packet: TypeAlias = "av.Packet[Any]"

@@ -11,7 +11,8 @@ from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 
 from rov.media.convert import Converter
-from rov.media.files import PIXELS_MAX, Image
+from rov.media.files import PIXELS_MAX
+from rov.types import Image
 
 TRIES = 30
 """When so many pictures in a row, from the first one on, are refused but could be decoded in some way, then this camera

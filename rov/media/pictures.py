@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 
 from rov.errors import UserError
-from rov.media.files import IMAGES, PIXELS_MAX, Image, must_be_file
+from rov.media.files import IMAGES, PIXELS_MAX, must_be_file
 from rov.media.headers import kind_of, size_of
 from rov.media.jpeg import damaged
+from rov.types import Image
 
 BYTES_MAX = 512_000_000
 """A file larger than this is no picture that could be shown."""

@@ -6,14 +6,11 @@ Written once in array-API style: numpy in the pilot, torch in a batched world.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device
-from numpy.typing import NDArray
 
-Array = Any  # numpy or torch: the array API has no common type yet
-Floats = NDArray[np.float64]
+from rov.types import Array, Floats
 
 FACTORS: dict[str, tuple[tuple[float, ...], ...]] = {
     "bluerov1": (

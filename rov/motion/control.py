@@ -7,13 +7,12 @@ Pure: what the loops remember goes in and comes out as `Memory`. Axes, signs and
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from array_api_compat import array_namespace
 
 from rov.config import ControlConfig
-
-Array = Any  # numpy or torch: the array API has no common type yet
+from rov.types import Array
 
 DEAD_BAND = 0.05
 """A stick within this is released: the axis is held."""

@@ -9,12 +9,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from rov import config
 from rov.motion.thrusters import Curve
-
-Floats = NDArray[np.float64]
+from rov.types import Floats
 
 STEP_MAX_S = 0.1
 """The longest step that slew counts: after a gap in time an axis may still only change by `slew` times this."""

@@ -7,7 +7,7 @@ and no sockets: the live process steps it on real time, a replay on recorded tim
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,8 @@ from rov.motion.allocation import allocate, controllable_axes, effect
 from rov.motion.control import LoopMemory, LoopState, differentiate, initial_memory, step_loops
 from rov.motion.guard import STEP_MAX_S, Guard
 from rov.motion.thrusters import Curve
+from rov.types import FUTURE_NS, Level
 
-FUTURE_NS = 20_000_000
-"""A stamp may be this far ahead of a tick, which takes its time before it reads its inputs; not further."""
 DEPTH_MIN, DEPTH_MAX = -2.0, 12_000.0
 """No depth in m beyond these is believed: the deepest sea is 10,935 m, and the weather moves the surface by 0.6 m (that
 of a lake in the mountains is higher: set link.surface_pa)."""
@@ -44,7 +43,6 @@ AXES_DOWN = (0.0, 0.0, 1.0, 0.0)
 CLOSED_LOOP = (Mode.HOLD, Mode.FOLLOW, Mode.POLICY)
 """Modes that need depth and attitude."""
 
-Level = Literal["info", "warning", "alarm"]
 
 CONDITIONS: dict[str, tuple[Level, str]] = {
     "setpoint_stale": ("warning", "no fresh setpoint for this mode: it moves nothing"),

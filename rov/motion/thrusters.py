@@ -11,12 +11,10 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from rov import toml
 from rov.errors import UserError
-
-Floats = NDArray[np.float64]
+from rov.types import Floats
 
 NEUTRAL_US, SPAN_US = 1500.0, 400.0
 """Pulse width of command 0, and from there to ±1 (Blue Robotics Basic ESC)."""

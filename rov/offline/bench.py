@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 from rov.config import Config
+from rov.media.films import Video
 from rov.motion.thrusters import Curve
 from rov.offline.replay import replay
 from rov.offline.report import percentiles
 from rov.offline.source import open_recording
+from rov.types import Image
 from rov.vision.detector import Detector
-from rov.vision.footage import Image, Video
 
 
 def bench(

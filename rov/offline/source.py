@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from rov.dives.dive import Dive, Record
-from rov.dives.playback import choose_camera, dropped, must_show, decode_pictures, rate_of
+from rov.dives.playback import choose_camera, decode_pictures, dropped, must_show, rate_of
 from rov.errors import UserError
 from rov.media.check import ContentCheck, WorthlessError
 from rov.media.files import VIDEOS, TimedFrame, must_be_file

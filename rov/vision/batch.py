@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rov.dives.playback import DivePictures
 from rov.errors import UserError
 from rov.media.check import ContentCheck, WorthlessError
-from rov.media.files import IMAGES, VIDEOS, Image, images_in, others_in, shown
+from rov.media.files import IMAGES, VIDEOS, images_in, others_in, shown
 from rov.media.films import Video
 from rov.media.pictures import read_image, write_image
 from rov.messages import Detection, Track, Tracks
 from rov.offline.pipeline import prefetch
+from rov.types import Image
 from rov.vision.overlay import draw
 
 if TYPE_CHECKING:

@@ -19,9 +19,10 @@ import cv2
 import numpy as np
 
 from rov.errors import UserError
-from rov.media.files import Image, TimedFrame, must_be_file
+from rov.media.files import TimedFrame, must_be_file
 from rov.messages import Event
 from rov.plain import hide_passwords
+from rov.types import Image
 from rov.vision.sources import POLL_S, CameraSource, CaptureSettings, images
 
 BACK_OFF_S = (0.5, 5.0)

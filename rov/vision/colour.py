@@ -15,7 +15,7 @@ import numpy as np
 
 from rov import toml
 from rov.errors import UserError
-from rov.vision.footage import Image
+from rov.types import Image
 
 GAIN_MAX = 4.0
 """A channel that would need more holds no picture any more, only noise."""

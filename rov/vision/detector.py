@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from rov.messages import Detection
+from rov.types import Image
 from rov.vision.card import InputSpec as InputSpec
 from rov.vision.card import ModelCard as ModelCard
 from rov.vision.card import ModelError as ModelError
@@ -22,9 +23,6 @@ from rov.vision.card import load_card as load_card
 from rov.vision.card import sha256 as sha256
 from rov.vision.card import unreadable
 from rov.vision.network import DetectorNet, decode, fuse
-
-Image = NDArray[np.uint8]
-"""(H, W, 3) BGR."""
 
 
 class Batch(NamedTuple):

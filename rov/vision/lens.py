@@ -14,16 +14,14 @@ from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from rov.errors import UserError
 from rov.messages import Box, Detection
 from rov.plain import printable
+from rov.types import Floats, Image
 from rov.vision import camera_info
 from rov.vision.camera_info import CalibrationError as CalibrationError
-from rov.vision.footage import Image
 
-Floats = NDArray[np.float64]
 EDGE_POINTS = 5
 """Points per edge of a box when it goes from one picture to the other: straight edges become curves."""
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from rov.errors import UserError
 from rov.messages import Box, Setpoint, ThrusterCommand, Tracks
-from rov.vision.footage import Image
+from rov.types import Image
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 INK, DIM, DARK, ALARM = (255, 255, 255), (150, 150, 150), (30, 24, 18), (90, 90, 255)

@@ -10,8 +10,8 @@ from pathlib import Path
 from rov import config
 from rov.assets import find_resource
 from rov.messages import Detection, VehicleState
+from rov.types import Image
 from rov.vision import colour, lens
-from rov.vision.footage import Image
 
 
 def open_lens(camera: config.CameraConfig) -> lens.Lens | None:

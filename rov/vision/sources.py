@@ -37,8 +37,9 @@ import numpy as np
 from rov import command
 from rov.errors import UserError
 from rov.media.convert import Converter
-from rov.media.files import VIDEOS, Image, must_be_file
+from rov.media.files import VIDEOS, must_be_file
 from rov.media.films import ANY_TEXT, Video
+from rov.types import Image
 
 if TYPE_CHECKING:
     from rov.dives.playback import DivePictures

@@ -6,16 +6,14 @@ The geometry and the law are written in array-API style on shape (N,): numpy for
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
 
 from rov.config import SteeringConfig
 from rov.messages import Observation, Setpoint, Track, Tracks
+from rov.types import Array
 from rov.vision.lens import Lens
-
-Array = Any  # numpy or torch: the array API has no common type yet
 
 
 def geometry(boxes: Array, width: float, height: float, hfov_deg: float) -> tuple[Array, Array, Array]:

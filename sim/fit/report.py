@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rov.types import Floats
 from sim.fit.prediction import AXES, COMPARE_EVERY, ERRORS, NAMES
-from sim.fit.windows import WINDOW_S, FitError, Floats, Windows
+from sim.fit.windows import WINDOW_S, FitError, Windows
 from sim.parameters import Parameters
 from sim.vehicle import DT
 

@@ -13,10 +13,9 @@ from torch import Tensor
 from rov.dives.dive import Dive
 from rov.errors import UserError
 from rov.messages import ThrusterCommand, VehicleState
+from rov.types import Floats
 from sim.propulsion import thrust
 from sim.vehicle import DT, Model
-
-Floats = NDArray[np.float64]
 
 WINDOW_S = 3.0
 WARM_UP = 10

@@ -6,11 +6,9 @@ import math
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rov.types import Floats
 from rov.vision.lens import Calibration, distorted, reach, undistorted
-
-Floats = NDArray[np.float64]
 
 WIDEST = math.tan(math.radians(85.0))
 """Of a fisheye's rays, on the plane one unit ahead; what looks further to the side looks there."""

@@ -8,14 +8,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from rov.types import Floats
 from sim.scene.shapes import Part, Thing
 from sim.scene.things import LABELS
 from sim.scene.water import Water, water
 
-Floats = NDArray[np.float64]
 Colour = tuple[float, float, float]
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from rov.types import Floats
 
 IOP: dict[str, tuple[tuple[float, float, float], ...]] = {
     "pool": ((0.06, 0.06, 0.06), (0.336, 0.104, 0.069), (0.29, 0.06, 0.025)),

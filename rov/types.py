@@ -1,0 +1,18 @@
+"""Names for types that many modules share."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image: TypeAlias = NDArray[np.uint8]
+"""A picture (height, width, 3), BGR."""
+Floats: TypeAlias = NDArray[np.float64]
+Array: TypeAlias = Any
+"""numpy or torch: the array API has no common type yet."""
+Level: TypeAlias = Literal["info", "warning", "alarm"]
+"""Of an event."""
+FUTURE_NS = 20_000_000
+"""A stamp may be this far ahead of the reader's tick, which read its clock before it read the message; not further."""
