@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from models import coco
 from rov import toml
-from rov.assets import checkout
 from rov.errors import UserError
 from rov.media.pictures import read_image
+from rov.resources import checkout
 
 CLASSES = (
     "buoy_red", "buoy_green", "buoy_yellow", "gate_post", "channel", "bottle", "bag", "metal", "rock",

@@ -28,13 +28,13 @@ from torch import Tensor
 
 from models import augment, data, metrics
 from rov import toml
-from rov.assets import checkout
 from rov.errors import UserError
 from rov.media.pictures import read_image
-from rov.plain import print_line
+from rov.printing import print_line
+from rov.resources import checkout
 from rov.types import Image
-from rov.vision.card import SIZES
 from rov.vision.detector import Detector, InputSpec, cpu_has_bfloat16, sha256
+from rov.vision.model_card import SIZES
 from rov.vision.network import STRIDE, DetectorNet
 
 SPREAD = 0.54

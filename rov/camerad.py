@@ -8,13 +8,13 @@ from typing import Literal
 
 from rov.bus import Publisher
 from rov.errors import UserError
-from rov.machine.placement import pin
+from rov.host.placement import pin
+from rov.media.camera import Camera
 from rov.media.files import TimedFrame
+from rov.media.ring import RingWriter
+from rov.media.sources import CaptureSettings, parse_camera_source
 from rov.messages import Event, Frame, Health
-from rov.process import RateMeter, run_main, start
-from rov.ring import RingWriter
-from rov.vision.camera import Camera
-from rov.vision.sources import CaptureSettings, parse_camera_source
+from rov.service.process import RateMeter, run_main, start
 
 RING_PAUSE_NS = 1_000_000_000
 """Before memory is asked for again."""

@@ -8,7 +8,7 @@ import time
 from rov.bus import CommandGateway, Publisher
 from rov.bus.keys import gate_of
 from rov.messages import Health
-from rov.process import RateMeter, confine, run_main, start
+from rov.service.process import RateMeter, confine, run_main, start
 
 WAIT_S = 0.02
 

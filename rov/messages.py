@@ -201,7 +201,7 @@ class PilotStatus(Message, frozen=True, kw_only=True):
     operator: str = ""
     target: str = ""
     refused: str = ""
-    """Why the last arming, mode or target was refused, by whomever: pilot, helm or link. Empty when it was not."""
+    """Why the last arming, mode or target was refused, by whomever: pilot, commander or link. Empty when it was not."""
 
 
 class ConsumedInput(Message, frozen=True, kw_only=True):
@@ -280,7 +280,7 @@ class ConfigEdit(Message, frozen=True, kw_only=True):
 
 
 class ActiveSettings(Message, frozen=True, kw_only=True):
-    """What holds from `t` on: every live key. What comes from frames follows a moment later (`rov.tuning`)."""
+    """What holds from `t` on: every live key. What comes from frames follows a moment later (`rov.config.live`)."""
 
     settings: tuple[Setting, ...]
 

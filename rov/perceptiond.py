@@ -13,19 +13,19 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning th
 import numpy as np
 import torch
 
-from rov.assets import find_resource
 from rov.bus import Publisher, Subscriber
-from rov.config import Config
+from rov.config.schema import Config
+from rov.config.timeline import ConfigTimeline
 from rov.errors import UserError
-from rov.machine.placement import pin
-from rov.messages import ActiveSettings, ConsumedInput, Detection, Event, Frame, Health, Message, Setpoint, VehicleState
-from rov.process import RateMeter, run_main, start
-from rov.ring import RingReader
-from rov.tuning import ConfigTimeline
+from rov.host.placement import pin
+from rov.media.ring import RingReader
+from rov.messages import ActiveSettings, ConsumedInput, Event, Frame, Health, Message, Setpoint, VehicleState
+from rov.perception import Perception
+from rov.resources import find_resource
+from rov.service.process import RateMeter, run_main, start
 from rov.types import Image
 from rov.vision.detector import Detector
-from rov.vision.perception import Perception, PerceptionOutput
-from rov.vision.sight import Rectifier
+from rov.vision.rectify import Rectifier
 
 
 class FrameProcessor:
@@ -62,14 +62,10 @@ class FrameProcessor:
         if self.broken != (self.detector.bad > bad):
             self.broken = not self.broken
             said.append(_verdict(self.broken))
-        return said if self.broken else [*said, *self._detect(frame, found, looked)]
-
-    def _detect(self, frame: Frame, found: tuple[Detection, ...], looked: int) -> PerceptionOutput:
+        if self.broken:
+            return said
         now = time.monotonic_ns()
-        detections = self.perception.detections(frame, found, now, (now - looked) / 1e6)
-        tracks = self.perception.track(detections, now)
-        observation = self.perception.observe(tracks)
-        return PerceptionOutput(detections, tracks, observation, self.perception.steer(observation, now))
+        return [*said, *self.perception.step(frame, found, now, (now - looked) / 1e6)]
 
 
 def main() -> int:

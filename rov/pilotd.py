@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 
-from rov.assets import find_resource
 from rov.bus import INSIDE, CommandServer, Publisher, Subscriber, ipc
-from rov.checks import classes_of
 from rov.link import open_link
 from rov.messages import ConfigEdit, Health, Setpoint
-from rov.motion.helm import Commander
+from rov.motion.allocation import mixer
+from rov.motion.commander import Commander
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import load as load_curve
-from rov.process import Pace, RateMeter, realtime, run_main, start
+from rov.resources import find_resource
+from rov.service.process import Pace, RateMeter, realtime, run_main, start
+from rov.validate import classes_of
 
 
 def main() -> int:
@@ -24,11 +25,11 @@ def main() -> int:
         Subscriber(Setpoint, process.root, hz=config.perception.rate_hz),
         Subscriber(ConfigEdit, process.root),
     )
-    link = open_link(config)
+    link = open_link(config, len(mixer(config.vehicle.frame)))
     pilot = Pilot(config, load_curve(find_resource(config.vehicle.thrusters), config.vehicle.battery_cells))
-    helm = Commander(config, pilot, link, classes_of(find_resource(config.perception.weights)))
+    commander = Commander(config, pilot, link, classes_of(find_resource(config.perception.weights)))
     realtime()
-    helm.start(time.monotonic_ns())
+    commander.start(time.monotonic_ns())
     pace = Pace(config.control.rate_hz)
     meter = RateMeter(pace.next_t)
     now = pace.next_t
@@ -39,20 +40,20 @@ def main() -> int:
             link.receive()
             now = time.monotonic_ns()  # after what it judges was read: see `CommandServer.receive`
             if setpoints.receive(now) and setpoints.message is not None:
-                helm.handle_setpoint(setpoints.message, now)
+                commander.handle_setpoint(setpoints.message, now)
             if edits.receive(now) and edits.message is not None:
-                helm.handle_edit(edits.message, now)
-                server.operators.timeout_ns = int(helm.config.operator.lost_s * 1e9)
+                commander.handle_edit(edits.message, now)
+                server.operators.timeout_ns = int(commander.config.operator.lost_s * 1e9)
             for request in server.requests(now):
-                server.reply(request, now, helm.handle_command(request.command, request.t, now))
-            for message in helm.step(server.operators.operator(now), now):
+                server.reply(request, now, commander.handle_command(request.command, request.t, now))
+            for message in commander.step(server.operators.operator(now), now):
                 pub.publish(message)
             meter.add((began - pace.next_t) / 1e6)
             if meter.due(now):
                 hz, ms = meter.read(now)
                 pub.publish(Health(t=now, process="pilotd", rate_hz=hz, latency_ms=ms, dropped=pub.dropped.total()))
     finally:
-        helm.pilot.stop(now)
+        commander.pilot.stop(now)
         link.close(now + 1_000_000)  # neutral and disarmed, on every way out
         server.close()
         pub.close()

@@ -8,7 +8,7 @@ import time
 from rov.bus import PublicPublisher, Publisher, inbox
 from rov.bus.keys import gate_of
 from rov.messages import Health
-from rov.process import RateMeter, confine, run_main, start
+from rov.service.process import RateMeter, confine, run_main, start
 
 WAIT_S = 0.02
 LAST_WORDS_S, LAST_WORDS_MAX_S = 0.3, 2.0

@@ -10,22 +10,22 @@ from typing import Any
 
 import cv2
 
-from rov.assets import find_resource
 from rov.bus import Publisher, Subscriber, inbox
-from rov.config import Config
+from rov.config.live import values_of, with_values
+from rov.config.schema import Config
 from rov.dives import origin
 from rov.dives.dive import DiveWriter
-from rov.dives.film import H264Encoder
-from rov.dives.keeper import DiskRetention, Notice, RepairThread, free_name, ready, size_of
+from rov.dives.retention import DiskRetention, Notice, RepairThread, free_name, ready, size_of
 from rov.errors import UserError
+from rov.media.h264_encoder import H264Encoder
+from rov.media.ring import RingReader
 from rov.messages import ActiveSettings, Clock, Event, Frame, Health, Tracks
-from rov.plain import hide_passwords
-from rov.process import RateMeter, run_main, start
-from rov.ring import RingReader
-from rov.tuning import values_of, with_values
+from rov.printing import hide_passwords
+from rov.resources import find_resource
+from rov.service.process import RateMeter, run_main, start
 from rov.types import Image
-from rov.vision.card import load_card
-from rov.vision.sight import open_lens
+from rov.vision.model_card import load_card
+from rov.vision.rectify import open_lens
 
 IDLE_MS = 20
 OTHERS = 0o027

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from rov import command
 from rov.bus import Publisher, Reader, Subscriber, inbox, prove
 from rov.bus.keys import gate_of
-from rov.child import RETRY_S, STARTS_MAX, STARTS_S, ChildProcess, ChildSpec
-from rov.config import Config
+from rov.config.schema import Config
+from rov.config.watcher import ConfigWatcher
 from rov.errors import UserError
-from rov.home import home
 from rov.messages import ActiveSettings, Event, Frame, Health, Message, PilotStatus
-from rov.process import raise_descriptor_limit
-from rov.saved import ConfigWatcher
-from rov.systemd import Systemd
+from rov.service import external_command
+from rov.service.child_process import RETRY_S, STARTS_MAX, STARTS_S, ChildProcess, ChildSpec
+from rov.service.process import raise_descriptor_limit
+from rov.service.runtime_directory import home
+from rov.service.systemd import Systemd
 
 PATIENCE_S = 5.0
 """From the signal to end to SIGKILL."""
@@ -338,7 +338,7 @@ def peer_of(source: str) -> list[str] | None:
     Raises UserError."""
     if not source.startswith("process:"):
         return None
-    return command.split(f"camera.source = {source}", source.removeprefix("process:"))
+    return external_command.split(f"camera.source = {source}", source.removeprefix("process:"))
 
 
 def keep_descriptors() -> None:

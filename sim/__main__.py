@@ -9,7 +9,7 @@ import typer
 
 from rov.cli.common import ConfigFile, Settings, enter
 from rov.errors import UserError
-from rov.plain import print_line
+from rov.printing import print_line
 from sim import pictures
 
 Calibrated = Annotated[
@@ -80,7 +80,7 @@ def fit(
     from rich.table import Table
 
     from rov.cli.common import console
-    from rov.screen import PlainConsole
+    from rov.terminal import PlainConsole
     from sim import fit as fitting
     from sim.parameters import load
 
@@ -109,7 +109,7 @@ def bench(
     import torch
     from rich.table import Table
 
-    from rov.screen import PlainConsole
+    from rov.terminal import PlainConsole
     from sim.bench import bench as run
 
     title = f"env-steps/s, float32, {torch.get_num_threads()} threads, {device}"

@@ -20,14 +20,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from pymavlink.dialects.v20 import common
 
-from rov.assets import find_resource
-from rov.link.ardusub import SET_MODE
-from rov.link.firmware import ALT_HOLD, MANUAL, POSHOLD, STABILIZE, SURFACE, Rc, rc_of
-from rov.link.inquiry import SET_INTERVAL
-from rov.link.line import ARM_DISARM
+from rov.link.ardusub.firmware import ALT_HOLD, MANUAL, POSHOLD, STABILIZE, SURFACE, Rc, rc_of
+from rov.link.ardusub.link import SET_MODE
+from rov.link.ardusub.parameters import SET_INTERVAL
 from rov.link.mavlink import MS, MavlinkFrame, Packer, Parser
+from rov.link.mavlink_link import ARM_DISARM
 from rov.motion import thrusters
 from rov.motion.allocation import allocate
+from rov.resources import find_resource
 from sim.board import Vessel
 from sim.wire import Pty
 

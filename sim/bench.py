@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import torch
 
-from rov.assets import find_resource
-from rov.config import load
+from rov.config.schema import load
 from rov.motion import thrusters
+from rov.resources import find_resource
 from sim.loops import RovLoops, inverse, start_rov_loops, step_rov_loops
 from sim.sensors import Suite, sense, switch_on
 from sim.vehicle import model, rest, step, still

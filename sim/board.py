@@ -3,7 +3,7 @@
 For trying the daemon without hardware, and for breaking things: what goes wrong on the wire is `Line`, what goes wrong
 on the vehicle are attributes of `Board`; a running one takes both as lines on its standard input (see `obey`). Prints
 the port's path. Time is an argument, ns; only `main` has a clock. What arrives is stamped as soon as the pty gives it:
-when it was written, which on a busy machine is some ms earlier, `sim.tap` tells.
+when it was written, which on a busy machine is some ms earlier, `sim.port_write_times` tells.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from typing import Any, NamedTuple, Protocol, TextIO
 import numpy as np
 from pymavlink.dialects.v20 import common
 
-from rov.assets import find_resource
 from rov.link.mavlink import Packer, Parser
 from rov.motion import thrusters
 from rov.motion.allocation import FACTORS, mixer
 from rov.motion.thrusters import Curve
+from rov.resources import find_resource
 from rov.types import Floats
 from sim.wire import NoisyWire, Pty
 
@@ -58,7 +58,7 @@ PRIORITY = 10
 
 
 class Afloat(Protocol):
-    """A vehicle that a board sits in: the simple one here, or the water's (`sim.ship`)."""
+    """A vehicle that a board sits in: the simple one here, or the water's (`sim.single_vehicle`)."""
 
     mixer: Floats
     """(motors, 6)."""

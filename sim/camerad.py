@@ -16,9 +16,9 @@ import torch
 import zmq
 
 from rov.bus import Publisher
+from rov.media.ring import RingWriter
 from rov.messages import Event, Frame, Health
-from rov.process import RateMeter, run_main, start
-from rov.ring import RingWriter
+from rov.service.process import RateMeter, run_main, start
 from sim.scene.render import Renderer
 from sim.world import load, realise, through
 

@@ -26,7 +26,7 @@ from rov.errors import UserError
 from sim.scene.labels import Label, Rules, labels
 from sim.scene.render import Renderer
 from sim.scene.things import LABELS
-from sim.views import view
+from sim.viewpoints import view
 from sim.world import World, load, realise, through
 
 

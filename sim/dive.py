@@ -10,32 +10,31 @@ from pathlib import Path
 
 import numpy as np
 
-from rov.config import Config
+from rov.config.schema import Config
+from rov.config.timeline import ConfigTimeline
 from rov.media.files import TimedFrame
 from rov.messages import (
     ActiveSettings,
     ConsumedInput,
     Detection,
     Event,
-    Frame,
     Mode,
     PilotStatus,
     ThrusterCommand,
     VehicleState,
 )
-from rov.motion.helm import Commander
+from rov.motion.commander import Commander
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import Curve
-from rov.offline.replay import ReplayOutput, ReplayResult, timer
+from rov.offline.replay import ReplayOutput, ReplayResult, frame_of, timer
 from rov.offline.source import Recording
-from rov.tuning import ConfigTimeline
+from rov.perception import Perception, PerceptionOutput
 from rov.vision.detector import Detector
-from rov.vision.perception import Perception, PerceptionOutput
 from sim.course import SESSION, Course
 from sim.scene.labels import labels
 from sim.scene.render import Renderer
 from sim.scene.things import LABELS
-from sim.ship import SingleVehicle
+from sim.single_vehicle import SingleVehicle
 from sim.vehicle import DT
 from sim.world import RealisedWorld
 
@@ -103,15 +102,15 @@ def dive(
         ConfigTimeline(config),
         Course(place.course),
     )
-    helm = Commander(config, Pilot(config, curve), link, tuple(LABELS) if exact else detector.card.classes)
+    commander = Commander(config, Pilot(config, curve), link, tuple(LABELS) if exact else detector.card.classes)
     source = Recording(Path(place.name), 0, config.perception.rate_hz, True, True, True, None, iter(()), [])
     result = ReplayResult(source.path, config, detector.card.weights_sha256, 0, has_vehicle=True)
-    status = PilotStatus(t=START_NS, armed=False, mode=helm.pilot.mode)
+    status = PilotStatus(t=START_NS, armed=False, mode=commander.pilot.mode)
     waiting: deque[PerceptionOutput] = deque()
     observation, command, next_t, frames = None, None, START_NS, 0
     began = time.perf_counter()
     with ReplayOutput(out, source, result, overlay) as output:
-        helm.start(START_NS)
+        commander.start(START_NS)
         output.write([ConsumedInput(t=START_NS, by="perceptiond", what="start")])
         try:
             for tick in range(round(seconds / DT)):
@@ -128,16 +127,16 @@ def dive(
                     output.picture(shot, frame_of(shot), seen, command)
                     waiting.append(seen)
                     frames += 1
-                    progress(f"{place.name}: {helm.pilot.mode.value}")
+                    progress(f"{place.name}: {commander.pilot.mode.value}")
                 while waiting and waiting[0].setpoint.t <= t:
                     seen = waiting.popleft()
                     observation = seen.observation
-                    helm.handle_setpoint(seen.setpoint, t)
+                    commander.handle_setpoint(seen.setpoint, t)
                 with timer(result.stages_ms["control"]):
                     for order in course.commands(t, status, observation):
                         output.write([order])
-                        helm.handle_command(order, t, t)
-                    said = list(helm.step(SESSION, t))
+                        commander.handle_command(order, t, t)
+                    said = commander.step(SESSION, t)
                 output.write(said)
                 status = next((each for each in said if isinstance(each, PilotStatus)), status)
                 command = next((each for each in said if isinstance(each, ThrusterCommand)), command)
@@ -169,16 +168,5 @@ def perceive(
     shot: TimedFrame, found: tuple[Detection, ...], perception: Perception, result: ReplayResult
 ) -> PerceptionOutput:
     """All of perception behind the detector on one picture, made LATENCY_NS after it."""
-    t = shot.t + LATENCY_NS
-    with timer(result.stages_ms["track"]):
-        detections = perception.detections(frame_of(shot), found, t)
-        tracks = perception.track(detections, t)
-    with timer(result.stages_ms["steer"]):
-        observation = perception.observe(tracks)
-        setpoint = perception.steer(observation, t)
-    return PerceptionOutput(detections, tracks, observation, setpoint)
-
-
-def frame_of(shot: TimedFrame) -> Frame:
-    height, width = shot.image.shape[:2]
-    return Frame(t=shot.t, frame_id=shot.frame_id, frame_t=shot.t, width=width, height=height)
+    with timer(result.stages_ms["perceive"]):
+        return perception.step(frame_of(shot), found, shot.t + LATENCY_NS)

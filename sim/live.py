@@ -20,16 +20,16 @@ import tomli_w
 import torch
 import zmq
 
-from rov.assets import checkout
 from rov.bus import CommandClient, listen
-from rov.command import leashed
-from rov.config import Config
+from rov.config.schema import Config
 from rov.messages import Observation, PilotStatus
 from rov.operator.commands import ANSWER_MS
+from rov.resources import checkout
+from rov.service.external_command import leashed
 from sim.board import SimulatedBoard, serve
 from sim.camerad import Pose
 from sim.course import Course
-from sim.ship import SingleVehicle
+from sim.single_vehicle import SingleVehicle
 from sim.wire import NoisyWire, Pty
 from sim.world import RealisedWorld, load, realise, through
 

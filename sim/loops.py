@@ -1,6 +1,6 @@
 """The two inner loops that a policy meets, batched: sticks and readings in, thruster commands out.
 
-`ours` is the pilot's own path, mode hold: `rov.motion.control`, `allocate`, the curve's inverse, gain and slew; without
+`ours` is the pilot's own path, mode hold: `rov.motion.controllers`, `allocate`, the curve's inverse, gain and slew; without
 arming, staleness and the guard's tilt. `ardusub` approximates the autopilot in ALT_HOLD. Both are pure; sticks are
 (N, 4) surge, sway, heave, yaw in −1..1.
 """
@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rov.config import Config
+from rov.config.schema import Config
 from rov.motion.allocation import allocate, groups, mixer
-from rov.motion.control import DEAD_BAND, LoopState, differentiate, initial_memory, step_loops, wrapped
-from rov.motion.control import LoopMemory as Held
+from rov.motion.controllers import DEAD_BAND, LoopState, differentiate, initial_memory, step_loops, wrapped
+from rov.motion.controllers import LoopMemory as Held
 from rov.motion.thrusters import Curve
 from sim.sensors import GRAVITY, Readings, quaternion
 from sim.vehicle import DT, rotation

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rov.errors import UserError
-from rov.plain import print_line
+from rov.printing import print_line
 
 app = typer.Typer()
 
@@ -55,7 +55,7 @@ def sheet(
 ) -> None:
     """Draw a contact sheet: a row of pictures with their boxes for each world."""
     from rov.cli.common import progress
-    from sim.sheet import sheet as run
+    from sim.contact_sheet import sheet as run
     from sim.world import names
 
     chosen = worlds or names()
@@ -75,7 +75,7 @@ def camera_bench(
     from rich.table import Table
 
     from rov.cli.common import progress
-    from rov.screen import PlainConsole
+    from rov.terminal import PlainConsole
     from sim.camera_bench import NUMBERS, SIZES
     from sim.camera_bench import camera_bench as run
 

@@ -1,7 +1,7 @@
 """The live figures of a whole daemon, with a video as camera and the simulated board: `python -m sim.soak clip.mp4`.
 
 Armed in `follow` all the time, while the recorder writes; measured from outside: by a subscriber, at the port
-(`sim.tap`), at the board, in /proc. A line a minute says how it goes; Ctrl-C ends it early, with the table so far.
+(`sim.port_write_times`), at the board, in /proc. A line a minute says how it goes; Ctrl-C ends it early, with the table so far.
 `--seconds 1800` shows whether memory stays flat.
 """
 
@@ -26,7 +26,6 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
-from rov.assets import checkout
 from rov.bus import CommandClient, listen
 from rov.errors import UserError
 from rov.messages import (
@@ -43,6 +42,7 @@ from rov.messages import (
     TakeOver,
     ThrusterCommand,
 )
+from rov.resources import checkout
 
 SESSION = "soak"
 PROCESSES = ("run", "pilotd", "commandd", "publicd", "camerad", "perceptiond", "recorderd", "machined")
@@ -115,7 +115,7 @@ class Soak:
         assert board.stdout is not None
         board.stdout.readline()
         with written.open("w") as out:
-            self._start("sim.tap", str(port), stdout=out)
+            self._start("sim.port_write_times", str(port), stdout=out)
         public, commands = (f"tcp://127.0.0.1:{_free_port()}" for _ in range(2))
         config = {
             "camera": {"source": f"loop:{video.absolute()}"},

@@ -22,8 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rov.assets import find_resource
 from rov.motion import thrusters
+from rov.resources import find_resource
 from sim.parameters import Body, Parameters, body, load
 from sim.propulsion import CELLS, Tables, draw, tables, voltage
 

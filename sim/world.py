@@ -15,10 +15,10 @@ import msgspec
 import numpy as np
 
 from rov import toml
-from rov.assets import checkout
 from rov.errors import UserError
-from rov.vision.lens import Calibration
-from rov.vision.lens import load as calibration
+from rov.optics.lens import Calibration
+from rov.optics.lens import load as calibration
+from rov.resources import checkout
 from sim.scene.ground import FAR, depth
 from sim.scene.lens import Lens
 from sim.scene.scene import Ground, Light, Scene, Sensor

@@ -9,8 +9,8 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from models.data import data_root
-from rov.assets import find_resource
-from rov.config import Config, load
+from rov.config.schema import Config, load
+from rov.resources import find_resource
 from rov.types import Image
 
 # Time limits on single examples only measure how busy a shared machine is.

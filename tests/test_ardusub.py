@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from pymavlink.dialects.v20 import common
 
 from rov.errors import UserError
-from rov.link.ardusub import SET_MODE, ArdusubLink
-from rov.link.firmware import ALT_HOLD, PARAMETERS, STABILIZE, SURFACE, rc_of
-from rov.link.inquiry import SET_INTERVAL
-from rov.link.line import ARM_DISARM
+from rov.link.ardusub.firmware import ALT_HOLD, PARAMETERS, STABILIZE, SURFACE, rc_of
+from rov.link.ardusub.link import SET_MODE, ArdusubLink
+from rov.link.ardusub.parameters import SET_INTERVAL
 from rov.link.mavlink import MS, Packer, Parser
-from rov.link.way import READ_MAX, NetworkTransport, transport_of
+from rov.link.mavlink_link import ARM_DISARM
+from rov.link.transport import READ_MAX, NetworkTransport, transport_of
 from rov.messages import Event, Mode
 from sim.ardusub import Autopilot, GroundStation, Stick
 from sim.wire import NoisyWire
@@ -571,7 +571,7 @@ def test_a_leak_that_makes_the_autopilot_surface_is_not_the_pilot(rig: Rig) -> N
     rig.tick()
     rig.autopilot._set_mode(SURFACE, "leak")
     rig.run(0.3)
-    rig.link.mode = Mode.SURFACE  # as the helm does
+    rig.link.mode = Mode.SURFACE  # as the commander does
     rig.run(2)
     assert rig.link.live and rig.autopilot.mode == SURFACE and rig.link.state is not None and rig.link.state.leak
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 
-from rov import as_json
+from rov import json_messages
 from rov.dives.dive import TYPES, Dive, DiveWriter
 from rov.messages import ConsumedInput, Event, Mode, Setpoint, Sticks, ThrusterCommand, VehicleState
 from rov.offline.diff import numbers_differ
@@ -52,12 +52,12 @@ def made(info: inspect.Type) -> st.SearchStrategy[Any]:
 
 @pytest.mark.parametrize("topic", TYPES)
 def test_every_number_of_every_topic_comes_back(topic: str) -> None:
-    read = as_json.decoder(TYPES[topic])
+    read = json_messages.decoder(TYPES[topic])
 
     @settings(max_examples=25)
     @given(made(inspect.type_info(TYPES[topic])))
     def comes_back(message: Any) -> None:
-        data = as_json.encode(message)
+        data = json_messages.encode(message)
         json.loads(data, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
         assert repr(read(data)) == repr(message)  # NaN is not equal to itself
 
@@ -67,24 +67,26 @@ def test_every_number_of_every_topic_comes_back(topic: str) -> None:
 def test_what_is_finite_is_as_it_always_was() -> None:
     """Byte for byte: dives of before and after are compared by their hashes."""
     state = VehicleState(t=1, depth=1.5, battery_v=None)
-    assert as_json.encode(state) == msgspec.json.encode(state)
-    assert b'"surge":"NaN","sway":"Infinity","heave":"-Infinity"' in as_json.encode(
+    assert json_messages.encode(state) == msgspec.json.encode(state)
+    assert b'"surge":"NaN","sway":"Infinity","heave":"-Infinity"' in json_messages.encode(
         Sticks(t=1, session="a", seq=1, surge=math.nan, sway=math.inf, heave=-math.inf)
     )
 
 
 def test_old_dives_have_null_where_a_number_must_be() -> None:
     old = b'{"t":1,"frame_id":2,"frame_t":3,"source":"steer","surge":null,"sway":0.25}'
-    setpoint = as_json.decoder(Setpoint)(old)
+    setpoint = json_messages.decoder(Setpoint)(old)
     assert math.isnan(setpoint.surge) and (setpoint.sway, setpoint.heave) == (0.25, 0.0), "and absent is the default"
-    heard = as_json.decoder(ConsumedInput)(
+    heard = json_messages.decoder(ConsumedInput)(
         b'{"t":1,"by":"pilotd","what":"setpoint","mode":null,"setpoint":' + old + b"}"
     )
     assert math.isnan(heard.setpoint.surge) and heard.mode is None
-    state = as_json.decoder(VehicleState)(b'{"t":1,"depth":null,"battery_v":null,"rates":[0,null,1],"depth_t":null}')
+    state = json_messages.decoder(VehicleState)(
+        b'{"t":1,"depth":null,"battery_v":null,"rates":[0,null,1],"depth_t":null}'
+    )
     assert math.isnan(state.depth) and math.isnan(state.rates[1]) and state.battery_v is None and state.depth_t is None
     command = b'{"t":1,"frame_id":2,"frame_t":3,"armed":true,"mode":"hold","values":[null,0.5]}'
-    values = as_json.decoder(ThrusterCommand)(command).values
+    values = json_messages.decoder(ThrusterCommand)(command).values
     assert math.isnan(values[0]) and values[1] == 0.5
 
 
@@ -102,7 +104,7 @@ def test_old_dives_have_null_where_a_number_must_be() -> None:
 )
 def test_what_is_wrong_otherwise_is_still_wrong(wrong: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        as_json.decoder(Setpoint)(wrong)
+        json_messages.decoder(Setpoint)(wrong)
 
 
 def test_the_evidence_is_in_the_dive_and_the_pilot_says_the_same_of_it(tmp_path: Path) -> None:

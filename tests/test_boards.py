@@ -12,8 +12,8 @@ from rov.calibrate.board import View, find, parse_board, suggest
 from rov.calibrate.straighten import straighten
 from rov.errors import UserError
 from rov.media.pictures import read_image
+from rov.optics.lens import Calibration, Lens
 from rov.types import Image
-from rov.vision.lens import Calibration, Lens
 
 MATRIX = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
 

@@ -589,5 +589,5 @@ def test_secrets_are_secret_and_never_overwritten(tmp_path: Path) -> None:
 
 def test_the_bus_is_quick_to_import() -> None:
     slow = {"torch", "cv2", "asyncio", "zmq.auth", "nacl"}
-    code = f"import sys, rov.bus, rov.ring; sys.exit(bool({slow} & sys.modules.keys()))"
+    code = f"import sys, rov.bus, rov.media.ring; sys.exit(bool({slow} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

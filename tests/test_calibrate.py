@@ -17,15 +17,15 @@ from rov.calibrate import camera, colour
 from rov.calibrate.port import Port, behind
 from rov.calibrate.thrusters import DEADMAN_NS, TURN_MAX, TurnTest, advice, fit, read_points, write
 from rov.calibrate.turning import turn_all
-from rov.config import Config, override
+from rov.config.schema import Config, override
 from rov.errors import UserError
 from rov.media.files import images_in
 from rov.media.pictures import read_image
 from rov.motion.thrusters import load as load_curve
+from rov.optics.colour import BalanceRow, WhiteBalance
+from rov.optics.colour import load as load_colour
+from rov.optics.lens import Calibration, distorted
 from rov.types import Image
-from rov.vision.colour import BalanceRow, WhiteBalance
-from rov.vision.colour import load as load_colour
-from rov.vision.lens import Calibration, distorted
 from sim.board import SimulatedBoard
 from sim.wire import NoisyWire, Pty
 

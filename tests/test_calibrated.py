@@ -18,18 +18,18 @@ from foxglove_schemas_protobuf.CameraCalibration_pb2 import CameraCalibration
 from mcap.reader import make_reader
 from typer.testing import CliRunner
 
-from rov.assets import checkout
 from rov.cli.app import app
-from rov.config import load
+from rov.config.schema import load
 from rov.dives.dive import Dive
 from rov.errors import UserError
 from rov.messages import Detections, Event, Frame, Observation
+from rov.optics.lens import Calibration, undistorted
 from rov.recorderd import DiveRecording
-from rov.vision.lens import Calibration, undistorted
+from rov.resources import checkout
 from sim.scene.lens import Lens
 from sim.scene.render import Renderer
 from sim.scene.scene import Scene
-from sim.views import quaternion
+from sim.viewpoints import quaternion
 from sim.world import parse, realise
 from tests.daemon.harness import Daemon, environment
 

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from rov.errors import UserError
+from rov.media import camera as module
+from rov.media import sources
+from rov.media.camera import ABANDONED_MAX, FROZEN_FRAMES, Camera, identical
 from rov.media.files import TimedFrame
+from rov.media.sources import CameraSource, CaptureSettings, parse_camera_source, sdp
 from rov.types import Image
-from rov.vision import camera as module
-from rov.vision import sources
-from rov.vision.camera import ABANDONED_MAX, FROZEN_FRAMES, Camera, identical
-from rov.vision.sources import CameraSource, CaptureSettings, parse_camera_source, sdp
 from tests.conftest import disc, make_clip
 
 pytestmark = pytest.mark.clock

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rov.vision.camera_info import CalibrationError
-from rov.vision.lens import Calibration, load, save
+from rov.optics.camera_info import CalibrationError
+from rov.optics.lens import Calibration, load, save
 
 K = [[500.5, 0, 320.25], [0, 501.5, 240.75], [0, 0, 1]]
 D = [-0.25, 0.07, 1e-4, -2e-4, 0.01]

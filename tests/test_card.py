@@ -10,10 +10,10 @@ import tomli_w
 import torch
 from safetensors.torch import save, save_file
 
-from rov import checks
-from rov.config import Config, override
-from rov.vision.card import HEAD, ModelError, check, load_card, sha256
+from rov import validate
+from rov.config.schema import Config, override
 from rov.vision.detector import Detector
+from rov.vision.model_card import HEAD, ModelError, check, load_card, sha256
 from rov.vision.network import DetectorNet
 
 INPUT = {"size": 128, "mean": 127.5, "std": 64.0}
@@ -83,7 +83,7 @@ def test_weights_that_are_none_are_one_sentence(data: bytes, tmp_path: Path) -> 
 
 
 def test_the_check_of_a_configuration_tells_of_its_files(config: Config, tmp_path: Path) -> None:
-    assert checks.file_problems(config) == []
+    assert validate.file_problems(config) == []
     broken = model(tmp_path, GOOD[:20])
     (tmp_path / "c.yaml").write_text("image_width: 3")
     (tmp_path / "c.toml").write_text("source = 1")
@@ -91,7 +91,7 @@ def test_the_check_of_a_configuration_tells_of_its_files(config: Config, tmp_pat
         ("perception.weights", broken), ("camera.calibration", tmp_path / "c.yaml"),
         ("camera.colour", tmp_path / "c.toml"), ("vehicle.thrusters", tmp_path / "c.toml"),
     ):  # fmt: skip
-        (said,) = checks.file_problems(override(config, [f"{key}={path}", "steering.target=disc"]))[-1:]
+        (said,) = validate.file_problems(override(config, [f"{key}={path}", "steering.target=disc"]))[-1:]
         assert said.startswith(f"{key}: {path}") and "\n" not in said
     save_file(DetectorNet(2).state_dict(), tmp_path / "whole.safetensors")
     assert check(model(tmp_path, (tmp_path / "whole.safetensors").read_bytes())).classes == ("disc", "square")

@@ -10,9 +10,9 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rov.assets import checkout, find_resource
-from rov.checks import load_checked
-from rov.config import Config, ConfigError, key_lines, load, override, parse, schema
+from rov.config.schema import Config, ConfigError, key_lines, load, override, parse, schema
+from rov.resources import checkout, find_resource
+from rov.validate import load_checked
 
 GOOD = "[vehicle]\nmax_depth = 10\n"
 

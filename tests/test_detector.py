@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from models import metrics
 from models.data import load as load_set
-from rov.assets import find_resource
 from rov.media.pictures import read_image
+from rov.resources import find_resource
 from rov.types import Image
 from rov.vision.detector import Detector, ModelError, letterbox, sha256
 from rov.vision.network import DetectorNet

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from rov.config import Config, VehicleConfig
+from rov.config.schema import Config, VehicleConfig
 from rov.dives.dive import Dive
 from rov.dives.origin import DiveOrigin
 from rov.dives.recovery import cut, info, recover

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rov.assets import checkout, find_resource
 from rov.cli.common import curve, detector
-from rov.config import Config, load, override
+from rov.config.schema import Config, load, override
 from rov.dives.dive import Dive
 from rov.messages import Mode, Observation, ThrusterCommand, VehicleState
 from rov.offline.replay import ReplayResult, replay
 from rov.offline.source import open_recording
+from rov.resources import checkout, find_resource
 from rov.vision.detector import Detector
 from sim.dive import dive
 from sim.world import RealisedWorld, WorldError, parse, realise

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from rov.assets import checkout
-from rov.config import ComputeConfig, Config, override
+from rov.config.schema import ComputeConfig, Config, override
 from rov.errors import UserError
-from rov.machine import jetson, placement, predive
-from rov.machine.doctor import examine
-from rov.machined import reading
+from rov.host import jetson, placement, predive
+from rov.host.doctor import examine
+from rov.hostd import reading
 from rov.messages import Frame, Health, HostStatus, Message, Mode, PilotStatus, VehicleState
 from rov.motion.pilot import CONDITIONS
+from rov.resources import checkout
 
 
 def put(root: Path, files: dict[str, str]) -> Path:

@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
-from rov.dives.video import copyable, packets
 from rov.errors import UserError
 from rov.media.check import WorthlessError
 from rov.media.convert import Converter, Turn, parse_turn, turned
 from rov.media.files import TimedFrame
 from rov.media.films import Video
+from rov.media.h264_decoder import copyable, packets
 from rov.types import Image
 from tests.films import SIZE, grey, moving, retimed, turn_header, write_film
 

@@ -26,8 +26,8 @@ from rov.bus import (
     decode_command,
     encode,
 )
-from rov.link.board import ThrusterBoardLink
 from rov.link.mavlink import Packer, Parser
+from rov.link.thruster_board import ThrusterBoardLink
 from rov.messages import AnyCommand, Arm, Disarm, Heartbeat, Mode, Reply, SetMode, SetTarget, Sticks, Stop, TakeOver
 from tests.world import CONFIG, TICK, World
 
@@ -261,14 +261,14 @@ def test_the_command_endpoint_takes_anything(tmp_path: Path) -> None:
                 assert not senders.due, f"{senders.due} of {senders.count} were never answered"
             for request in server.requests(world.t):
                 assert decode_command(encode(request.command)) == request.command and request.t <= world.t
-                refused = world.helm.handle_command(request.command, request.t, world.t)
+                refused = world.commander.handle_command(request.command, request.t, world.t)
                 server.reply(request, world.t, refused)
                 obeyed += not refused
             senders.hear()
             if ticks * COMMANDS_PER_UPDATE > senders.count - senders.due:
                 continue
             ticks, world.t = ticks + 1, world.t + TICK
-            list(world.helm.step(server.operators.operator(world.t), world.t))
+            world.commander.step(server.operators.operator(world.t), world.t)
             for values in map(np.array, world.link.sent):
                 assert np.isfinite(values).all() and np.abs(values).max() <= CONFIG.guard.gain
                 moved += bool(values.any())

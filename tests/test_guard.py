@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rov import config
+from rov.config import schema
 from rov.motion.allocation import FACTORS, effect
 from rov.motion.guard import STEP_MAX_S, Guard
 from rov.motion.pilot import AXES_DOWN
@@ -16,12 +16,12 @@ from rov.motion.thrusters import load
 
 ROOT = Path(__file__).parent.parent
 MS = 1_000_000
-LIMITS = config.GuardConfig()
+LIMITS = schema.GuardConfig()
 DOWN = np.array([0.0, 0.0, 1.0, 1.0])
 
 
 def guard(**limits) -> Guard:
-    return Guard(config.GuardConfig(**limits), max_depth=10.0, down=DOWN)
+    return Guard(schema.GuardConfig(**limits), max_depth=10.0, down=DOWN)
 
 
 def armed(**limits) -> Guard:
@@ -146,7 +146,7 @@ def hull(frame: str, **limits) -> tuple[Guard, np.ndarray]:
     """A guard as the pilot makes it, armed and too deep, and how much each output's thrust pushes down."""
     axes = frame == "autopilot"
     down = np.array(AXES_DOWN) if axes else effect(frame)[2]
-    made = Guard(config.GuardConfig(**limits), 10.0, down, None if axes else CURVE)
+    made = Guard(schema.GuardConfig(**limits), 10.0, down, None if axes else CURVE)
     made.step(np.zeros(down.size), 0, tilt=0.0, depth=11.0)
     assert made.arm(0) == ""
     return made, down / np.linalg.norm(down)
@@ -236,7 +236,7 @@ def test_for_any_inputs(sequence):
         elif act == "arm late" and stopped_at is not None:
             assert made.arm(stopped_at - 1)  # made before the stop, arrives now
         elif act == "tune":
-            made.limit(config.GuardConfig(gain=gain, slew=slew), max_depth)
+            made.limit(schema.GuardConfig(gain=gain, slew=slew), max_depth)
         result = run(made, values, t, tilt, depth, because)
         limits, before = made.limits, before.clip(-made.limits.gain, made.limits.gain)
         out = np.array(result.values)

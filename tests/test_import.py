@@ -16,7 +16,6 @@ from pymavlink import mavutil
 from pymavlink.dialects.v20 import ardupilotmega as mav
 from typer.testing import CliRunner
 
-from rov.assets import checkout
 from rov.cli.app import app
 from rov.dives.dive import Dive, DiveWriter
 from rov.errors import UserError
@@ -25,6 +24,7 @@ from rov.media.files import TimedFrame
 from rov.media.films import Video
 from rov.messages import Arm, Disarm, Frame, Mode, SetMode, Sticks, ThrusterCommand, VehicleState
 from rov.offline.source import open_recording
+from rov.resources import checkout
 from tests.logs import TlogFile, attitude
 
 FPS, FOCAL = 15.0, 260.0

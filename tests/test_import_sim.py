@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from pymavlink.dialects.v20 import ardupilotmega as mav
 
-from rov.assets import find_resource
 from rov.cli.common import curve, detector
-from rov.config import load, override
+from rov.config.schema import load, override
 from rov.dives.dive import Dive, EncodedPicture
 from rov.imports.align import CONFIDENCE_MIN
 from rov.messages import Frame, VehicleState
+from rov.resources import find_resource
 from sim.dive import dive
 from sim.world import parse, realise
 from tests.logs import TlogFile

@@ -11,7 +11,7 @@ TORCH_FREE = (
     "rov.pilotd",
     "rov.camerad",
     "rov.recorderd",
-    "rov.machined",
+    "rov.hostd",
     "rov.supervisor",
     "rov.commandd",
     "rov.publicd",
@@ -68,4 +68,4 @@ def test_the_control_path_never_reaches_torch() -> None:
         names = imported(path)
         assert not {n for n in names if n.split(".")[0] == "torch"}, f"{path} imports torch"
         waiting += [n for n in names if n.startswith("rov.")]
-    assert {"rov.motion.guard", "rov.link.board", "rov.bus"} <= seen
+    assert {"rov.motion.guard", "rov.link.thruster_board", "rov.bus"} <= seen

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rov.config import Config, override
+from rov.config.schema import Config, override
 from rov.errors import UserError
 from rov.messages import Detection, Track, Tracks, VehicleState
-from rov.vision.lens import Calibration, CalibrationError, Lens, distorted, load, reach, save, undistorted
-from rov.vision.perception import Perception
-from rov.vision.sight import Rectifier
+from rov.optics.lens import Calibration, CalibrationError, Lens, distorted, load, reach, save, undistorted
+from rov.perception import Perception
+from rov.vision.rectify import Rectifier
 
 MATRIX = np.array([[560.0, 0.0, 650.0], [0.0, 561.0, 499.0], [0.0, 0.0, 1.0]])
 WIDE = Calibration("wide", 1280, 960, MATRIX, "plumb_bob", np.array([-0.2327, 0.0616, 0.0, 0.0, -0.0075]))

@@ -18,13 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymavlink.dialects.v20 import common
 
-from rov.assets import find_resource
-from rov.config import Config
-from rov.link.board import BoardStage, ThrusterBoardLink
+from rov.config.schema import Config
 from rov.link.mavlink import MS, Packer, Parser, SenderClock
+from rov.link.thruster_board import BoardStage, ThrusterBoardLink
 from rov.messages import Event, Mode
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import load
+from rov.resources import find_resource
 from sim.board import SimulatedBoard
 from sim.wire import NoisyWire, Pty
 
@@ -657,7 +657,7 @@ def test_a_half_written_frame_is_finished_first(wire: Wire, monkeypatch: pytest.
         return taken
 
     wire.link.connection.heartbeat_sent_t = wire.link.connection.asked_t = wire.t
-    monkeypatch.setattr("rov.link.way.os.write", narrow)
+    monkeypatch.setattr("rov.link.transport.os.write", narrow)
     sent = []
     for tick, free in enumerate([55, 30, 0, 10, 15, 70, 40, 55, 15]):
         room[0] = free
@@ -888,7 +888,7 @@ def test_holds_depth_and_heading_through_the_link(rig: Rig, config: Config) -> N
 
 def test_it_is_light() -> None:
     """Neither torch nor pymavlink's utilities nor the simulator come in with the link."""
-    code = "import sys, rov.link.board;"
+    code = "import sys, rov.link.thruster_board;"
     code += "print([m for m in ('torch', 'numpy', 'pymavlink.mavutil', 'sim') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]" and done.stderr == ""

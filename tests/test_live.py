@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from rov.assets import checkout
 from rov.bus import PublicPublisher, Reader, listen
+from rov.config.live import Values, values_of
 from rov.messages import (
     ActiveSettings,
     Detection,
@@ -26,7 +26,7 @@ from rov.messages import (
     ThrusterCommand,
     VehicleState,
 )
-from rov.tuning import Values, values_of
+from rov.resources import checkout
 from tests.daemon.harness import children
 
 pytestmark = pytest.mark.clock

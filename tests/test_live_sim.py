@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rov.assets import checkout
 from rov.dives.dive import Dive
 from rov.messages import Frame, Mode, PilotStatus, ThrusterCommand, VehicleState
+from rov.resources import checkout
 from tests.seas import FLOWING
 
 pytestmark = pytest.mark.clock

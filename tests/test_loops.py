@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from rov.assets import find_resource
-from rov.config import load, override
+from rov.config.schema import load, override
 from rov.messages import Mode, VehicleState
 from rov.motion import thrusters
 from rov.motion.pilot import Pilot
+from rov.resources import find_resource
 from sim.loops import (
     ArdusubLoops,
     RovLoops,

@@ -1,7 +1,7 @@
 """Whatever comes, in whatever order: a vehicle under ArduSub that leaks, or is on its way up, is not left disarmed or
 silent at depth. Its pilot may take it, our operator may disarm it, and a link that is gone ends everything.
 
-The real link, pilot and helm in front of the scripted autopilot, all in memory; time is simulated.
+The real link, pilot and commander in front of the scripted autopilot, all in memory; time is simulated.
 """
 
 import os
@@ -10,16 +10,16 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from rov.assets import find_resource
-from rov.config import Config, load
-from rov.link.ardusub import SET_MODE
-from rov.link.firmware import ALT_HOLD, MANUAL, POSHOLD, STABILIZE, SURFACE
-from rov.link.line import ARM_DISARM
+from rov.config.schema import Config, load
+from rov.link.ardusub.firmware import ALT_HOLD, MANUAL, POSHOLD, STABILIZE, SURFACE
+from rov.link.ardusub.link import SET_MODE
 from rov.link.mavlink import MS
+from rov.link.mavlink_link import ARM_DISARM
 from rov.messages import Arm, Event, Mode, SetMode, Sticks
-from rov.motion.helm import Commander
+from rov.motion.commander import Commander
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import load as load_curve
+from rov.resources import find_resource
 from tests.test_ardusub import TICK, Rig
 
 QUIET_S = 3.0
@@ -39,16 +39,20 @@ class Dive(Rig):
         link = base.link.model_copy(update={"kind": "ardusub", "url": "udp:127.0.0.1:1"})
         operator = base.operator.model_copy(update={"on_lost": on_lost})
         config: Config = base.model_copy(update={"link": link, "operator": operator})
-        self.helm = Commander(config, Pilot(config, load_curve(find_resource(config.vehicle.thrusters), 4)), self.link)
+        self.commander = Commander(
+            config, Pilot(config, load_curve(find_resource(config.vehicle.thrusters), 4)), self.link
+        )
         self.operator = "ann"
         self.deaf = False
         """Something of the autopilot's got lost: its text, by which its own disarming is told from its pilot's."""
 
     def tick(self) -> None:
         self.t += TICK
-        if self.operator and self.helm.pilot.mode in (Mode.MANUAL, Mode.HOLD):
-            self.helm.handle_command(Sticks(t=self.t - MS, session="ann", seq=self.t, surge=0.2), self.t - MS, self.t)
-        self.events += [each for each in self.helm.step(self.operator, self.t) if isinstance(each, Event)]
+        if self.operator and self.commander.pilot.mode in (Mode.MANUAL, Mode.HOLD):
+            self.commander.handle_command(
+                Sticks(t=self.t - MS, session="ann", seq=self.t, surge=0.2), self.t - MS, self.t
+            )
+        self.events += [each for each in self.commander.step(self.operator, self.t) if isinstance(each, Event)]
         sent, self.cable.outbound = self.cable.outbound, b""
         frames = self.parser.feed(sent)
         heard = self.up.carry([bytes(frame.message.get_msgbuf()) for frame in frames], self.t)
@@ -60,13 +64,13 @@ class Dive(Rig):
         """Armed in `manual`, and then in this mode, as far as the autopilot lets it."""
         self.run(3)
         command = Arm(t=self.t, session="ann", seq=self.t)
-        assert self.helm.handle_command(command, self.t, self.t) == ""
-        self.until(lambda: self.helm.pilot.armed)
+        assert self.commander.handle_command(command, self.t, self.t) == ""
+        self.until(lambda: self.commander.pilot.armed)
         self.ask(mode)
         self.run(0.5)
 
     def ask(self, mode: Mode) -> None:
-        self.helm.handle_command(SetMode(t=self.t, session="ann", seq=self.t, mode=mode), self.t, self.t)
+        self.commander.handle_command(SetMode(t=self.t, session="ann", seq=self.t, mode=mode), self.t, self.t)
 
 
 MUST = ("leak", "surface", "own_surface", "battery")
@@ -182,7 +186,7 @@ def test_a_vehicle_that_must_come_up_is_not_left(why, first, on_lost, position, 
     if not dive.link.live:
         return  # its control had ended before: nothing had to come up then
     must(dive, why)
-    if not dive.link.live or why == "surface" and dive.helm.pilot.mode is not Mode.SURFACE:
+    if not dive.link.live or why == "surface" and dive.commander.pilot.mode is not Mode.SURFACE:
         assert excused(dive) or ended_before(dive), explain(dive)
         return
     for each in after:
@@ -196,7 +200,7 @@ def test_a_vehicle_that_must_come_up_is_not_left(why, first, on_lost, position, 
         return
     since = dive.t
     dive.run(2)
-    assert dive.autopilot.armed and dive.link.live and dive.helm.pilot.armed, explain(dive)
+    assert dive.autopilot.armed and dive.link.live and dive.commander.pilot.armed, explain(dive)
     assert len(dive.sticks(since)) > 40, explain(dive)
 
 
@@ -211,10 +215,10 @@ def test_an_operator_who_is_lost_does_not_stop_it(on_lost: str, mode: Mode | Non
     if mode is not None:
         dive.ask(mode)
         dive.run(0.1)
-        assert dive.helm.pilot.mode is mode
+        assert dive.commander.pilot.mode is mode
     dive.operator = ""
     dive.run(1)
-    assert dive.helm.pilot.mode is Mode.SURFACE and dive.autopilot.armed and dive.link.live, explain(dive)
+    assert dive.commander.pilot.mode is Mode.SURFACE and dive.autopilot.armed and dive.link.live, explain(dive)
     assert "operator_lost" in dive.codes("alarm")
 
 
@@ -226,7 +230,7 @@ def test_a_tilt_does_not_disarm_what_an_autopilot_brings_up() -> None:
     for _ in range(150):
         dive.autopilot.vessel.attitude[0] = 1.2
         dive.tick()
-    assert dive.helm.pilot.armed and dive.autopilot.armed and dive.link.live, explain(dive)
+    assert dive.commander.pilot.armed and dive.autopilot.armed and dive.link.live, explain(dive)
 
 
 def ended_before(dive: Dive) -> bool:
@@ -247,5 +251,5 @@ def excused(dive: Dive) -> bool:
 def explain(dive: Dive) -> str:
     said = [f"{(event.t - 1_000_000 * MS) / 1e9:.2f} {event.code}: {event.text}" for event in dive.events]
     return "\n".join(
-        [*said, *dive.autopilot.reasons, f"mode {dive.helm.pilot.mode} depth {dive.autopilot.vessel.depth}"]
+        [*said, *dive.autopilot.reasons, f"mode {dive.commander.pilot.mode} depth {dive.autopilot.vessel.depth}"]
     )

@@ -16,18 +16,18 @@ import cv2
 import numpy as np
 import pytest
 
-from rov.assets import checkout
 from rov.dives.dive import Dive
 from rov.errors import UserError
 from rov.imports import dive
 from rov.media.check import WorthlessError
 from rov.media.files import TimedFrame, write_text
+from rov.media.overlay import OverlayWriter
 from rov.media.pictures import write_image
 from rov.messages import Frame, ThrusterCommand, VehicleState
+from rov.offline.detect import PictureSource
 from rov.offline.source import open_recording
+from rov.resources import checkout
 from rov.types import Image
-from rov.vision.batch import PictureSource
-from rov.vision.overlay import OverlayWriter
 from tests.films import grey, moving, retimed, turn_header, write_film
 
 S = 1_000_000_000

@@ -12,13 +12,14 @@ import typer
 from mcap.reader import make_reader
 from mcap.writer import Writer
 
-from rov import tuning
 from rov.cli.dives import dive_info
-from rov.config import Config, VehicleConfig, override
+from rov.config import live
+from rov.config.schema import Config, VehicleConfig, override
+from rov.config.timeline import ConfigTimeline
 from rov.dives.dive import Dive, DiveWriter
-from rov.dives.keeper import RepairThread
 from rov.dives.origin import DiveOrigin, attachments, differences, weights_note
 from rov.dives.recovery import cut, info, recover
+from rov.dives.retention import RepairThread
 from rov.messages import ActiveSettings, Clock, Event, Health, Mode, PilotStatus
 from rov.recorderd import DiveRecording
 from tests.foreign import STEP, T0, Topic, ros2, ros2_compressed, write
@@ -49,8 +50,8 @@ def recorded(path: Path, config: Config, live: Config | None = None, **metadata:
             t = (100 + k) * S
             held = live or config
             if k >= 5:
-                held = tuning.with_values(held, {"steering.target": "pipe"})
-            dive.write("tuning", ActiveSettings(t=t, settings=tuning.settings(held)))
+                held = live.with_values(held, {"steering.target": "pipe"})
+            dive.write("tuning", ActiveSettings(t=t, settings=live.settings(held)))
             dive.write("pilot", PilotStatus(t=t, armed=k > 1, mode=Mode.HOLD if k < 6 else Mode.FOLLOW))
             if k in (3, 4):
                 dive.write("events", Event(t=t, level="alarm", source="pilotd", code="leak", text="water comes in"))
@@ -88,11 +89,11 @@ def test_another_configuration_is_named_with_what_differs(tmp_path: Path) -> Non
 
 def test_what_was_tuned_before_counts_not_what_was_saved(tmp_path: Path) -> None:
     """Also for dives of before, which hold no configuration: the live keys are said in them."""
-    live = tuning.with_values(then(), {"steering.target": "rock"})
+    live = live.with_values(then(), {"steering.target": "rock"})
     found = origin_of(recorded(tmp_path / "a.mcap", then(), live), tmp_path)
     assert found.config and found.config.steering.target == "rock" and found.config.control.rate_hz == 40.0
     with DiveWriter(tmp_path / "old.mcap", {}) as dive:
-        dive.write("tuning", ActiveSettings(t=1, settings=tuning.settings(live)))
+        dive.write("tuning", ActiveSettings(t=1, settings=live.settings(live)))
     old = origin_of(tmp_path / "old.mcap", tmp_path)
     assert old.config and old.config.steering.target == "rock" and old.config.control.rate_hz == 50.0
     assert differences(HERE, old).endswith("steering.target is 'buoy_red', was 'rock'; guard.gain is 0.5, was 0.4")
@@ -148,7 +149,7 @@ def test_a_part_keeps_what_still_held_at_its_start(tmp_path: Path) -> None:
             first = [record.data for record in dive.messages(["tuning", "clock"])][:2]
             assert isinstance(first[0], Clock) or isinstance(first[1], Clock)
             found = DiveOrigin(dive, HERE, tmp_path)
-            assert found.config == tuning.with_values(then(), {"steering.target": "pipe"})
+            assert found.config == live.with_values(then(), {"steering.target": "pipe"})
             assert [each.name for each in dive.file.metadata].count("cut") == (1 if name == "part.mcap" else 2)
     assert "cut: source a.mcap, start_s 6.5, end_s 9.0" in info(tmp_path / "part2.mcap").notes
 
@@ -157,7 +158,7 @@ def test_a_change_that_had_not_taken_effect_yet_is_in_a_part_with_what_held_befo
     path = recorded(tmp_path / "a.mcap", then())
     cut(path, tmp_path / "part.mcap", 5.05, 9.0)
     with Dive(tmp_path / "part.mcap") as dive:
-        schedule = tuning.ConfigTimeline(HERE, recorded=True)
+        schedule = ConfigTimeline(HERE, recorded=True)
         for record in dive.messages(["tuning"]):
             if isinstance(record.data, ActiveSettings):
                 schedule.add(record.data.settings, record.data.t)

@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from rov.media.overlay import OverlayWriter, draw
 from rov.messages import Box, Mode, Setpoint, ThrusterCommand, Track, Tracks
 from rov.types import Image
-from rov.vision.overlay import OverlayWriter, draw
 
 SETPOINT = Setpoint(t=0, frame_id=0, frame_t=0, source="steer", surge=0.5, yaw=-1.0)
 COMMAND = ThrusterCommand(t=0, frame_id=0, frame_t=0, armed=True, mode=Mode.FOLLOW, values=(0.5,) * 8)

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rov.assets import find_resource
 from rov.bus import Publisher, Reader, inbox
-from rov.config import parse
+from rov.config.schema import parse
+from rov.media.ring import RingWriter
 from rov.messages import Event, Frame, Health, Message, Setpoint
+from rov.optics.lens import Calibration, save
 from rov.perceptiond import FrameProcessor
-from rov.ring import RingWriter
+from rov.resources import find_resource
 from rov.vision.detector import Detector
-from rov.vision.lens import Calibration, save
 from tests.daemon.harness import environment
 
 MS = 1_000_000

@@ -17,9 +17,9 @@ from rov.media.files import others_in, shown
 from rov.media.headers import kind_of, size_of
 from rov.media.jpeg import TRIES, JpegDecoder
 from rov.media.pictures import decode_image, read_image
+from rov.media.sources import CaptureSettings, images, parse_camera_source
 from rov.media.stamps import JUMP_NS, Stamps
 from rov.types import Image
-from rov.vision.sources import CaptureSettings, images, parse_camera_source
 from tests.films import grey, moving
 
 

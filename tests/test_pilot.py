@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rov import config
+from rov.config import schema
 from rov.messages import Mode, Setpoint, VehicleState
-from rov.motion.control import wrapped
+from rov.motion.controllers import wrapped
 from rov.motion.pilot import CONDITIONS, Pilot
 from rov.motion.thrusters import load
 
 ROOT = Path(__file__).parent.parent
-CONFIG = config.parse("[vehicle]\nmax_depth = 30.0\n")
+CONFIG = schema.parse("[vehicle]\nmax_depth = 30.0\n")
 CURVE = load(ROOT / "calibration/t200.toml", 4)
 MS = 1_000_000
 TICK = 20 * MS
@@ -269,7 +269,7 @@ def test_mode_changes_are_bumpless():
 
 
 def test_frames_that_cannot_pitch_are_not_asked_to():
-    vectored = config.parse('[vehicle]\nmax_depth = 30.0\nframe = "vectored"\n')
+    vectored = schema.parse('[vehicle]\nmax_depth = 30.0\nframe = "vectored"\n')
     dive = Dive(vectored).engaged(Mode.HOLD, "operator")
     dive.state = msgspec.structs.replace(dive.state, pitch=0.2, roll=0.2)
     out = dive.run(1)

@@ -10,13 +10,13 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from rov.assets import checkout
-from rov.config import ConfigError, parse
+from rov.config.schema import ConfigError, parse
+from rov.config.watcher import _cut
 from rov.dives.dive import DiveWriter
 from rov.messages import Frame
-from rov.plain import hide_passwords, print_line, printable
-from rov.saved import _cut
-from rov.screen import PlainConsole
+from rov.printing import hide_passwords, print_line, printable
+from rov.resources import checkout
+from rov.terminal import PlainConsole
 
 NASTY = "[/red]\x1b[31m\x1b]0;title\x07\r\x9b2J\u202e\u2028\udcff\x00"
 

@@ -20,7 +20,7 @@ from mcap.writer import Writer
 
 from rov import messages as m
 from rov.dives.dive import Dive, DiveError, DiveWriter
-from rov.dives.durable import DurableWriter
+from rov.dives.durable_writer import DurableWriter
 from rov.dives.recovery import cut, info, mark, mark_file, marked, recover, unmark
 
 MS = 1_000_000

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from mcap.reader import make_reader
 
-from rov.assets import checkout
 from rov.dives.dive import Dive, EncodedPicture
 from rov.dives.recovery import info, recover
 from rov.messages import Frame, ThrusterCommand
+from rov.resources import checkout
 from tests.conftest import make_clip
 
 ROV = [sys.executable, "-m", "rov"]
@@ -49,7 +49,7 @@ def test_what_it_leaves(replay_of_clip: Path) -> None:
     out = replay_of_clip / "out"
     report = json.loads((out / "report.json").read_text())
     assert report["frames"] == report["processed"] == 30 and report["dropped"] == 0
-    assert set(report["stages_ms"]) == {"decode", "detect", "track", "steer", "control", "record"}
+    assert set(report["stages_ms"]) == {"decode", "detect", "perceive", "control", "record"}
     assert all(set(ms) == {"p50", "p95", "p99"} for ms in report["stages_ms"].values())
     for key in (
         "source",
@@ -163,9 +163,9 @@ STAMPED = """
 import sys, time
 from pathlib import Path
 from rov.offline import replay
-from rov.assets import find
+from rov.resources import find
 from rov.cli.common import curve, detector
-from rov.config import load
+from rov.config.schema import load
 from rov.offline.source import open_source
 done = replay.Output._picture
 def stamped(self, shot, *rest):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from rov.errors import UserError
+from rov.media.ring import HEAD, SLOTS_MIN, Image, RingReader, RingWriter
 from rov.messages import Frame
-from rov.ring import HEAD, SLOTS_MIN, Image, RingReader, RingWriter
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from rov.ring import RingWriter
+from rov.media.ring import RingWriter
 path, start, width, height = Path(sys.argv[1]), *map(int, sys.argv[2:5])
 writer, pictures = RingWriter(path, width, height), [np.full((height, width, 3), i, np.uint8) for i in range(256)]
 print("ready", flush=True)
@@ -218,7 +218,7 @@ READER = """
 import sys
 from pathlib import Path
 from rov.messages import Frame
-from rov.ring import RingReader
+from rov.media.ring import RingReader
 path, width, height = Path(sys.argv[1]), *map(int, sys.argv[2:4])
 reader, copies = RingReader(path), 0
 while True:  # nearly all of its time is spent in copies

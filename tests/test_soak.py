@@ -76,7 +76,7 @@ def port() -> Iterator[tuple[int, str]]:
 
 def test_a_tap_sees_each_write_when_it_is_made(port: tuple[int, str]) -> None:
     end, path = port
-    command = [sys.executable, "-m", "sim.tap", path]
+    command = [sys.executable, "-m", "sim.port_write_times", path]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as tap:
         assert tap.stdout is not None
         while "inotify" not in {Path(os.readlink(fd)).name.split(":")[-1] for fd in descriptors(tap.pid)}:
@@ -97,6 +97,6 @@ def descriptors(pid: int) -> list[str]:
 
 
 def test_a_tap_of_nothing_says_so(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sim.tap", str(tmp_path / "none")]
+    command = [sys.executable, "-m", "sim.port_write_times", str(tmp_path / "none")]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode != 0 and "none: cannot be watched: No such file" in run.stderr

@@ -17,22 +17,23 @@ from typing import Any
 
 import pytest
 
-from rov import command, supervisor
-from rov.assets import checkout
+from rov import supervisor
 from rov.bus import Publisher
 from rov.camerad import RING_PAUSE_NS, RingOutput
-from rov.child import ChildProcess, ChildSpec
-from rov.config import parse
-from rov.console import StderrWriter
+from rov.config.schema import parse
+from rov.config.watcher import ConfigWatcher
 from rov.errors import UserError
+from rov.media.camera import Camera
 from rov.media.files import TimedFrame
+from rov.media.ring import RingWriter
+from rov.media.sources import parse_camera_source
 from rov.messages import Event, Frame, Health, Message
-from rov.ring import RingWriter
-from rov.saved import ConfigWatcher
+from rov.resources import checkout
+from rov.service import external_command
+from rov.service.child_process import ChildProcess, ChildSpec
+from rov.service.stderr_writer import StderrWriter
+from rov.service.systemd import Systemd
 from rov.supervisor import Signals, Supervisor
-from rov.systemd import Systemd
-from rov.vision.camera import Camera
-from rov.vision.sources import parse_camera_source
 
 SLEEP = "sleep 300"
 
@@ -288,7 +289,7 @@ def test_nobody_of_a_command_outlives_the_supervisor(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f"""
         import time
-        from rov.child import Child, Running
+        from rov.service.child_process import Child, Running
         Running(Child("camerad", False, 1.0), ["x"], peer=["sh", "-c", {FAMILY.format(pids=pids)!r}]).start(0.0)
         time.sleep(300)
     """
@@ -353,8 +354,8 @@ def test_nobody_of_a_pipe_outlives_a_camera_process_that_is_killed(tmp_path: Pat
     script = tmp_path / "camera.sh"
     script.write_text(FAMILY.format(pids=pids))
     code = f"""
-        from rov.vision.camera import Camera
-        from rov.vision.sources import parse_source
+        from rov.media.camera import Camera
+        from rov.media.sources import parse_source
         camera = Camera(parse_source("pipe:10x10:sh {script}"))
         while True: camera.latest(-1, 0.1)
     """
@@ -373,7 +374,7 @@ def test_what_cannot_be_a_command_is_one_sentence() -> None:
             supervisor.peer_of(source)
     assert supervisor.peer_of("0") is None and supervisor.peer_of("process:a 'b c'") == ["a", "b c"]
     with pytest.raises(UserError, match="no program 'typo-of-a-program'"):
-        command.check("x", ["typo-of-a-program"])
+        external_command.check("x", ["typo-of-a-program"])
 
 
 # ---- descriptors, systemd, the console -------------------------------------------------------------------------------
@@ -428,7 +429,7 @@ def test_a_manager_that_does_not_listen_holds_nothing_up(tmp_path: Path, monkeyp
 
 
 def test_processes_may_have_as_many_descriptors_as_there_are() -> None:
-    code = "import resource; from rov.process import *; raise_descriptor_limit(); print(*resource.getrlimit(7))"
+    code = "import resource; from rov.service.process import *; raise_descriptor_limit(); print(*resource.getrlimit(7))"
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     run = subprocess.run(
         [sys.executable, "-c", code],

@@ -3,10 +3,10 @@
 import pytest
 from pymavlink.dialects.v20 import common
 
-from rov.link.ardusub import SET_MODE
-from rov.link.firmware import ALT_HOLD, MANUAL, POSHOLD, STABILIZE, SURFACE
-from rov.link.line import ARM_DISARM
+from rov.link.ardusub.firmware import ALT_HOLD, MANUAL, POSHOLD, STABILIZE, SURFACE
+from rov.link.ardusub.link import SET_MODE
 from rov.link.mavlink import MS
+from rov.link.mavlink_link import ARM_DISARM
 from rov.messages import Mode
 from tests.test_ardusub import Rig
 
@@ -97,7 +97,7 @@ def test_its_own_surfacing_is_not_the_pilot(failsafe: str) -> None:
     steering(rig, t)
     assert rig.autopilot.mode == SURFACE and rig.sticks()[-1][2:] == (0, 0, 500, 0)
     assert rig.link.state is not None and rig.link.state.surfacing and not rig.codes("alarm")
-    rig.link.mode, rig.values = Mode.SURFACE, UP  # as the helm does
+    rig.link.mode, rig.values = Mode.SURFACE, UP  # as the commander does
     rig.run(1)
     steering(rig, t)
     assert rig.autopilot.mode == SURFACE and not rig.link.state.surfacing

@@ -10,13 +10,13 @@ import pytest
 
 from models import data
 from rov import toml
-from rov.assets import find_resource
-from rov.checks import classes_of
-from rov.config import load
+from rov.config.schema import load
 from rov.dives.recovery import mark_file, marked
 from rov.errors import UserError
 from rov.motion import thrusters
-from rov.vision import colour
+from rov.optics import colour
+from rov.resources import find_resource
+from rov.validate import classes_of
 from rov.vision.detector import load_card
 from sim import parameters, world
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rov.config import TrackingConfig
+from rov.config.schema import TrackingConfig
 from rov.messages import Box, Detection, Detections, Track
 from rov.vision.tracker import Tracker, iou
 

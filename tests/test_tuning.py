@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import tomli_w
 
-from rov import tuning
-from rov.assets import find_resource
-from rov.config import Config, load, override, parse
+from rov.config import live, timeline
+from rov.config.schema import Config, load, override, parse
+from rov.config.timeline import ConfigTimeline
+from rov.config.watcher import POLL_NS, ConfigWatcher
 from rov.dives.dive import Record
 from rov.errors import UserError
 from rov.media.files import TimedFrame
@@ -32,14 +33,13 @@ from rov.messages import (
     TakeOver,
     Wrench,
 )
-from rov.motion.helm import Commander
+from rov.motion.commander import Commander
 from rov.motion.pilot import GAIN_CHANGE_NS, Pilot
 from rov.motion.thrusters import load as load_curve
+from rov.offline.pilot_replay import PilotReplay
 from rov.offline.replay import thresholds
-from rov.offline.rover import PilotReplay
 from rov.offline.source import Item, Recording
-from rov.saved import POLL_NS, ConfigWatcher
-from rov.tuning import ConfigTimeline
+from rov.resources import find_resource
 from tests.world import CONFIG, CURVE, GRAVITY, S, World
 
 FAR = ("buoy_red", 0.9, (100.0, 100.0, 160.0, 180.0))
@@ -100,7 +100,7 @@ def everything(world: World) -> None:
     world.run(1.5, (0, 0, 0, 0))  # lost_s, on_lost
 
 
-ELSEWHERE = {key for key in tuning.values(CONFIG) if key.startswith("recording.")}
+ELSEWHERE = {key for key in live.values(CONFIG) if key.startswith("recording.")}
 """Keys of `recorderd`, which has no stage to step here."""
 OTHER = {
     "steering.target": "buoy_green",
@@ -124,7 +124,7 @@ OTHER = {
 
 
 def changed(key: str) -> Config:
-    value = OTHER.get(key, tuning.values(CONFIG)[key])
+    value = OTHER.get(key, live.values(CONFIG)[key])
     value = value if key in OTHER else value / 2  # type: ignore[operator]
     return override(CONFIG, [f"{key}={msgspec.json.encode(value).decode()}"])
 
@@ -137,7 +137,7 @@ def baseline() -> list[object]:
     return world.trace
 
 
-@pytest.mark.parametrize("key", sorted(tuning.values(CONFIG).keys() - ELSEWHERE))
+@pytest.mark.parametrize("key", sorted(live.values(CONFIG).keys() - ELSEWHERE))
 def test_a_key_tuned_while_running_does_what_it_does_from_the_start(key: str, baseline: list[object]) -> None:
     """Two dives, the same to the last bit: one started with the value, one tuned to it. A third, without, is not."""
     started, running = World(changed(key)), World(CONFIG)
@@ -163,31 +163,31 @@ def sailing(config: Config = CONFIG) -> World:
     world.run(0.1, (0, 0, 0, 0))
     assert world.tell(Arm) == ""
     world.run(0.1, (0, 0, 0, 0))
-    assert world.helm.pilot.armed
+    assert world.commander.pilot.armed
     world.codes()
     return world
 
 
-SAFETY = sorted(key for key, how in tuning.live_keys().items() if how.safer)
+SAFETY = sorted(key for key, how in live.live_keys().items() if how.safer)
 
 
 @pytest.mark.parametrize("key", SAFETY)
 def test_while_armed_a_safety_key_only_tightens(key: str) -> None:
-    at = float(tuning.values(CONFIG)[key])
-    tighter, wider = (0.99 * at, 1.01 * at) if tuning.live_keys()[key].safer == "lower" else (1.01 * at, 0.99 * at)
+    at = float(live.values(CONFIG)[key])
+    tighter, wider = (0.99 * at, 1.01 * at) if live.live_keys()[key].safer == "lower" else (1.01 * at, 0.99 * at)
     world = sailing()
 
     def holds() -> object:
-        return tuning.values(world.helm.config)[key]
+        return live.values(world.commander.config)[key]
 
-    world.tune(tuning.with_values(CONFIG, {key: wider, "control.depth_kp": 9.0}))
+    world.tune(live.with_values(CONFIG, {key: wider, "control.depth_kp": 9.0}))
     world.run(0.1, (0, 0, 0, 0))
-    assert holds() == at and world.helm.config.control.depth_kp == 9.0  # the rest of the same edit is taken
+    assert holds() == at and world.commander.config.control.depth_kp == 9.0  # the rest of the same edit is taken
     assert sorted(world.codes()) == ["tuned", "tuning_held"]
-    world.tune(tuning.with_values(CONFIG, {key: tighter, "control.depth_kp": 9.0}))
-    assert holds() == tighter and world.helm.held_values == {}
+    world.tune(live.with_values(CONFIG, {key: tighter, "control.depth_kp": 9.0}))
+    assert holds() == tighter and world.commander.held_values == {}
     world.run(0.1, (0, 0, 0, 0))
-    world.tune(tuning.with_values(CONFIG, {key: wider, "control.depth_kp": 9.0}))
+    world.tune(live.with_values(CONFIG, {key: wider, "control.depth_kp": 9.0}))
     world.run(0.1, (0, 0, 0, 0))
     assert holds() == tighter
     world.codes()
@@ -198,8 +198,8 @@ def test_while_armed_a_safety_key_only_tightens(key: str) -> None:
 
 def test_the_events_say_what_it_was_and_what_it_is() -> None:
     world = sailing()
-    world.tune(tuning.with_values(CONFIG, {"guard.gain": 0.8, "steering.target": "buoy_green"}))
-    said = [each.text for each in world.helm.outgoing if isinstance(each, Event)]
+    world.tune(live.with_values(CONFIG, {"guard.gain": 0.8, "steering.target": "buoy_green"}))
+    said = [each.text for each in world.commander.outgoing if isinstance(each, Event)]
     assert said == [
         "guard.gain stays 0.5 while armed; 0.8 is less safe, and holds once disarmed",
         "steering.target is buoy_green, was buoy_red",
@@ -207,14 +207,14 @@ def test_the_events_say_what_it_was_and_what_it_is() -> None:
     world.tune(CONFIG)  # taken back before it could hold
     world.tell(Disarm)
     world.run(0.1)
-    assert world.helm.config == CONFIG
+    assert world.commander.config == CONFIG
 
 
 def test_a_smaller_gain_holds_at_once() -> None:
     world = sailing()
     world.run(1, (1, 0, 0, 0))
     assert max(map(abs, world.link.sent[-1])) == 0.5
-    world.tune(tuning.with_values(CONFIG, {"guard.gain": 0.2}))
+    world.tune(live.with_values(CONFIG, {"guard.gain": 0.2}))
     world.run(0.02, (1, 0, 0, 0))
     assert max(map(abs, world.link.sent[-1])) == 0.2
 
@@ -242,37 +242,37 @@ def wrench(world: World) -> np.ndarray:
 def test_gains_change_without_a_kick() -> None:
     """Each gain times ten: from tick to tick no axis changes by more than a fiftieth of the way."""
     wanted = {f"control.{name}": min(100.0, 10 * value) for name, value in CONFIG.control if name != "rate_hz"}
-    world = holding(tuning.with_values(CONFIG, {"control.depth_ki": 0.0, "control.heading_ki": 0.0}))
+    world = holding(live.with_values(CONFIG, {"control.depth_ki": 0.0, "control.heading_ki": 0.0}))
     wanted |= {"control.depth_ki": 0.0, "control.heading_ki": 0.0}
     start = wrench(world)
-    world.tune(tuning.with_values(CONFIG, wanted))
+    world.tune(live.with_values(CONFIG, wanted))
     steps, before = [], start
     for _ in range(60):
         world.run(0.02)
         steps.append(np.abs(wrench(world) - before).max())
         before = wrench(world)
     assert np.abs(before - start).max() > 0.5 and max(steps) <= 1.001 * 9 * np.abs(start).max() / 50
-    assert world.helm.pilot.gains == world.helm.config.control and world.helm.pilot.gain_change is None
+    assert world.commander.pilot.gains == world.commander.config.control and world.commander.pilot.gain_change is None
 
 
 def test_a_change_on_the_way_goes_on_from_where_it_is() -> None:
     world = holding()
-    world.tune(tuning.with_values(CONFIG, {"control.depth_kp": 3.5}))
+    world.tune(live.with_values(CONFIG, {"control.depth_kp": 3.5}))
     world.run(0.5)
-    assert world.helm.pilot.gains.depth_kp == pytest.approx(2.5, abs=0.05)
+    assert world.commander.pilot.gains.depth_kp == pytest.approx(2.5, abs=0.05)
     world.tune(CONFIG)
-    assert world.helm.pilot.gains.depth_kp == pytest.approx(2.5, abs=0.05)
+    assert world.commander.pilot.gains.depth_kp == pytest.approx(2.5, abs=0.05)
     world.run(GAIN_CHANGE_NS / S + 0.1)
-    assert world.helm.pilot.gains.depth_kp == 1.5
+    assert world.commander.pilot.gains.depth_kp == 1.5
 
 
 def test_another_scale_of_depth_moves_what_is_held_with_it() -> None:
-    still: tuning.Values = {"control.depth_ki": 0.0, "control.heading_ki": 0.0}
-    world = holding(tuning.with_values(CONFIG, still))
+    still: live.Values = {"control.depth_ki": 0.0, "control.heading_ki": 0.0}
+    world = holding(live.with_values(CONFIG, still))
     before = wrench(world)
-    with_it: tuning.Values = {"link.surface_pa": 99_000.0, "link.density": 997.0, **still}
+    with_it: live.Values = {"link.surface_pa": 99_000.0, "link.density": 997.0, **still}
     depth = world.link.state.depth  # type: ignore[union-attr]
-    world.tune(tuning.with_values(CONFIG, with_it))
+    world.tune(live.with_values(CONFIG, with_it))
     world.run(0.02)
     assert world.link.state.depth > depth + 0.2  # type: ignore[union-attr]
     assert wrench(world) == pytest.approx(before, abs=1e-9)
@@ -298,17 +298,17 @@ def test_a_target_and_its_size_arrive_at_steering_and_outlive_an_edit_of_somethi
     bearing, gains = observation.bearing, CONFIG.steering  # type: ignore[attr-defined]
     facing = 1 - abs(bearing) / math.radians(gains.centred_deg)
     assert setpoint.surge == pytest.approx(min(0.6 * math.log(0.5 / (60 / 480)) * facing, gains.surge_max))
-    world.tune(tuning.with_values(CONFIG, {"control.depth_kp": 2.0}))
-    assert world.helm.config.steering.target == "buoy_green" and world.helm.config.steering.size == 0.5
-    assert world.tell(SetTarget, label="buoy_red") == "" and world.helm.config.steering.size == 0.5
-    world.tune(tuning.with_values(CONFIG, {"steering.target": "buoy_green"}))  # the file changed: the last word counts
-    assert world.helm.config.steering.target == "buoy_green"
+    world.tune(live.with_values(CONFIG, {"control.depth_kp": 2.0}))
+    assert world.commander.config.steering.target == "buoy_green" and world.commander.config.steering.size == 0.5
+    assert world.tell(SetTarget, label="buoy_red") == "" and world.commander.config.steering.size == 0.5
+    world.tune(live.with_values(CONFIG, {"steering.target": "buoy_green"}))  # the file changed: the last word counts
+    assert world.commander.config.steering.target == "buoy_green"
 
 
 def restarted(world: World, saved: ConfigWatcher) -> None:
     """A pilot that knows nothing starts in the other's place, from what the supervisor kept."""
     config = load(saved.running_path)
-    world.helm = Commander(config, Pilot(config, CURVE), world.link, ("buoy_red", "buoy_green"))
+    world.commander = Commander(config, Pilot(config, CURVE), world.link, ("buoy_red", "buoy_green"))
 
 
 def told(world: World, saved: ConfigWatcher, t: int) -> None:
@@ -319,7 +319,7 @@ def told(world: World, saved: ConfigWatcher, t: int) -> None:
     saved.keep_active(holds.settings)
     for message in saved.poll(t):
         if isinstance(message, ConfigEdit):
-            world.helm.handle_edit(message, world.t)
+            world.commander.handle_edit(message, world.t)
     world.run(0.1, (0, 0, 0, 0))
 
 
@@ -344,7 +344,7 @@ def test_a_target_that_an_operator_set_outlives_the_pilot_until_the_file_says_ot
             told(world, saved, t)
 
     def aim() -> tuple[str, float]:
-        return world.helm.config.steering.target, world.helm.config.steering.size
+        return world.commander.config.steering.target, world.commander.config.steering.size
 
     later()
     assert world.tell(SetTarget, label="buoy_green", size=0.5) == ""
@@ -384,8 +384,8 @@ def test_what_was_edited_while_the_pilot_was_away_holds_when_it_is_back(tmp_path
     restarted(world, saved)
     world.run(1.2, (0, 0, 0, 0))
     told(world, saved, 5 * S)
-    steering = world.helm.config.steering
-    assert (steering.target, steering.size, world.helm.config.guard.gain) == ("buoy_green", 0.6, 0.8)
+    steering = world.commander.config.steering
+    assert (steering.target, steering.size, world.commander.config.guard.gain) == ("buoy_green", 0.6, 0.8)
 
 
 # ---- the saved file --------------------------------------------------------------------------------------------
@@ -416,8 +416,8 @@ def file(tmp_path: Path) -> Iterator[File]:
     yield File(tmp_path)
 
 
-def settings_of(messages: list[Message]) -> list[tuning.Values]:
-    return [tuning.values_of(each.settings) for each in messages if isinstance(each, ConfigEdit)]
+def settings_of(messages: list[Message]) -> list[live.Values]:
+    return [live.values_of(each.settings) for each in messages if isinstance(each, ConfigEdit)]
 
 
 def events_of(messages: list[Message]) -> list[tuple[str, str]]:
@@ -426,9 +426,7 @@ def events_of(messages: list[Message]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("how", ["in place", "by rename", "twice", "the time and size stay"])
 def test_saving_is_noticed_within_half_a_second(file: File, how: str) -> None:
-    assert [len(each) for each in settings_of(file.pass_(5))] == [
-        len(tuning.values(CONFIG))
-    ]  # again and again, at 1 Hz
+    assert [len(each) for each in settings_of(file.pass_(5))] == [len(live.values(CONFIG))]  # again and again, at 1 Hz
     text = "[vehicle]\nmax_depth = 20.0\n"
     stat = file.path.stat()
     if how == "in place":
@@ -488,7 +486,7 @@ def test_processes_start_from_what_holds_not_from_what_is_edited(file: File) -> 
     file.path.write_text("[vehicle]\nmax_depth = 40\nbattery_cells = 6\n")
     file.pass_()
     assert load(file.saved.running_path) == load_text("[vehicle]\nmax_depth = 30")  # pilotd has not said yet
-    file.saved.keep_active(tuning.settings(load_text("[vehicle]\nmax_depth = 40")))
+    file.saved.keep_active(live.settings(load_text("[vehicle]\nmax_depth = 40")))
     assert load(file.saved.running_path) == load_text("[vehicle]\nmax_depth = 40")
 
 
@@ -551,7 +549,7 @@ def test_no_room_for_what_processes_start_from(file: File, monkeypatch: pytest.M
         return write(path, *args, **more)
 
     monkeypatch.setattr(Path, "write_text", refuse)
-    file.saved.keep_active(tuning.settings(load_text("[vehicle]\nmax_depth = 20")))
+    file.saved.keep_active(live.settings(load_text("[vehicle]\nmax_depth = 20")))
     assert file.saved.running.vehicle.max_depth == 20.0
     ((code, text),) = events_of(file.pass_(20))
     assert code == "not_kept" and os.strerror(number) in text
@@ -583,13 +581,13 @@ def load_text(text: str) -> Config:
 
 
 def test_a_recorded_change_is_a_change_whatever_the_replay_began_with() -> None:
-    other = tuning.with_values(CONFIG, {"control.depth_kp": 9.0, "steering.yaw_gain": 0.1})
+    other = live.with_values(CONFIG, {"control.depth_kp": 9.0, "steering.yaw_gain": 0.1})
     schedule = ConfigTimeline(other, recorded=True)
-    assert schedule.add(tuning.settings(CONFIG), 0) == {}  # where the recording began
+    assert schedule.add(live.settings(CONFIG), 0) == {}  # where the recording began
     assert schedule.at(5 * S) == other
-    schedule.add(tuning.settings(tuning.with_values(CONFIG, {"steering.yaw_gain": 0.7})), 6 * S)
-    assert schedule.at(6 * S + tuning.EFFECT_NS - 1) == other
-    assert schedule.at(6 * S + tuning.EFFECT_NS) == tuning.with_values(other, {"steering.yaw_gain": 0.7})
+    schedule.add(live.settings(live.with_values(CONFIG, {"steering.yaw_gain": 0.7})), 6 * S)
+    assert schedule.at(6 * S + timeline.EFFECT_NS - 1) == other
+    assert schedule.at(6 * S + timeline.EFFECT_NS) == live.with_values(other, {"steering.yaw_gain": 0.7})
 
 
 def test_it_costs_a_control_loop_little() -> None:
@@ -598,16 +596,16 @@ def test_it_costs_a_control_loop_little() -> None:
     edits = [
         ConfigEdit(
             t=0,
-            settings=tuning.settings(
-                tuning.with_values(CONFIG, {"control.depth_kp": float(i), "guard.gain": 0.4 - i / 1e3})
+            settings=live.settings(
+                live.with_values(CONFIG, {"control.depth_kp": float(i), "guard.gain": 0.4 - i / 1e3})
             ),
         )
         for i in range(20)
     ]
     begin = time.process_time()
     for edit in edits:
-        world.helm.handle_edit(edit, world.t)
-        list(world.helm.step("ann", world.t))
+        world.commander.handle_edit(edit, world.t)
+        world.commander.step("ann", world.t)
     assert (time.process_time() - begin) / len(edits) < 0.005
 
 
@@ -615,9 +613,9 @@ def test_a_replay_changes_when_the_dive_did() -> None:
     """The pilot at the tick, the threshold at the frame, and the new dive holds the change, too."""
     source = Recording(Path(), 0, 15.0, True, True, False, None, iter(()), [])
     rover = PilotReplay(CONFIG, load_curve(find_resource("calibration/t200.toml"), 4), source)
-    then = ActiveSettings(t=0, settings=tuning.settings(CONFIG))
-    new = tuning.with_values(CONFIG, {"control.depth_kp": 4.0, "perception.score_min": 0.7})
-    change = ActiveSettings(t=5 * S, settings=tuning.settings(new))
+    then = ActiveSettings(t=0, settings=live.settings(CONFIG))
+    new = live.with_values(CONFIG, {"control.depth_kp": 4.0, "perception.score_min": 0.7})
+    change = ActiveSettings(t=5 * S, settings=live.settings(new))
     assert list(rover.receive(then)) == [then] and rover.pilot.config == CONFIG
     assert list(rover.receive(change)) == [change] and rover.pilot.config == new
     shots: list[Item] = [

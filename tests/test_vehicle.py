@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from rov.assets import find_resource
 from rov.motion import thrusters
 from rov.motion.allocation import mixer
+from rov.resources import find_resource
 from sim import parameters
 from sim.propulsion import CAPACITY_C, HOTEL_W, RESISTANCE, tables, thrust
 from sim.vehicle import DT, Model, State, Tether, WaterForces, advance, model, rest, rotation, step, still

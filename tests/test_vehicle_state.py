@@ -10,7 +10,7 @@ from pymavlink.dialects.v20 import ardupilotmega as mav
 from pymavlink.dialects.v20 import common
 
 from rov.imports import logs
-from rov.link.ardusub import ArdusubLink
+from rov.link.ardusub.link import ArdusubLink
 from rov.link.mavlink import Packer
 from rov.link.vehicle_state import GRAVITY, LEAK_OVER_NS, Telemetry, level_of
 from rov.messages import VehicleState

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from rov.vision.lens import Calibration, save
-from rov.vision.lens import Lens as Straight
-from rov.vision.lens import load as calibration
+from rov.optics.lens import Calibration, save
+from rov.optics.lens import Lens as Straight
+from rov.optics.lens import load as calibration
 from sim.dataset import dataset
 from sim.scene.labels import labels, stands_out
 from sim.scene.lens import Lens

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from rov.assets import find_resource
-from rov.checks import doubts
 from rov.cli import common
-from rov.config import Config, ConfigError, load, override
+from rov.config.schema import Config, ConfigError, load, override
 from rov.errors import UserError
 from rov.operator import listening
 from rov.operator.commands import Endpoints, endpoints_of
+from rov.resources import find_resource
+from rov.validate import doubts
 
 
 def written(path: Path, depth: float) -> Path:

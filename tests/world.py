@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
-from rov import tuning
-from rov.assets import find_resource
 from rov.bus import OperatorRegistry
-from rov.config import Config, parse
+from rov.config import live
+from rov.config.schema import Config, parse
+from rov.config.timeline import ConfigTimeline
 from rov.messages import (
     ActiveSettings,
     ConfigEdit,
     Detection,
-    Detections,
     Event,
+    Frame,
     Heartbeat,
     Message,
     Mode,
@@ -23,11 +23,11 @@ from rov.messages import (
     VehicleState,
     Wrench,
 )
-from rov.motion.helm import Commander
+from rov.motion.commander import Commander
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import load as load_curve
-from rov.tuning import ConfigTimeline
-from rov.vision.perception import Perception
+from rov.perception import Perception
+from rov.resources import find_resource
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -80,7 +80,7 @@ class World:
 
     def __init__(self, config: Config):
         self.link = Link(config)
-        self.helm = Commander(config, Pilot(config, CURVE), self.link, ("buoy_red", "buoy_green"))
+        self.commander = Commander(config, Pilot(config, CURVE), self.link, ("buoy_red", "buoy_green"))
         self.operators = OperatorRegistry(config.operator.lost_s)
         self.perception, self.schedule = Perception(config), ConfigTimeline(config)
         self.t, self.seq, self.frame = 1000 * S, 0, 0
@@ -91,14 +91,14 @@ class World:
         self.beating = True
 
     def tune(self, config: Config) -> None:
-        self.helm.handle_edit(ConfigEdit(t=self.t, settings=tuning.settings(config)), self.t)
-        self.operators.timeout_ns = int(self.helm.config.operator.lost_s * 1e9)
+        self.commander.handle_edit(ConfigEdit(t=self.t, settings=live.settings(config)), self.t)
+        self.operators.timeout_ns = int(self.commander.config.operator.lost_s * 1e9)
 
     def tell(self, kind: type, **more: object) -> str:
         self.seq += 1
         command = kind(t=self.t, session="ann", seq=self.seq, **more)
         sent_t, reason = self.operators.check(command, self.t)
-        return reason or self.helm.handle_command(command, sent_t, self.t)
+        return reason or self.commander.handle_command(command, sent_t, self.t)
 
     def see(self, *found: tuple[str, float, tuple[float, float, float, float]], age: int = 60 * MS) -> Setpoint:
         """A frame with these objects, `age` ns old when all is said about it."""
@@ -107,12 +107,10 @@ class World:
         self.perception.apply_config(self.schedule.at(frame_t))
         least = self.perception.config.perception.score_min
         items = tuple(Detection(*each) for each in found if each[1] >= least)
-        detections = Detections(t=self.t, frame_id=self.frame, frame_t=frame_t, width=640, height=480, items=items)
-        tracks = self.perception.track(detections, self.t)
-        observation = self.perception.observe(tracks)
-        setpoint = self.perception.steer(observation, self.t)
+        frame = Frame(t=frame_t, frame_id=self.frame, frame_t=frame_t, width=640, height=480)
+        _, tracks, observation, setpoint = self.perception.step(frame, items, self.t)
         self.trace += [items, tracks.items, observation, setpoint]
-        self.helm.handle_setpoint(setpoint, self.t)
+        self.commander.handle_setpoint(setpoint, self.t)
         return setpoint
 
     def run(self, seconds: float, sticks: tuple[float, ...] | None = None) -> None:
@@ -122,7 +120,7 @@ class World:
                 self.tell(Sticks, **dict(zip(("surge", "sway", "heave", "yaw"), sticks, strict=True)))
             if self.beating and self.t % (S // 5) < TICK:
                 self.tell(Heartbeat)
-            for message in self.helm.step(self.operators.operator(self.t), self.t):
+            for message in self.commander.step(self.operators.operator(self.t), self.t):
                 self.last[type(message)] = message
                 if isinstance(message, ActiveSettings):
                     self.schedule.add(message.settings, message.t)

@@ -14,13 +14,13 @@ Sending never blocks, whoever listens or does not. What arrives malformed is cou
 thread that made them, and do not survive a fork.
 """
 
+from rov.bus.command_gateway import INSIDE, CommandGateway
 from rov.bus.commands import COMMANDS_PER_UPDATE, CommandClient, CommandServer, Request
-from rov.bus.door import prove
-from rov.bus.front import INSIDE, CommandGateway
 from rov.bus.inside import Publisher, Subscriber, inbox
 from rov.bus.operators import LATE_S, SESSIONS, SETTLE_S, OperatorRegistry
 from rov.bus.payload import COMMAND_BYTES, TEXT_MAX, Malformed, decode, decode_command, encode
 from rov.bus.public import PublicPublisher, listen
+from rov.bus.public_server import prove
 from rov.bus.reader import MAIL, Entry, Reader
 from rov.bus.sockets import ipc, is_local, reached
 

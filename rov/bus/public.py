@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from rov.bus.door import PeerConnection, PublicServer
 from rov.bus.payload import encode
+from rov.bus.public_server import PeerConnection, PublicServer
 from rov.bus.reader import MAIL, Reader
 from rov.bus.sockets import Context, connected
 from rov.messages import TOPICS, Message, topic_of

@@ -24,8 +24,8 @@ from rov.calibrate.board import parse_board as parse_board
 from rov.errors import UserError
 from rov.media.headers import kind_of, size_of
 from rov.media.pictures import BYTES_MAX
+from rov.optics.lens import Calibration, distorted, reach
 from rov.types import Floats, Image
-from rov.vision.lens import Calibration, distorted, reach
 
 OUTLIER = 2.5
 """A view whose own RMS is over this many times the median of all is dropped, the worst first; then comes a new fit."""

@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 
 from rov.errors import UserError
+from rov.optics.colour import GAIN_MAX, BalanceFile, BalanceRow
 from rov.types import Floats, Image
-from rov.vision.colour import GAIN_MAX, BalanceFile, BalanceRow
 
 DARK, BRIGHT = 8, 247
 """Levels outside say nothing of colour: black noise, and clipped light."""

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import least_squares
 
+from rov.optics.lens import Calibration, distorted, reach, undistorted
 from rov.types import Floats
-from rov.vision.lens import Calibration, distorted, reach, undistorted
 
 N_WATER = 1.333
 """Of fresh water at 20 °C and 589 nm; sea water of 35 ‰ has 1.339."""

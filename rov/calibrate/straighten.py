@@ -10,8 +10,8 @@ from rov.errors import UserError
 from rov.media.files import IMAGES, VIDEOS, images_in, others_in, shown
 from rov.media.films import Video
 from rov.media.pictures import read_image, write_image
+from rov.optics.lens import Lens
 from rov.types import Image
-from rov.vision.lens import Lens
 
 
 class StraightenResult(NamedTuple):

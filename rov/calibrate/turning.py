@@ -11,9 +11,9 @@ import tty
 from collections.abc import Callable
 
 from rov.calibrate.thrusters import TurnTest, advice
-from rov.config import Config
+from rov.config.schema import Config
 from rov.errors import UserError
-from rov.link.board import ThrusterBoardLink
+from rov.link.thruster_board import ThrusterBoardLink
 from rov.motion.allocation import mixer
 from rov.motion.thrusters import NEUTRAL_US, SPAN_US
 

@@ -10,7 +10,7 @@ import typer
 from rov import __version__
 from rov.cli import calibrate, dives, imports, live, recordings, settings
 from rov.cli.common import enter
-from rov.plain import print_line
+from rov.printing import print_line
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its complaints about broken files; ours say more
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")

@@ -11,8 +11,8 @@ from rich.table import Table
 from rov.cli import common
 from rov.cli.common import ConfigFile, configuration, console
 from rov.errors import UserError
-from rov.plain import print_line
-from rov.screen import PlainConsole
+from rov.printing import print_line
+from rov.terminal import PlainConsole
 
 app = typer.Typer(no_args_is_help=True, help="Measure this vehicle: camera, port, colours, thrusters.")
 
@@ -38,7 +38,7 @@ def camera(
     """Find a camera's focal length and distortion from views of a flat board. Works in air and in water; behind a dome
     port the one in air holds in water too, behind a flat one go on with `rov calibrate port`."""
     from rov.calibrate import camera as calibrate
-    from rov.vision import lens
+    from rov.optics import lens
 
     if model not in ("pinhole", "fisheye", "auto"):
         raise UserError(f"--model {model}: must be pinhole, fisheye or auto")
@@ -83,7 +83,7 @@ def port(
 ) -> None:
     """From a calibration in air, the one in water behind a flat port, by Snell's law. A dome needs none."""
     from rov.calibrate.port import Port, behind
-    from rov.vision import lens
+    from rov.optics import lens
 
     before = lens.load(air)
     flat = Port(gap / 1e3, glass / 1e3, glass_index, water_index, distance)
@@ -109,7 +109,7 @@ def straighten(
 ) -> None:
     """Write pictures as the network sees them, to look at: what is straight in the world is straight in them."""
     from rov.calibrate.straighten import straighten as run
-    from rov.vision import lens
+    from rov.optics import lens
 
     made = lens.Lens(lens.load(calibration))
     with common.progress() as bar:
@@ -137,8 +137,8 @@ def colour(
     from rov.calibrate import colour as calibrate
     from rov.media.files import VIDEOS, TimedFrame, shown
     from rov.messages import VehicleState
+    from rov.offline.detect import PictureSource
     from rov.offline.source import open_recording
-    from rov.vision.batch import PictureSource
 
     where = calibrate.parse_patch(patch) if patch else None
     measured = []
@@ -195,9 +195,9 @@ def thrusters(
         return
     if points is None or out is None:
         raise UserError("--points needs --out, the curve file to write")
-    from rov.assets import find_resource
     from rov.calibrate import thrusters as calibrate
     from rov.motion.thrusters import load
+    from rov.resources import find_resource
 
     published = load(find_resource("calibration/t200.toml"), 4)
     measured = calibrate.read_points(points)
@@ -223,12 +223,12 @@ def thrusters(
 def _views(source: str, looks: Any) -> tuple[list[Any], list[tuple[str, str]]]:
     """The views of the board in a folder, a video or before a live camera, and what was rejected."""
     from rov.calibrate.camera import as_stored, select_views, watch
+    from rov.media.camera import Camera
     from rov.media.check import ContentCheck
     from rov.media.files import VIDEOS, images_in, others_in
     from rov.media.films import Video
     from rov.media.pictures import read_image
-    from rov.vision.camera import Camera
-    from rov.vision.sources import CaptureSettings, parse_camera_source
+    from rov.media.sources import CaptureSettings, parse_camera_source
 
     path = Path(source)
     if path.is_dir():

@@ -12,13 +12,13 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rov.assets import find_resource
-from rov.checks import target_problems
-from rov.config import Config, ConfigError, load, override
+from rov.config.schema import Config, ConfigError, load, override
 from rov.errors import UserError
 from rov.media.files import shown
-from rov.plain import print_line
-from rov.screen import PlainConsole
+from rov.printing import print_line
+from rov.resources import find_resource
+from rov.terminal import PlainConsole
+from rov.validate import target_problems
 
 console = PlainConsole(stderr=True)
 REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from rov.plain import print_line, printable
-from rov.screen import PlainConsole
+from rov.printing import print_line, printable
+from rov.terminal import PlainConsole
 
 if TYPE_CHECKING:
     from rov.dives.recovery import DiveInfo

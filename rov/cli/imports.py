@@ -10,7 +10,7 @@ import typer
 
 from rov.cli import common
 from rov.errors import UserError
-from rov.plain import print_line
+from rov.printing import print_line
 
 app = typer.Typer()
 

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from rov.checks import load_checked
 from rov.cli.common import ConfigFile, Settings, configuration, own_file
-from rov.plain import print_line
+from rov.printing import print_line
+from rov.validate import load_checked
 
 app = typer.Typer()
 
@@ -22,7 +22,7 @@ def run(
 ) -> None:
     """Run the daemon: camera, perception, pilot and recorder. Ctrl-C stops it, neutral and disarmed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing to stop yet; the supervisor hears it itself
-    from rov.console import StderrWriter
+    from rov.service.stderr_writer import StderrWriter
     from rov.supervisor import run as supervise
 
     path = path or own_file() or Path("rover.toml")

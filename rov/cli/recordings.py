@@ -12,13 +12,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from rov.checks import target_problems
 from rov.cli import common
 from rov.cli.common import ConfigFile, Settings, configuration, console, own_file
-from rov.config import Config, ConfigError, override
+from rov.config.schema import Config, ConfigError, override
 from rov.errors import UserError
-from rov.plain import print_line, printable
-from rov.screen import PlainConsole
+from rov.printing import print_line, printable
+from rov.terminal import PlainConsole
+from rov.validate import target_problems
 
 if TYPE_CHECKING:
     from rov.offline.replay import ReplayResult
@@ -138,7 +138,7 @@ def detect(
 ) -> None:
     """Recognise objects in images, folders, videos and dives."""
     from rov.media.files import write_text
-    from rov.vision.batch import PictureSource, detect_all
+    from rov.offline.detect import PictureSource, detect_all
 
     settings = configuration(config, setting)
     stills = PictureSource(paths, camera)
@@ -201,8 +201,8 @@ def doctor(
     ] = False,
 ) -> None:
     """Say what this machine has and lacks, and what to do. Exit 1 when replay could not run."""
-    from rov.machine.doctor import examine
-    from rov.machine.predive import check
+    from rov.host.doctor import examine
+    from rov.host.predive import check
 
     settings = configuration(config, setting)
     own = config or own_file()

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from rov.assets import find_resource
 from rov.cli.common import own_file
-from rov.config import schema
-from rov.plain import hide_passwords, print_line
+from rov.config.schema import schema
+from rov.printing import hide_passwords, print_line
+from rov.resources import find_resource
 
 app = typer.Typer(no_args_is_help=True, help="Check, show and describe `rover.toml`.")
 
@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="Check, show and describe `rover.to
 @app.command("check", epilog="Example: `rov config check rover.toml`")
 def config_check(path: Annotated[Path | None, typer.Argument(help="The file.")] = None) -> None:
     """Report everything that is wrong with a configuration and the files that it names, at once."""
-    from rov.checks import doubts, load_checked
+    from rov.validate import doubts, load_checked
 
     path = path or own_file() or Path("rover.toml")
     for sentence in doubts(load_checked(path, files=True)):
@@ -37,7 +37,7 @@ def config_show(
         return
     import tomli_w
 
-    from rov.config import load
+    from rov.config.schema import load
 
     text = tomli_w.dumps(load(path).model_dump()).rstrip("\n")
     print_line(text)

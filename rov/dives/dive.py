@@ -24,15 +24,15 @@ from foxglove_schemas_protobuf.CompressedVideo_pb2 import CompressedVideo
 from foxglove_schemas_protobuf.ImageAnnotations_pb2 import ImageAnnotations
 from mcap.records import Attachment, Channel, Schema
 
-from rov import __version__, as_json
-from rov.dives.durable import DiveError as DiveError
-from rov.dives.durable import DurableWriter
+from rov import __version__, json_messages
+from rov.dives.durable_writer import DiveError as DiveError
+from rov.dives.durable_writer import DurableWriter
 from rov.dives.foxglove import camera_info, descriptors, drawing, json_schema
-from rov.dives.intact import SalvageReader
 from rov.dives.pictures import UNREADABLE, EncodedPicture, kind_of, reader
+from rov.dives.salvage import SalvageReader
 from rov.dives.telemetry import RecordedVehicle, paces, system_of
 from rov.messages import SCHEMA_VERSION, TOPICS, AnyCommand, Message, Tracks
-from rov.vision.lens import Calibration
+from rov.optics.lens import Calibration
 
 CAMERA, ANNOTATIONS, CALIBRATION, VIDEO = "camera", "annotations", "calibration", "video"
 METADATA = "rov"
@@ -121,7 +121,7 @@ class DiveWriter:
         """Record one message, at its `t`. Raises DiveError when the disk refuses."""
         if not isinstance(message, TOPICS[topic].type):
             raise TypeError(f"{topic} carries {TOPICS[topic].type.__name__}, not {type(message).__name__}")
-        self._add(topic, message.t, as_json.encode(message))
+        self._add(topic, message.t, json_messages.encode(message))
 
     def picture(
         self, frame_t: int, data: bytes, frame_id: int | None = None, form: Literal["jpeg", "h264", "h265"] = "jpeg"
@@ -318,7 +318,7 @@ class Dive:
             return read
         named = schema is None or schema.name.startswith("rov.")  # others have topics called `events`, too
         if channel.message_encoding == "json" and channel.topic in TYPES and named:
-            decode = as_json.decoder(TYPES[channel.topic])
+            decode = json_messages.decoder(TYPES[channel.topic])
             return lambda _, data: decode(data)
         return None
 

@@ -13,7 +13,7 @@ from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from rov.messages import Tracks
-from rov.vision.lens import Calibration
+from rov.optics.lens import Calibration
 
 SEEN, HIDDEN = (0.2, 1.0, 0.4, 1.0), (1.0, 0.7, 0.1, 0.6)
 """Colours of a track that was detected in this frame, and of one that lives on its prediction: r, g, b, a."""

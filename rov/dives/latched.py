@@ -6,9 +6,9 @@ from collections import defaultdict
 
 from mcap.records import Channel
 
-from rov.dives.intact import Block, Raw, SalvageReader
+from rov.config.timeline import EFFECT_NS
 from rov.dives.pictures import words_of
-from rov.tuning import EFFECT_NS
+from rov.dives.salvage import Block, Raw, SalvageReader
 
 TOPICS = {"calibration", "tuning", "edit", "clock"}
 """Of ours."""

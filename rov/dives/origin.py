@@ -19,14 +19,14 @@ import tomli_w
 from mcap.records import Attachment
 
 from rov import toml
-from rov.assets import ResourceError, find_resource
-from rov.config import Config
+from rov.config.live import Values, live_keys, values_of
+from rov.config.schema import Config
 from rov.dives.dive import Dive
 from rov.errors import UserError
 from rov.messages import ActiveSettings
-from rov.plain import hide_passwords
-from rov.tuning import Values, live_keys, values_of
-from rov.vision.card import load_card
+from rov.printing import hide_passwords
+from rov.resources import ResourceError, find_resource
+from rov.vision.model_card import load_card
 
 NAME = "rover.toml"
 FILES = ("camera.calibration", "camera.colour", "vehicle.thrusters")

@@ -43,7 +43,7 @@ class Pixels(NamedTuple):
 
 class EncodedPicture(NamedTuple):
     """One picture with its capture time; `format` is jpeg, png or webp, whole in itself; h264, h265, vp8, vp9 or av1:
-    one packet of a stream, for `rov.dives.video`, decoded in order from a key frame on; or raw: `pixels` says how."""
+    one packet of a stream, for `rov.media.h264_decoder`, decoded in order from a key frame on; or raw: `pixels` says how."""
 
     t: int
     data: bytes

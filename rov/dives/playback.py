@@ -8,8 +8,8 @@ from pathlib import Path
 from rov.dives.dive import TYPES, Dive, DiveError, Record
 from rov.dives.pictures import EncodedPicture
 from rov.dives.pixels import decoded
-from rov.dives.video import FORMATS, VideoDecoder
 from rov.media.files import TimedFrame
+from rov.media.h264_decoder import FORMATS, VideoDecoder
 from rov.messages import Frame
 from rov.types import Image
 

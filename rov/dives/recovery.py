@@ -15,9 +15,9 @@ from mcap.records import Metadata
 
 from rov import toml
 from rov.dives.dive import METADATA, Dive, DiveError, TopicDigest, TopicTally
-from rov.dives.durable import DurableWriter, sync_folder
-from rov.dives.intact import DAMAGE, Raw, SalvageReader
+from rov.dives.durable_writer import DurableWriter, sync_folder
 from rov.dives.latched import latched_before
+from rov.dives.salvage import DAMAGE, Raw, SalvageReader
 from rov.dives.summary import Summary, summary
 
 

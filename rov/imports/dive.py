@@ -18,11 +18,11 @@ from typing import NamedTuple
 import cv2
 
 from rov.dives.dive import Dive, DiveError, DiveWriter
-from rov.dives.durable import sync_folder
-from rov.dives.video import copyable, packets
+from rov.dives.durable_writer import sync_folder
 from rov.errors import UserError
 from rov.imports.logs import Log
 from rov.media.films import Video
+from rov.media.h264_decoder import copyable, packets
 from rov.messages import Frame, Message
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from rov.imports.survey import SurveyedVehicle
-from rov.link.firmware import NAMES
+from rov.link.ardusub.firmware import NAMES
 from rov.link.vehicle_state import Telemetry, tells_of_leak
 from rov.messages import (
     AnyCommand,
@@ -23,7 +23,7 @@ from rov.messages import (
     ThrusterCommand,
     VehicleState,
 )
-from rov.plain import printable
+from rov.printing import printable
 
 SESSION = "log"
 """Whose commands these are."""

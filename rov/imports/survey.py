@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rov.imports.clocks import BootClocks, Timeline
 from rov.imports.water import LogWater, water
-from rov.link.firmware import FRAMES
+from rov.link.ardusub.firmware import FRAMES
 
 SUBMARINE, GROUND_STATION = 12, 6
 """MAV_TYPE."""

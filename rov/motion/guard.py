@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rov import config
+from rov.config import schema
 from rov.motion.thrusters import Curve
 from rov.types import Floats
 
@@ -32,7 +32,7 @@ class GuardResult(NamedTuple):
 class Guard:
     """Checks, limits and gates outputs −1..1: thrusters, or the axes of an autopilot that has its own."""
 
-    def __init__(self, limits: config.GuardConfig, max_depth: float, down: ArrayLike, curve: Curve | None = None):
+    def __init__(self, limits: schema.GuardConfig, max_depth: float, down: ArrayLike, curve: Curve | None = None):
         """`down` (n,): how much the thrust of each output pushes down, in any unit; `max_depth` in m. `curve` tells the
         thrust of a command; without one an output is its thrust, as the axes of an autopilot are."""
         self.limits = limits
@@ -49,7 +49,7 @@ class Guard:
         self.tilted_s = 0.0
         self.too_deep = False
 
-    def limit(self, limits: config.GuardConfig, max_depth: float) -> None:
+    def limit(self, limits: schema.GuardConfig, max_depth: float) -> None:
         """Other limits from now on. A smaller gain holds at once; slew goes on from there."""
         self.limits, self.max_depth = limits, max_depth
         self.last = np.clip(self.last, -limits.gain, limits.gain)

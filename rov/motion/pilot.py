@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rov.config import Config, ControlConfig
+from rov.config.schema import Config, ControlConfig
 from rov.messages import ConsumedInput, Event, Mode, Setpoint, ThrusterCommand, VehicleState, Wrench
 from rov.motion.allocation import allocate, controllable_axes, effect
-from rov.motion.control import LoopMemory, LoopState, differentiate, initial_memory, step_loops
+from rov.motion.controllers import LoopMemory, LoopState, differentiate, initial_memory, step_loops
 from rov.motion.guard import STEP_MAX_S, Guard
 from rov.motion.thrusters import Curve
 from rov.types import FUTURE_NS, Level

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from rov.config import Config
+from rov.config.schema import Config
 from rov.media.films import Video
 from rov.motion.thrusters import Curve
 from rov.offline.replay import replay

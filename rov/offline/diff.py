@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rov.config import Config
+from rov.config.schema import Config
+from rov.config.timeline import ConfigTimeline
 from rov.messages import (
     ActiveSettings,
     Box,
@@ -27,10 +28,9 @@ from rov.messages import (
     topic_of,
 )
 from rov.motion.thrusters import Curve
-from rov.offline.rover import PilotReplay
+from rov.offline.pilot_replay import PilotReplay
 from rov.offline.source import Recording
-from rov.tuning import ConfigTimeline
-from rov.vision.perception import Perception
+from rov.perception import Perception
 
 SCORE_TOLERANCE = 0.1
 """Of a detection's score; one within this of the threshold may come or go."""

@@ -18,22 +18,22 @@ from pathlib import Path
 
 import cv2
 
-from rov.config import Config
+from rov.concurrency import BackgroundWorker, lower_priority, prefetch
+from rov.config.schema import Config
+from rov.config.timeline import ConfigTimeline
 from rov.dives import origin
 from rov.dives.dive import DiveWriter, Record, TopicDigest
 from rov.errors import UserError
 from rov.media.files import TimedFrame, shown
+from rov.media.overlay import OverlayWriter, draw
 from rov.messages import ActiveSettings, Detection, Frame, Message, Setpoint, ThrusterCommand, VehicleState, topic_of
 from rov.motion.thrusters import Curve
 from rov.offline.diff import Diff, Difference
-from rov.offline.pipeline import BackgroundWorker, lower_priority, prefetch
-from rov.offline.rover import PilotReplay
+from rov.offline.pilot_replay import PilotReplay
 from rov.offline.source import Item, Recording
-from rov.tuning import ConfigTimeline
+from rov.perception import Perception, PerceptionOutput
 from rov.vision.detector import Batch, Detector
-from rov.vision.overlay import OverlayWriter, draw
-from rov.vision.perception import Perception, PerceptionOutput
-from rov.vision.sight import Rectifier, open_lens
+from rov.vision.rectify import Rectifier, open_lens
 
 SWITCH_S = 2e-4
 """How long a thread may hold the interpreter while another waits, in s: the network's thread needs it for microseconds
@@ -43,7 +43,7 @@ GAP_NS = 10_000_000_000
 it, 50 times a second, learns nothing, and a film's clock may jump by hours."""
 STOPPING_NS = 1_000_000_000
 """But so long the pilot goes on, to be seen to stop when it sees no more."""
-STAGES = ("decode", "detect", "track", "steer", "control", "record")
+STAGES = ("decode", "detect", "perceive", "control", "record")
 
 
 @dataclass
@@ -127,15 +127,12 @@ def replay(
                     output.write(rover.run_until(item.t))
                 frame = frame_of(item)
                 perception.apply_config(schedule.at(item.t))
-                with timer(result.stages_ms["track"]):
-                    detections = perception.detections(frame, sight.unrectify(objects), item.t)
-                    tracks = perception.track(detections, item.t)
-                with timer(result.stages_ms["steer"]):
-                    observation = perception.observe(tracks)
-                    rover.receive_setpoint(setpoint := perception.steer(observation, item.t))
+                with timer(result.stages_ms["perceive"]):
+                    perceived = perception.step(frame, sight.unrectify(objects), item.t)
+                rover.receive_setpoint(perceived.setpoint)
                 if comparison:
-                    comparison.detected(detections)
-                output.picture(item, frame, PerceptionOutput(detections, tracks, observation, setpoint), rover.command)
+                    comparison.detected(perceived.detections)
+                output.picture(item, frame, perceived, rover.command)
                 first_t, last_t = item.t if first_t is None else first_t, item.t
                 progress()
             output.write(rover.run_until(last_t + int(1e9 / source.fps)))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from rov.bus import CommandClient, reached
 from rov.bus.keys import ClientKeys, load_client
-from rov.config import BusConfig
+from rov.config.schema import BusConfig
 from rov.errors import UserError
 from rov.messages import AnyCommand, Arm, Disarm, Mode, SetMode, SetTarget, Stop, TakeOver
 

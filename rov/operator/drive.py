@@ -45,8 +45,8 @@ from rov.messages import (
 from rov.operator.commands import ANSWER_MS, Endpoints, session_name
 from rov.operator.rates import TopicRates
 from rov.operator.sticks import AXES, STILL, Gamepad, Keyboard, StickInput
-from rov.plain import printable
-from rov.screen import PlainConsole
+from rov.printing import printable
+from rov.terminal import PlainConsole
 
 PERIOD_S = 0.05
 """Sticks at 20 Hz: at 10 Hz two lost ones in a row would be stale."""

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from rich.live import Live
 from rich.table import Table
 
-from rov import as_json
+from rov import json_messages
 from rov.bus import Entry, Reader, is_local, listen
 from rov.errors import UserError
 from rov.messages import TOPICS
 from rov.operator.commands import Endpoints
 from rov.operator.rates import TopicRates
-from rov.plain import print_line
-from rov.screen import PlainConsole
+from rov.printing import print_line
+from rov.terminal import PlainConsole
 
 TABLE_S = 0.25
 LINES_S = 1.0
@@ -42,7 +42,7 @@ def follow(there: Endpoints, topics: Sequence[str], *, rates: bool) -> None:
             for entry in entries:
                 age = heard.age_ms(entry.message, now)
                 told = f"{age:7.1f} ms" if age is not None else "      -   "
-                print_line(f"{entry.topic:12} {told}  {as_json.encode(entry.message).decode()}", flush=True)
+                print_line(f"{entry.topic:12} {told}  {json_messages.encode(entry.message).decode()}", flush=True)
     finally:
         ears.reader.close()
 

@@ -1,1 +1,1 @@
-"""From pictures to a wish for motion: cameras and files, detector, tracker, steering."""
+"""From pictures to what is there: rectify, detect, track."""

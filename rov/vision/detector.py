@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 
 from rov.messages import Detection
 from rov.types import Image
-from rov.vision.card import InputSpec as InputSpec
-from rov.vision.card import ModelCard as ModelCard
-from rov.vision.card import ModelError as ModelError
-from rov.vision.card import load_card as load_card
-from rov.vision.card import sha256 as sha256
-from rov.vision.card import unreadable
+from rov.vision.model_card import InputSpec as InputSpec
+from rov.vision.model_card import ModelCard as ModelCard
+from rov.vision.model_card import ModelError as ModelError
+from rov.vision.model_card import load_card as load_card
+from rov.vision.model_card import sha256 as sha256
+from rov.vision.model_card import unreadable
 from rov.vision.network import DetectorNet, decode, fuse
 
 

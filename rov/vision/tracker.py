@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from rov.config import TrackingConfig
+from rov.config.schema import TrackingConfig
 from rov.messages import Box, Detection, Detections, Track, Tracks
 
 MEMORY_S = 0.1

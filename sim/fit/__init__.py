@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sim.fit.least_squares import descend, spreads
 from sim.fit.prediction import FLAWS, NAMES, Problem, predict, spread_out
 from sim.fit.report import Result, compared, errors, numbers, traces, write
-from sim.fit.squares import descend, spreads
 from sim.fit.windows import SHALLOW_M, WINDOW_S, FitError, cut, join
 from sim.parameters import Parameters
 from sim.sensors import Suite

@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from rov.optics.lens import Calibration, distorted, reach, undistorted
 from rov.types import Floats
-from rov.vision.lens import Calibration, distorted, reach, undistorted
 
 WIDEST = math.tan(math.radians(85.0))
 """Of a fisheye's rays, on the plane one unit ahead; what looks further to the side looks there."""

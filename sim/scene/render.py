@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sim.scene import air, cast, ground, scene, sensor, textures
+from sim.scene import air, ground, raycast, scene, sensor, textures
 from sim.scene.air import Air
 from sim.scene.ground import FAR, SKY
 from sim.scene.lens import Lens
@@ -71,7 +71,7 @@ class Renderer:
         self.sensors = sensor.stack([each.sensor for each in scenes], self.device)
         rays = torch.from_numpy(lens.rays()).flatten(1)
         self.rays = rays.float().to(self.device)
-        self.screen = cast.screen(lens, rays[:2] / rays[2], self.device)
+        self.screen = raycast.screen(lens, rays[:2] / rays[2], self.device)
         off = torch.acos(self.rays[2].clamp(max=1))
         self.rim = ((off / off.max()) ** 2).view(lens.height, lens.width)
         self.lobe = torch.exp(-((off / LAMP_WIDE) ** 2))
@@ -84,7 +84,7 @@ class Renderer:
         half, form = self.parts.half, self.parts.form
         looks = torch.cat((form, self.parts.paint, half, half.median(-1, keepdim=True).values), -1)
         self.looks = looks.permute(2, 0, 1).contiguous()
-        self.boxes = cast.corners(self.screen, half, form[..., 2], form[..., 3])
+        self.boxes = raycast.corners(self.screen, half, form[..., 2], form[..., 3])
         self.bumpy = bool((form[..., 5] > 0).any())
         self.snowy = bool((self.snow > 0).any())
         self.shadows = bool((self.things.size > 0).any())
@@ -138,9 +138,9 @@ class Renderer:
         centre, pose = scene.poses(parts, at, turn, t)
         spots = self._spots(bottom, things, at, air)
         (ray, part), shaded = self._pairs(rows, parts, centre, pose, spots, origin, world)
-        table = cast.table(parts.half, centre, pose, origin)
-        hits = cast.meet(table, looks[:6], ray, part, flat, self.bumpy, self.noise)
-        front = cast.nearest(hits, n * m)
+        table = raycast.table(parts.half, centre, pose, origin)
+        hits = raycast.meet(table, looks[:6], ray, part, flat, self.bumpy, self.noise)
+        front = raycast.nearest(hits, n * m)
 
         light = self._lit(air, back.albedo, back.normal, back.point, back.path, t[:, None], self.lobe)
         shade = self._shadows(spots, back, *shaded) if self.shadows else 1.0
@@ -149,7 +149,7 @@ class Renderer:
         row, pixel = torch.div(front.ray, m, rounding_mode="floor"), torch.remainder(front.ray, m)
         own, lobe = air.of(row), self.lobe.index_select(0, pixel)
         direct = flat.index_select(1, front.ray)
-        local, normal = cast.surface(table, looks[:6], front, direct)
+        local, normal = raycast.surface(table, looks[:6], front, direct)
         look = looks.index_select(1, torch.remainder(front.part, looks.shape[1]))
         albedo, gloss, opaque = self._painted(look[6:], local, front.range)
         here = origin.t().index_select(1, row)
@@ -205,11 +205,11 @@ class Renderer:
         around = spots.centre[:, :, None] + self.screen.signs * spots.half[:, :, None]
         all_corners = _into(torch.cat((corners, around), 1), origin, world)
         wanted = torch.cat((drawn, spots.dark > 0), 1)
-        boxes = cast.screen_boxes(self.screen, all_corners) * wanted[..., None]
+        boxes = raycast.screen_boxes(self.screen, all_corners) * wanted[..., None]
         number = centre.shape[1]
-        return cast.pairs((boxes[:, :number], boxes[:, number:]), self.lens.width, self.lens.height)
+        return raycast.pairs((boxes[:, :number], boxes[:, number:]), self.lens.width, self.lens.height)
 
-    def _alone(self, hits: cast.Hits, owner: Tensor, n: int, things: int) -> Tensor:
+    def _alone(self, hits: raycast.Hits, owner: Tensor, n: int, things: int) -> Tensor:
         m = self.rays.shape[1]
         key = torch.unique(owner.index_select(0, hits.part) * (n * m) + hits.ray)
         row = torch.div(key % (n * m), m, rounding_mode="floor")

@@ -17,11 +17,11 @@ from typing import NamedTuple, Protocol, TypeVar
 import tomli_w
 
 from rov.bus import Entry, inbox
-from rov.config import load
-from rov.link.ardusub import SET_MODE
-from rov.link.firmware import MANUAL, STABILIZE, rc_of
-from rov.link.line import ARM_DISARM
+from rov.config.schema import load
+from rov.link.ardusub.firmware import MANUAL, STABILIZE, rc_of
+from rov.link.ardusub.link import SET_MODE
 from rov.link.mavlink import Parser
+from rov.link.mavlink_link import ARM_DISARM
 from rov.messages import Event, PilotStatus
 from sim.ardusub import NEUTRAL, Autopilot, GroundStation, PtyEnd, Stick, TcpEnd, UdpEnd
 from sim.wire import NoisyWire

@@ -21,9 +21,8 @@ import cv2
 import numpy as np
 import tomli_w
 
-from rov.assets import checkout, find_resource
 from rov.bus import CommandClient, Entry, listen
-from rov.config import load
+from rov.config.schema import load
 from rov.messages import (
     AnyCommand,
     Arm,
@@ -43,6 +42,7 @@ from rov.messages import (
     ThrusterCommand,
     VehicleState,
 )
+from rov.resources import checkout, find_resource
 
 MS = 1_000_000
 GRACE = 100 * MS

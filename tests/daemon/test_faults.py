@@ -19,7 +19,6 @@ import pytest
 import zmq
 from safetensors.torch import load_file, save_file
 
-from rov.assets import checkout
 from rov.bus import encode
 from rov.dives.dive import Dive, EncodedPicture
 from rov.messages import (
@@ -35,6 +34,7 @@ from rov.messages import (
     Wrench,
 )
 from rov.motion.allocation import effect
+from rov.resources import checkout
 from rov.vision.detector import sha256
 from tests.daemon.harness import GRACE, MS, Daemon, Operator, environment, wait_for
 

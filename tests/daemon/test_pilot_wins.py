@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from rov.dives.dive import Dive
-from rov.link.firmware import ALT_HOLD
+from rov.link.ardusub.firmware import ALT_HOLD
 from rov.messages import Event, Mode
 from tests.daemon.autopilot import SURGE, Boat, PilotAlone, Rover, Turn, Whole, taken_over, told
 from tests.daemon.harness import Daemon, wait_for

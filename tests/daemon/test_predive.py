@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rov.machine.predive import check
+from rov.host.predive import check
 from rov.messages import Frame, PilotStatus
 from tests.daemon.harness import Daemon, environment, wait_for
 

@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 
 from models.data import data_root
-from rov.assets import checkout
-from rov.dives import keeper
+from rov.dives import retention
 from rov.dives.dive import Dive, EncodedPicture
 from rov.dives.recovery import info
 from rov.errors import UserError
-from rov.home import home
 from rov.messages import ConsumedInput, Detections, Event, Health, Mode, PilotStatus, ThrusterCommand
+from rov.resources import checkout
+from rov.service.runtime_directory import home
 from tests.daemon.harness import GRACE, MS, Daemon, children, environment, make_video, wait_for
 from tests.test_camera import send_rtp
 
@@ -328,8 +328,8 @@ def test_only_names_and_marks_know_the_wall_clock() -> None:
             wall = {("time", "time"), ("time", "time_ns"), ("time", "localtime"), ("datetime", "now")}
             if (node.value.id, node.attr) in wall or node.attr in ("utcnow", "today"):
                 readers.add(path.relative_to(checkout()).as_posix())
-    dives = {"rov/dives/keeper.py", "rov/dives/recovery.py", "rov/recorderd.py"}
-    assert readers <= dives | {"rov/bus/keys.py", "rov/machine/predive.py"}
+    dives = {"rov/dives/retention.py", "rov/dives/recovery.py", "rov/recorderd.py"}
+    assert readers <= dives | {"rov/bus/keys.py", "rov/host/predive.py"}
 
 
 def test_no_place_for_frames_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,15 +339,15 @@ def test_no_place_for_frames_is_one_sentence(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_name_that_is_there_already_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Frozen(keeper.datetime):  # type: ignore[misc]
+    class Frozen(retention.datetime):  # type: ignore[misc]
         @classmethod
         def now(cls, tz: object = None) -> Frozen:
             return cls(2026, 3, 1, 12, 0, 0)
 
-    monkeypatch.setattr(keeper, "datetime", Frozen)
+    monkeypatch.setattr(retention, "datetime", Frozen)
     names = []
     for _ in range(3):
-        names.append(keeper.free_name(tmp_path))
+        names.append(retention.free_name(tmp_path))
         names[-1].touch()
     assert [name.name for name in names] == [
         "2026-03-01_12-00-00.mcap",

@@ -8,9 +8,9 @@ from __future__ import annotations
 from sim.scene.things.animals import fish, jellyfish, school, shark, starfish, stingray
 from sim.scene.things.bottom import boulders, coral, rock, weed
 from sim.scene.things.built import BUOYS, buoy, channel, gate, marker, pile, pipeline
-from sim.scene.things.craft import Maker
 from sim.scene.things.diver import diver
 from sim.scene.things.litter import bag, bottle, can
+from sim.scene.things.variation import Maker
 
 CATALOGUE: dict[str, Maker] = {
     **{f"buoy_{colour}": buoy(colour) for colour in BUOYS},

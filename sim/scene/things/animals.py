@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from sim.scene.shapes import Paint, Part, Thing, Vector, ball, fin, rod, rotation
-from sim.scene.things.craft import BLACK, Random, shade, tossed
+from sim.scene.things.variation import BLACK, Random, shade, tossed
 
 
 def starfish(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sim.scene.shapes import Paint, Thing, Vector, ball, rod
-from sim.scene.things.craft import Random, shade, tossed
+from sim.scene.things.variation import Random, shade, tossed
 
 ROCKS: tuple[Vector, ...] = (
     (0.32, 0.26, 0.2),

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from sim.scene.shapes import Paint, Part, Thing, Vector, ball, plank, rod, rods, rotation
-from sim.scene.things.craft import BLACK, Maker, Random, shade, tossed
+from sim.scene.things.variation import BLACK, Maker, Random, shade, tossed
 
 BUOYS: dict[str, Vector] = {"red": (0.75, 0.04, 0.03), "green": (0.05, 0.6, 0.14), "yellow": (0.75, 0.62, 0.05)}
 

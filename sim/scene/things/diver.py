@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from sim.scene.shapes import Paint, Thing, Vector, ball, fin, rod, rotation
-from sim.scene.things.craft import BLACK, STEEL, Random, shade, tossed
+from sim.scene.things.variation import BLACK, STEEL, Random, shade, tossed
 
 
 def diver(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]:

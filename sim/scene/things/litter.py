@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sim.scene.shapes import Paint, Thing, Vector, ball, fin, rod
-from sim.scene.things.craft import STEEL, Random, shade, tossed
+from sim.scene.things.variation import STEEL, Random, shade, tossed
 
 
 def bottle(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]:

@@ -1,0 +1,229 @@
+"""The front of the command endpoint: what strangers bring is read here, and commands alone are passed on to the pilot.
+
+    to the pilot    [token, who, payload], never more than it takes in one tick
+    from the pilot  [token, reply]
+
+A stop goes first, and once: all who ask while it is under way get its answer, so that a flood of stops costs the
+pilot one a tick. Whoever was granted something lately comes next. The others share what is left, each in turn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+import zmq
+
+from rov.bus.operators import USER
+from rov.bus.payload import COMMAND_BYTES, Malformed, decode_command, decode_reply, encode
+from rov.bus.peer_user import peer_user
+from rov.bus.public_server import PeerConnection, PublicServer
+from rov.bus.sockets import Context, connected, ipc
+from rov.messages import Reply, Stop
+
+if TYPE_CHECKING:
+    from rov.bus.keys import Gate
+
+INSIDE = "to-pilotd"
+"""The pilot's own endpoint."""
+UNANSWERED = 8
+"""Commands of one visitor that may be under way; then it is not listened to until it has an answer."""
+STRANGERS = 16
+"""Commands under way of all those together who were granted nothing lately."""
+GRANTED_NS = 3_000_000_000
+ANSWER_NS = 1_000_000_000
+"""A command that is not answered by then is forgotten: the pilot is gone."""
+STOP_AGAIN_NS = 200_000_000
+"""A stop that is not answered by then is said again."""
+ANSWERS_PER_STEP = 256
+OUT_BYTES = 16 * 1024
+"""Answers that wait for who does not read them."""
+
+
+@dataclass(eq=False)
+class PendingCommand:
+    """A command, and who waits for its answer."""
+
+    visitor: PeerConnection
+    payload: bytes
+    kind: Literal["stop", "granted", "stranger"]
+    seq: int
+    enveloped: bool
+    t: int = 0
+    """When it was passed on."""
+    also: list[PendingCommand] = field(default_factory=list)
+    """Other stops that this one answers."""
+
+
+class CommandGateway:
+    """Between those who command and the one who obeys."""
+
+    def __init__(self, endpoint: str, root: Path, gate: Gate | None = None, *, context: Context | None = None):
+        """`root` is the directory of the daemon's own endpoints. Raises UserError when the endpoint cannot be bound, or
+        is not on this machine and there are no keys."""
+        self.door = PublicServer(endpoint, b"ROUTER", gate, COMMAND_BYTES)
+        self.door.gone = self._forget
+        self.inside = connected(context, zmq.DEALER, ipc(root, INSIDE), {zmq.IMMEDIATE: 1})
+        self.door.watch(self.inside.fileno())
+        self.asked: dict[bytes, PendingCommand] = {}
+        """What was passed on, by token, the longest unanswered first."""
+        self.stops: list[PendingCommand] = []
+        self.waiting: OrderedDict[PeerConnection, PendingCommand] = OrderedDict()
+        """A stranger's command each, that there was no room for yet."""
+        self.owed: dict[PeerConnection, int] = {}
+        """Answers to come."""
+        self.granted: dict[PeerConnection, int] = {}
+        """When a command of theirs was last carried out, other than a stop."""
+        self.strangers = self.count = 0
+
+    def step(self, timeout_s: float) -> None:
+        """Wait at most so long for something to happen, and do it."""
+        for visitor, payload in self.door.step(timeout_s):
+            self._handle(visitor, payload, time.monotonic_ns())
+        now = time.monotonic_ns()
+        self._answer(now)
+        self._give_up(now)
+        self._keep(now)
+        self._stop(now)
+        while self.waiting and self.strangers < STRANGERS:
+            self._pass_on(self.waiting.popitem(last=False)[1], now)
+
+    # ---- what is asked -----------------------------------------------------------------------------------------
+
+    def _handle(self, visitor: PeerConnection, payload: bytes, now: int) -> None:
+        try:
+            command = decode_command(payload)
+        except Malformed as error:
+            return self._reject(visitor, -1, f"not understood: {error}", now)
+        lately = now - self.granted.get(visitor, now - GRANTED_NS) < GRANTED_NS
+        kind: Literal["stop", "granted", "stranger"] = "granted" if lately else "stranger"
+        kind = "stop" if isinstance(command, Stop) else kind
+        asked = PendingCommand(visitor, payload, kind, command.seq, visitor.talk.enveloped)
+        if kind == "stranger" and visitor in self.waiting:
+            return self._reject(visitor, command.seq, "too many commands at once; ask again", now)
+        self._owe(visitor, 1)
+        if kind == "stop":
+            self.stops.append(asked)
+        elif kind == "granted" or (not self.waiting and self.strangers < STRANGERS):
+            self._pass_on(asked, now)
+        else:
+            self.waiting[visitor] = asked
+
+    def _reject(self, visitor: PeerConnection, seq: int, reason: str, now: int) -> None:
+        """Answered here, at the end of its turn. Who makes it necessary too often goes, and so does who has never said
+        anything else."""
+        self._say(visitor, visitor.talk.enveloped, Reply(t=now, seq=seq, accepted=False, reason=reason))
+        if visitor in self.owed:
+            return self.door.bear(visitor)
+        self.door.flush(visitor)
+        self.door.show_out(visitor)
+
+    def _stop(self, now: int) -> None:
+        """One stop for all who want one, unless one is under way."""
+        if not self.stops:
+            return
+        first, *others = self.stops
+        others = [each for each in others if not each.visitor.gone]
+        self.stops = [first, *others]
+        if not any(each.kind == "stop" for each in self.asked.values()):
+            self.stops, first.also = [], [*first.also, *others]
+            self._pass_on(first, now)
+
+    def _pass_on(self, asked: PendingCommand, now: int) -> None:
+        """To the pilot. Where it is not there, a stop waits for it; anything else is of no use later."""
+        who = self._who(asked.visitor)
+        self.count += 1
+        token = self.count.to_bytes(8, "big")
+        if asked.kind != "stop" and not who:
+            return self._settle(asked)
+        try:
+            self.inside.send_multipart((token, who.encode(), asked.payload), zmq.NOBLOCK)
+        except zmq.Again:
+            return self.stops.append(asked) if asked.kind == "stop" else self._settle(asked)
+        asked.t, self.asked[token] = now, asked
+        self.strangers += asked.kind == "stranger"
+
+    def _who(self, visitor: PeerConnection) -> str:
+        """Whose key it has, or which user of this machine it is; empty for one that went before it was asked."""
+        if not visitor.name and not visitor.gone:
+            if key := visitor.talk.mechanism.who:
+                visitor.name = f"key {key}"
+            elif (user := peer_user(visitor.connection)) is not None:
+                visitor.name = f"{USER}{user}"
+        return visitor.name
+
+    # ---- what is answered --------------------------------------------------------------------------------------
+
+    def _answer(self, now: int) -> None:
+        for _ in range(ANSWERS_PER_STEP):
+            try:
+                token, payload = self.inside.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            asked = self._taken_back(token)
+            if asked is None:
+                continue
+            reply = decode_reply(payload)
+            if reply.accepted and asked.kind != "stop" and not asked.visitor.gone:
+                self.granted[asked.visitor] = now
+            for each in (asked, *asked.also):
+                self._say(each.visitor, each.enveloped, msgspec.structs.replace(reply, seq=each.seq))
+                self.door.flush(each.visitor)
+            self._settle(asked)
+
+    def _give_up(self, now: int) -> None:
+        """The pilot is gone, or is another one now. A stop is said again."""
+        for token, asked in list(islice(self.asked.items(), STRANGERS)):
+            if now - asked.t > (STOP_AGAIN_NS if asked.kind == "stop" else ANSWER_NS):
+                self._taken_back(token)
+                if asked.kind == "stop":
+                    self.stops.append(asked)
+                else:
+                    self._settle(asked)
+
+    def _keep(self, now: int) -> None:
+        """Whoever was granted something lately is not the one to make room, however seldom it speaks."""
+        for visitor, granted_t in list(self.granted.items()):
+            visitor.favoured = now - granted_t < GRANTED_NS
+            if visitor.favoured:
+                self.door.heard(visitor)
+            else:
+                del self.granted[visitor]
+
+    def _taken_back(self, token: bytes) -> PendingCommand | None:
+        asked = self.asked.pop(token, None)
+        self.strangers -= asked is not None and asked.kind == "stranger"
+        return asked
+
+    def _settle(self, asked: PendingCommand) -> None:
+        """Nothing more is owed for it."""
+        for each in (asked, *asked.also):
+            self._owe(each.visitor, -1)
+
+    def _owe(self, visitor: PeerConnection, more: int) -> None:
+        if visitor.gone:
+            return
+        self.owed[visitor] = self.owed.get(visitor, 0) + more
+        if self.owed[visitor] >= UNANSWERED:
+            self.door.hold(visitor)
+        else:
+            self.door.release(visitor)
+
+    def _say(self, visitor: PeerConnection, enveloped: bool, reply: Reply) -> None:
+        envelope = (b"",) if enveloped else ()
+        if not visitor.gone:
+            self.door.say(visitor, *envelope, encode(reply), limit=OUT_BYTES)
+
+    def _forget(self, visitor: PeerConnection) -> None:
+        self.owed.pop(visitor, None)
+        self.granted.pop(visitor, None)
+        self.waiting.pop(visitor, None)
+
+    def close(self) -> None:
+        self.door.close()
+        self.inside.close(0)

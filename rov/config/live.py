@@ -1,0 +1,93 @@
+"""Tuning while running: which keys are live, what changed, and from when on a change holds.
+
+    rover.toml -> supervisor: reads, checks         -> `edit`, what is saved
+               -> pilotd: knows whether it is armed -> `tuning`, what holds; it and all others follow this
+
+Nothing is parsed on the way: a change is a copy of the frozen configuration with other values in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+
+from rov.config.schema import Config
+from rov.messages import Setting
+
+Value: TypeAlias = bool | int | float | str
+Values: TypeAlias = dict[str, Value]
+
+COMMANDED = ("steering.target", "steering.size")
+"""Keys that operators set, too (`SetTarget`)."""
+
+
+class Key(NamedTuple):
+    """How a change of one key takes effect."""
+
+    live: bool
+    safer: str
+    """`lower` or `higher` for a safety key, else empty."""
+
+
+@cache
+def live_keys() -> Mapping[str, Key]:
+    """Every key of the configuration, as `guard.gain`."""
+    found = {}
+    for section, field in Config.model_fields.items():
+        model: Any = field.annotation
+        for name, each in model.model_fields.items():
+            extra = each.json_schema_extra or next(m.json_schema_extra for m in each.metadata if m.json_schema_extra)
+            found[f"{section}.{name}"] = Key(extra["apply"] == "live", extra.get("safer", ""))
+    return found
+
+
+def values(config: Config, *, live: bool = True) -> Values:
+    """The values of all live keys, or of all others."""
+    return {
+        key: getattr(getattr(config, section), name)
+        for key, how in live_keys().items()
+        for section, _, name in [key.partition(".")]
+        if how.live is live
+    }
+
+
+def settings(config: Config) -> tuple[Setting, ...]:
+    """All live keys, to be sent."""
+    return tuple(Setting(key, msgspec.json.encode(value).decode()) for key, value in values(config).items())
+
+
+def values_of(sent: Iterable[Setting]) -> Values:
+    """What was sent: the keys that are live here. Another version's are left out."""
+    return {
+        each.key: msgspec.json.decode(each.value)
+        for each in sent
+        if each.key in live_keys() and live_keys()[each.key].live
+    }
+
+
+def differences(old: Values, new: Values) -> Values:
+    """What is new or other in `new`."""
+    return {key: value for key, value in new.items() if old.get(key) != value}
+
+
+def with_values(config: Config, changes: Values) -> Config:
+    """The configuration with these keys changed. The values must have been checked: this is for control loops."""
+    sections: dict[str, dict[str, Value]] = {}
+    for key, value in changes.items():
+        section, _, name = key.partition(".")
+        sections.setdefault(section, {})[name] = value
+    changed = {section: getattr(config, section).model_copy(update=table) for section, table in sections.items()}
+    return config.model_copy(update=changed)
+
+
+def is_looser(key: str, old: Any, new: Any) -> bool:
+    """Does this change of a safety key move away from the safer side?"""
+    match live_keys()[key].safer:
+        case "lower":
+            return bool(new > old)
+        case "higher":
+            return bool(new < old)
+    return False

@@ -1,0 +1,1 @@
+"""An ArduSub autopilot, beside a ground station whose pilot always wins."""

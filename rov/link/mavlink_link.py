@@ -1,0 +1,308 @@
+"""What every link does with its port: opens it again when it is gone, takes frames in their order, keeps what they say
+of the vehicle, writes all or nothing, and says what happened. A link is a `Line` with rules of its own.
+
+Nothing in here waits. Time is an argument, monotonic ns.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+from pymavlink.dialects.v20 import common
+
+from rov.link.mavlink import MS, QUIET_NS, MavlinkFrame, Packer, Parser, SenderClock
+from rov.link.plausibility import PlausibilityCheck
+from rov.link.vehicle_state import Telemetry
+from rov.messages import Event, Mode, VehicleState
+from rov.types import Level
+
+if TYPE_CHECKING:
+    from rov.link.transport import Transport
+
+REOPEN_NS = (200 * MS, 2000 * MS)
+"""First and longest wait before a port is opened again; doubled each time until the vehicle is heard."""
+HEARTBEAT_NS = 1000 * MS
+"""Our own heartbeat."""
+BLOCKED_NS = 200 * MS
+"""A port that takes nothing for this long has its queue thrown away: those commands are history."""
+SHORTEST = 12
+"""Bytes of a frame without content."""
+DOUBTED_NS = 10_000 * MS
+"""What is not believed is said anew after a pause of this."""
+ARM_DISARM = common.MAV_CMD_COMPONENT_ARM_DISARM
+RESULTS = {value: entry.name for value, entry in common.enums["MAV_RESULT"].items()}
+
+
+@dataclass
+class ConnectionState:
+    """What one connection has carried; forgotten when it ends."""
+
+    clock: SenderClock = field(default_factory=SenderClock)
+    plausibility: PlausibilityCheck = field(default_factory=PlausibilityCheck)
+    doubted: str = ""
+    doubted_t: int = 0
+    """What was not believed last, and when."""
+    sequence: int | None = None
+    heard_t: int | None = None
+    known: bool = False
+    """Whether `link_open` was said: somebody is there, who can be lost."""
+    heartbeat_sent_t: int = -HEARTBEAT_NS
+    blocked_t: int | None = None
+    blocked_said: bool = False
+
+
+@dataclass
+class Counters:
+    """What went wrong on the wire, and what went right, since the start."""
+
+    bytes_in: int = 0
+    bytes_out: int = 0
+    sent: int = 0
+    """Commands the port took."""
+    dropped: int = 0
+    """Commands it did not take, or that came without time advancing."""
+    bad_commands: int = 0
+    """Commands not finite or of the wrong length: sent as neutral."""
+    received: int = 0
+    """Messages accepted."""
+    skipped: int = 0
+    """Bytes that belonged to no frame."""
+    broken: int = 0
+    """Frames with a wrong checksum."""
+    lost: int = 0
+    """Frames that the sequence numbers miss."""
+    repeated: int = 0
+    """The same frame or measurement again."""
+    old: int = 0
+    """Frames or measurements overtaken by newer ones."""
+    foreign: int = 0
+    """Frames of others than the vehicle, and echoes of commands that were not ours."""
+    implausible: int = 0
+    """Whole, and senseless: not finite, or out of any range."""
+    losses: int = 0
+    """Times the port was lost."""
+
+    @property
+    def spoiled(self) -> int:
+        """Frames that the line damaged, lost, repeated or delayed; garbage counts as the frames it has room for."""
+        return self.broken + self.lost + self.repeated + self.old + self.skipped // SHORTEST
+
+
+W = TypeVar("W", bound=ConnectionState)
+
+
+class MavlinkLink(ABC, Generic[W]):
+    """A port, and what is heard on it."""
+
+    loss_consequence = "neutral until armed again"
+    """What a loss means, as the end of a sentence."""
+
+    def __init__(
+        self, port: Transport, parser: Parser, packer: Packer, wire: type[W], surface_pa: float, density: float
+    ):
+        """`surface_pa`: air pressure at the surface in Pa; `density` of the water in kg/m³. Both may be set while
+        running."""
+        self.port, self.parser, self.packer = port, parser, packer
+        self.telemetry = Telemetry(surface_pa, density)
+        self.mode = Mode.MANUAL
+        """What the pilot does, set by whoever sends."""
+        self.counters = Counters()
+        self.pending: list[Event] = []
+        self.reopen_t, self.reopen_ns = 0, REOPEN_NS[0]
+        self.absent_said = False
+        self.received: bytes | OSError | None = None
+        """What `receive` found and `poll` has not yet judged."""
+        self.new_connection = wire
+        self.connection = wire()
+
+    @property
+    def state(self) -> VehicleState | None:
+        """What the vehicle says; None until it is heard."""
+        return self.telemetry.state
+
+    @property
+    def surface_pa(self) -> float:
+        return self.telemetry.surface_pa
+
+    @surface_pa.setter
+    def surface_pa(self, pascal: float) -> None:
+        self.telemetry.surface_pa = pascal
+
+    @property
+    def density(self) -> float:
+        return self.telemetry.density
+
+    @density.setter
+    def density(self, density: float) -> None:
+        self.telemetry.density = density
+
+    # ---- what a link adds --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _idle(self, t: int) -> None:
+        """Nothing of ours moves the vehicle from now on."""
+
+    def _opened(self, t: int) -> None:
+        """The port was opened."""
+
+    @abstractmethod
+    def _restarted(self, t: int) -> None:
+        """The other end's clock began anew."""
+
+    def _forget(self) -> None:
+        """Nothing is known of what this port leads to."""
+        self.parser.reset()
+        self.received = None
+        self.connection = self.new_connection()
+
+    # ---- the port ----------------------------------------------------------------------------------------------
+
+    def receive(self) -> None:
+        """Take from the port what is there, for the next `poll`, whose time is read after this."""
+        if self.port.is_open and self.received is None:
+            try:
+                self.received = self.port.read()
+            except OSError as error:
+                self.received = error
+
+    def _receive_frames(self, t: int) -> list[MavlinkFrame]:
+        """What has arrived; (re)opens the port."""
+        if not self.port.is_open and t >= self.reopen_t:
+            self._open(t)
+        self.receive()
+        data, self.received = self.received, None
+        if isinstance(data, OSError):
+            self._disconnect(t, str(data))
+        if not isinstance(data, bytes):
+            return []
+        self.counters.bytes_in += len(data)
+        frames = self.parser.feed(data)
+        self.counters.skipped, self.counters.broken = self.parser.skipped, self.parser.broken
+        return frames
+
+    def _open(self, t: int) -> None:
+        reason = self.port.open()
+        self.reopen_t = t + self.reopen_ns
+        self.reopen_ns = min(2 * self.reopen_ns, REOPEN_NS[1])
+        if reason:
+            return self._report_absent(t, reason)
+        self._forget()
+        self._opened(t)
+
+    def _connected(self, t: int, text: str) -> None:
+        """Somebody is there."""
+        self.connection.known, self.absent_said = True, False
+        self._event(t, "info", "link_open", text)
+
+    def _report_absent(self, t: int, reason: str) -> None:
+        if not self.absent_said:
+            self.absent_said = True
+            self._event(t, "warning", "link_absent", f"{reason}; trying again")
+
+    def _disconnect(self, t: int, reason: str, code: str = "link_lost") -> None:
+        """The other end is gone. Whatever comes back is not known."""
+        self.port.close()
+        self.reopen_t = t + self.reopen_ns
+        if self.connection.known:
+            self.counters.losses += 1
+            self._event(t, "alarm", code, f"{self.port.path}: {reason}: {self.loss_consequence}")
+        else:
+            self._report_absent(t, f"{self.port.path}: {reason}")
+        self._idle(t)
+        self._forget()
+
+    def _write(self, data: bytes, t: int) -> bool:
+        """Did the port take these bytes? All of them, or none."""
+        try:
+            taken = self.port.write(data)
+            if not taken and self.connection.known:
+                self._handle_blocked(t)
+        except OSError as error:
+            self._disconnect(t, str(error))
+            return False
+        if taken:
+            if self.connection.blocked_said:
+                self._event(t, "info", "link_blocked_over", f"{self.port.path} takes commands again")
+            self.connection.blocked_t, self.connection.blocked_said = None, False
+            self.counters.bytes_out += len(data)
+        return taken
+
+    def _handle_blocked(self, t: int) -> None:
+        """The port took nothing. After a while its queue is history: what comes back shall not act on it."""
+        if self.connection.blocked_t is None:
+            self.connection.blocked_t = t
+        elif t - self.connection.blocked_t > BLOCKED_NS:
+            if not self.connection.blocked_said:
+                self._event(t, "alarm", "link_blocked", f"{self.port.path} takes no more bytes: its queue is discarded")
+            self.connection.blocked_t, self.connection.blocked_said = t, True
+            self.port.discard()
+
+    def _heartbeat_frame(self) -> bytes:
+        kind, none = common.MAV_TYPE_ONBOARD_CONTROLLER, common.MAV_AUTOPILOT_INVALID
+        return self.packer.pack(common.MAVLink_heartbeat_message(kind, none, 0, 0, common.MAV_STATE_ACTIVE, 3))
+
+    # ---- what is heard -----------------------------------------------------------------------------------------
+
+    def _is_newer(self, sequence: int, t: int) -> bool:
+        """Is this frame of the vehicle's neither the last one again nor overtaken? If so, it counts as heard."""
+        if self.connection.sequence is not None:
+            ahead = (sequence - self.connection.sequence) % 256
+            if ahead == 0:
+                self.counters.repeated += 1
+                return False
+            if self.connection.heard_t is not None and t - self.connection.heard_t <= QUIET_NS:
+                if ahead > 127:
+                    self.counters.old += 1
+                    return False
+                self.counters.lost += ahead - 1
+        self.connection.sequence, self.connection.heard_t = sequence, t
+        self.counters.received += 1
+        self.reopen_ns = REOPEN_NS[0]
+        self.telemetry.receive(t)
+        return True
+
+    def _measurement(self, message: Any, t: int) -> None:
+        """Take a message with the sender's time, if it is newer than what is known and makes sense."""
+        kind, stamp = message.get_type(), message.time_boot_ms
+        if self.connection.clock.restarted(kind, stamp, t):
+            self._restarted(t)
+        measured_t = self.connection.clock.measured(kind, stamp, t)
+        if measured_t is None:
+            self.counters.old += 1
+        else:
+            before = self.state
+            self._update_telemetry(message, t, measured_t)
+            if reason := self.connection.plausibility.reason(changed_fields(before, self.state), t):
+                self.telemetry.state = before
+                self._disbelieve(t, reason)
+
+    def _update_telemetry(self, message: Any, t: int, measured_t: int | None = None) -> None:
+        """What a message says of the vehicle's state; `measured_t` where it carries its time."""
+        self.counters.implausible += not self.telemetry.update(message, t, measured_t)
+
+    def _disbelieve(self, t: int, reason: str) -> None:
+        """Something is not believed: said once, and again after it was quiet for a while."""
+        self.counters.implausible += 1
+        if reason != self.connection.doubted or t - self.connection.doubted_t > DOUBTED_NS:
+            self._event(t, "warning", "not_believed", f"{reason}; not used")
+        self.connection.doubted, self.connection.doubted_t = reason, t
+
+    def _update_state(self, **news: Any) -> None:
+        assert self.state is not None
+        self.telemetry.state = msgspec.structs.replace(self.state, **news)
+
+    def _event(self, t: int, level: Level, code: str, text: str) -> None:
+        self.pending.append(Event(t=t, level=level, source="link", code=code, text=text))
+
+
+def changed_fields(before: VehicleState | None, after: VehicleState | None) -> dict[str, Any]:
+    """Attitude and depth, where they were measured anew."""
+    if after is None:
+        return {}
+    angles = {"roll": after.roll, "pitch": after.pitch, "yaw": after.yaw}
+    turned = after.attitude_t != (before.attitude_t if before else None)
+    sunk = after.depth_t != (before.depth_t if before else None)
+    return (angles if turned else {}) | ({"depth": after.depth} if sunk else {})

@@ -1,0 +1,383 @@
+"""Between the pilot and those around it: what operators ask for, what the vehicle reports, and what must happen by
+itself when the operator, the board or the battery goes. Time is an argument; `pilotd` is the loop around it."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Literal
+
+from rov.config import live
+from rov.config.schema import Config
+from rov.link.interface import Link
+from rov.messages import (
+    ActiveSettings,
+    AnyCommand,
+    Arm,
+    ConfigEdit,
+    ConsumedInput,
+    Disarm,
+    Event,
+    Message,
+    Mode,
+    PilotStatus,
+    SetMode,
+    Setpoint,
+    SetTarget,
+    Sticks,
+    Stop,
+    TakeOver,
+    VehicleState,
+)
+from rov.motion.pilot import SOURCE, STREAMED, Pilot
+
+STATUS_NS = 200_000_000
+"""The pilot's status goes out at 5 Hz."""
+TUNING_NS = 1_000_000_000
+"""What holds is said anew at 1 Hz, for processes that have just started, and for dives."""
+RATE_NS, RATE_SHARE = 3_000_000_000, 0.8
+"""A stream that brings less than this share of perception.rate_hz over this time is no stream to steer by."""
+MIN_CELL_V = 0.5
+"""A cell below this is not measured."""
+SURFACING_ALARMS = ("leak", "battery_low")
+"""Alarms that take the vehicle up. As long as one holds, arming goes straight to `surface`: to forbid it would strand a
+vehicle that was disarmed at depth."""
+
+
+class Commander:
+    """The pilot, its link, and the rows of the safety table that neither knows alone."""
+
+    def __init__(self, config: Config, pilot: Pilot, link: Link, classes: tuple[str, ...] = ()):
+        """`classes` are those that the detector knows; without any, every target is taken."""
+        self.config, self.pilot, self.link, self.classes = config, pilot, link, classes
+        self.saved_values: live.Values | None = None
+        """What the file said last; None: nothing yet. Only what changes in it is applied, or it would undo what an
+        operator has set."""
+        self.held_values: live.Values = {}
+        """What may be applied only while disarmed."""
+        self.tuning_t: int | None = None
+        self.arming = False
+        self.asked_t = 0
+        """When the arming under way was asked for."""
+        self.operator = ""
+        self.no_operator_t: int | None = None
+        self.bad_since: dict[str, int] = {}
+        """Since when a reading has been bad, by code."""
+        self.alarms: set[str] = set()
+        """Codes of the readings that are bad now, and have been for long enough."""
+        self.overruled: set[str] = set()
+        """What takes the vehicle up, and the operator has said not to, since it was armed: a sensor that comes and goes
+        asks once."""
+        self.refused = ""
+        """Why the last arming, mode or target was refused, by whomever; empty when it was not."""
+        self.stick_id = 0
+        self.status_t = 0
+        self.outgoing: list[Message] = []
+        """To be published with this tick."""
+        self.setpoint_times: dict[str, deque[int]] = {}
+        """When the setpoints of each source were heard, over the last RATE_NS."""
+        self.engaged_t = 0
+        """Since when the mode is the one it is."""
+
+    # ---- what operators ask for --------------------------------------------------------------------------------
+
+    def start(self, now: int) -> None:
+        """Say that this is a pilot without a past."""
+        self.outgoing.append(ConsumedInput(t=now, by="pilotd", what="start"))
+
+    def handle_setpoint(self, setpoint: Setpoint, now: int) -> None:
+        """A setpoint from perception."""
+        heard = self.setpoint_times.setdefault(setpoint.source, deque())
+        heard.append(now)
+        while now - heard[0] > RATE_NS:
+            heard.popleft()
+        self._apply_input(now, "setpoint", setpoint=setpoint)
+
+    def handle_command(self, command: AnyCommand, sent_t: int, now: int) -> str:
+        """Carry out a command that was sent at `sent_t` on our clock; returns why not, or nothing."""
+        match command:
+            case Stop():
+                self.arming = False
+                self._apply_input(now, "stop")
+                self.link.disarm(now)
+            case Disarm():
+                self.arming = False
+                self._apply_input(now, "disarm")
+                self.link.disarm(now)
+            case Arm():
+                self.refused = self._begin_arming(sent_t, now)
+                return self.refused
+            case SetMode():
+                self.refused = self._set_mode(command.mode, sent_t, now)
+                return self.refused
+            case SetTarget():
+                self.refused = self._set_target(command.label, command.size, now)
+                return self.refused
+            case Sticks():
+                self.stick_id += 1
+                axes = {"surge": command.surge, "sway": command.sway, "heave": command.heave, "yaw": command.yaw}
+                sticks = Setpoint(t=sent_t, frame_id=-1, frame_t=sent_t, source="operator", **axes)
+                self._apply_input(now, "setpoint", setpoint=sticks)
+            case TakeOver():
+                self._event(now, "info", "operator", f"the operator is {command.session}")
+        return ""
+
+    def refusal(self, mode: Mode, now: int) -> str:
+        """A sentence about what a mode lacks, or nothing."""
+        if reason := self.pilot.refusal(mode, now):
+            return reason
+        if mode in STREAMED and (hz := self._rate(mode, now)) < self._rate_min:
+            return f"{mode.value} needs {self._rate_min:g} frames looked at per second, over 3 s; there are {hz:.1f}"
+        return ""
+
+    def _begin_arming(self, asked_t: int, now: int) -> str:
+        """Start the link's arming; returns why not, or nothing."""
+        if reason := self.pilot.stop_refusal(asked_t) or self._must_surface(now) or self.refusal(self.pilot.mode, now):
+            return reason
+        self.overruled.clear()
+        self.link.mode = self.pilot.mode  # an autopilot arms in the mode that it will need
+        reason = self.link.arm(now)
+        self.arming, self.asked_t = not reason, asked_t
+        return reason
+
+    def _set_mode(self, mode: Mode, asked_t: int, now: int) -> str:
+        """Change the mode as the operator says; returns why not, or nothing. Armed, this may also end a surfacing."""
+        before = self.pilot.mode
+        if reason := self.refusal(mode, now) or self._apply_input(now, "mode", asked_t, mode=mode):
+            return reason
+        if self.pilot.armed and self.must_surface and before is Mode.SURFACE is not mode:
+            text = f"{', '.join(self.must_surface)}: {mode.value} all the same, as the operator says"
+            self._event(now, "warning", "surfacing_ended", text)
+            self.overruled |= {*self.must_surface}
+        return ""
+
+    @property
+    def must_surface(self) -> list[str]:
+        """Codes of what takes the vehicle up now."""
+        return [code for code in SURFACING_ALARMS if code in self.alarms]
+
+    def _must_surface(self, now: int) -> str:
+        """Before arming: while something is urgent, `surface` is the mode to arm in. Returns why that cannot be, or
+        nothing."""
+        if not self.must_surface or self.pilot.mode is Mode.SURFACE:
+            return ""
+        if reason := self._apply_input(now, "mode", mode=Mode.SURFACE):
+            return reason
+        text = f"{', '.join(self.must_surface)}: arming in surface; any other mode must be asked for once armed"
+        self._event(now, "warning", "arming_upward", text)
+        return ""
+
+    def _set_target(self, label: str, size: float | None, now: int) -> str:
+        """Follow another class; returns why not, or nothing."""
+        if self.classes and label not in self.classes:
+            return f"{label} is no class that the detector knows; there are {', '.join(self.classes)}"
+        if size is not None and not 0 < size < 1:
+            return f"size {size:g} is not between 0 and 1: it is a fraction of the picture's height"
+        steering = self.config.steering
+        wanted: live.Values = {"steering.target": label, "steering.size": steering.size if size is None else size}
+        self._apply_settings(live.differences(live.values(self.config), wanted), now)
+        return ""
+
+    # ---- what is tuned -----------------------------------------------------------------------------------------
+
+    def handle_edit(self, edit: ConfigEdit, now: int) -> None:
+        """Take over what was changed in the saved configuration. While armed, safety keys only tighten: what would
+        loosen one is held until the vehicle is disarmed, or the file says otherwise."""
+        news = live.values_of(edit.settings)
+        if (
+            self.saved_values is None
+        ):  # we started from what held, which an operator may have set after the file was saved
+            self.saved_values = live.values(self.config) | {key: news[key] for key in edit.overruled if key in news}
+        changed = live.differences(self.saved_values, news)
+        self.saved_values = news
+        for key in changed:
+            self.held_values.pop(key, None)
+        current = live.values(self.config)
+        if self.pilot.armed:
+            self.held_values |= {key: new for key, new in changed.items() if live.is_looser(key, current[key], new)}
+            for key in changed.keys() & self.held_values.keys():
+                text = f"{key} stays {current[key]} while armed; {changed[key]} is less safe, and holds once disarmed"
+                self._event(now, "warning", "tuning_held", text)
+        self._apply_settings({key: new for key, new in changed.items() if key not in self.held_values}, now)
+
+    def _apply_settings(self, changes: live.Values, now: int) -> None:
+        """Let these values hold from now on, everywhere."""
+        current = live.values(self.config)
+        changes = live.differences(current, changes)
+        if not changes:
+            return
+        self.config = live.with_values(self.config, changes)
+        self.pilot.apply_config(self.config, now)
+        self.link.surface_pa, self.link.density = self.config.link.surface_pa, self.config.link.density
+        self._publish_settings(now)
+        for key, new in changes.items():
+            self._event(now, "info", "tuned", f"{key} is {new}, was {current[key]}")
+
+    def _publish_settings(self, now: int) -> None:
+        """Say what holds, in the order in which it came to hold."""
+        self.tuning_t = now
+        self.outgoing.append(ActiveSettings(t=now, settings=live.settings(self.config)))
+
+    # ---- one tick ----------------------------------------------------------------------------------------------
+
+    def step(self, operator: str, now: int) -> list[Message]:
+        """One step: read the link, decide, send; returns what there is to publish."""
+        if self.held_values and not self.pilot.armed:
+            held, self.held_values = self.held_values, {}
+            self._apply_settings(held, now)
+        if self.tuning_t is None or now - self.tuning_t >= TUNING_NS:
+            self._publish_settings(now)
+        self.link.mode = self.pilot.mode
+        self.outgoing += self.link.poll(now)
+        vehicle = self.link.state
+        if vehicle is not None:
+            self.pilot.receive_state(vehicle)
+            self.outgoing.append(vehicle)
+            self._check_failsafes(vehicle, now)
+        self._finish_arming(now)
+        self._check_operator(operator, now)
+        self._check_perception_rate(now)
+        mode = self.pilot.mode
+        output = self.pilot.step(None, vehicle, now)
+        self.link.send(output.thrusters.values, self.pilot.armed, now)
+        if self.pilot.mode is not mode:
+            self.engaged_t = now
+        consumed, self.outgoing = self.outgoing, []
+        # What it took in before what it did: a replay reads them in this order.
+        messages = [*consumed, output.wrench, output.thrusters, *output.events]
+        if now - self.status_t >= STATUS_NS:
+            self.status_t = now
+            messages.append(self._status(operator, now))
+        return messages
+
+    def _status(self, operator: str, now: int) -> PilotStatus:
+        return PilotStatus(
+            t=now,
+            armed=self.pilot.armed,
+            mode=self.pilot.mode,
+            operator=operator,
+            target=self.config.steering.target,
+            refused=self.refused,
+        )
+
+    def _finish_arming(self, now: int) -> None:
+        """The pilot is armed once the board has been tested; a board that is no longer trusted disarms it."""
+        if self.arming and self.link.live:
+            self.arming = False
+            reason = (
+                self.pilot.stop_refusal(self.asked_t) or self._must_surface(now) or self.refusal(self.pilot.mode, now)
+            )
+            self.refused = reason or self._apply_input(now, "arm")
+            if self.refused:
+                self.link.disarm(now)
+                self._event(now, "warning", "arming_refused", self.refused)
+        elif self.arming and not self.link.testing:
+            self.arming = False
+            self.refused = next((each.text for each in self._link_trouble()), "")
+        if self.pilot.armed and not self.link.live:
+            explained = any(each.level == "alarm" for each in self._link_trouble())
+            self._apply_input(now, "disarm")
+            if not explained:
+                self._event(now, "alarm", "link_lost", "the vehicle is not under our control: disarmed")
+
+    def _link_trouble(self) -> list[Event]:
+        """What the link says in this tick and is no good news, the newest first."""
+        said = [each for each in reversed(self.outgoing) if isinstance(each, Event) and each.source == "link"]
+        return [each for each in said if each.level != "info"]
+
+    def _check_operator(self, operator: str, now: int) -> None:
+        """The operator's heartbeat was lost, or never seen, while armed."""
+        if operator:
+            self.operator = operator
+            return
+        if not self.pilot.armed:
+            return
+        if self.pilot.mode is Mode.SURFACE:  # whatever on_lost says: on its way up it needs nobody
+            if self.operator:
+                self._event(now, "alarm", "operator_lost", "no heartbeat of the operator: goes on going up")
+            self.operator = ""
+        elif self.operator:
+            self._event(now, "alarm", "operator_lost", f"no heartbeat of the operator: {self.config.operator.on_lost}")
+            self.operator = ""
+            mode = {"hold": Mode.HOLD, "surface": Mode.SURFACE}.get(self.config.operator.on_lost)
+            if self.alarms & {"leak", "battery_low"}:
+                mode = Mode.SURFACE
+            if mode is None or self._apply_input(now, "mode", mode=mode):
+                self._apply_input(now, "disarm")
+        elif self.pilot.mode is not Mode.HOLD:
+            self._apply_input(now, "disarm")
+
+    def _check_perception_rate(self, now: int) -> None:
+        """A streamed mode ends in hold when its stream is too slow to steer by."""
+        mode = self.pilot.mode
+        if mode in STREAMED and now - self.engaged_t >= RATE_NS and (hz := self._rate(mode, now)) < self._rate_min:
+            text = f"{hz:.1f} frames looked at per second over 3 s, not {self._rate_min:g}: {mode.value} ends in hold"
+            self._event(now, "warning", "perception_slow", text)
+            if self._apply_input(now, "mode", mode=Mode.HOLD):
+                self._apply_input(now, "mode", mode=Mode.MANUAL)
+
+    def _rate(self, mode: Mode, now: int) -> float:
+        """Setpoints per second of a mode's source, over the last RATE_NS."""
+        return sum(now - t <= RATE_NS for t in self.setpoint_times.get(SOURCE[mode], ())) * 1e9 / RATE_NS
+
+    @property
+    def _rate_min(self) -> float:
+        return RATE_SHARE * self.config.perception.rate_hz
+
+    def _check_failsafes(self, vehicle: VehicleState, now: int) -> None:
+        """Leak, battery, hull."""
+        limits = self.config.guard
+        cell = (vehicle.battery_v or math.inf) / self.config.vehicle.battery_cells
+        cell = cell if cell > MIN_CELL_V else math.inf
+        hot = vehicle.hull_temperature_c is not None and vehicle.hull_temperature_c > limits.hull_c
+        tight = vehicle.hull_pressure_kpa is not None and vehicle.hull_pressure_kpa > limits.hull_kpa
+        self._check_alarm("leak", vehicle.leak, 0.0, now, "water inside the hull: going up", surface=True)
+        self._check_alarm("surfacing", vehicle.surfacing, 0.0, now, "the autopilot goes up, or has to: surface")
+        if vehicle.surfacing and self.pilot.armed and self.pilot.mode is not Mode.SURFACE:
+            self._apply_input(now, "mode", mode=Mode.SURFACE)
+        self._check_alarm(
+            "battery_warning", cell < limits.battery_warn_v, 0.0, now, f"battery at {cell:.2f} V per cell"
+        )
+        text = f"battery at {cell:.2f} V per cell: going up"
+        self._check_alarm("battery_low", cell < limits.battery_low_v, limits.battery_low_s, now, text, surface=True)
+        self._check_alarm(
+            "hull_hot", hot, limits.hull_s, now, f"{vehicle.hull_temperature_c or 0:.1f} °C inside the hull"
+        )
+        self._check_alarm(
+            "hull_pressure", tight, limits.hull_s, now, f"{vehicle.hull_pressure_kpa or 0:.1f} kPa inside the hull"
+        )
+
+    def _check_alarm(self, code: str, bad: bool, seconds: float, now: int, text: str, *, surface: bool = False) -> None:
+        """An event once a reading has been bad for so long, and again after it was good; `surface` also goes up."""
+        if not bad:
+            self.bad_since.pop(code, None)
+            self.alarms.discard(code)
+            return
+        if now - self.bad_since.setdefault(code, now) < seconds * 1e9 or code in self.alarms:
+            return
+        self.alarms.add(code)
+        self._event(now, "warning" if code == "battery_warning" else "alarm", code, text)
+        if surface and self.pilot.armed and code not in self.overruled:
+            self._apply_input(now, "mode", mode=Mode.SURFACE)
+
+    def _apply_input(
+        self,
+        now: int,
+        what: Literal["setpoint", "arm", "disarm", "stop", "mode"],
+        asked_t: int = 0,
+        *,
+        mode: Mode | None = None,
+        setpoint: Setpoint | None = None,
+    ) -> str:
+        """Ask something of the pilot, and let the recording know; returns why it is refused, or nothing."""
+        heard = ConsumedInput(t=now, by="pilotd", what=what, asked_t=asked_t or now, mode=mode, setpoint=setpoint)
+        self.outgoing.append(heard)
+        before = self.pilot.mode
+        refused = self.pilot.apply(heard)
+        if self.pilot.mode is not before:
+            self.engaged_t = now
+        return refused
+
+    def _event(self, now: int, level: str, code: str, text: str) -> None:
+        assert level in ("info", "warning", "alarm")
+        self.outgoing.append(Event(t=now, level=level, source="pilotd", code=code, text=text))  # type: ignore[arg-type]

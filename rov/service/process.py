@@ -1,0 +1,150 @@
+"""What every process of the daemon starts with: its arguments, a stop flag, a steady pace, real-time scheduling."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from rov.config.schema import Config, load
+from rov.errors import UserError
+from rov.printing import print_line
+
+MCL_CURRENT_AND_FUTURE = 3
+PR_SET_PDEATHSIG = 1
+FIFO_PRIORITY = 20
+BUS_PRIORITY = 15
+"""Of ZeroMQ's threads, below the loop: a stop passes through them, and must not wait behind a busy network."""
+BUS_THREADS = "ZMQbg"
+"""How their names begin."""
+CONFINED_BYTES = 512 * 1024 * 1024
+"""What a process that strangers reach may take beyond what it has at its start: more than full tables need."""
+NICE = -5
+"""Of the same: before the network and the recorder, who are no use to somebody who wants to stop, behind the pilot."""
+DESCRIPTORS_MAX = 65536
+"""As many as the unit allows: strangers' connections must not take those that we need."""
+OOM_SCORE = Path("/proc/self/oom_score_adj")
+
+
+class Process(NamedTuple):
+    """One process: its configuration, the directory of the endpoints and the ring, and whether it shall stop."""
+
+    config: Config
+    root: Path
+    stopped: threading.Event
+
+    @property
+    def ring(self) -> Path:
+        """The frame ring. The supervisor makes the directory where files are in memory."""
+        return self.root / "frames.ring"
+
+
+def start(*, orphaned: int = signal.SIGTERM, expendable: int = 0) -> Process:
+    """`python -m rov.camerad rover.toml /run/rov [PARENT]`: SIGINT and SIGTERM ask it to stop.
+
+    `orphaned`: the signal it gets when its parent dies, whatever that died of. `expendable`: how much rather than
+    others it goes when memory runs out, 0..1000 (proc(5), oom_score_adj).
+    """
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor's to answer
+    if len(sys.argv) > 3:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, orphaned)
+        if os.getppid() != int(sys.argv[3]):  # it died before we asked to be told
+            os.kill(os.getpid(), orphaned)
+    raise_descriptor_limit()
+    if expendable:
+        own = int(OOM_SCORE.read_text())
+        OOM_SCORE.write_text(str(min(own + expendable, 1000)))
+    return Process(load(Path(sys.argv[1])), Path(sys.argv[2]), stopped)
+
+
+def run_main(main: Callable[[], int]) -> NoReturn:
+    """Run a process' `main`; what the user can put right is one sentence, exit code 2."""
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print_line(f"{Path(sys.argv[0]).stem}: {error}", error=True)
+        sys.exit(2)
+
+
+def confine() -> None:
+    """For who is reached by strangers: a flood may not take the memory of the others, and finds room for many files.
+    Beyond the limit Python raises MemoryError, and the supervisor starts another process."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + CONFINED_BYTES, used + CONFINED_BYTES))
+    raise_descriptor_limit()
+    with contextlib.suppress(PermissionError):  # without the unit's LimitNICE a stop waits its turn among the attackers
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)
+
+
+def raise_descriptor_limit() -> None:
+    """As many descriptors as we may have; where systemd or a shell started us it is 1024 at first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def realtime() -> bool:
+    """Ask for SCHED_FIFO, for this thread and those of the bus (which must be there), and for locked memory; freeze
+    what is there for the garbage collector. True when granted."""
+    gc.collect()
+    gc.freeze()
+    ctypes.CDLL(None).mlockall(MCL_CURRENT_AND_FUTURE)  # refused without the limit: a page fault then costs a little
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(FIFO_PRIORITY))
+        for task in Path("/proc/self/task").iterdir():
+            if (task / "comm").read_text().startswith(BUS_THREADS):
+                os.sched_setscheduler(int(task.name), os.SCHED_FIFO, os.sched_param(BUS_PRIORITY))
+    except OSError:
+        return False
+    return True
+
+
+class Pace:
+    """Ticks at a fixed rate on the monotonic clock; a late tick does not make the next ones early."""
+
+    def __init__(self, hz: float):
+        self.period = int(1e9 / hz)
+        self.next_t = time.monotonic_ns()
+
+    def wait(self) -> int:
+        """Sleep until the next tick; returns the time then, ns."""
+        self.next_t += self.period
+        now = time.monotonic_ns()
+        if now > self.next_t:
+            self.next_t = now  # skipped ticks are skipped
+        else:
+            time.sleep((self.next_t - now) / 1e9)
+        return time.monotonic_ns()
+
+
+class RateMeter:
+    """Rate and worst latency since the last look."""
+
+    def __init__(self, t: int):
+        self.t, self.count, self.latency_ms = t, 0, 0.0
+
+    def add(self, latency_ms: float) -> None:
+        self.count += 1
+        self.latency_ms = max(self.latency_ms, latency_ms)
+
+    def due(self, t: int) -> bool:
+        return t - self.t >= 1_000_000_000
+
+    def read(self, t: int) -> tuple[float, float]:
+        """(Hz, worst ms), and start anew."""
+        answer = self.count * 1e9 / max(t - self.t, 1), self.latency_ms
+        self.t, self.count, self.latency_ms = t, 0, 0.0
+        return answer

@@ -1,0 +1,64 @@
+"""What steering sees of its target: bearing, elevation and apparent size. Array-API style on shape (N,)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from rov.messages import Observation, Track, Tracks
+from rov.optics.lens import Lens
+from rov.types import Array
+
+
+def geometry(boxes: Array, width: float, height: float, hfov_deg: float) -> tuple[Array, Array, Array]:
+    """Boxes (N, 4) in a picture -> bearing and elevation of their centres (N,) in rad, size (N,) as a fraction of the
+    height. Pinhole with square pixels: f = (width / 2) / tan(hfov / 2). Bearing is positive to starboard, elevation
+    down."""
+    xp = array_namespace(boxes)
+    focal = width / 2 / math.tan(math.radians(hfov_deg) / 2)  # px
+    x = (boxes[:, 0] + boxes[:, 2]) / 2 - width / 2
+    y = (boxes[:, 1] + boxes[:, 3]) / 2 - height / 2
+    return (
+        xp.atan2(x, xp.full_like(x, focal)),
+        xp.atan2(y, xp.hypot(x, xp.full_like(x, focal))),
+        (boxes[:, 3] - boxes[:, 1]) / height,
+    )
+
+
+def choose(tracks: Tracks, label: str, following: int | None) -> Track | None:
+    """The followed object while it lives, else the largest and surest of its class that is in sight."""
+    same = [item for item in tracks.items if item.label == label]
+    for item in same:
+        if item.track_id == following:
+            return item
+    in_sight = [item for item in same if item.hidden_s == 0]
+    return max(in_sight, key=lambda item: item.score * (item.box[3] - item.box[1]), default=None)
+
+
+def observe(
+    tracks: Tracks, label: str, following: int | None, hfov_deg: float, lens: Lens | None = None
+) -> Observation:
+    """What steering sees of its target; `following` is the track id of the frame before. Angles are the calibrated
+    lens's where there is one."""
+    target = choose(tracks, label, following)
+    if target is None:
+        return Observation(t=tracks.t, frame_id=tracks.frame_id, frame_t=tracks.frame_t, visible=False)
+    if lens is None:
+        bearing, elevation, size = (
+            float(each[0]) for each in geometry(np.array([target.box]), tracks.width, tracks.height, hfov_deg)
+        )
+    else:
+        bearing, elevation, size = lens.angles(target.box)
+    return Observation(
+        t=tracks.t,
+        frame_id=tracks.frame_id,
+        frame_t=tracks.frame_t,
+        visible=True,
+        track_id=target.track_id,
+        label=label,
+        bearing=bearing,
+        elevation=elevation,
+        size=size,
+    )
