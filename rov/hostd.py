@@ -15,7 +15,7 @@ from rov.service.process import run_main, start
 
 def main() -> int:
     process = start(expendable=200)
-    pub = Publisher("machined", process.root)
+    pub = Publisher("hostd", process.root)
     heat, slow = jetson.HeatWatch(), False
     while not process.stopped.wait(1.0):
         began = time.monotonic_ns()
@@ -23,13 +23,13 @@ def main() -> int:
         message = reading(zones, jetson.rails(), jetson.throttled(), began)
         pub.publish(message)
         for text in heat.update(zones):
-            pub.publish(Event(t=began, level="warning", source="machined", code="heat_near", text=text))
+            pub.publish(Event(t=began, level="warning", source="hostd", code="heat_near", text=text))
         if message.throttled and not slow:
             text = "the computer runs slower than it could: too hot, or in a low power mode"
-            pub.publish(Event(t=began, level="warning", source="machined", code="throttled", text=text))
+            pub.publish(Event(t=began, level="warning", source="hostd", code="throttled", text=text))
         slow = message.throttled
         now = time.monotonic_ns()
-        pub.publish(Health(t=now, process="machined", rate_hz=1.0, latency_ms=(now - began) / 1e6))
+        pub.publish(Health(t=now, process="hostd", rate_hz=1.0, latency_ms=(now - began) / 1e6))
     pub.close()
     return 0
 

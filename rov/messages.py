@@ -14,8 +14,10 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-SCHEMA_VERSION = 1
-"""Raised when a field changes its meaning; adding a field with a default does not change it."""
+SCHEMA_VERSION = 2
+"""Raised when a field changes its meaning or a topic its name; adding a field with a default does not change it."""
+COMMAND_VERSIONS = (1, 2)
+"""Of the commands that are understood: their fields have stayed what they were."""
 
 Box = tuple[float, float, float, float]
 
@@ -376,16 +378,20 @@ TOPICS: dict[str, Topic] = {
     "wrench": Topic(Wrench, "pilotd", "state", 50.0),
     "thrusters": Topic(ThrusterCommand, "pilotd", "state", 50.0),
     "pilot": Topic(PilotStatus, "pilotd", "state", 5.0),
-    "edit": Topic(ConfigEdit, "supervisor", "state", 1.0),
-    "tuning": Topic(ActiveSettings, "pilotd", "state", 1.0),
+    "config_edit": Topic(ConfigEdit, "supervisor", "state", 1.0),
+    "settings": Topic(ActiveSettings, "pilotd", "state", 1.0),
     "health": Topic(Health, "all", "state", 1.0),
-    "machine": Topic(HostStatus, "machined", "state", 1.0),
+    "host": Topic(HostStatus, "hostd", "state", 1.0),
     "clock": Topic(Clock, "recorderd", "state", 1.0),
-    "heard": Topic(ConsumedInput, "all", "event", 0.0),
+    "inputs": Topic(ConsumedInput, "all", "event", 0.0),
     "events": Topic(Event, "all", "event", 0.0),
     "commands": Topic(Command, "operator", "event", 0.0),
 }
 """Every topic of the system. The pictures themselves go through the frame ring, and into dives as `camera`."""
+
+
+FORMER_TOPICS = {"heard": "inputs", "edit": "config_edit", "tuning": "settings", "machine": "host"}
+"""What topics were called in version 1, and are in the dives of then."""
 
 
 def topic_of(message: Message) -> str:

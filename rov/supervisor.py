@@ -61,7 +61,7 @@ CHILDREN = (
     ChildSpec("camerad", vital=False, hung_s=HUNG_S),
     ChildSpec("recorderd", vital=False, hung_s=HUNG_S),
     ChildSpec("perceptiond", vital=False, hung_s=HUNG_S),
-    ChildSpec("machined", vital=False, hung_s=HUNG_S),
+    ChildSpec("hostd", vital=False, hung_s=HUNG_S),
 )
 """In the order they are started. `pilotd` comes first, alone, and it is for it that the watchdog is fed."""
 LAST = ("recorderd", "publicd")

@@ -45,7 +45,7 @@ from rov.messages import (
 from rov.resources import checkout
 
 SESSION = "soak"
-PROCESSES = ("run", "pilotd", "commandd", "publicd", "camerad", "perceptiond", "recorderd", "machined")
+PROCESSES = ("run", "pilotd", "commandd", "publicd", "camerad", "perceptiond", "recorderd", "hostd")
 LOOK_S = 5.0
 """/proc is looked at this often."""
 TELL_S = 60.0

@@ -112,7 +112,7 @@ def test_the_evidence_is_in_the_dive_and_the_pilot_says_the_same_of_it(tmp_path:
     heard = ConsumedInput(t=20, by="pilotd", what="setpoint", asked_t=20, setpoint=bad)
     with DiveWriter(tmp_path / "a.mcap", {}) as writer:
         writer.write("setpoint", bad)
-        writer.write("heard", heard)
+        writer.write("inputs", heard)
         writer.write("events", Event(t=21, level="info", source="x", code="NaN", text="NaN"))
     with Dive(tmp_path / "a.mcap") as dive:
         found = {record.topic: record.data for record in dive.messages()}
@@ -123,7 +123,7 @@ def test_the_evidence_is_in_the_dive_and_the_pilot_says_the_same_of_it(tmp_path:
     assert numbers_differ(again, msgspec.structs.replace(bad, surge=0.5))[1].startswith("surge")
     assert numbers_differ(again, msgspec.structs.replace(bad, heave=math.inf))[1].startswith("heave")
     said = []
-    for message in (heard, found["heard"]):
+    for message in (heard, found["inputs"]):
         assert isinstance(message, ConsumedInput)
         pilot = Pilot(CONFIG, CURVE)
         pilot.mode = Mode.FOLLOW

@@ -206,7 +206,7 @@ def test_the_manual_explains_every_event() -> None:
 
 def test_the_manual_names_every_line_of_the_check_list() -> None:
     manual = (ROOT / "systemd" / "README.md").read_text().partition("## 4.")[2].partition("## 5.")[0]
-    tree = ast.parse((ROOT / "rov" / "machine" / "predive.py").read_text())
+    tree = ast.parse((ROOT / "rov" / "host" / "predive.py").read_text())
     lines = {
         node.args[0].value
         for node in ast.walk(tree)

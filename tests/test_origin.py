@@ -51,7 +51,7 @@ def recorded(path: Path, config: Config, live: Config | None = None, **metadata:
             held = live or config
             if k >= 5:
                 held = live.with_values(held, {"steering.target": "pipe"})
-            dive.write("tuning", ActiveSettings(t=t, settings=live.settings(held)))
+            dive.write("settings", ActiveSettings(t=t, settings=live.settings(held)))
             dive.write("pilot", PilotStatus(t=t, armed=k > 1, mode=Mode.HOLD if k < 6 else Mode.FOLLOW))
             if k in (3, 4):
                 dive.write("events", Event(t=t, level="alarm", source="pilotd", code="leak", text="water comes in"))
@@ -89,11 +89,11 @@ def test_another_configuration_is_named_with_what_differs(tmp_path: Path) -> Non
 
 def test_what_was_tuned_before_counts_not_what_was_saved(tmp_path: Path) -> None:
     """Also for dives of before, which hold no configuration: the live keys are said in them."""
-    live = live.with_values(then(), {"steering.target": "rock"})
-    found = origin_of(recorded(tmp_path / "a.mcap", then(), live), tmp_path)
+    tuned = live.with_values(then(), {"steering.target": "rock"})
+    found = origin_of(recorded(tmp_path / "a.mcap", then(), tuned), tmp_path)
     assert found.config and found.config.steering.target == "rock" and found.config.control.rate_hz == 40.0
     with DiveWriter(tmp_path / "old.mcap", {}) as dive:
-        dive.write("tuning", ActiveSettings(t=1, settings=live.settings(live)))
+        dive.write("settings", ActiveSettings(t=1, settings=live.settings(tuned)))
     old = origin_of(tmp_path / "old.mcap", tmp_path)
     assert old.config and old.config.steering.target == "rock" and old.config.control.rate_hz == 50.0
     assert differences(HERE, old).endswith("steering.target is 'buoy_red', was 'rock'; guard.gain is 0.5, was 0.4")
@@ -146,7 +146,7 @@ def test_a_part_keeps_what_still_held_at_its_start(tmp_path: Path) -> None:
     for name, start in (("part.mcap", 106.5), ("part2.mcap", 107.5)):
         with Dive(tmp_path / name) as dive:
             assert dive.first_t == start * S
-            first = [record.data for record in dive.messages(["tuning", "clock"])][:2]
+            first = [record.data for record in dive.messages(["settings", "clock"])][:2]
             assert isinstance(first[0], Clock) or isinstance(first[1], Clock)
             found = DiveOrigin(dive, HERE, tmp_path)
             assert found.config == live.with_values(then(), {"steering.target": "pipe"})
@@ -159,7 +159,7 @@ def test_a_change_that_had_not_taken_effect_yet_is_in_a_part_with_what_held_befo
     cut(path, tmp_path / "part.mcap", 5.05, 9.0)
     with Dive(tmp_path / "part.mcap") as dive:
         schedule = ConfigTimeline(HERE, recorded=True)
-        for record in dive.messages(["tuning"]):
+        for record in dive.messages(["settings"]):
             if isinstance(record.data, ActiveSettings):
                 schedule.add(record.data.settings, record.data.t)
         assert schedule.at(105 * S + 80_000_000).steering.target == "buoy_red"

@@ -202,14 +202,14 @@ def test_a_flood_of_events_is_a_few_lines_a_second(house: Callable[..., House]) 
 
 def test_what_cannot_be_started_is_tried_again(house: Callable[..., House]) -> None:
     h = house()
-    h.children["machined"].command = ["/nowhere/at/all"]
+    h.children["hostd"].command = ["/nowhere/at/all"]
     h.turn()
     h.turn()
-    assert not h.children["machined"].alive and not h.said
-    h.children["machined"].command = ["/bin/sh", "-c", SLEEP]
+    assert not h.children["hostd"].alive and not h.said
+    h.children["hostd"].command = ["/bin/sh", "-c", SLEEP]
     h.turn(time.monotonic() + 10)
-    assert h.said == [("restarted", "machined could not be started (No such file or directory): started again")]
-    assert h.children["machined"].alive
+    assert h.said == [("restarted", "hostd could not be started (No such file or directory): started again")]
+    assert h.children["hostd"].alive
 
 
 def test_a_command_that_vanishes_ends_with_a_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -405,7 +405,7 @@ def test_without_descriptors_the_watchdog_is_fed_and_processes_start(
         manager.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         systemd = Systemd()
-        running = ChildProcess(ChildSpec("machined", False, 1.0), [])
+        running = ChildProcess(ChildSpec("hostd", False, 1.0), [])
         running.command = ["/bin/sh", "-c", "exit 5"]
         exhausted()
         assert systemd.notify("WATCHDOG=1") and manager.recv(100) == b"WATCHDOG=1"

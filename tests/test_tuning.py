@@ -621,6 +621,6 @@ def test_a_replay_changes_when_the_dive_did() -> None:
     shots: list[Item] = [
         TimedFrame(i, t, np.zeros((1, 1, 3), np.uint8), None) for i, t in enumerate((4 * S, 5 * S, 6 * S))
     ]
-    said: list[Item] = [Record("tuning", each.t, each) for each in (then, change)]
+    said: list[Item] = [Record("settings", each.t, each) for each in (then, change)]
     group = [said[0], shots[0], said[1], shots[1], shots[2]]
     assert thresholds(group, ConfigTimeline(CONFIG, recorded=True)) == [0.5, 0.5, 0.7]

@@ -7,14 +7,21 @@ from typing import Any
 
 import msgspec
 
-from rov.messages import SCHEMA_VERSION, TOPICS, AnyCommand, Message, Reply, Stop
+from rov.messages import COMMAND_VERSIONS, SCHEMA_VERSION, TOPICS, AnyCommand, Message, Reply, Stop
 
 COMMAND_BYTES = 4096
 """Largest command; a peer that sends more is disconnected."""
 TEXT_MAX = 64
 """Longest session or label in a command."""
 
-_HEAD = bytes((0x92, SCHEMA_VERSION))  # msgpack: an array of two, the first of them the version
+
+def _head(version: int) -> bytes:
+    """How a payload begins in msgpack: an array of two, the first of them the version."""
+    return bytes((0x92, version))
+
+
+_HEAD = _head(SCHEMA_VERSION)
+_COMMAND_HEADS = tuple(map(_head, COMMAND_VERSIONS))
 _ENCODE = msgspec.msgpack.Encoder().encode
 _TYPES: dict[str, Any] = {name: topic.type for name, topic in TOPICS.items()} | {"commands": AnyCommand}
 _DECODE = {name: msgspec.msgpack.Decoder(kind).decode for name, kind in _TYPES.items()}
@@ -43,7 +50,7 @@ def decode_command(payload: bytes) -> AnyCommand:
     if len(payload) > COMMAND_BYTES:
         raise Malformed(f"larger than {COMMAND_BYTES} bytes")
     try:
-        return _checked(_decoded(_DECODE["commands"], payload))
+        return _checked(_decoded(_DECODE["commands"], payload, _COMMAND_HEADS))
     except Malformed:
         if (stop := _stop(payload)) is not None:
             return stop
@@ -78,8 +85,8 @@ def decode_reply(payload: bytes) -> Reply:
     return reply
 
 
-def _decoded(decoder: Any, payload: bytes) -> Any:
-    if payload[:2] != _HEAD:
+def _decoded(decoder: Any, payload: bytes, heads: tuple[bytes, ...] = (_HEAD,)) -> Any:
+    if payload[:2] not in heads:
         raise Malformed(f"not [{SCHEMA_VERSION}, {{…}}] in msgpack")
     try:
         return decoder(memoryview(payload)[2:])

@@ -31,7 +31,7 @@ from rov.dives.foxglove import camera_info, descriptors, drawing, json_schema
 from rov.dives.pictures import UNREADABLE, EncodedPicture, kind_of, reader
 from rov.dives.salvage import SalvageReader
 from rov.dives.telemetry import RecordedVehicle, paces, system_of
-from rov.messages import SCHEMA_VERSION, TOPICS, AnyCommand, Message, Tracks
+from rov.messages import FORMER_TOPICS, SCHEMA_VERSION, TOPICS, AnyCommand, Message, Tracks
 from rov.optics.lens import Calibration
 
 CAMERA, ANNOTATIONS, CALIBRATION, VIDEO = "camera", "annotations", "calibration", "video"
@@ -194,7 +194,7 @@ class Dive:
     @property
     def counts(self) -> dict[str, int]:
         """Messages per topic, as the file says."""
-        return dict(sorted(self.file.counts.items()))
+        return self._per_topic(lambda channel: True)
 
     @property
     def readable(self) -> dict[str, int]:
@@ -261,7 +261,7 @@ class Dive:
 
     def require(self, topic: str) -> None:
         """Raises DiveError when there is nothing of this topic."""
-        if not self.file.counts[topic]:
+        if not self.counts.get(topic):
             have = ", ".join(self.counts) or "nothing"
             raise DiveError(f"{self.path}: nothing on the topic {topic}; it has {have}")
 
@@ -274,7 +274,7 @@ class Dive:
         self.dropped.clear()
         self.skipped.clear()
         decoders = {number: self._decoder(channel) for number, channel in self.file.channels.items()}
-        names = {number: channel.topic for number, channel in self.file.channels.items()}
+        names = {number: self._topic(channel) for number, channel in self.file.channels.items()}
         vehicle, system = RecordedVehicle(), self.system
         for number, channel in self.file.channels.items():
             if system is not None and system_of(channel.topic, channel.message_encoding) == system:
@@ -304,21 +304,28 @@ class Dive:
     def _schema(self, channel: Channel) -> Schema | None:
         return self.file.schemas.get(channel.schema_id)
 
+    def _topic(self, channel: Channel) -> str:
+        """What the topic of a channel is called today."""
+        schema = self._schema(channel)
+        ours = schema is not None and schema.name.startswith("rov.")
+        return FORMER_TOPICS.get(channel.topic, channel.topic) if ours else channel.topic
+
     def _per_topic(self, wanted: Callable[[Channel], bool]) -> dict[str, int]:
         found: Counter[str] = Counter()
         for number, count in self.file.channel_counts.items():
             channel = self.file.channels[number]
             if wanted(channel):
-                found[channel.topic] += count
+                found[self._topic(channel)] += count
         return dict(sorted(found.items()))
 
     def _decoder(self, channel: Channel) -> Callable[[int, bytes], Message | EncodedPicture | None] | None:
         schema = self._schema(channel)
         if read := reader(channel, schema):
             return read
+        topic = self._topic(channel)
         named = schema is None or schema.name.startswith("rov.")  # others have topics called `events`, too
-        if channel.message_encoding == "json" and channel.topic in TYPES and named:
-            decode = json_messages.decoder(TYPES[channel.topic])
+        if channel.message_encoding == "json" and topic in TYPES and named:
+            decode = json_messages.decoder(TYPES[topic])
             return lambda _, data: decode(data)
         return None
 

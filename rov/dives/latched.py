@@ -10,8 +10,8 @@ from rov.config.timeline import EFFECT_NS
 from rov.dives.pictures import words_of
 from rov.dives.salvage import Block, Raw, SalvageReader
 
-TOPICS = {"calibration", "tuning", "edit", "clock"}
-"""Of ours."""
+TOPICS = {"calibration", "settings", "config_edit", "clock", "tuning", "edit"}
+"""Of ours; the last two as they were called before."""
 SCHEMAS = {"CameraCalibration", "CameraInfo"}
 """Of others, by the last word of their names."""
 STATIC = {"/tf_static", "/robot_description"}

@@ -171,7 +171,7 @@ def _set(tables: dict[str, Any], key: str, value: Any) -> None:
 
 def first_tuning(dive: Dive) -> Values:
     """The live keys as a dive says first; empty where it does not."""
-    first = next(dive.messages(["tuning"]), None) if dive.readable.get("tuning") else None
+    first = next(dive.messages(["settings"]), None) if dive.readable.get("settings") else None
     try:
         return values_of(first.data.settings) if first and isinstance(first.data, ActiveSettings) else {}
     except msgspec.DecodeError:

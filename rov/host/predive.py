@@ -21,7 +21,7 @@ from rov.vision.rectify import Rectifier
 
 LISTEN_S = 2.5
 """Two rounds of what is said once a second."""
-TOPICS = ["vehicle", "pilot", "frame", "health", "machine"]
+TOPICS = ["vehicle", "pilot", "frame", "health", "host"]
 CAMERA_SHARE = 0.8
 """Of the wanted rate; the daemon itself leaves `policy` below this."""
 SURFACE_M = 0.5
@@ -143,7 +143,7 @@ def judge(heard: dict[str, list[Message]], config: Config) -> Iterator[Finding]:
             "runs" if runs else "does not",
             "" if runs else "rov listen events says why",
         )
-    machine: HostStatus | None = last("machine", HostStatus)
+    machine: HostStatus | None = last("host", HostStatus)
     if machine is not None and machine.celsius is not None:
         margin = machine.margin_c
         near = machine.throttled or (

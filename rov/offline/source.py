@@ -111,7 +111,7 @@ def _source(dive: Dive, camera: str, choice: str) -> Recording:
 
     pictures = has.get(camera, 0)
     return Recording(
-        dive.path, pictures, rate_of(dive, pictures), "vehicle" in has, start is not None, "heard" in has, start,
+        dive.path, pictures, rate_of(dive, pictures), "vehicle" in has, start is not None, "inputs" in has, start,
         items(), skipped, pictures, None, lambda: check.sentence(str(dive.path), pictures), (choice,) if choice else (),
         dive,
     )  # fmt: skip

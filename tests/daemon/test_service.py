@@ -151,8 +151,8 @@ def test_a_life(tmp_path: Path, manager: Manager) -> None:
         rows = replay_differs(daemon, dive, tmp_path / "out")
         assert all(int(str(row["compared"])) > 20 for row in rows.values()), rows
         with Dive(dive) as recorded:
-            heard = {r.data.what for r in recorded.messages(["heard"]) if isinstance(r.data, ConsumedInput)}
-            aimed = [each for r in recorded.messages(["tuning"]) for each in r.data.settings]  # type: ignore[union-attr]
+            heard = {r.data.what for r in recorded.messages(["inputs"]) if isinstance(r.data, ConsumedInput)}
+            aimed = [each for r in recorded.messages(["settings"]) for each in r.data.settings]  # type: ignore[union-attr]
         assert heard == {"start", "setpoint", "arm", "mode", "stop"}
         assert ("steering.target", '"bottle"') in {(each.key, each.value) for each in aimed}
 
@@ -399,9 +399,9 @@ def test_a_console_that_nobody_reads_stops_neither_the_loop_nor_the_end(tmp_path
     try:
         command = [sys.executable, "-m", "rov", "run", str(daemon.path)]
         daemon.process = subprocess.Popen(command, stderr=writing, cwd=daemon.folder, env=environment())
-        daemon.wait(Health, lambda health: health.process == "machined")
+        daemon.wait(Health, lambda health: health.process == "hostd")
         t = time.monotonic_ns()
-        for name in ("machined", "pilotd"):
+        for name in ("hostd", "pilotd"):
             daemon.kill(name)
             daemon.event("restarted", t)
         daemon.wait(PilotStatus, lambda status: True, t + S)
