@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from rov.bus import Publisher
+from rov.dives.playback import open_film
 from rov.errors import UserError
 from rov.host.placement import pin
 from rov.media.camera import Camera
@@ -60,7 +61,7 @@ def main() -> int:
     wanted = process.config.camera
     pin(process.config.compute, "camera", wanted.source)
     pub = Publisher("camerad", process.root)
-    settings = CaptureSettings(wanted.width, wanted.height, wanted.fps, wanted.fourcc)
+    settings = CaptureSettings(wanted.width, wanted.height, wanted.fps, wanted.fourcc, open_film=open_film)
     camera = Camera(parse_camera_source(wanted.source), settings, latency_ms=wanted.latency_ms)
     ring = RingOutput(process.ring, pub)
     last, meter = -1, RateMeter(time.monotonic_ns())

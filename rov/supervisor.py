@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from rov.service.child_process import RETRY_S, STARTS_MAX, STARTS_S, ChildProces
 from rov.service.process import raise_descriptor_limit
 from rov.service.runtime_directory import home
 from rov.service.systemd import Systemd
+from rov.validate import load_checked
 
 PATIENCE_S = 5.0
 """From the signal to end to SIGKILL."""
@@ -84,7 +86,7 @@ def run(config_path: Path, config: Config, tell: Callable[[str], None], override
         prove(endpoint, gate)
     with contextlib.ExitStack() as stack:
         root = stack.enter_context(home())
-        saved = ConfigWatcher(config_path, config, root, overrides)
+        saved = ConfigWatcher(config_path, config, root, partial(load_checked, overrides=overrides))
         supervisor = stack.enter_context(contextlib.closing(Supervisor(saved, root, peers, signals, tell)))
         return supervisor.run()
 

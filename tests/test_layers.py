@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.rooms import DOOR, ORDER, ROOT, arrows, circles, imported, modules, room_of, upward
+
 ALLOWED = {"rov": {"rov"}, "sim": {"rov", "sim"}, "models": {"rov", "sim", "models"}}
 TORCH_FREE = (
     "rov.pilotd",
@@ -17,16 +18,6 @@ TORCH_FREE = (
     "rov.publicd",
 )
 """The processes without the network, and what they stand on: `pilotd` must be ready in under a second."""
-
-
-def imported(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
 
 
 def file_of(name: str) -> Path | None:
@@ -42,6 +33,24 @@ def test_dependencies_point_one_way(package: str) -> None:
     for path in files:
         ours = {name.split(".")[0] for name in imported(path)} & set(ALLOWED)
         assert ours <= ALLOWED[package], f"{path} imports {ours - ALLOWED[package]}"
+
+
+def test_rooms_import_only_from_rooms_below_them() -> None:
+    found = arrows()
+    assert {room_of(name) for name in modules()} == set(ORDER), "each room has its place in the order"
+    assert not upward(found)
+    assert not circles(found)
+    assert all((ROOT / "rov" / f"{name}.py").is_file() for name in DOOR)
+
+
+def test_no_class_has_two_homes_in_rov() -> None:
+    homes: dict[str, list[str]] = {}
+    for name, path in modules().items():
+        if name.startswith("rov"):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ClassDef):
+                    homes.setdefault(node.name, []).append(name)
+    assert not {name: found for name, found in homes.items() if len(found) > 1}
 
 
 def test_no_relative_imports() -> None:
@@ -65,6 +74,7 @@ def test_the_control_path_never_reaches_torch() -> None:
         if name in seen or path is None:
             continue
         seen.add(name)
+        waiting.append(name.rpartition(".")[0])  # importing a module runs its packages first
         names = imported(path)
         assert not {n for n in names if n.split(".")[0] == "torch"}, f"{path} imports torch"
         waiting += [n for n in names if n.startswith("rov.")]

@@ -34,6 +34,7 @@ from rov.service.child_process import ChildProcess, ChildSpec
 from rov.service.stderr_writer import StderrWriter
 from rov.service.systemd import Systemd
 from rov.supervisor import Signals, Supervisor
+from rov.validate import load_checked
 
 SLEEP = "sleep 300"
 
@@ -60,7 +61,7 @@ class House:
         self.said: list[tuple[str, str]] = []
         path = root / "saved.toml"
         path.write_text("[vehicle]\nmax_depth = 10\n")
-        saved = ConfigWatcher(path, parse(path.read_text()), root)
+        saved = ConfigWatcher(path, parse(path.read_text()), root, load_checked)
         peers = {"camerad": None}
         self.lines: list[str] = []
         self.supervisor = Supervisor(saved, root, peers, SIGNALS, self.lines.append)

@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from rov.offline.pilot_replay import PilotReplay
 from rov.offline.replay import thresholds
 from rov.offline.source import Item, Recording
 from rov.resources import find_resource
+from rov.validate import load_checked
 from tests.world import CONFIG, CURVE, GRAVITY, S, World
 
 FAR = ("buoy_red", 0.9, (100.0, 100.0, 160.0, 180.0))
@@ -327,7 +329,7 @@ def test_a_target_that_an_operator_set_outlives_the_pilot_until_the_file_says_ot
     path = tmp_path / "rover.toml"
     path.write_text(tomli_w.dumps(CONFIG.model_dump()))
     (tmp_path / "run").mkdir()
-    saved, world, t = ConfigWatcher(path, load(path), tmp_path / "run"), sailing(), 0
+    saved, world, t = ConfigWatcher(path, load(path), tmp_path / "run", load_checked), sailing(), 0
 
     def save(**keys: object) -> None:
         table = CONFIG.model_dump()
@@ -372,7 +374,7 @@ def test_what_was_edited_while_the_pilot_was_away_holds_when_it_is_back(tmp_path
     path = tmp_path / "rover.toml"
     path.write_text(tomli_w.dumps(CONFIG.model_dump()))
     (tmp_path / "run").mkdir()
-    saved, world = ConfigWatcher(path, load(path), tmp_path / "run"), sailing()
+    saved, world = ConfigWatcher(path, load(path), tmp_path / "run", load_checked), sailing()
     told(world, saved, S)
     assert world.tell(SetTarget, label="buoy_green") == ""
     told(world, saved, 2 * S)
@@ -399,7 +401,7 @@ class File:
         self.path.write_text("[vehicle]\nmax_depth = 30.0\n")
         (folder / "run").mkdir()
         config = override(load(self.path), [*overrides])
-        self.saved = ConfigWatcher(self.path, config, folder / "run", overrides)
+        self.saved = ConfigWatcher(self.path, config, folder / "run", partial(load_checked, overrides=overrides))
         self.t = 0
 
     def pass_(self, looks: int = 3, *, asked: bool = False) -> list[Message]:
@@ -561,7 +563,7 @@ def test_no_room_for_what_processes_start_from(file: File, monkeypatch: pytest.M
 
 def test_no_room_at_the_start_is_one_sentence(file: File, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be kept there"):
-        ConfigWatcher(file.path, load(file.path), tmp_path / "nowhere")
+        ConfigWatcher(file.path, load(file.path), tmp_path / "nowhere", load_checked)
 
 
 def test_what_was_set_for_this_run_holds_over_every_edit(tmp_path: Path) -> None:

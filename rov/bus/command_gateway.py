@@ -46,7 +46,7 @@ OUT_BYTES = 16 * 1024
 
 
 @dataclass(eq=False)
-class PendingCommand:
+class UnansweredCommand:
     """A command, and who waits for its answer."""
 
     visitor: PeerConnection
@@ -56,7 +56,7 @@ class PendingCommand:
     enveloped: bool
     t: int = 0
     """When it was passed on."""
-    also: list[PendingCommand] = field(default_factory=list)
+    also: list[UnansweredCommand] = field(default_factory=list)
     """Other stops that this one answers."""
 
 
@@ -70,10 +70,10 @@ class CommandGateway:
         self.door.gone = self._forget
         self.inside = connected(context, zmq.DEALER, ipc(root, INSIDE), {zmq.IMMEDIATE: 1})
         self.door.watch(self.inside.fileno())
-        self.asked: dict[bytes, PendingCommand] = {}
+        self.asked: dict[bytes, UnansweredCommand] = {}
         """What was passed on, by token, the longest unanswered first."""
-        self.stops: list[PendingCommand] = []
-        self.waiting: OrderedDict[PeerConnection, PendingCommand] = OrderedDict()
+        self.stops: list[UnansweredCommand] = []
+        self.waiting: OrderedDict[PeerConnection, UnansweredCommand] = OrderedDict()
         """A stranger's command each, that there was no room for yet."""
         self.owed: dict[PeerConnection, int] = {}
         """Answers to come."""
@@ -103,7 +103,7 @@ class CommandGateway:
         lately = now - self.granted.get(visitor, now - GRANTED_NS) < GRANTED_NS
         kind: Literal["stop", "granted", "stranger"] = "granted" if lately else "stranger"
         kind = "stop" if isinstance(command, Stop) else kind
-        asked = PendingCommand(visitor, payload, kind, command.seq, visitor.talk.enveloped)
+        asked = UnansweredCommand(visitor, payload, kind, command.seq, visitor.talk.enveloped)
         if kind == "stranger" and visitor in self.waiting:
             return self._reject(visitor, command.seq, "too many commands at once; ask again", now)
         self._owe(visitor, 1)
@@ -134,7 +134,7 @@ class CommandGateway:
             self.stops, first.also = [], [*first.also, *others]
             self._pass_on(first, now)
 
-    def _pass_on(self, asked: PendingCommand, now: int) -> None:
+    def _pass_on(self, asked: UnansweredCommand, now: int) -> None:
         """To the pilot. Where it is not there, a stop waits for it; anything else is of no use later."""
         who = self._who(asked.visitor)
         self.count += 1
@@ -195,12 +195,12 @@ class CommandGateway:
             else:
                 del self.granted[visitor]
 
-    def _taken_back(self, token: bytes) -> PendingCommand | None:
+    def _taken_back(self, token: bytes) -> UnansweredCommand | None:
         asked = self.asked.pop(token, None)
         self.strangers -= asked is not None and asked.kind == "stranger"
         return asked
 
-    def _settle(self, asked: PendingCommand) -> None:
+    def _settle(self, asked: UnansweredCommand) -> None:
         """Nothing more is owed for it."""
         for each in (asked, *asked.also):
             self._owe(each.visitor, -1)

@@ -7,7 +7,7 @@ from: what holds now, whatever has become of the one that is edited.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tomli_w
@@ -17,7 +17,6 @@ from rov.config.schema import Config, ConfigError
 from rov.errors import UserError
 from rov.messages import ConfigEdit, Event, Message, Setting
 from rov.printing import hide_passwords
-from rov.validate import load_checked
 
 POLL_NS = 200_000_000
 """How often the file is looked at. It is read once it looks the same twice: editors write in several steps."""
@@ -30,14 +29,17 @@ Signature = tuple[int, int, int] | None
 """Time of the last change, size and inode; None: it is not there."""
 
 
+Load = Callable[[Path], Config]
+"""Reads a configuration and checks all that a daemon would trip over. Raises ConfigError."""
+
+
 class ConfigWatcher:
     """`rover.toml`, as long as the daemon runs."""
 
-    def __init__(self, path: Path, config: Config, root: Path, overrides: Sequence[str] = ()):
-        """`config` is what was read from `path`, with `overrides` (`section.key=value`) applied, as they are to each
-        edit. What processes start from goes into the directory `root`. Raises UserError when it cannot be kept there.
-        """
-        self.path, self.running_path, self.overrides = path, root / "rover.toml", overrides
+    def __init__(self, path: Path, config: Config, root: Path, load: Load):
+        """`config` is what `load` read from `path`, as it will each edit. What processes start from goes into the
+        directory `root`. Raises UserError when it cannot be kept there."""
+        self.path, self.running_path, self.load = path, root / "rover.toml", load
         self.config = config
         """The last good one that was saved."""
         self.running = config
@@ -78,7 +80,7 @@ class ConfigWatcher:
     def _read(self, now: int) -> Iterator[Event]:
         """Take a good edit; say what is wrong with a bad one, all of it."""
         try:
-            config = load_checked(self.path, self.overrides)
+            config = self.load(self.path)
         except (UserError, OSError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
             # Whatever a file can do to a reader: it is a bad edit, and the vehicle goes on.
             wrong = error.problems if isinstance(error, ConfigError) else [f"{self.path}: {error!r}"]

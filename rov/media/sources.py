@@ -28,7 +28,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import av
 import cv2
@@ -36,14 +36,11 @@ import numpy as np
 
 from rov.errors import UserError
 from rov.media.convert import Converter
-from rov.media.files import VIDEOS, must_be_file
+from rov.media.files import VIDEOS, TimedFrame, must_be_file
 from rov.media.films import ANY_TEXT, Video
+from rov.media.jpeg import JpegDecoder
 from rov.service import external_command
 from rov.types import Image
-
-if TYPE_CHECKING:
-    from rov.dives.playback import DivePictures
-from rov.media.jpeg import JpegDecoder
 
 BEHIND_S = 0.2
 """A paced video that is further behind goes on from where it is, instead of hurrying after the clock."""
@@ -64,6 +61,17 @@ class CameraSource(NamedTuple):
     """Width and height of piped frames."""
 
 
+class Film(Protocol):
+    """Recorded pictures, one after the other, and how many a second they are."""
+
+    fps: float
+
+    def pictures(self) -> Iterator[TimedFrame]: ...
+
+
+OpenFilm: TypeAlias = Callable[[Path], Film]
+
+
 class CaptureSettings(NamedTuple):
     """What is asked of a camera; 0 and "" leave it to the camera."""
 
@@ -76,6 +84,8 @@ class CaptureSettings(NamedTuple):
     """Until the first frame: an H.264 stream waits for its next key frame."""
     silent_s: float = 2.0
     """Without a frame for this long, it is opened again."""
+    open_film: OpenFilm = Video
+    """Opens the file of a `loop:` source. Recorded dives are a room above this one."""
 
 
 def parse_camera_source(text: str) -> CameraSource:
@@ -126,7 +136,7 @@ def images(
     damaged. Raises UserError or OSError when it cannot be opened or fails."""
     match source.kind:
         case "file":
-            return _paced(source, stopped)
+            return _paced(source, settings.open_film, stopped)
         case "pipe":
             return _piped(source, stopped)
         case "rtp" | "stream":
@@ -135,11 +145,11 @@ def images(
             return _captured(source, settings, stopped, remark)
 
 
-def _paced(source: CameraSource, stopped: threading.Event) -> Iterator[Image]:
+def _paced(source: CameraSource, open_film: OpenFilm, stopped: threading.Event) -> Iterator[Image]:
     """A video, each frame when it is due."""
     start = time.monotonic_ns()
     while True:
-        video = _film(Path(source.target))
+        video = open_film(Path(source.target))
         t = 0
         for _, t, image, _ in video.pictures():
             behind = time.monotonic_ns() - start - t
@@ -151,14 +161,6 @@ def _paced(source: CameraSource, stopped: threading.Event) -> Iterator[Image]:
         if not source.loop:
             return
         start += t + int(1e9 / video.fps)
-
-
-def _film(path: Path) -> Video | DivePictures:
-    if path.suffix.lower() != ".mcap":
-        return Video(path)
-    from rov.dives.playback import DivePictures  # seldom needed, and not at once there
-
-    return DivePictures(path)
 
 
 def _piped(source: CameraSource, stopped: threading.Event) -> Iterator[Image]:

@@ -1,0 +1,108 @@
+"""The import picture: `python -m tests.rooms` prints rooms, arrows between them, arrows up and circles.
+
+A room of `rov` is a folder; `sim` and `models` are one each. The files at the door of `rov` are three rooms: the vocabulary,
+which everything may import; what is composed of several rooms; and the processes. ORDER is the written order of
+dependency, the lowest room first: a room imports only from rooms before it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("rov", "sim", "models")
+DOOR = {
+    **dict.fromkeys(("perception", "validate"), "composition"),
+    **dict.fromkeys(
+        ("camerad", "commandd", "hostd", "perceptiond", "pilotd", "publicd", "recorderd", "supervisor"), "processes"
+    ),
+    "__main__": "cli",
+}
+"""The files at the door that are not vocabulary."""
+ORDER = (
+    "vocabulary", "bus", "optics", "config", "service", "media", "vision", "steering", "link", "motion", "composition",
+    "dives", "host", "imports", "calibrate", "offline", "operator", "processes", "cli", "sim", "models",
+)  # fmt: skip
+
+
+def modules(root: Path = ROOT) -> dict[str, Path]:
+    """Every module of ours by its dotted name, packages included."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            name = ".".join(path.relative_to(root).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def imported(path: Path) -> set[str]:
+    """What a file imports, also inside functions: modules, and names that may be modules."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room_of(module: str) -> str:
+    """The room that a module stands in."""
+    package, _, rest = module.partition(".")
+    if package != "rov":
+        return package
+    first, _, inside = rest.partition(".")
+    is_room = inside or (first and (ROOT / "rov" / first).is_dir())
+    return first if is_room else DOOR.get(first, "vocabulary")
+
+
+def arrows(root: Path = ROOT) -> dict[tuple[str, str], list[str]]:
+    """(from, to) -> the imports, as `module -> module`, of each pair of rooms."""
+    known = modules(root)
+    rooms = {name: room_of(name) for name in known}
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, path in known.items():
+        for target in imported(path) & known.keys():
+            if rooms[name] != rooms[target]:
+                found[rooms[name], rooms[target]].append(f"{name} -> {target}")
+    return dict(found)
+
+
+def upward(found: dict[tuple[str, str], list[str]]) -> list[str]:
+    """The imports that go against ORDER. A room that is not in it is an error of its own."""
+    place = {room: i for i, room in enumerate(ORDER)}
+    return [each for (start, end), which in found.items() if place[start] <= place[end] for each in which]
+
+
+def circles(found: dict[tuple[str, str], list[str]]) -> list[set[str]]:
+    """Sets of rooms of which each reaches every other."""
+    reach: dict[str, set[str]] = defaultdict(set)
+    for start, end in found:
+        reach[start].add(end)
+    changed = True
+    while changed:
+        changed = False
+        for ends in list(reach.values()):
+            more = set().union(*(reach.get(end, set()) for end in ends)) - ends
+            ends |= more
+            changed |= bool(more)
+    together = [frozenset({room} | {b for b in ends if room in reach.get(b, set())}) for room, ends in reach.items()]
+    return [set(each) for each in {each for each in together if len(each) > 1}]
+
+
+def main() -> None:
+    found = arrows()
+    rooms = {room_of(name) for name in modules()}
+    print(f"{len(rooms)} rooms, {len(found)} arrows, {len(upward(found))} up, {len(circles(found))} circles")
+    for room in ORDER:
+        print(f"{room:12} <- {', '.join(sorted(end for start, end in found if start == room)) or '-'}")
+    for each in upward(found):
+        print("up:", each)
+    for circle in circles(found):
+        print("circle:", ", ".join(sorted(circle)))
+
+
+if __name__ == "__main__":
+    main()
