@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -37,10 +38,12 @@ from rov.bus import (
 )
 from rov.errors import UserError
 from rov.messages import (
+    COMMAND_VERSIONS,
     SCHEMA_VERSION,
     TOPICS,
     AnyCommand,
     Arm,
+    Disarm,
     Event,
     Frame,
     Health,
@@ -48,6 +51,8 @@ from rov.messages import (
     Mode,
     PilotStatus,
     Reply,
+    SetMode,
+    SetTarget,
     Sticks,
     Stop,
     TakeOver,
@@ -176,6 +181,36 @@ def test_malformed_commands_are_told_apart(data: bytes) -> None:
 def test_a_stop_of_any_version_is_understood(said: list[object]) -> None:
     command = decode_command(msgspec.msgpack.encode(said))
     assert isinstance(command, Stop) and command.seq == 7
+
+
+ANN: dict[str, Any] = {"t": 5, "session": "ann", "seq": 7}
+AXES: dict[str, Any] = {"surge": 0.1, "sway": -0.2, "heave": 0.3, "yaw": -0.4}
+
+
+@pytest.mark.parametrize(
+    ("sent", "command"),
+    [
+        ({"verb": "heartbeat"}, Heartbeat(**ANN)),
+        ({"verb": "arm"}, Arm(**ANN)),
+        ({"verb": "disarm"}, Disarm(**ANN)),
+        ({"verb": "stop"}, Stop(**ANN)),
+        ({"verb": "mode", "mode": "follow"}, SetMode(mode=Mode.FOLLOW, **ANN)),
+        ({"verb": "target", "label": "fish", "size": 0.3}, SetTarget(label="fish", size=0.3, **ANN)),
+        ({"verb": "sticks", **AXES}, Sticks(**AXES, **ANN)),
+        ({"verb": "take_over", "displace": True}, TakeOver(displace=True, **ANN)),
+    ],
+)
+@pytest.mark.parametrize("version", COMMAND_VERSIONS)
+def test_every_command_of_both_versions_is_understood(
+    version: int, sent: dict[str, object], command: AnyCommand
+) -> None:
+    assert decode_command(msgspec.msgpack.encode([version, sent | ANN])) == command
+
+
+def test_the_versions_of_commands_are_1_and_the_present_one() -> None:
+    assert COMMAND_VERSIONS == (1, SCHEMA_VERSION)
+    with pytest.raises(Malformed):
+        decode_command(msgspec.msgpack.encode([0, {"verb": "arm"} | ANN]))
 
 
 # ---- state -----------------------------------------------------------------------------------------------------

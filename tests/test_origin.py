@@ -12,16 +12,33 @@ import typer
 from mcap.reader import make_reader
 from mcap.writer import Writer
 
+from rov.cli.common import curve
 from rov.cli.dives import dive_info
 from rov.config import live
 from rov.config.schema import Config, VehicleConfig, override
 from rov.config.timeline import ConfigTimeline
-from rov.dives.dive import Dive, DiveWriter
+from rov.dives.dive import Dive, DiveWriter, Record
+from rov.dives.latched import latched_before
 from rov.dives.origin import DiveOrigin, attachments, differences, weights_note
 from rov.dives.recovery import cut, info, recover
 from rov.dives.retention import RepairThread
-from rov.messages import ActiveSettings, Clock, Event, Health, Mode, PilotStatus
+from rov.messages import (
+    FORMER_TOPICS,
+    ActiveSettings,
+    Clock,
+    ConfigEdit,
+    ConsumedInput,
+    Event,
+    Health,
+    HostStatus,
+    Mode,
+    PilotStatus,
+    Setting,
+)
+from rov.offline.diff import Diff
+from rov.offline.source import open_recording
 from rov.recorderd import DiveRecording
+from rov.resources import checkout
 from tests.foreign import STEP, T0, Topic, ros2, ros2_compressed, write
 
 S = 1_000_000_000
@@ -42,13 +59,13 @@ def then(**changes: str) -> Config:
     return override(HERE, [f"{key}={value}" for key, value in settings.items()])
 
 
-def recorded(path: Path, config: Config, live: Config | None = None, **metadata: str) -> Path:
-    """A dive of 10 s; its tuning says `live` from the start, and another target from 5 s on."""
+def recorded(path: Path, config: Config, tuned: Config | None = None, **metadata: str) -> Path:
+    """A dive of 10 s; its settings are those of `tuned` from the start, with another target from 5 s on."""
     with DiveWriter(path, metadata, attachments=attachments(config)) as dive:
         dive.write("clock", Clock(t=100 * S, utc_ns=T0))
         for k in range(10):
             t = (100 + k) * S
-            held = live or config
+            held = tuned or config
             if k >= 5:
                 held = live.with_values(held, {"steering.target": "pipe"})
             dive.write("settings", ActiveSettings(t=t, settings=live.settings(held)))
@@ -178,6 +195,81 @@ def test_calibrations_and_durable_topics_of_others_are_kept(tmp_path: Path) -> N
         assert {each for each in found if not each[0].startswith("/camera/image")} == {
             ("/camera/camera_info", 10 * STEP, b"lens"), ("/map", 10 * STEP, b"map")
         }  # fmt: skip
+
+
+# ---- message version 1 -----------------------------------------------------------------------------------------------
+
+FORMER_SCHEMAS = {"inputs": "rov.Heard", "config_edit": "rov.Edit", "settings": "rov.Tuning", "host": "rov.Machine"}
+
+
+def as_version_1(source: Path, out: Path) -> Path:
+    """The same dive with the topics, schemas and version number of message version 1."""
+    former = {new: old for old, new in FORMER_TOPICS.items()}
+    with source.open("rb") as stream, out.open("wb") as target:
+        reader, writer = make_reader(stream), Writer(target)
+        writer.start()
+        for metadata in reader.iter_metadata():
+            writer.add_metadata(metadata.name, metadata.metadata | {"schema_version": "1"})
+        channels: dict[str, int] = {}
+        for schema, channel, message in reader.iter_messages():
+            topic = channel.topic
+            if schema and topic not in channels:
+                name = FORMER_SCHEMAS.get(topic, schema.name)
+                number = writer.register_schema(name, schema.encoding, schema.data)
+                channels[topic] = writer.register_channel(former.get(topic, topic), channel.message_encoding, number)
+            writer.add_message(channels[topic], message.log_time, message.data, message.publish_time)
+        writer.finish()  # type: ignore[no-untyped-call]
+    return out
+
+
+@pytest.fixture
+def version_1(tmp_path: Path) -> Path:
+    """One message of each renamed topic at 100, 102 and 104 s."""
+    with DiveWriter(tmp_path / "new.mcap", {}) as dive:
+        for k in (0, 2, 4):
+            t, settings = (100 + k) * S, (Setting("guard.gain", f"0.{k + 1}"),)
+            dive.write("inputs", ConsumedInput(t=t, by="pilotd", what="arm"))
+            dive.write("config_edit", ConfigEdit(t=t, settings=settings))
+            dive.write("settings", ActiveSettings(t=t, settings=settings))
+            dive.write("host", HostStatus(t=t, celsius=50.0))
+    return as_version_1(tmp_path / "new.mcap", tmp_path / "old.mcap")
+
+
+def test_a_dive_of_message_version_1_is_read_under_the_new_topic_names(version_1: Path, tmp_path: Path) -> None:
+    with Dive(tmp_path / "new.mcap") as new, Dive(version_1) as old:
+        assert set(old.file.counts) == set(FORMER_TOPICS) and old.metadata["schema_version"] == "1"
+        assert old.counts == old.readable == new.counts == dict.fromkeys(FORMER_TOPICS.values(), 3)
+        assert [each[:3] for each in old.messages()] == [each[:3] for each in new.messages()]
+        assert not old.dropped and not old.skipped
+        assert [each.topic for each in old.messages(["settings"])] == ["settings"] * 3
+        assert DiveOrigin(old, HERE, tmp_path).values == {"guard.gain": 0.1}
+
+
+def test_a_dive_of_message_version_1_is_cut_with_its_latched_topics(version_1: Path, tmp_path: Path) -> None:
+    with Dive(version_1) as dive:
+        held = [(raw.channel.topic, raw.message.log_time) for raw in latched_before(dive.file, 103 * S)]
+    assert sorted(held) == [("edit", 102 * S), ("tuning", 102 * S)]
+    cut(version_1, tmp_path / "part.mcap", 3.0, 4.9)
+    with Dive(tmp_path / "part.mcap") as part:
+        assert part.metadata["schema_version"] == "1" and part.first_t == 103 * S
+        gains = [each.data.settings[0].value for each in part.messages() if isinstance(each.data, ActiveSettings)]
+        assert gains == ["0.3", "0.5"]
+        assert part.counts == {"config_edit": 2, "host": 1, "inputs": 1, "settings": 2}
+
+
+def test_the_pilot_and_perception_replay_a_dive_of_message_version_1_exactly(config: Config, tmp_path: Path) -> None:
+    """The stages behind the detector, with the configuration of the dive, as `rov replay --diff` takes it."""
+    source = open_recording(checkout() / "sim/sample.mcap")
+    assert source.dive and source.dive.file.counts["heard"] and source.dive.metadata["schema_version"] == "1"
+    assert source.has_inputs and source.has_ticks
+    config = DiveOrigin(source.dive, override(config, ["perception.rate_hz=8"]), tmp_path).config
+    assert config is not None
+    diff = Diff(config, curve(config), source)
+    for item in source.items:
+        if isinstance(item, Record):
+            diff.recorded(item.data)
+    rows = {row.topic: row for row in diff.summary() if row.topic != "detections"}
+    assert all(row.compared and not row.differing for row in rows.values()), rows
 
 
 # ---- in words --------------------------------------------------------------------------------------------------------
