@@ -200,7 +200,7 @@ def test_silent_processes_and_an_armed_pilot(config: Config) -> None:
     found = states(heard(GOOD, pilot=armed), config)
     assert found["pilot"] == "missing" and found["operator"] == "slow"
     hot: list[Message] = [HostStatus(t=9, hottest="cpu", celsius=88.0, margin_c=11.0)]
-    assert states(heard(GOOD, machine=hot), config)["temperature"] == "slow"
+    assert states(heard(GOOD, host=hot), config)["temperature"] == "slow"
 
 
 def test_without_a_daemon_the_list_ends_there(config: Config, tmp_path: Path) -> None:
