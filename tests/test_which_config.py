@@ -84,7 +84,7 @@ def test_an_address_is_a_host_alone(config: Config) -> None:
     assert endpoints_of(config.bus, "::1", None).commands == "tcp://[::1]:5556"
     assert endpoints_of(config.bus, "rover.local", None).public == "tcp://rover.local:5555"
     for text in ("127.0.0.1:5555", "tcp://127.0.0.1", "a b", "rover/x", "rover\n"):
-        with pytest.raises(UserError, match="is a host's name or address alone"):
+        with pytest.raises(UserError, match="must be a host's name or address alone"):
             endpoints_of(config.bus, text, None)
 
 
