@@ -200,7 +200,7 @@ def test_silent_processes_and_an_armed_pilot(config: Config) -> None:
     found = states(heard(GOOD, pilot=armed), config)
     assert found["pilot"] == "missing" and found["operator"] == "slow"
     hot: list[Message] = [HostStatus(t=9, hottest="cpu", celsius=88.0, margin_c=11.0)]
-    assert states(heard(GOOD, machine=hot), config)["temperature"] == "slow"
+    assert states(heard(GOOD, host=hot), config)["temperature"] == "slow"
 
 
 def test_without_a_daemon_the_list_ends_there(config: Config, tmp_path: Path) -> None:
@@ -217,12 +217,12 @@ def test_without_a_daemon_the_list_ends_there(config: Config, tmp_path: Path) ->
 # ---- the manual --------------------------------------------------------------------------------------------------
 
 LEVELS = ("info", "warning", "alarm")
-CODE_AT = {"_alarm": 0, "_end": 1, "_lose": 2}
-"""Where functions that do not name a level have the code."""
+CODE_AT = {"_check_alarm": 0, "_end_control": 1, "_disconnect": 2}
+"""Which argument is the code, in functions whose callers do not name a level."""
 
 
 def codes_in(tree: ast.AST) -> Iterator[str]:
-    """Event codes that a module says: what follows a level, a keyword `code`, or what a function hands on as one."""
+    """Event codes in a module: the argument after a level, a keyword `code`, or an argument named in CODE_AT."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name in ("_obstacle", "obstacle"):
             returned = [each.value for each in ast.walk(node) if isinstance(each, ast.Return)]

@@ -168,20 +168,27 @@ def test_condas_environment_is_the_same() -> None:
 # ---- the manual --------------------------------------------------------------------------------------------------
 
 CODE = re.compile(r"[a-z]+(_[a-z]+)*")
-SPEAKERS = {"Event", "News", "_event", "_alarm", "_say", "say", "_change"}
+SPEAKERS = {"Event", "Notice", "_event", "_alarm", "_say", "say", "_change", "publish_event", "_publish_event"}
 LEVELS = {"info", "warning", "alarm"}
 
 
 def codes() -> dict[str, Path]:
-    """Every event's code in the source, and a file that has it: by the names of the functions that say events, and the
-    tables whose rows begin with a level."""
+    """Every event's code in the source, and a file that has it: arguments of functions that make events (by name, or
+    because they take a `code: str`), and tables whose rows begin with a level."""
     found: dict[str, Path] = {}
-    for path in sorted((ROOT / "rov").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+    trees = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "rov").rglob("*.py"))}
+    speakers = SPEAKERS | {
+        node.name
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and "imports" not in path.parts and "code: str" in ast.unparse(node.args)
+    }
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
             texts: list[ast.expr | None] = []
             if isinstance(node, ast.Call):
                 name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-                texts = [*(node.args if name in SPEAKERS else []), *(k.value for k in node.keywords if k.arg == "code")]
+                texts = [*(node.args if name in speakers else []), *(k.value for k in node.keywords if k.arg == "code")]
             elif isinstance(node, ast.Dict):
                 for key, row in zip(node.keys, node.values, strict=True):
                     if (

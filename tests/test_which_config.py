@@ -84,19 +84,19 @@ def test_an_address_is_a_host_alone(config: Config) -> None:
     assert endpoints_of(config.bus, "::1", None).commands == "tcp://[::1]:5556"
     assert endpoints_of(config.bus, "rover.local", None).public == "tcp://rover.local:5555"
     for text in ("127.0.0.1:5555", "tcp://127.0.0.1", "a b", "rover/x", "rover\n"):
-        with pytest.raises(UserError, match="is a host's name or address alone"):
+        with pytest.raises(UserError, match="must be a host's name or address alone"):
             endpoints_of(config.bus, text, None)
 
 
 def test_silence_is_said_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     now = [0]
     monkeypatch.setattr(listening.time, "monotonic_ns", lambda: now[0])
-    ears = listening.TopicListener(Endpoints("tcp://127.0.0.1:1", "tcp://127.0.0.1:2", None), ["events"])
+    listener = listening.TopicListener(Endpoints("tcp://127.0.0.1:1", "tcp://127.0.0.1:2", None), ["events"])
     try:
         for second in range(8):
             now[0] = second * 1_000_000_000
-            assert ears.receive(0) == (now[0], [])
+            assert listener.receive(0) == (now[0], [])
             assert bool(capsys.readouterr().err) == (second == 4), "once, after more than 3 s"
     finally:
-        ears.reader.close()
+        listener.reader.close()
     assert "is `rov run` running there, and does it know these keys" in listening.silence("tcp://127.0.0.1:1")

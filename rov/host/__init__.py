@@ -1,1 +1,1 @@
-"""The computer on board: what it is, what it lacks, how hot it runs, and whether all is fit to dive."""
+"""The computer on board: `rov doctor`, the check list before a dive, a Jetson's instruments, processor placement."""

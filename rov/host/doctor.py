@@ -1,4 +1,4 @@
-"""`rov doctor`: what this machine has and lacks, and what to do about it."""
+"""`rov doctor`: what this machine has, what it lacks, and what to do about it."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from rov.host import jetson
 from rov.resources import find_resource
 
 JETPACK6 = 36
-"""Its L4T release."""
+"""The L4T release of JetPack 6."""
 
 
 class Finding(NamedTuple):
-    """One thing looked at. `do` is empty when nothing needs doing."""
+    """One line of the list: `found` is the reading, `do` the remedy, empty when nothing needs doing."""
 
     what: str
     state: Literal["ok", "missing", "slow"]
     found: str
     do: str = ""
     needed: bool = True
-    """Whether replay needs it; else only a live vehicle does."""
+    """False: only a live vehicle needs it, replay does not."""
 
 
 def examine(config: Config, root: Path = jetson.ROOT) -> Iterator[Finding]:
-    """Look at everything, cheap things first."""
-    for look in (_python, _processor, _memory, _disk, _shared_memory, _realtime, _torch, _opencv, _bfloat16):
-        yield look()
+    """Check everything, cheap checks first. `root` is where /sys and /etc are found; for tests."""
+    for check in (_python, _processor, _memory, _disk, _shared_memory, _realtime, _torch, _opencv, _bfloat16):
+        yield check()
     yield from _jetson(root)
     yield _file("weights", lambda: find_resource(config.perception.weights))
     yield _file("thruster curve", lambda: find_resource(config.vehicle.thrusters))
@@ -50,7 +50,7 @@ def _processor() -> Finding:
     cores = len(os.sched_getaffinity(0))
     if cores < 2:
         return Finding(
-            "processor", "slow", "1 core", "give the process two cores: the pilot shares with the network here"
+            "processor", "slow", "1 core", "give the process two cores: here the pilot and the network share one"
         )
     return Finding("processor", "ok", f"{cores} cores")
 
@@ -80,7 +80,7 @@ def _shared_memory() -> Finding:
         "shared memory",
         "missing",
         "/dev/shm cannot be written",
-        "mount a tmpfs there: live frames travel through it",
+        "mount a tmpfs there: live frames pass through it",
         False,
     )
 
@@ -115,7 +115,7 @@ def _torch() -> Finding:
 
 
 def _jetson(root: Path) -> Iterator[Finding]:
-    """What only a Jetson has, and temperatures where there are any."""
+    """Findings of a Jetson; temperatures and throttling of any machine that reports them."""
     release = jetson.release(root)
     if release:
         old = int(release[1:].split(".")[0]) < JETPACK6
@@ -139,7 +139,7 @@ def _jetson(root: Path) -> Iterator[Finding]:
         yield Finding("temperature", "slow" if near else "ok", found, do, False)
     if jetson.throttled(root):
         yield Finding(
-            "speed", "slow", "the processors may not run at full speed", "cool it, or change the power mode", False
+            "speed", "slow", "the processors are kept below full speed", "cool it, or change the power mode", False
         )
 
 
@@ -161,9 +161,9 @@ def _bfloat16() -> Finding:
     return Finding("bfloat16", "slow", "the processor lacks it", "nothing to do; float32 is used")
 
 
-def _file(what: str, look: Callable[[], Path]) -> Finding:
+def _file(what: str, find: Callable[[], Path]) -> Finding:
     try:
-        return Finding(what, "ok", str(look()))
+        return Finding(what, "ok", str(find()))
     except UserError as error:
         return Finding(what, "missing", str(error), "restore it from the repository, or name another in rover.toml")
 

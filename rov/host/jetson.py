@@ -1,7 +1,7 @@
-"""A Jetson's own instruments: release, power mode, temperatures, power; and how far it is from slowing itself down.
+"""A Jetson's own instruments: release, power mode, temperatures, power, and the margin until the kernel throttles.
 
-Read from sysfs, on any Linux: where there is no such file there is no such reading. `root` is for tests. Nothing here
-waits or writes.
+Read from sysfs on any Linux; a reading whose file is missing is left out. `root` is for tests. Nothing here blocks or
+writes.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import NamedTuple
 
 ROOT = Path("/")
 TRIPS = ("passive", "hot", "critical")
-"""Trip points at which the kernel slows down, warns, and switches off. `active` ones only start a fan."""
+"""Trip points at which the kernel throttles, warns, and switches off. `active` ones only start a fan."""
 MARGIN_C = 8.0
-"""Announced when a zone is this near to slowing down: at a degree in ten seconds (judgement) a minute is left."""
+"""A zone is announced at this margin: at one degree in ten seconds (judgement) more than a minute is left."""
 CALM_C = 3.0
-"""A zone must fall this much further below before it can be announced again."""
+"""A zone's margin must grow by this much before the zone can be announced again."""
 BELIEVED_C = (-40.0, 150.0)
-"""Zones that are switched off read nonsense."""
+"""Readings outside are ignored: a zone that is switched off reads nonsense."""
 
 
 class Zone(NamedTuple):
-    """One thermal zone: now, and where the kernel begins to slow down (None: nowhere)."""
+    """One thermal zone: its temperature, and the one where the kernel begins to throttle (None: it never does)."""
 
     name: str
     celsius: float
@@ -31,7 +31,7 @@ class Zone(NamedTuple):
 
     @property
     def margin_c(self) -> float | None:
-        """Degrees left until the kernel slows down."""
+        """Degrees left until the kernel throttles; None: it never does."""
         return None if self.limit_c is None else self.limit_c - self.celsius
 
 
@@ -53,7 +53,7 @@ def release(root: Path = ROOT) -> str:
 
 
 def power_mode(root: Path = ROOT) -> str:
-    """The power mode that nvpmodel set, by its name where the table says it; "" when there is none."""
+    """The power mode that nvpmodel set: its name, or its number where nvpmodel.conf names none; "" without one."""
     status = _read(root / "var/lib/nvpmodel/status")  # "pmode:0002 fmode:…"
     if not (match := re.search(r"pmode:(\d+)", status)):
         return ""
@@ -82,7 +82,7 @@ def zones(root: Path = ROOT) -> list[Zone]:
 
 
 def rails(root: Path = ROOT) -> list[Rail]:
-    """Every rail of every INA3221: power is voltage times current, both in thousandths."""
+    """Every rail of every INA3221: power is voltage times current, which sysfs gives in mV and mA."""
     found = []
     for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         if _read(folder / "name").strip() != "ina3221":
@@ -96,7 +96,7 @@ def rails(root: Path = ROOT) -> list[Rail]:
 
 
 def throttled(root: Path = ROOT) -> bool:
-    """Whether some processor may not run as fast as it could: the kernel's limit below what the hardware has."""
+    """Whether the kernel holds some processor below 98 % of its hardware's highest frequency."""
     for policy in (root / "sys/devices/system/cpu/cpufreq").glob("policy*"):
         allowed, able = _number(policy / "scaling_max_freq"), _number(policy / "cpuinfo_max_freq")
         if allowed is not None and able is not None and allowed < 0.98 * able:
@@ -105,13 +105,13 @@ def throttled(root: Path = ROOT) -> bool:
 
 
 class HeatWatch:
-    """Says, once, when a zone comes near to where the kernel slows down: before it happens, with what is left."""
+    """Announces a zone, once, before the kernel throttles because of it."""
 
     def __init__(self) -> None:
         self.announced: set[str] = set()
 
     def update(self, found: list[Zone]) -> Iterator[str]:
-        """One sentence for each zone that has come near."""
+        """One sentence for each zone whose margin has shrunk to MARGIN_C."""
         for zone in found:
             margin = zone.margin_c
             if margin is None:
@@ -138,7 +138,7 @@ def numa_nodes(root: Path = ROOT) -> list[int]:
 
 
 def device_node(device: Path, root: Path = ROOT) -> int | None:
-    """The NUMA node a device hangs on, going up from its folder in sysfs; None where nobody says."""
+    """The NUMA node of a device: the first that sysfs gives, from its folder upwards; None without one."""
     if not device.exists():
         return None
     folder = device.resolve()
@@ -151,7 +151,7 @@ def device_node(device: Path, root: Path = ROOT) -> int | None:
 
 
 def parse_cpus(text: str) -> set[int]:
-    """`0-3,8` as the kernel writes sets of processors. Raises ValueError."""
+    """A set of processors, written as the kernel does: `0-3,8`. Raises ValueError."""
     found: set[int] = set()
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")

@@ -1,4 +1,4 @@
-"""Which processors a process may run on: those near what it works with."""
+"""Pins a process to the processors near the device that it works with (GPU or camera)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rov.host import jetson
 
 
 def gpu_node(root: Path = jetson.ROOT) -> int | None:
-    """The NUMA node of the first NVIDIA GPU on the PCI bus; None without one, or where there is but one node."""
+    """The NUMA node of the first NVIDIA GPU on the PCI bus; None without a GPU, or without NUMA nodes."""
     for device in sorted((root / "sys/bus/pci/drivers/nvidia").glob("*:*")):
         node = jetson.device_node(device, root)
         if node is not None:
@@ -22,7 +22,7 @@ def gpu_node(root: Path = jetson.ROOT) -> int | None:
 
 
 def camera_node(source: str, root: Path = jetson.ROOT) -> int | None:
-    """The NUMA node that a camera of this machine hangs on; None for any other source."""
+    """The NUMA node of a camera of this machine; None for any other source."""
     match = re.fullmatch(r"(?:/dev/video)?(\d+)", source)
     return jetson.device_node(root / f"sys/class/video4linux/video{match[1]}/device", root) if match else None
 
@@ -30,7 +30,7 @@ def camera_node(source: str, root: Path = jetson.ROOT) -> int | None:
 def chosen(
     compute: ComputeConfig, near: Literal["gpu", "camera"], source: str, allowed: set[int], root: Path = jetson.ROOT
 ) -> set[int]:
-    """The processors for a process that works near the GPU or the camera, out of those it may use. Raises UserError
+    """The processors, out of the `allowed` ones, for a process that works with the GPU or the camera. Raises UserError
     when none of the configured ones is there."""
     cpus = allowed
     if compute.cpus != "auto":
@@ -47,7 +47,7 @@ def chosen(
 
 
 def pin(compute: ComputeConfig, near: Literal["gpu", "camera"], source: str) -> None:
-    """Run this process there from now on, and its threads that start later. Raises UserError."""
+    """Pin this process, and its threads that start later, to the processors `chosen`. Raises UserError."""
     allowed = os.sched_getaffinity(0)
     cpus = chosen(compute, near, source, allowed)
     if cpus != allowed:

@@ -1,4 +1,4 @@
-"""`rov doctor --dive`: the list to go through before the vehicle gets wet. What a running daemon says counts."""
+"""`rov doctor --dive`: the check list before a dive, from the machine's files and the running daemon's messages."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import ctypes
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from rov.bus import listen
 from rov.config.schema import Config
@@ -19,23 +19,25 @@ from rov.motion.thrusters import load as load_curve
 from rov.resources import find_resource
 from rov.vision.rectify import Rectifier
 
+M = TypeVar("M", bound=Message)
+
 LISTEN_S = 2.5
-"""Two rounds of what is said once a second."""
+"""Long enough for two messages of the topics at 1 Hz."""
 TOPICS = ["vehicle", "pilot", "frame", "health", "host"]
 CAMERA_SHARE = 0.8
-"""Of the wanted rate; the daemon itself leaves `policy` below this."""
+"""Least camera rate, as a share of `perception.rate_hz`; below it the daemon leaves mode `policy`."""
 SURFACE_M = 0.5
-"""A vehicle on deck whose depth reads more has a wrong link.surface_pa."""
+"""If a vehicle on deck shows more depth than this, link.surface_pa is wrong."""
 TIME_ERROR = 5
 """What adjtime(2) returns while the clock is not synchronised."""
 DECK_MARGIN_C = 15.0
-"""Less than this on deck is little: water cools a closed hull, the sun heats it."""
+"""Least margin on deck until the kernel throttles (judgement). Water cools a closed hull, the sun heats it."""
 EPOCH = 1_767_225_600.0
-"""1 January 2026: a clock before it was never set."""
+"""1 January 2026, UTC: a clock that shows an earlier time was never set."""
 
 
 def check(config: Config, path: Path | None) -> Iterator[Finding]:
-    """Look at everything, in the order of the manual."""
+    """Check everything, in the order of the manual (`systemd/README.md`, section 4)."""
     yield _configuration(config, path)
     yield _usable(
         "calibration",
@@ -52,18 +54,16 @@ def check(config: Config, path: Path | None) -> Iterator[Finding]:
     )
     yield _disk(config)
     yield _clock()
-    heard = collect(config)
-    if not heard:
-        yield Finding(
-            "daemon", "missing", "it says nothing", f"start it, then ask again; it speaks at {config.bus.public}"
-        )
+    received = collect(config)
+    if not received:
+        yield Finding("daemon", "missing", f"no messages at {config.bus.public}", "start it, then run this again")
         return
-    yield Finding("daemon", "ok", f"speaks at {config.bus.public}")
-    yield from judge(heard, config)
+    yield Finding("daemon", "ok", f"publishes at {config.bus.public}")
+    yield from judge(received, config)
 
 
 def collect(config: Config, seconds: float = LISTEN_S) -> dict[str, list[Message]]:
-    """What the daemon says in a short while, by topic; empty when it does not run."""
+    """The daemon's messages of `seconds`, by topic; empty when it does not run."""
     found: dict[str, list[Message]] = {}
     reader = listen(config.bus.public, TOPICS)
     try:
@@ -77,82 +77,35 @@ def collect(config: Config, seconds: float = LISTEN_S) -> dict[str, list[Message
     return found
 
 
-def judge(heard: dict[str, list[Message]], config: Config) -> Iterator[Finding]:
-    """What the daemon's own words mean for a dive."""
-
-    def last(topic: str, kind: type[Any]) -> Any:
-        return next((each for each in reversed(heard.get(topic, [])) if isinstance(each, kind)), None)
-
-    now = max(each.t for messages in heard.values() for each in messages)
-    vehicle: VehicleState | None = last("vehicle", VehicleState)
-    link = _link(vehicle, config, now)
+def judge(received: dict[str, list[Message]], config: Config) -> Iterator[Finding]:
+    """One finding per line of the list, from the daemon's messages by topic."""
+    vehicle, pilot = _latest(received, "vehicle", VehicleState), _latest(received, "pilot", PilotStatus)
+    link = _link(vehicle, config, now=max(each.t for messages in received.values() for each in messages))
     yield link
-    if link.state == "missing":
-        vehicle = None  # what it last said is history
-    if vehicle is not None and vehicle.depth_t is not None:
-        deck = abs(vehicle.depth) < SURFACE_M
-        yield Finding(
-            "depth",
-            "ok" if deck else "slow",
-            f"{vehicle.depth:.2f} m",
-            "" if deck else "on deck this should be 0: set link.surface_pa",
-        )
-    if vehicle is not None:
+    if vehicle is not None and link.state != "missing":  # with the link gone its last values mean nothing
+        if vehicle.depth_t is not None:
+            yield _depth(vehicle)
         yield _battery(vehicle, config)
-        yield Finding(
-            "leak sensor",
-            "missing" if vehicle.leak else "ok",
-            "LEAK" if vehicle.leak else "dry",
-            "do not dive: open it and dry it" if vehicle.leak else "wet its probe once a season: it must alarm",
-        )
+        yield _leak(vehicle)
         yield _hull(vehicle, config)
-    pilot: PilotStatus | None = last("pilot", PilotStatus)
     if pilot is None:
-        yield Finding("pilot", "missing", "it says nothing", "journalctl -u rov says why")
+        yield Finding("pilot", "missing", "no messages from it", "journalctl -u rov says why")
     else:
-        yield Finding(
-            "pilot",
-            "missing" if pilot.armed else "ok",
-            "ARMED" if pilot.armed else "disarmed",
-            "rov ctl stop, before anybody touches a propeller" if pilot.armed else "",
-        )
-        yield Finding(
-            "operator",
-            "ok" if pilot.operator else "slow",
-            pilot.operator or "nobody is at the controls",
-            "" if pilot.operator else "rov drive: without an operator's heartbeat nothing is armed",
-        )
-    health: dict[str, Health] = {each.process: each for each in heard.get("health", []) if isinstance(each, Health)}
-    frames = [each for each in heard.get("frame", []) if isinstance(each, Frame)]
-    rate = health["camerad"].rate_hz if "camerad" in health else 0.0
-    good = bool(frames) and rate >= CAMERA_SHARE * config.perception.rate_hz
-    yield Finding(
-        "camera",
-        "ok" if good else "missing",
-        f"{rate:.1f} pictures/s" if frames else "no pictures",
-        ""
-        if good
-        else f"needs {CAMERA_SHARE * config.perception.rate_hz:.0f} new ones a second (one that stands still is none):"
-        " cable, camera.source",
-    )
-    for name, what in (("perceptiond", "perception"), ("recorderd", "recording")):
-        runs = name in health and (health[name].rate_hz > 0 or not frames)
-        yield Finding(
-            what,
-            "ok" if runs else "missing",
-            "runs" if runs else "does not",
-            "" if runs else "rov listen events says why",
-        )
-    machine: HostStatus | None = last("host", HostStatus)
-    if machine is not None and machine.celsius is not None:
-        margin = machine.margin_c
-        near = machine.throttled or (
-            margin is not None and margin < 15.0
-        )  # water cools a closed hull; a sunny deck does not
-        text = f"{machine.hottest} {machine.celsius:.0f} °C" + (f", {margin:.0f} °C left" if margin is not None else "")
-        yield Finding(
-            "temperature", "slow" if near else "ok", text, "into the shade, or into the water" if near else ""
-        )
+        yield _pilot(pilot)
+        yield _operator(pilot)
+    health = {each.process: each for each in received.get("health", []) if isinstance(each, Health)}
+    frames = any(isinstance(each, Frame) for each in received.get("frame", []))
+    yield _camera(health, frames, config)
+    yield _process("perception", health.get("perceptiond"), frames)
+    yield _process("recording", health.get("recorderd"), frames)
+    computer = _latest(received, "host", HostStatus)
+    if computer is not None and computer.celsius is not None:
+        yield _temperature(computer, computer.celsius)
+
+
+def _latest(received: dict[str, list[Message]], topic: str, kind: type[M]) -> M | None:
+    """The last message of this type on a topic."""
+    return next((each for each in reversed(received.get(topic, [])) if isinstance(each, kind)), None)
 
 
 def _configuration(config: Config, path: Path | None) -> Finding:
@@ -163,13 +116,14 @@ def _configuration(config: Config, path: Path | None) -> Finding:
     return Finding("configuration", "ok", f"{path}, max_depth {config.vehicle.max_depth:g} m")
 
 
-def _usable(what: str, name: str, look: Any, unset: str) -> Finding:
+def _usable(what: str, name: str, load: Callable[[], object], unset: str) -> Finding:
+    """Whether a file named in the configuration loads; `unset` is what to do when none is named."""
     if not name:
         return Finding(what, "slow", "none set", unset)
     try:
-        look()
+        load()
     except UserError as error:
-        return Finding(what, "missing", str(error), "put it right, or name another in rover.toml")
+        return Finding(what, "missing", str(error), "correct it, or name another in rover.toml")
     return Finding(what, "ok", name)
 
 
@@ -179,7 +133,7 @@ def _disk(config: Config) -> Finding:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         text = f"{folder}: {'cannot be written' if folder.is_dir() else 'is a file, not a folder'}"
-        return Finding("disk", "missing", text, "put it right, or set recording.folder: nothing will be recorded")
+        return Finding("disk", "missing", text, "correct it, or set recording.folder: nothing will be recorded")
     usage = shutil.disk_usage(folder)
     share = usage.free / usage.total
     text = f"{usage.free / 1e9:.0f} GB free ({share:.0%}) for dives"
@@ -194,16 +148,16 @@ def _clock() -> Finding:
         return Finding(
             "clock", "slow", time.strftime("%Y-%m-%d"), "set it, or dives get wrong names; nothing else needs it"
         )
-    state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))  # modes 0: only asks
+    state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))  # modes = 0: only reads
     if state == TIME_ERROR:
         return Finding(
-            "clock", "slow", f"{time.strftime('%Y-%m-%d %H:%M')}, not synchronised", "look whether it is right"
+            "clock", "slow", f"{time.strftime('%Y-%m-%d %H:%M')}, not synchronised", "check that it is right"
         )
     return Finding("clock", "ok", time.strftime("%Y-%m-%d %H:%M"))
 
 
 def _link(vehicle: VehicleState | None, config: Config, now: int) -> Finding:
-    """What the way to the vehicle shows at `now`, ns; over a link to ArduSub it has a pilot of its own."""
+    """Whether attitude and depth arrive and are fresh at `now` (ns). ArduSub may be armed by its own pilot."""
     ardusub = config.link.kind == "ardusub"
     what, key = (f"ArduSub at {config.link.url}", "link.url") if ardusub else ("thruster board", "link.port")
     if vehicle is None or vehicle.attitude_t is None or vehicle.depth_t is None:
@@ -212,7 +166,7 @@ def _link(vehicle: VehicleState | None, config: Config, now: int) -> Finding:
     if silent > config.guard.state_stale_ms / 1e3:
         return Finding("link", "missing", f"{what}: no attitude or depth for {silent:.0f} s", f"power, cable, {key}")
     if ardusub and vehicle.armed:
-        return Finding("link", "slow", f"{what}: armed by its pilot", "disarm it, or leave the deck to him")
+        return Finding("link", "slow", f"{what}: armed by its pilot", "disarm it before anybody touches a propeller")
     if vehicle.obstacle:
         return Finding("link", "missing", f"{what}: {vehicle.obstacle}", "systemd/ARDUSUB.md")
     hint = "rov ctl arm says what is missing to engage; systemd/ARDUSUB.md" if ardusub else ""
@@ -237,3 +191,54 @@ def _hull(vehicle: VehicleState, config: Config) -> Finding:
     text = ", ".join(f"{value:.1f} {unit}" for value, unit in ((kpa, "kPa"), (celsius, "°C")) if value is not None)
     bad = (kpa or 0) > config.guard.hull_kpa or (celsius or 0) > config.guard.hull_c
     return Finding("hull", "missing" if bad else "ok", text, "too much: vent and cool it" if bad else "")
+
+
+def _depth(vehicle: VehicleState) -> Finding:
+    on_deck = abs(vehicle.depth) < SURFACE_M
+    hint = "" if on_deck else "on deck this should be 0: set link.surface_pa"
+    return Finding("depth", "ok" if on_deck else "slow", f"{vehicle.depth:.2f} m", hint)
+
+
+def _leak(vehicle: VehicleState) -> Finding:
+    if vehicle.leak:
+        return Finding("leak sensor", "missing", "LEAK", "do not dive: open it and dry it")
+    return Finding("leak sensor", "ok", "dry", "wet its probe once a season: it must alarm")
+
+
+def _pilot(pilot: PilotStatus) -> Finding:
+    if pilot.armed:
+        return Finding("pilot", "missing", "ARMED", "rov ctl stop, before anybody touches a propeller")
+    return Finding("pilot", "ok", "disarmed")
+
+
+def _operator(pilot: PilotStatus) -> Finding:
+    if pilot.operator:
+        return Finding("operator", "ok", pilot.operator)
+    hint = "rov drive: without an operator's heartbeat nothing is armed"
+    return Finding("operator", "slow", "nobody is at the controls", hint)
+
+
+def _camera(health: dict[str, Health], frames: bool, config: Config) -> Finding:
+    """Whether new pictures arrive at nearly the rate that perception wants."""
+    rate = health["camerad"].rate_hz if "camerad" in health else 0.0
+    needed = CAMERA_SHARE * config.perception.rate_hz
+    found = f"{rate:.1f} pictures/s" if frames else "no pictures"
+    if frames and rate >= needed:
+        return Finding("camera", "ok", found)
+    hint = f"needs {needed:.0f} new pictures a second (a frozen one does not count): cable, camera.source"
+    return Finding("camera", "missing", found, hint)
+
+
+def _process(what: str, health: Health | None, frames: bool) -> Finding:
+    """Whether a process that works on frames is alive, and works where there are frames."""
+    if health is not None and (health.rate_hz > 0 or not frames):
+        return Finding(what, "ok", "runs")
+    return Finding(what, "missing", "does not run", "rov listen events says why")
+
+
+def _temperature(computer: HostStatus, celsius: float) -> Finding:
+    margin = computer.margin_c
+    near = computer.throttled or (margin is not None and margin < DECK_MARGIN_C)
+    found = f"{computer.hottest} {celsius:.0f} °C" + (f", {margin:.0f} °C left" if margin is not None else "")
+    hint = "into the shade, or into the water" if near else ""
+    return Finding("temperature", "slow" if near else "ok", found, hint)

@@ -1,1 +1,1 @@
-"""The one at the controls: commands and their answers, sticks, the terminal page, what is listened to."""
+"""The operator's side: `rov ctl`, `rov drive` and `rov listen`. Clients of the daemon, on this or another machine."""

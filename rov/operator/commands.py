@@ -1,4 +1,4 @@
-"""Commands from outside: who speaks, what words ask for, and one command with its answer."""
+"""`rov ctl`: the daemon's endpoints, a command from its words, and one command sent and answered."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from rov.messages import AnyCommand, Arm, Disarm, Mode, SetMode, SetTarget, Stop
 
 ANSWER_MS = 1000
 DONE = {
-    "arm": "begun; the board is tested first, for 0.6 s (`rov listen events pilot` tells)",
+    "arm": "begun; the board is tested first, for 0.6 s (`rov listen events pilot` shows it)",
     "disarm": "done",
     "stop": "done: neutral and disarmed",
     "mode": "done",
     "target": "done",
 }
 DONE_ARDUSUB = DONE | {
-    "arm": "begun; the autopilot is given its mode, and armed (`rov listen events pilot` tells)",
-    "disarm": "done: what we steered is disarmed; while its own pilot steers nothing is sent",
-    "stop": "done: what we steered is neutral and disarmed; while its own pilot steers nothing is sent",
+    "arm": "begun; the autopilot is set to its mode, then armed (`rov listen events pilot` shows it)",
+    "disarm": "done: disarmed if rov was steering; while the vehicle's own pilot steers, rov sends nothing",
+    "stop": "done: neutral and disarmed if rov was steering; while the vehicle's own pilot steers, rov sends nothing",
 }
 
 
 class Endpoints(NamedTuple):
-    """Where the daemon is, and the keys to it."""
+    """The daemon's two addresses, and the client's keys (None: without)."""
 
     public: str
     commands: str
@@ -41,8 +41,8 @@ class Endpoints(NamedTuple):
 
 
 def endpoints_of(bus: BusConfig, host: str, keys: Path | None) -> Endpoints:
-    """The daemon at `host` (empty: where the configuration says). On the vehicle itself the operator's own keys are
-    taken without asking. Raises UserError."""
+    """The daemon at `host`; empty: at the address in the configuration. Without `keys`, the `operator` keys in the
+    configured folder are used, if they are there. Raises UserError."""
     if keys is None and bus.keys and (Path(bus.keys) / "operator").is_dir():
         keys = Path(bus.keys) / "operator"
     host = _host(host)
@@ -50,61 +50,63 @@ def endpoints_of(bus: BusConfig, host: str, keys: Path | None) -> Endpoints:
 
 
 def _host(text: str) -> str:
-    """A host's name or address as ZeroMQ wants it. Raises UserError for more than that: there are two ports."""
+    """A host's name or address as ZeroMQ wants it. Raises UserError for anything more, such as a port."""
     with contextlib.suppress(ValueError):
         return f"[{text}]" if ipaddress.ip_address(text).version == 6 else text
     if not re.fullmatch(r"[\w.-]*|\[[\da-fA-F:.]+(%\w+)?\]", text, re.ASCII):
-        raise UserError(f"--address {text}: is a host's name or address alone; the ports are those of [bus] in -c FILE")
+        raise UserError(
+            f"--address {text}: must be a host's name or address alone; the ports are those of [bus] in -c FILE"
+        )
     return text
 
 
 def session_name(what: str) -> str:
-    """The name of a session: whoever gives commands one by one on this machine is one operator, until it restarts."""
+    """The name of a session. All `rov ctl` calls of one user on this machine share one session until it reboots."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
     return f"{what}-{socket.gethostname()[:32]}-{os.getuid()}-{boot}"
 
 
-def send_command(there: Endpoints, command: AnyCommand, *, displace: bool = False) -> None:
-    """Send one command; for all but a stop this becomes the operator first. Raises UserError when refused."""
-    client = CommandClient(there.commands, there.keys)
+def send_command(endpoints: Endpoints, command: AnyCommand, *, displace: bool = False) -> None:
+    """Send one command. Unless it is a stop, this session becomes the operator first. Raises UserError when refused."""
+    client = CommandClient(endpoints.commands, endpoints.keys)
     try:
         if not isinstance(command, Stop):
             t = time.monotonic_ns()
             take = TakeOver(t=t, session=command.session, seq=command.seq - 1, displace=displace)
-            _ask(client, take, there.commands, "; `--take-over` does it")
-        _ask(client, command, there.commands)
+            _ask(client, take, endpoints.commands, "; `--take-over` does it")
+        _ask(client, command, endpoints.commands)
     finally:
         client.close()
 
 
-def parse(verb: str, what: str, size: float | None, who: str) -> AnyCommand:
-    """The command that words ask for. Raises UserError."""
+def parse(verb: str, what: str, size: float | None, session: str) -> AnyCommand:
+    """The command for a verb and its argument. Raises UserError."""
     t = time.monotonic_ns()
     seq = t  # grows from one call to the next
     if what and verb in ("arm", "disarm", "stop"):
-        raise UserError(f"{verb} takes nothing more, and got {what}")
+        raise UserError(f"{verb} takes no argument, and got {what}")
     if size is not None and verb != "target":
         raise UserError(f"--size belongs to target, not to {verb}")
     match verb:
         case "arm":
-            return Arm(t=t, session=who, seq=seq)
+            return Arm(t=t, session=session, seq=seq)
         case "disarm":
-            return Disarm(t=t, session=who, seq=seq)
+            return Disarm(t=t, session=session, seq=seq)
         case "stop":
-            return Stop(t=t, session=who, seq=seq)
+            return Stop(t=t, session=session, seq=seq)
         case "mode" if what in {mode.value for mode in Mode}:
-            return SetMode(t=t, session=who, seq=seq, mode=Mode(what))
+            return SetMode(t=t, session=session, seq=seq, mode=Mode(what))
         case "mode":
             raise UserError(f"{what or 'nothing'}: no such mode; there are {', '.join(mode.value for mode in Mode)}")
         case "target" if what:
-            return SetTarget(t=t, session=who, seq=seq, label=what, size=size)
+            return SetTarget(t=t, session=session, seq=seq, label=what, size=size)
     raise UserError(
         f"{verb} {what}".strip() + ": no such command; there are arm, disarm, stop, mode MODE, target CLASS"
     )
 
 
 def _ask(client: CommandClient, command: AnyCommand, where: str, hint: str = "") -> None:
-    """Send and wait for the answer. Raises UserError when there is none, or it is no."""
+    """Send, and wait for the answer. Raises UserError when none comes, or the command is refused."""
     answer = client.receive_reply(ANSWER_MS) if client.send(command, ANSWER_MS) else None
     if answer is None:
         raise UserError(f"{where}: no answer; is `rov run` running there, and does it know these keys (--keys)?")

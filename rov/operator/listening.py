@@ -1,4 +1,4 @@
-"""`rov listen`: what the daemon says, line by line or as a table of rates."""
+"""`rov listen`: the daemon's messages, line by line or as a table of rates."""
 
 from __future__ import annotations
 
@@ -19,85 +19,85 @@ from rov.terminal import PlainConsole
 
 TABLE_S = 0.25
 LINES_S = 1.0
-"""How often the rates are shown anew: on a terminal, and to a pipe."""
-LOOK_MS = 500
+"""How often the rates are shown: on a terminal, and to a pipe."""
+POLL_MS = 500
 SILENT_NS = 3_000_000_000
-"""A daemon that says nothing at all for so long is not there, or not for us."""
-SIGN = "health"
-"""What every daemon says once a second, and each of its processes."""
+"""After this time without a message, the daemon is not there or does not accept our keys."""
+SIGN_OF_LIFE = "health"
+"""Every process of the daemon publishes this topic once a second."""
 
 
-def follow(there: Endpoints, topics: Sequence[str], *, rates: bool) -> None:
+def follow(endpoints: Endpoints, topics: Sequence[str], *, rates: bool) -> None:
     """Print until interrupted. Raises UserError."""
     for topic in topics:
         if topic not in TOPICS:
             raise UserError(f"{topic}: no such topic; there are {', '.join(TOPICS)}")
-    ears = TopicListener(there, topics)
-    heard = ears.heard
+    listener = TopicListener(endpoints, topics)
     try:
         if rates:
-            _rates(ears)
+            _show_rates(listener)
         while True:
-            now, entries = ears.receive(LOOK_MS)
+            now, entries = listener.receive(POLL_MS)
             for entry in entries:
-                age = heard.age_ms(entry.message, now)
-                told = f"{age:7.1f} ms" if age is not None else "      -   "
-                print_line(f"{entry.topic:12} {told}  {json_messages.encode(entry.message).decode()}", flush=True)
+                age = listener.rates.age_ms(entry.message, now)
+                text = f"{age:7.1f} ms" if age is not None else "      -   "
+                print_line(f"{entry.topic:12} {text}  {json_messages.encode(entry.message).decode()}", flush=True)
     finally:
-        ears.reader.close()
+        listener.reader.close()
 
 
 class TopicListener:
-    """What comes from a daemon, of the topics that are asked for; says once when nothing at all does."""
+    """Receives the chosen topics (none: all) and counts them. Prints a hint, once, when nothing arrives at all."""
 
-    def __init__(self, there: Endpoints, topics: Sequence[str]):
-        self.where, self.topics = there.public, set(topics) or set(TOPICS)
-        # a topic that is said rarely is no silence, so one that is said all the time is heard as well
-        self.reader: Reader = listen(there.public, sorted({*topics, SIGN}) if topics else (), there.keys)
-        self.heard = TopicRates(same_clock=is_local(there.public))
-        self.began: int | None = time.monotonic_ns()
-        """None: there was something, or it was said that there is nothing."""
+    def __init__(self, endpoints: Endpoints, topics: Sequence[str]):
+        self.where, self.topics = endpoints.public, set(topics) or set(TOPICS)
+        # some topics are rare: without one that is always published, silence would not mean that the daemon is gone
+        subscribed = sorted({*topics, SIGN_OF_LIFE}) if topics else ()
+        self.reader: Reader = listen(endpoints.public, subscribed, endpoints.keys)
+        self.rates = TopicRates(same_clock=is_local(endpoints.public))
+        self.waiting_since: int | None = time.monotonic_ns()
+        """None: a message has arrived, or the hint was printed."""
 
     def receive(self, ms: int) -> tuple[int, list[Entry]]:
-        """Wait so long for something; when that was, in ns, and what came."""
+        """Wait up to `ms` for messages. Returns the time (monotonic ns) and those of the chosen topics."""
         self.reader.wait(ms)
         now = time.monotonic_ns()
         entries = list(self.reader.receive())
         if entries:
-            self.began = None
-        elif self.began is not None and now - self.began > SILENT_NS:
-            self.began = None
+            self.waiting_since = None
+        elif self.waiting_since is not None and now - self.waiting_since > SILENT_NS:
+            self.waiting_since = None
             print_line(silence(self.where), error=True)
-        return now, self.heard.add([each for each in entries if each.topic in self.topics], now)
+        return now, self.rates.add([each for each in entries if each.topic in self.topics], now)
 
 
 def silence(where: str) -> str:
-    """What it may be when nothing is heard: ZeroMQ does not say."""
+    """The hint for when nothing arrives: ZeroMQ reports neither an absent peer nor a refused key."""
     return (
-        f"nothing heard from {where} for {SILENT_NS / 1e9:g} s; is `rov run` running there, and does it know these keys"
-        " (--keys)? Listening on"
+        f"nothing received from {where} for {SILENT_NS / 1e9:g} s; is `rov run` running there, and does it know these"
+        " keys (--keys)? Still listening"
     )
 
 
-def _rates(ears: TopicListener) -> None:
-    """The table, until interrupted."""
-    console, heard = PlainConsole(), ears.heard
+def _show_rates(listener: TopicListener) -> None:
+    """Print the table until interrupted."""
+    console, rates = PlainConsole(), listener.rates
     if not console.is_terminal:
         while True:
-            _collect(ears, LINES_S)
-            for topic, hz, expected, age, silent, _ in lines(heard):
+            _collect(listener, LINES_S)
+            for topic, hz, expected, age, silent, _ in lines(rates):
                 print_line(f"{topic:12} {hz:>6} of {expected:>4} Hz  age {age:>9}  {silent:>6} s ago", flush=True)
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            _collect(ears, TABLE_S)
-            table = Table("topic", "Hz", "expected", "age", "last heard")
-            for topic, hz, expected, age, silent, stale in lines(heard):
+            _collect(listener, TABLE_S)
+            table = Table("topic", "Hz", "expected", "age", "last received")
+            for topic, hz, expected, age, silent, stale in lines(rates):
                 table.add_row(topic, hz, expected, age, f"{silent} s ago", style="red" if stale else "")
             live.update(table, refresh=True)
 
 
-def lines(heard: TopicRates) -> list[tuple[str, str, str, str, str, bool]]:
-    """Topic, rate, expected rate, age, silence, and whether it is stale."""
+def lines(rates: TopicRates) -> list[tuple[str, str, str, str, str, bool]]:
+    """A row per topic: topic, Hz, expected Hz, age, seconds since the last message, whether it is stale."""
     return [
         (
             row.topic,
@@ -107,11 +107,12 @@ def lines(heard: TopicRates) -> list[tuple[str, str, str, str, str, bool]]:
             f"{row.silent_s:.1f}",
             row.stale,
         )
-        for row in heard.rows(time.monotonic_ns())
+        for row in rates.rows(time.monotonic_ns())
     ]
 
 
-def _collect(ears: TopicListener, seconds: float) -> None:
+def _collect(listener: TopicListener, seconds: float) -> None:
+    """Count what arrives within this time."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
-        ears.receive(int(left * 1000) + 1)
+        listener.receive(int(left * 1000) + 1)

@@ -1,7 +1,7 @@
-"""Hands: a keyboard that only knows presses, and a gamepad through the kernel's joystick interface.
+"""Stick input: a keyboard through the terminal, and a gamepad through the kernel's joystick interface.
 
-Both return axes −1..1 (surge sway heave yaw) and actions by name. A terminal tells of no release, so a key counts as
-held for a while after its last repeat. A gamepad that is gone is a released one.
+Both return axes −1..1 (surge sway heave yaw) and the names of actions. A terminal reports no key releases, so a key
+counts as held for a while after its last repeat. An unplugged gamepad has its sticks in the middle.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 HELD_NS = 500_000_000
-"""A key is let go of so long after its last repeat: terminals begin to repeat after 250 to 660 ms."""
+"""A key counts as released this long after its last repeat: terminals begin to repeat after 250 to 660 ms."""
 AXES = ("surge", "sway", "heave", "yaw")
 MOVES = {"w": (0, 1), "s": (0, -1), "d": (1, 1), "a": (1, -1), "down": (2, 1), "up": (2, -1)} | {
     "right": (3, 1),
@@ -30,7 +30,7 @@ ACTIONS = {" ": "stop", "q": "quit", "r": "arm", "f": "disarm", "t": "take_over"
 }
 ARROWS = {"A": "up", "B": "down", "C": "right", "D": "left"}
 EFFORT = 0.5
-"""Of a key; with shift it is all."""
+"""Axis value of a key; with shift it is 1."""
 
 EVENT = struct.Struct("=IhBB")
 """js_event of linux/joystick.h: time in ms, value, type, number."""
@@ -41,12 +41,12 @@ sway, as QGroundControl has them."""
 BUTTONS = {1: "stop", 7: "arm", 6: "disarm", 2: "manual", 0: "hold", 3: "follow"}
 """B, start, back, X, A, Y."""
 DEAD_ZONE = 0.1
-"""Worn sticks rest this far from the middle."""
+"""Worn sticks rest up to this far from the middle."""
 REOPEN_NS = 1_000_000_000
 
 
 class StickInput(NamedTuple):
-    """What is asked for now."""
+    """The sticks now, and the actions asked for since the last call."""
 
     axes: tuple[float, float, float, float]
     actions: tuple[str, ...] = ()
@@ -56,16 +56,16 @@ STILL = (0.0, 0.0, 0.0, 0.0)
 
 
 class Keyboard:
-    """Keys from a terminal that sends them as they are typed."""
+    """Keys from a terminal that delivers them as they are typed."""
 
     def __init__(self) -> None:
         self.pressed: dict[str, tuple[int, float]] = {}
-        """When each key was last heard, and its effort."""
+        """Key -> when it was last received (ns), and its axis value."""
         self.rest = ""
-        """An escape sequence that has not come whole: half an arrow must not be taken for a letter."""
+        """The beginning of an escape sequence: half an arrow must not be taken for a letter."""
 
     def read(self, typed: str, now: int) -> StickInput:
-        """What these characters, at `now`, and those before them ask for."""
+        """The sticks at `now` (ns), after these characters and those before them."""
         actions = []
         typed = self.rest + typed
         self.rest = typed[cut:] if (cut := _unfinished(typed)) >= 0 else ""
@@ -90,13 +90,13 @@ class Keyboard:
 
 
 def _unfinished(typed: str) -> int:
-    """Where an unfinished escape sequence begins; -1 without one."""
+    """Index where an unfinished escape sequence begins; -1 without one."""
     match = re.search(r"\x1b(?:[\[O](?:1(?:;2?)?)?)?$", typed)
     return match.start() if match else -1
 
 
 class Gamepad:
-    """A device such as /dev/input/js0, there or not."""
+    """A joystick device such as /dev/input/js0, which may come and go."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -105,10 +105,10 @@ class Gamepad:
         self.rest = b""
         self.axes = [0.0] * 4
         self.notice = ""
-        """What to tell once: it came, or it is gone."""
+        """To be shown once: the device has come, or is gone. The reader empties it."""
 
     def read(self, now: int) -> StickInput:
-        """Take what it has sent; open it when it is there again."""
+        """The sticks and the new actions at `now` (ns). Tries to open a missing device once a second."""
         if self.fd is None and (self.tried_t is None or now - self.tried_t >= REOPEN_NS):
             self.tried_t = now
             with contextlib.suppress(OSError):
@@ -130,22 +130,24 @@ class Gamepad:
         return StickInput((surge, sway, heave, yaw), tuple(actions))
 
     def _parse(self, data: bytes) -> list[str]:
-        """Whole events; the rest of a broken one is kept. Returns the buttons that went down."""
+        """Apply whole events and keep an incomplete one for later. Returns the actions of buttons that went down."""
         whole = len(data) - len(data) % EVENT.size
         self.rest = data[whole:]
         actions = []
         for _, value, kind, number in EVENT.iter_unpack(data[:whole]):
             if kind & ~INITIAL == AXIS and number in STICKS:
                 axis, direction = STICKS[number]
-                way = max(-1.0, value / 32767)
-                beyond = max(0.0, abs(way) - DEAD_ZONE) / (1 - DEAD_ZONE)
-                self.axes[axis] = direction * (beyond if way > 0 else -beyond) + 0.0
-            elif kind == BUTTON and value and number in BUTTONS:  # not INITIAL: that is how it was found
+                deflection = max(-1.0, value / 32767)
+                beyond = max(0.0, abs(deflection) - DEAD_ZONE) / (1 - DEAD_ZONE)
+                self.axes[axis] = direction * (beyond if deflection > 0 else -beyond) + 0.0  # no -0.0
+            elif (
+                kind == BUTTON and value and number in BUTTONS
+            ):  # not INITIAL: those report buttons held when the device was opened
                 actions.append(BUTTONS[number])
         return actions
 
     def close(self, why: str = "") -> None:
-        """Let go of it."""
+        """Close the device, put its sticks in the middle, leave `why` as the notice."""
         if self.fd is not None:
             os.close(self.fd)
             self.fd, self.rest, self.axes, self.notice = None, b"", [0.0] * 4, why
