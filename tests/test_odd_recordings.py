@@ -134,12 +134,11 @@ def test_a_source_says_its_fault_when_it_is_exhausted(tmp_path: Path) -> None:
 def imported(film: Path, out: Path) -> tuple[dive.ImportedDive, list[TimedFrame], list[Frame], list[str]]:
     """The dive of a film and a log that begins at 5 s; read back."""
     states = [VehicleState(t=5 * S + k * S // 10) for k in range(80)]
-    log: Any = SimpleNamespace(states=states, commands=[])
-    notes: list[str] = []
-    done = dive.write(out, log, film, 0.0, {"source": "x"}, quality=90, note=notes.append)
+    log: Any = SimpleNamespace(states=states, topics={"vehicle": states}, about={})
+    done = dive.write(out, log, film, 0.0, {"source": "x"}, quality=90)
     with Dive(out) as read:
         frames = [each.data for each in read.messages(["frame"]) if isinstance(each.data, Frame)]
-    return done, [item for item in open_recording(out).items if isinstance(item, TimedFrame)], frames, notes
+    return done, [item for item in open_recording(out).items if isinstance(item, TimedFrame)], frames, done.notes
 
 
 def edited(folder: Path) -> Path:

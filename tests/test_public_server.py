@@ -493,25 +493,25 @@ seq = 0
 while True:
     seq += 1
     client.send(Heartbeat(t=time.monotonic_ns(), session="ann", seq=seq), 0)
-    reply = client.reply(20)
-    heard = bool(list(reader.read()))
+    reply = client.receive_reply(20)
+    heard = bool(list(reader.receive()))
     print(f"{time.monotonic()} {int(reply is not None)} {int(heard)}", flush=True)
     time.sleep(0.03)
 """
 VEHICLE = """
 import sys, threading, time
 from pathlib import Path
-from rov.bus import INSIDE, CommandFront, CommandServer, PublicPub, keys
+from rov.bus import INSIDE, CommandGateway, CommandServer, PublicPublisher, keys
 from rov.messages import Event
 root = Path(sys.argv[1]); gate = keys.Gate(root / "keys")
 server = CommandServer(f"ipc://{root}/{INSIDE}")
-front, public = CommandFront("tcp://10.77.0.1:7002", root, gate), PublicPub("tcp://10.77.0.1:7001", gate)
+front, public = CommandGateway("tcp://10.77.0.1:7002", root, gate), PublicPublisher("tcp://10.77.0.1:7001", gate)
 print(flush=True)
 while True:
     front.step(0.01)
-    for request in server.update(time.monotonic_ns()):
+    for request in server.requests(time.monotonic_ns()):
         server.reply(request, time.monotonic_ns())
-    public.send(Event(t=1, level="info", source="x", code="c", text="t"))
+    public.publish(Event(t=1, level="info", source="x", code="c", text="t"))
 """
 
 

@@ -163,17 +163,17 @@ STAMPED = """
 import sys, time
 from pathlib import Path
 from rov.offline import replay
-from rov.resources import find
+from rov.resources import find_resource
 from rov.cli.common import curve, detector
 from rov.config.schema import load
-from rov.offline.source import open_source
-done = replay.Output._picture
+from rov.offline.source import open_recording
+done = replay.ReplayOutput._picture
 def stamped(self, shot, *rest):
     done(self, shot, *rest)
     print(time.monotonic(), shot.frame_id, flush=True)
-replay.Output._picture = stamped
-config, (clip, out) = load(find("rover.toml")), map(Path, sys.argv[1:])
-replay.replay(open_source(clip), config, detector(config), curve(config), out, overlay=False)
+replay.ReplayOutput._picture = stamped
+config, (clip, out) = load(find_resource("rover.toml")), map(Path, sys.argv[1:])
+replay.replay(open_recording(clip), config, detector(config), curve(config), out, overlay=False)
 """
 
 

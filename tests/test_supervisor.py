@@ -290,8 +290,8 @@ def test_nobody_of_a_command_outlives_the_supervisor(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f"""
         import time
-        from rov.service.child_process import Child, Running
-        Running(Child("camerad", False, 1.0), ["x"], peer=["sh", "-c", {FAMILY.format(pids=pids)!r}]).start(0.0)
+        from rov.service.child_process import ChildProcess, ChildSpec
+        ChildProcess(ChildSpec("camerad", False, 1.0), ["x"], peer=["sh", "-c", {FAMILY.format(pids=pids)!r}]).start(0.0)
         time.sleep(300)
     """
     driver = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=checkout())
@@ -356,8 +356,8 @@ def test_nobody_of_a_pipe_outlives_a_camera_process_that_is_killed(tmp_path: Pat
     script.write_text(FAMILY.format(pids=pids))
     code = f"""
         from rov.media.camera import Camera
-        from rov.media.sources import parse_source
-        camera = Camera(parse_source("pipe:10x10:sh {script}"))
+        from rov.media.sources import parse_camera_source
+        camera = Camera(parse_camera_source("pipe:10x10:sh {script}"))
         while True: camera.latest(-1, 0.1)
     """
     driver = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=checkout())
@@ -469,7 +469,7 @@ def test_a_console_says_all_where_somebody_reads() -> None:
     console.close()
     os.close(writing)
     with os.fdopen(reading) as file:
-        assert file.read() == "one\ntwo [/red] ?\n"
+        assert file.read() == "one\ntwo [/red] \\ud800\n"
 
 
 # ---- the ring ------------------------------------------------------------------------------------------------------
@@ -483,7 +483,7 @@ def test_no_room_for_the_frame_ring_is_said_once_and_tried_again(
     sent: list[Message] = []
 
     class Said:
-        def send(self, message: Message) -> None:
+        def publish(self, message: Message) -> None:
             sent.append(message)
 
     def full(fd: int, offset: int, length: int) -> None:
