@@ -173,6 +173,8 @@ class Commander:
             return f"{label} is no class that the detector knows; there are {', '.join(self.classes)}"
         if size is not None and not 0 < size < 1:
             return f"size {size:g} is not between 0 and 1: it is a fraction of the picture's height"
+        if self.saved_values is None:  # the first edit is still to come, and says what was saved before this command
+            self.saved_values = live.values(self.config)
         steering = self.config.steering
         wanted: live.Values = {"steering.target": label, "steering.size": steering.size if size is None else size}
         self._apply_settings(live.differences(live.values(self.config), wanted), now)
@@ -184,11 +186,8 @@ class Commander:
         """Take over what was changed in the saved configuration. While armed, safety keys only tighten: what would
         loosen one is held until the vehicle is disarmed, or the file says otherwise."""
         news = live.values_of(edit.settings)
-        if (
-            self.saved_values is None
-        ):  # we started from what held, which an operator may have set after the file was saved
-            self.saved_values = live.values(self.config) | {key: news[key] for key in edit.overruled if key in news}
-        changed = live.differences(self.saved_values, news)
+        before = live.values(self.config) if self.saved_values is None else self.saved_values
+        changed = {key: new for key, new in live.differences(before, news).items() if key not in edit.overruled}
         self.saved_values = news
         for key in changed:
             self.held_values.pop(key, None)
