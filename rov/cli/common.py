@@ -57,7 +57,7 @@ def enter(app: typer.Typer) -> NoReturn:
         if error.errno not in REFUSALS:
             raise
         where = error.filename if isinstance(error.filename, str) else "the output"
-        print(f"error: {where}: cannot be read or written: {error.strerror}", file=sys.stderr)
+        print_line(f"error: {where}: cannot be read or written: {error.strerror}", error=True)
         sys.exit(2)
     sys.exit(0)
 
