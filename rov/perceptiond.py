@@ -33,7 +33,7 @@ class FrameProcessor:
 
     def __init__(self, config: Config, detector: Detector):
         self.detector = detector
-        self.sight, self.perception, self.schedule = (
+        self.rectifier, self.perception, self.timeline = (
             Rectifier(config.camera),
             Perception(config),
             ConfigTimeline(config),
@@ -44,11 +44,11 @@ class FrameProcessor:
     def step(self, frame: Frame, image: Image) -> list[Message]:
         """Look at a picture: detections, tracks, observation, setpoint, in the order a replay needs, and events. A
         frame that is refused gives no setpoint: it moves nothing."""
-        self.perception.apply_config(self.schedule.at(frame.frame_t))
+        self.perception.apply_config(self.timeline.at(frame.frame_t))
         bad, looked = self.detector.bad, time.monotonic_ns()
         said: list[Message] = []
         try:
-            clear = self.sight.rectify(image)
+            clear = self.rectifier.rectify(image)
         except UserError as error:  # a calibration of another camera: wrong angles are worse than none
             text = f"{error}. Until then nothing is seen"
             said = [] if self.refused else [_said("alarm", "calibration_refused", text)]
@@ -58,7 +58,7 @@ class FrameProcessor:
             self.refused = False
             said.append(_said("info", "calibration_refused_over", "pictures are of the calibration's size"))
         score_min = self.perception.config.perception.score_min
-        found = self.sight.unrectify(self.detector.detect([clear], score_min)[0])
+        found = self.rectifier.unrectify(self.detector.detect([clear], score_min)[0])
         if self.broken != (self.detector.bad > bad):
             self.broken = not self.broken
             said.append(_verdict(self.broken))
@@ -93,9 +93,9 @@ def main() -> int:
             # One frame may be made up for: or a camera at just this rate would lose each that comes a little early.
             last, due = frame.frame_id, max(due + period, time.monotonic_ns() - period)
             if tunings.receive(now := time.monotonic_ns()) and tunings.message is not None:
-                watch.schedule.add(tunings.message.settings, tunings.message.t)
+                watch.timeline.add(tunings.message.settings, tunings.message.t)
             if vehicle.receive(now) and vehicle.message is not None:
-                watch.sight.receive_state(vehicle.message)
+                watch.rectifier.receive_state(vehicle.message)
             for message in watch.step(frame, image):
                 pub.publish(message)
                 if isinstance(message, Setpoint):

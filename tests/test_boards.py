@@ -113,7 +113,7 @@ def test_the_pictures_say_what_they_hold(asked: str, flat: Image, said: str) -> 
 
 
 def test_too_few_views_say_what_the_pictures_hold() -> None:
-    looks = camera.Looks(parse_board("chessboard:9x7", 30))
+    looks = camera.BoardSearch(parse_board("chessboard:9x7", 30))
     found = [(str(n), looks(str(n), seen(chessboard(9, 7), n))) for n in range(2)]
     views, rejected = camera.select_views(found, moving=False)
     with pytest.raises(UserError, match="0 usable views .*; chessboard:8x6 is found in 2 of 2") as caught:

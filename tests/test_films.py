@@ -251,7 +251,7 @@ def test_of_several_films_one_is_read_and_that_is_said(tmp_path: Path) -> None:
         for stream in streams:
             container.mux(stream.encode(None))
     shots, video = read(tmp_path / "two.mp4")
-    assert len(shots) == 5 and video.notes == ["it holds 2 films; number 1 (64×48) is read"]
+    assert len(shots) == 5 and video.notes == ["it holds 2 videos; number 1 (64×48) is read"]
 
 
 def test_sound_alone_is_one_sentence(tmp_path: Path) -> None:

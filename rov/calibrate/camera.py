@@ -51,7 +51,7 @@ class CameraFit(NamedTuple):
     rejected: list[tuple[str, str]]
 
 
-class Looks:
+class BoardSearch:
     """Looks for a board in one picture after the other; keeps some without it, to say what they hold instead."""
 
     def __init__(self, board: Board):
@@ -90,7 +90,7 @@ def select_views(looks: Iterable[tuple[str, View | str]], *, moving: bool) -> tu
     for name, look in looks:
         if isinstance(look, str):
             rejected.append((name, look))
-        elif moving and any(same(look, each) for each in views):
+        elif moving and any(nearly_same(look, each) for each in views):
             rejected.append((name, "the board stands where it stood before"))
         else:
             views.append(look)
@@ -103,7 +103,7 @@ def select_views(looks: Iterable[tuple[str, View | str]], *, moving: bool) -> tu
     return [view for view in views if view.size == usual], rejected
 
 
-def same(one: View, other: View) -> bool:
+def nearly_same(one: View, other: View) -> bool:
     """Whether two views differ too little to add anything."""
     if one.corners.shape != other.corners.shape:
         return False
@@ -201,13 +201,13 @@ def coverage(views: list[View], size: tuple[int, int]) -> NDArray[np.int64]:
     return np.asarray(counts, np.int64)
 
 
-def map_of(counts: NDArray[np.int64]) -> str:
+def coverage_map(counts: NDArray[np.int64]) -> str:
     """The coverage as text: `.` nothing, then + for 1 to 9 corners, * up to 39, # for more."""
     marks = np.array([".", "+", "*", "#"])[np.digitize(counts, [1, 10, 40])]
     return "\n".join(" ".join(row) for row in marks)
 
 
-def holds(calibration: Calibration) -> float:
+def valid_share(calibration: Calibration) -> float:
     """The share of the picture in which the model means something: beyond its reach it was never fitted."""
     limit = reach(calibration)
     if not math.isfinite(limit):
@@ -235,7 +235,7 @@ class Guide:
 
     def add(self, view: View) -> bool:
         """Take a view if it adds something."""
-        if any(same(view, each) for each in self.views):
+        if any(nearly_same(view, each) for each in self.views):
             return False
         middle = view.corners.mean(0) / view.size
         self.spots[min(int(middle[1] * 3), 2), min(int(middle[0] * 3), 2)] += 1
@@ -267,7 +267,7 @@ class Guide:
         return f"{len(self.views)} views of {self.WANTED}: {wishes[0] if wishes else 'anywhere else'}"
 
 
-def watch(board: Board, pictures: Iterable[Image | None], tell: Callable[[str], None]) -> Iterator[View]:
+def guide_views(board: Board, pictures: Iterable[Image | None], tell: Callable[[str], None]) -> Iterator[View]:
     """Guide somebody who holds a board before a live camera; yields views as they are taken, until there are enough."""
     guide, said = Guide(), ""
     for image in pictures:

@@ -47,7 +47,7 @@ class WaterFit(NamedTuple):
     worst: float
 
 
-def behind(air: Calibration, port: Port) -> WaterFit:
+def behind_flat_port(air: Calibration, port: Port) -> WaterFit:
     """The calibration in water of a camera calibrated in air."""
     x, y = np.meshgrid(np.linspace(0, air.width, GRID), np.linspace(0, air.height, GRID))
     pixels = np.column_stack([x.ravel(), y.ravel()])
@@ -55,7 +55,7 @@ def behind(air: Calibration, port: Port) -> WaterFit:
     radius = np.hypot(in_air[:, 0], in_air[:, 1])
     known = radius < SIGHT * reach(air)  # where the model in air says something
     pixels, in_air, radius = pixels[known], in_air[known], radius[known]
-    slopes = seen_under(radius, port)
+    slopes = apparent_slope(radius, port)
     in_water = in_air * (slopes / np.maximum(radius, 1e-12))[:, None]
 
     focal = air.matrix[[0, 1], [0, 1]] * port.n_water
@@ -74,7 +74,7 @@ def behind(air: Calibration, port: Port) -> WaterFit:
     return WaterFit(model(found.x), math.sqrt(float(np.mean(off**2))), float(off.max()))
 
 
-def seen_under(slope: Floats, port: Port) -> Floats:
+def apparent_slope(slope: Floats, port: Port) -> Floats:
     """For rays that leave the camera at tan θa = `slope` (N,): the slope, as seen from the camera's pupil, of the point
     they hit at `port.distance`."""
     sine = slope / np.hypot(1.0, slope)
