@@ -260,7 +260,8 @@ def test_a_hung_read_is_abandoned_and_heard_no_more(monkeypatch: pytest.MonkeyPa
     release.set()
     _, codes = watch(camera, lambda shots, codes: "camera_open" in codes)
     assert not camera.hopeless
-    assert camera.newest is not None and camera.newest.image[0, 0, 0] % 2 == 0 or camera.counts["attempts"] > ABANDONED_MAX
+    newest = camera.newest
+    assert newest is not None and newest.image[0, 0, 0] % 2 == 0 or camera.counts["attempts"] > ABANDONED_MAX
 
 
 def test_a_camera_that_never_gives_a_frame_was_never_open(monkeypatch: pytest.MonkeyPatch, start) -> None:  # type: ignore[no-untyped-def]

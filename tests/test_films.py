@@ -74,7 +74,7 @@ def test_a_jump_of_the_clock_stays_and_is_said(tmp_path: Path) -> None:
     shots, video = read(jump)
     assert len(shots) == 40 and video.lost == 0
     assert shots[19].t == 1_900_000_000 and shots[20].t == 37_602_000_000_000
-    assert video.notes == ["the film's clock jumps 37600 s at 2.0 s"]
+    assert video.notes == ["the video's clock jumps 37600 s at 2.0 s"]
 
 
 def test_one_stray_time_is_put_between_its_neighbours(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_replay_of_nothing_ends_with_2_and_one_of_a_jump_in_seconds(tmp_path: 
     assert [line for line in lines if line.startswith("error: ")] == [
         f"error: {black}: all 12 pictures are black; {tmp_path}/o/black holds what was made of it"
     ]
-    assert f"note: {jump}: the film's clock jumps 37600 s at 2.0 s" in lines
+    assert f"note: {jump}: the video's clock jumps 37600 s at 2.0 s" in lines
     reports = {name: json.loads((tmp_path / "o" / name / "report.json").read_text()) for name in ("black", "jump")}
     assert "black" in reports["black"]["fault"] and reports["jump"]["fault"] == ""
     assert (reports["jump"]["frames"], reports["jump"]["dropped"]) == (40, 0)

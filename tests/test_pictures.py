@@ -284,7 +284,7 @@ def test_times_that_stand_still_or_are_missing_advance_at_the_films_rate() -> No
 def test_a_clock_that_falls_back_goes_on_and_says_so() -> None:
     times, notes = steady([100 * S, 101 * S, 0, S, 2 * S])
     assert times == [100 * S, 101 * S, 102 * S, 103 * S, 104 * S]
-    assert notes == ["the film's clock jumps -102 s at 102.0 s"]
+    assert notes == ["the video's clock jumps -102 s at 102.0 s"]
 
 
 def test_many_jumps_are_said_shortly() -> None:
