@@ -26,8 +26,8 @@ MEMORY_S = 0.1
 REACH = 0.4
 """How far an object may be from its expected place, in diagonals of its box: jitter and its own motion."""
 SWING_PER_S, SWING = 1.0, 0.25
-"""Added to that for a turning camera: picture widths per s unseen, and their upper limit. Small objects at 5 frames/s do
-not overlap their own last box; beyond the limit, matches would be guesses."""
+"""Added to that for a turning camera: picture widths per s unseen, and their upper limit. Small objects at 5 frames/s
+do not overlap their own last box; beyond the limit, matches would be guesses."""
 WEAK = 0.1
 """Extra cost of a detection of score 0 over one of score 1: of two boxes on an object, the surer one wins."""
 GAP_S = 0.5
