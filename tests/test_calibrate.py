@@ -41,7 +41,7 @@ TRUE = Calibration(
 
 
 def pose(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """A turn and a place of the board, all over the picture."""
+    """A random rotation and position of the board, anywhere in the picture."""
     rng = np.random.default_rng(number)
     turn = rng.uniform(-0.5, 0.5, 3)
     place = np.array([rng.uniform(-0.22, 0.05), rng.uniform(-0.16, 0.02), rng.uniform(0.25, 0.5)])
@@ -163,8 +163,8 @@ def test_the_guide_asks_for_what_is_missing() -> None:
 
 
 def slowest_path(point: np.ndarray, port: Port) -> float:
-    """tan θa of the ray from the camera to a point (r, z) in water, by Fermat: of all broken lines the one of least
-    optical length."""
+    """tan θa of the ray from the camera to a point (r, z) in water, by Fermat's principle: the path of least optical
+    length."""
     r, z = point
 
     def length(at: np.ndarray) -> float:
@@ -209,7 +209,7 @@ def no_current(command: np.ndarray, voltage: float) -> np.ndarray:
 
 
 def test_published_points_are_fitted(tmp_path: Path) -> None:
-    """Every tenth point of the T200 at 16 V, with scatter: the curve in between is that of the other points."""
+    """Fitted to every tenth point of the T200 at 16 V, with noise, the curve agrees with all other points."""
     t200 = load_curve(Path("calibration/t200.toml").resolve(), 4)
     rng = np.random.default_rng(3)
     commands = np.linspace(-1, 1, 41)

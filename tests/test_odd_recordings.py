@@ -1,5 +1,5 @@
-"""Odd recordings through the commands: what saw nothing is no success, a jumped clock is not lived through, a full disk
-is one sentence, and a dive shows what its film shows."""
+"""Odd recordings through the commands: pictures that show nothing fail, a jump of the clock is not waited for, a full
+disk gives one sentence, and an imported dive shows what its video shows."""
 
 import json
 import os
@@ -132,7 +132,7 @@ def test_a_source_says_its_fault_when_it_is_exhausted(tmp_path: Path) -> None:
 
 
 def imported(film: Path, out: Path) -> tuple[dive.ImportedDive, list[TimedFrame], list[Frame], list[str]]:
-    """The dive of a film and a log that begins at 5 s; read back."""
+    """The dive imported from a video and a log that begins at 5 s; read back."""
     states = [VehicleState(t=5 * S + k * S // 10) for k in range(80)]
     log: Any = SimpleNamespace(states=states, commands=[])
     notes: list[str] = []

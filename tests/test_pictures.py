@@ -1,4 +1,4 @@
-"""Single pictures, as they come from cards and phones; damaged ones of a camera; when a run is no success."""
+"""Picture files from memory cards and phones, damaged JPEGs of a camera, and runs that show nothing."""
 
 import os
 import struct
@@ -38,7 +38,7 @@ def with_exif(jpeg: bytes, orientation: int) -> bytes:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """The beginning of a PNG; its pixels would never be looked at."""
+    """The beginning of a PNG: it must be refused before its pixels are read."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
 
@@ -116,7 +116,7 @@ def test_what_is_no_picture_is_one_sentence(name: str, data: bytes, words: str) 
 
 
 def sized(kind: str, width: int, height: int) -> bytes:
-    """A header that promises this size."""
+    """A header that names this size."""
     if kind == "PNG":
         return png_header(width, height)
     if kind == "GIF":
@@ -189,7 +189,7 @@ def test_a_camera_that_builds_all_its_jpegs_oddly_is_taken_as_it_is() -> None:
 
 
 class MjpgDevice:
-    """What OpenCV's V4L2 reader is, of a USB camera with a bad cable: every third picture is cut in half."""
+    """Stands in for OpenCV's V4L2 reader of a USB camera with a bad cable: every third picture is cut in half."""
 
     def __init__(self, raw: bool):
         self.raw, self.k, self.rgb = raw, -1, True

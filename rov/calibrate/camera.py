@@ -255,16 +255,16 @@ class Guide:
         missing = [
             f"{down[row]} {across[column]}" for row in range(3) for column in range(3) if not self.spots[row, column]
         ]
-        wishes = [f"hold the board in the {spot} of the picture" for spot in missing]
+        advice = [f"hold the board in the {spot} of the picture" for spot in missing]
         if self.near < 4:
-            wishes.insert(1 if wishes else 0, "bring it nearer, so that it fills a quarter of the picture")
+            advice.insert(1 if advice else 0, "bring it nearer, so that it fills a quarter of the picture")
         if self.tilted < 6:
-            wishes.insert(1 if wishes else 0, "tilt it by 30 to 45 degrees, each time about another side")
-        return wishes
+            advice.insert(1 if advice else 0, "tilt it by 30 to 45 degrees, each time about another side")
+        return advice
 
     def advice(self) -> str:
-        wishes = self.wanted()
-        return f"{len(self.views)} views of {self.WANTED}: {wishes[0] if wishes else 'anywhere else'}"
+        advice = self.wanted()
+        return f"{len(self.views)} views of {self.WANTED}: {advice[0] if advice else 'anywhere else'}"
 
 
 def guide_views(board: Board, pictures: Iterable[Image | None], show: Callable[[str], None]) -> Iterator[View]:

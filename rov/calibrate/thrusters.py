@@ -122,12 +122,8 @@ def _fit_one(points: list[Point], voltage: float, currents: Callable[[Floats, fl
         thrust[there] = sign * direction(sign * rising)[:: int(sign)]
         directions.append(direction)
     wrong = modelled - force
-    measured = [(c, point.current_a) for c, point in zip(command, points, strict=True) if point.current_a is not None]
-    if measured:
-        at, amps = (np.array(each, float) for each in zip(*sorted(measured), strict=True))
-        current = np.interp(COMMANDS, at, np.maximum(amps, 0.0))
-        current[thrust == 0] = 0.0
-    else:
+    current = _measured_currents(points, thrust)
+    if current is None:
         current = currents(COMMANDS, voltage)
     table = ThrustTable(
         voltage_v=voltage,
@@ -137,6 +133,19 @@ def _fit_one(points: list[Point], voltage: float, currents: Callable[[Floats, fl
     )
     dead = NEUTRAL_US - SPAN_US * directions[1].edge, NEUTRAL_US + SPAN_US * directions[0].edge
     return ThrusterFit(table, math.sqrt(float(np.mean(wrong**2))), float(np.abs(wrong).max()), len(points), dead)
+
+
+def _measured_currents(points: list[Point], thrust: Floats) -> Floats | None:
+    """The current in A at each of COMMANDS, 0 where there is no thrust; None when no point has one."""
+    measured = [
+        ((point.pwm_us - NEUTRAL_US) / SPAN_US, point.current_a) for point in points if point.current_a is not None
+    ]
+    if not measured:
+        return None
+    at, amps = (np.array(each, float) for each in zip(*sorted(measured), strict=True))
+    current = np.asarray(np.interp(COMMANDS, at, np.maximum(amps, 0.0)))
+    current[thrust == 0] = 0.0
+    return current
 
 
 def descend(command: Floats, force: Floats) -> DirectionFit:

@@ -42,36 +42,46 @@ def turn_all(config: Config, show: Callable[[str], None], keys: int | None = Non
         _arm(link, outputs, show)
         show(f"{HELP} 1 to {outputs}: that one turned; n: none; q: end")
         tty.setcbreak(keys)
-        shown = -1
-        while not test.done:
-            now = time.monotonic_ns()
-            while select.select([keys], [], [], 0)[0]:
-                if not (read := os.read(keys, 1)):  # the terminal is gone
-                    test.aborted = True
-                    break
-                test.press(read.decode("ascii", "replace"), now)
-            for event in link.poll(now):
-                show(f"{event.level}: {event.text}")
-            if not link.live:
-                raise UserError("the board no longer answers; nothing turns, start again")
-            if test.output != shown and not test.done:
-                shown = test.output
-                show(f"output {shown + 1} of {outputs}")
-            link.send(test.step(now, 1 / RATE_HZ), True, now)
-            time.sleep(1 / RATE_HZ)
+        _run(test, link, keys, show)
     finally:
         termios.tcsetattr(keys, termios.TCSADRAIN, before)
         now = time.monotonic_ns()
         link.disarm(now)
         link.send([0.0] * outputs, False, now)
         link.close(now + 1_000_000)
+    return _report(test)
+
+
+def _run(test: TurnTest, link: ThrusterBoardLink, keys: int, show: Callable[[str], None]) -> None:
+    """The loop: keys in, commands out, until every output was tried. Raises UserError when the board falls silent."""
+    shown = -1
+    while not test.done:
+        now = time.monotonic_ns()
+        while select.select([keys], [], [], 0)[0]:
+            if not (read := os.read(keys, 1)):  # the terminal is gone
+                test.aborted = True
+                break
+            test.press(read.decode("ascii", "replace"), now)
+        for event in link.poll(now):
+            show(f"{event.level}: {event.text}")
+        if not link.live:
+            raise UserError("the board no longer answers; nothing turns, start again")
+        if test.output != shown and not test.done:
+            shown = test.output
+            show(f"output {shown + 1} of {test.outputs}")
+        link.send(test.step(now, 1 / RATE_HZ), True, now)
+        time.sleep(1 / RATE_HZ)
+
+
+def _report(test: TurnTest) -> list[str]:
+    """Sentences: the dead bands, what to change, and whether the test was ended early."""
     bands = [
         f"output {each.output} begins to turn at "
         + " and ".join(f"{NEUTRAL_US + SPAN_US * start:.0f} us" for start in each.starts if start is not None)
         for each in test.verdicts
         if any(start is not None for start in each.starts)
     ]
-    ended = [f"ended after {len(test.verdicts)} of {outputs}"] if test.aborted else []
+    ended = [f"ended after {len(test.verdicts)} of {test.outputs}"] if test.aborted else []
     changes = advice(test.verdicts)
     return [*bands, *changes, *ended] if changes or test.aborted else [*bands, "all thrusters are where they belong"]
 

@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 
 from rov.errors import UserError
-from rov.messages import Box, Setpoint, ThrusterCommand, Tracks
+from rov.messages import Box, Setpoint, ThrusterCommand, Track, Tracks
 from rov.types import Image
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 INK, DIM, DARK, ALARM = (255, 255, 255), (150, 150, 150), (30, 24, 18), (90, 90, 255)
-WISH, THRUST = (70, 215, 240), (255, 190, 90)
+SETPOINT, THRUST = (70, 215, 240), (255, 190, 90)
 COLOURS = {
     "buoy_red": (80, 80, 255), "buoy_green": (90, 210, 90), "buoy_yellow": (60, 220, 250), "gate_post": (60, 160, 255),
     "channel": (200, 220, 60), "bottle": (255, 200, 100), "bag": (235, 130, 220), "metal": (205, 205, 205),
@@ -51,13 +51,24 @@ def draw(
     if short < HUD_FROM:
         return out
     for item, (x1, y1, _, _) in boxes:  # after all boxes: no line crosses a name
-        number = f" #{item.track_id}" if item.track_id else ""
-        score = f"hidden {item.hidden_s:.1f} s" if item.hidden_s > 0 else f"{item.score:.2f}"
-        _tag(out, f"{item.label}{number}  {score}", x1, y1, 0.5 * scale, DARK, colour_of(item.label))
+        _tag(out, _name(item), x1, y1, 0.5 * scale, DARK, colour_of(item.label))
     if setpoint is not None:
-        _bars(out, [(axis, getattr(setpoint, axis)) for axis in ("surge", "sway", "heave", "yaw")], scale, WISH, False)
+        axes = ("surge", "sway", "heave", "yaw")
+        _bars(out, [(axis, getattr(setpoint, axis)) for axis in axes], scale, SETPOINT, False)
     if command is not None and command.values:
         _bars(out, [(f"{i}", value) for i, value in enumerate(command.values, 1)], scale, THRUST, True)
+    _head(out, command, mode, t_s, scale)
+    return out
+
+
+def _name(item: Track) -> str:
+    number = f" #{item.track_id}" if item.track_id else ""
+    score = f"hidden {item.hidden_s:.1f} s" if item.hidden_s > 0 else f"{item.score:.2f}"
+    return f"{item.label}{number}  {score}"
+
+
+def _head(out: Image, command: ThrusterCommand | None, mode: str, t_s: float | None, scale: float) -> None:
+    """Mode and time in the upper left corner, and below them why the thrusters are neutral."""
     head = "   ".join(part for part in (mode, "" if t_s is None else f"{t_s:.2f} s") if part)
     pad = round(10 * scale)
     if head:
@@ -65,7 +76,6 @@ def draw(
     if command is not None and (command.neutral_because or not command.armed):
         why = command.neutral_because or "disarmed"
         _tag(out, why, pad, pad + (round(32 * scale) if head else 0), 0.6 * scale, ALARM)
-    return out
 
 
 def colour_of(label: str) -> tuple[int, int, int]:

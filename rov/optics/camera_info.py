@@ -106,7 +106,7 @@ def _camera(tree: Tree, path: Path, depth: int = 4) -> dict[str, Tree]:
     keys."""
     if isinstance(tree, dict):
         lower = {str(key).lower(): value for key, value in tree.items()}
-        found = {ours: lower[name] for ours, names in NAMES.items() for name in reversed(names) if name in lower}
+        found = {value: lower[name] for value, names in NAMES.items() for name in reversed(names) if name in lower}
         if "matrix" in found:
             return found
         below = [(key, each) for key, each in islice(tree.items(), 20) if isinstance(each, dict)] if depth else []
@@ -172,7 +172,7 @@ def _distortion(camera: dict[str, Tree], path: Path) -> tuple[str, list[float]]:
         )
     if name in FISHEYE:
         if len(found) != 4:
-            raise CalibrationError(f"{path}: distortion_model {name} has 4 coefficients, and here {len(found)}")
+            raise CalibrationError(f"{path}: distortion_model {name} needs 4 coefficients, the file has {len(found)}")
         return "equidistant", found
     if name and name not in PINHOLE:
         raise CalibrationError(
@@ -181,7 +181,7 @@ def _distortion(camera: dict[str, Tree], path: Path) -> tuple[str, list[float]]:
     more = found[5:]
     if len(found) < 4 and any(found):
         raise CalibrationError(
-            f"{path}: distortion_model {name or 'plumb_bob'} has 5 coefficients, and here {len(found)}"
+            f"{path}: distortion_model {name or 'plumb_bob'} needs 5 coefficients, the file has {len(found)}"
         )
     if any(more):
         raise CalibrationError(

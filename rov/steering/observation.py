@@ -33,8 +33,8 @@ def choose(tracks: Tracks, label: str, following: int | None) -> Track | None:
     for item in same:
         if item.track_id == following:
             return item
-    in_sight = [item for item in same if item.hidden_s == 0]
-    return max(in_sight, key=lambda item: item.score * (item.box[3] - item.box[1]), default=None)
+    visible = [item for item in same if item.hidden_s == 0]
+    return max(visible, key=lambda item: item.score * (item.box[3] - item.box[1]), default=None)
 
 
 def observe(
