@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rov.errors import UserError
-from rov.media.check import FROZEN, MANY, ContentCheck, WorthlessError
+from rov.media.check import ENOUGH, FROZEN_MIN, ContentCheck, WorthlessError
 from rov.media.files import others_in, shown
 from rov.media.headers import kind_of, size_of
 from rov.media.jpeg import TRIES, JpegDecoder
@@ -240,16 +240,16 @@ def checked(images: list[Image], promised: int) -> str:
 
 
 def test_when_a_run_is_no_success() -> None:
-    assert checked([], MANY) == f"only 0 of the {MANY} pictures can be read"
-    assert checked([moving(k) for k in range(4)], MANY) == f"only 4 of the {MANY} pictures can be read"
-    assert checked([moving(k) for k in range(5)], MANY) == "" == checked([moving(1)], MANY - 1)
-    assert checked([grey(3)] * MANY, 0) == f"all {MANY} pictures are black"
-    assert checked([grey(3)] * (MANY - 1), 0) == "" == checked([grey(4)] * MANY, 0)
-    assert "the same" in checked([grey(90)] * FROZEN, 0) and checked([grey(90)] * (FROZEN - 1), 0) == ""
+    assert checked([], ENOUGH) == f"only 0 of the {ENOUGH} pictures can be read"
+    assert checked([moving(k) for k in range(4)], ENOUGH) == f"only 4 of the {ENOUGH} pictures can be read"
+    assert checked([moving(k) for k in range(5)], ENOUGH) == "" == checked([moving(1)], ENOUGH - 1)
+    assert checked([grey(3)] * ENOUGH, 0) == f"all {ENOUGH} pictures are black"
+    assert checked([grey(3)] * (ENOUGH - 1), 0) == "" == checked([grey(4)] * ENOUGH, 0)
+    assert "the same" in checked([grey(90)] * FROZEN_MIN, 0) and checked([grey(90)] * (FROZEN_MIN - 1), 0) == ""
     spot = grey(90)
     spot[7, 11, 2] += 1
-    assert checked([grey(90)] * FROZEN + [spot], 0) == ""
-    assert checked([grey(90)] * FROZEN + [grey(90, (32, 32))], 0) == ""
+    assert checked([grey(90)] * FROZEN_MIN + [spot], 0) == ""
+    assert checked([grey(90)] * FROZEN_MIN + [grey(90, (32, 32))], 0) == ""
     with pytest.raises(WorthlessError, match="^f: all 10"):
         check = ContentCheck()
         for _ in range(10):

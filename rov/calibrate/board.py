@@ -18,7 +18,7 @@ MARKERS_MIN = 4
 """This many markers in a picture are no false detections."""
 DICTIONARY, MARKER = "4X4_50", 0.75
 """Defaults of a ChArUco board: the dictionary, and a marker's side over a square's."""
-LOOKS_MAX, LOOK_PX, MARKER_LOOKS = 12, 640, 2
+SEARCHED_MAX, SEARCH_PX, MARKER_PICTURES = 12, 640, 2
 """To suggest another board: how many pictures are searched, scaled to what longer side, and how many for markers."""
 MARKERS_SHARE = 0.9
 """The share of the seen markers that the board's dictionary must hold: a few may be false detections."""
@@ -118,11 +118,11 @@ def _charuco(board: Board, name: str, grey: Any) -> View | str:
 
 def suggest(board: Board, images: Sequence[Image]) -> str:
     """A hint which board these pictures show, for when the given one was found in too few; "" without an idea."""
-    family, markers = _family(images[:MARKER_LOOKS])
+    family, markers = _family(images[:MARKER_PICTURES])
     if family:
         name = _named(family, markers, images[0])
         return f"{name} fits: for a ChArUco board, --board takes the number of squares and the dictionary"
-    small = [_reduced(image) for image in images[:LOOKS_MAX]]
+    small = [_reduced(image) for image in images[:SEARCHED_MAX]]
     sizes = Counter(size for image in small if (size := _inner(image)))
     if not sizes:
         return ""
@@ -178,7 +178,7 @@ def _seen(detector: Any, image: Image) -> Any:
 
 def _reduced(image: Image) -> Any:
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    scale = LOOK_PX / max(grey.shape)
+    scale = SEARCH_PX / max(grey.shape)
     return cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
 
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rov.calibrate.board import LOOKS_MAX, suggest
+from rov.calibrate.board import SEARCHED_MAX, suggest
 from rov.calibrate.board import Board as Board
 from rov.calibrate.board import View as View
 from rov.calibrate.board import find as find
@@ -59,10 +59,10 @@ class BoardSearch:
         self.missed: list[Image] = []
 
     def __call__(self, name: str, image: Image) -> View | str:
-        look = find(self.board, name, image)
-        if isinstance(look, str) and len(self.missed) < LOOKS_MAX:
+        found = find(self.board, name, image)
+        if isinstance(found, str) and len(self.missed) < SEARCHED_MAX:
             self.missed.append(image)
-        return look
+        return found
 
     def hint(self) -> str:
         """Which board the pictures without the given one show; "" without an idea."""
@@ -83,17 +83,19 @@ def as_stored(files: Sequence[Path]) -> bool:
     return len(sizes[0]) <= len(sizes[1])
 
 
-def select_views(looks: Iterable[tuple[str, View | str]], *, moving: bool) -> tuple[list[View], list[tuple[str, str]]]:
+def select_views(
+    searched: Iterable[tuple[str, View | str]], *, moving: bool
+) -> tuple[list[View], list[tuple[str, str]]]:
     """Views worth fitting, and (name, why) of the rest. `moving`: from a video, whose neighbouring frames repeat."""
     views: list[View] = []
     rejected: list[tuple[str, str]] = []
-    for name, look in looks:
-        if isinstance(look, str):
-            rejected.append((name, look))
-        elif moving and any(nearly_same(look, each) for each in views):
+    for name, found in searched:
+        if isinstance(found, str):
+            rejected.append((name, found))
+        elif moving and any(nearly_same(found, each) for each in views):
             rejected.append((name, "the board stands where it stood before"))
         else:
-            views.append(look)
+            views.append(found)
     if not views:
         return [], rejected
     usual = Counter(view.size for view in views).most_common(1)[0][0]
@@ -271,9 +273,9 @@ def guide_views(board: Board, pictures: Iterable[Image | None], show: Callable[[
     """Guide the person who holds the board before a live camera; yields each view kept, until there are enough."""
     guide, last = Guide(), ""
     for image in pictures:
-        look = "no picture" if image is None else find(board, f"view {len(guide.views) + 1}", image)
-        if not isinstance(look, str) and guide.add(look):
-            yield look
+        found = "no picture" if image is None else find(board, f"view {len(guide.views) + 1}", image)
+        if not isinstance(found, str) and guide.add(found):
+            yield found
         if guide.done:
             return
         if (advice := guide.advice()) != last:

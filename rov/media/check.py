@@ -11,14 +11,14 @@ import numpy as np
 from rov.errors import UserError
 from rov.types import Image
 
-MANY = 10
+ENOUGH = 10
 """Runs of fewer pictures are not judged black or incomplete: a handful of odd ones is no fault."""
 SHARE_MIN = 0.5
 """If less than this share can be read, the result does not describe the dive."""
 BLACK_MAX = 3
 """The brightest level (0..255) of a picture that is black. One level of sensor noise is 2 to 5 at night, and somewhere
 in a picture it is four times that; video compression leaves 1 to 3 of pure black."""
-FROZEN = 20
+FROZEN_MIN = 20
 """This many bit-identical pictures mean a frozen source. Test cards and joined stills have fewer; in a video of a
 resting camera, key frames alone make a difference long before."""
 
@@ -58,11 +58,11 @@ class ContentCheck:
         """What is wrong, as the rest of a sentence; "" when all is well. `promised`: how many pictures the files say
         they hold, or how many were tried."""
         promised = max(promised, self.seen)
-        if promised >= MANY and self.seen < SHARE_MIN * promised:
+        if promised >= ENOUGH and self.seen < SHARE_MIN * promised:
             return f"only {self.seen} of the {promised} pictures can be read"
-        if self.seen >= MANY and self.black:
+        if self.seen >= ENOUGH and self.black:
             return f"all {self.seen} pictures are black"
-        if self.seen >= FROZEN and self.same:
+        if self.seen >= FROZEN_MIN and self.same:
             return f"all {self.seen} pictures are the same, bit by bit"
         return ""
 

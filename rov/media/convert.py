@@ -20,7 +20,7 @@ class Turn(NamedTuple):
 
     swap: bool = False
     mirror: bool = False
-    upset: bool = False
+    flip: bool = False
 
 
 class Converter:
@@ -72,7 +72,7 @@ def turned(image: Image, turn: Turn) -> Image:
     """The picture, turned."""
     if turn.swap:
         image = np.asarray(cv2.transpose(image), np.uint8)
-    if turn.mirror or turn.upset:
-        way: Any = -1 if turn.mirror and turn.upset else int(turn.mirror)  # OpenCV: 0 upside down, 1 mirrored, -1 both
-        image = np.asarray(cv2.flip(image, way), np.uint8)
+    if turn.mirror or turn.flip:
+        code: Any = -1 if turn.mirror and turn.flip else int(turn.mirror)  # OpenCV: 0 upside down, 1 mirrored, -1 both
+        image = np.asarray(cv2.flip(image, code), np.uint8)
     return image

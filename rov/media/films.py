@@ -19,7 +19,7 @@ from rov.errors import UserError
 from rov.media.check import ContentCheck
 from rov.media.convert import Converter
 from rov.media.files import PIXELS_MAX, TimedFrame, must_be_file
-from rov.media.stamps import SAID_MAX, Stamps
+from rov.media.stamps import NOTES_MAX, Stamps
 from rov.types import Image
 
 Container: TypeAlias = av.container.InputContainer
@@ -34,7 +34,7 @@ READ_FAILURES_MAX = 16
 STRICT = {"mjpeg": {"err_detect": "explode"}}
 """Decoders that would fill missing parts with grey: these options make them refuse. Other codecs predict from earlier
 pictures, and fill a gap with those."""
-SHORT = 0.9
+CUT_OFF_SHARE = 0.9
 """A video that ends before this share of the length in its header was cut off."""
 
 
@@ -106,9 +106,9 @@ class Video:
     @property
     def notes(self) -> list[str]:
         """Sentences about oddities and gaps. Complete once all pictures were read."""
-        notes = [*self.remarks[:SAID_MAX], *self.stamps.notes]
-        if len(self.remarks) > SAID_MAX:
-            notes.append(f"its picture size changes {len(self.remarks) - SAID_MAX} more times")
+        notes = [*self.remarks[:NOTES_MAX], *self.stamps.notes]
+        if len(self.remarks) > NOTES_MAX:
+            notes.append(f"its picture size changes {len(self.remarks) - NOTES_MAX} more times")
         if self.lost:
             notes.append(f"{self.lost} of the {self.promised} frames that the file promises are not in it")
         elif self.lead_in and self.shown + self.lead_in <= self.packets:
@@ -124,7 +124,7 @@ class Video:
         if self.frames > self.shown + self.undecodable:  # an AVI without its index
             return f"it is cut off: {self.shown} of the {self.frames} pictures that its header names are in it"
         end = (self.last_t + self.stamps.step) / 1e9
-        if self.length_s - end > 2.0 and end < SHORT * self.length_s:
+        if self.length_s - end > 2.0 and end < CUT_OFF_SHARE * self.length_s:
             return f"it is cut off: it ends at {end:.1f} s of the {self.length_s:.1f} s that its header names"
         return ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-STARTS = (
+SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"BM", "BMP"), (b"GIF8", "GIF"),
     (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"),
     (b"\0\0\0\x0cjP  ", "JP2"), (b"\xff\x4f\xff\x51", "JP2"), (b"\x1a\x45\xdf\xa3", "film"),
@@ -16,13 +16,13 @@ BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"heim": "HEIC", b"
 """Brands of picture files in an MP4 container."""
 JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 """Markers of a JPEG's frame header."""
-ALONE = {0x01, *range(0xD0, 0xD9)}
+NO_LENGTH = {0x01, *range(0xD0, 0xD9)}
 """Markers of a JPEG that have no length field."""
 
 
 def kind_of(data: bytes) -> str:
     """JPEG, PNG, BMP, GIF, TIFF, WebP, JP2, HEIC, AVIF, film; "" for others."""
-    for start, kind in STARTS:
+    for start, kind in SIGNATURES:
         if data.startswith(start):
             return kind
     if data[:4] == b"RIFF":
@@ -70,7 +70,7 @@ def _jpeg(data: bytes) -> tuple[int, int]:
         if marker in JPEG_FRAMES:
             height, width = _two(">HH", data, at + 5)
             return width, height
-        at += 1 if marker == 0xFF else 2 if marker in ALONE else 2 + struct.unpack_from(">H", data, at + 2)[0]
+        at += 1 if marker == 0xFF else 2 if marker in NO_LENGTH else 2 + struct.unpack_from(">H", data, at + 2)[0]
     return 0, 0
 
 

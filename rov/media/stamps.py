@@ -13,7 +13,7 @@ camera all gaps are long."""
 JUMP_TIMES = 20
 FAR_NS = 2**61
 """73 years: larger stamps are invalid."""
-SAID_MAX = 3
+NOTES_MAX = 3
 """Number of jumps that are reported one by one."""
 
 
@@ -61,13 +61,13 @@ class Stamps:
 
     def _jumped(self, by_ns: int, at_ns: int) -> None:
         self.jumps += 1
-        if self.jumps <= SAID_MAX:
+        if self.jumps <= NOTES_MAX:
             self.sentences.append(f"the video's clock jumps {by_ns / 1e9:.0f} s at {at_ns / 1e9:.1f} s")
 
     @property
     def notes(self) -> list[str]:
         """Sentences about the video's clock."""
-        more = [f"it jumps {self.jumps - SAID_MAX} more times"] if self.jumps > SAID_MAX else []
+        more = [f"it jumps {self.jumps - NOTES_MAX} more times"] if self.jumps > NOTES_MAX else []
         if self.strays:
             more.append(f"{self.strays} of its pictures had a stray time; each was put between its neighbours")
         return self.sentences + more

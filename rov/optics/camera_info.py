@@ -195,7 +195,7 @@ def _numbers(tree: Tree) -> list[float] | None:
     """All numbers in a list, in nested lists, or in `data` of a mapping; commas may be missing. None when there is
     anything but numbers, or too many."""
     found: list[float] = []
-    left, looked = [tree], 0
+    left, visited = [tree], 0
     while left:
         each = left.pop()
         if isinstance(each, dict):
@@ -209,8 +209,8 @@ def _numbers(tree: Tree) -> list[float] | None:
                 return None
         else:
             return None
-        looked += 1
-        if looked > NODES_MAX or len(found) > NODES_MAX:  # YAML aliases can make a small file expand without end
+        visited += 1
+        if visited > NODES_MAX or len(found) > NODES_MAX:  # YAML aliases can make a small file expand without end
             return None
     return found
 
