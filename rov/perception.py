@@ -1,6 +1,6 @@
-"""From what was detected in a frame to where to go: tracker, observation, steering, in that order.
+"""The stages after the detector: tracker, observation, steering, in that order.
 
-`perceptiond` calls this live, `rov replay` on recorded time, the simulator in lockstep; it cannot tell which.
+`perceptiond` calls them live, `rov replay` on recorded time, the simulator in lockstep; they cannot tell which.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rov.vision.tracker import Tracker
 
 
 class PerceptionOutput(NamedTuple):
-    """Everything that came from one frame."""
+    """All messages computed from one frame."""
 
     detections: Detections
     tracks: Tracks
@@ -25,7 +25,7 @@ class PerceptionOutput(NamedTuple):
 
 
 class Perception:
-    """The stages behind the detector, in their order; `t` is now, in ns. Remembers who is who, and whom we follow."""
+    """Runs the stages after the detector; `t` is now, in ns. Keeps the tracks and the followed track's id."""
 
     def __init__(self, config: Config):
         self.config = config
@@ -34,13 +34,13 @@ class Perception:
         self.followed_id: int | None = None
 
     def apply_config(self, config: Config) -> None:
-        """Go on with other live values, from the next frame on."""
+        """Use another live configuration from the next frame on."""
         if config.steering.target != self.config.steering.target:
             self.followed_id = None
         self.config, self.tracker.config = config, config.tracking
 
     def step(self, frame: Frame, found: tuple[Detection, ...], t: int, network_ms: float = 0.0) -> PerceptionOutput:
-        """All stages behind the detector on what it found in one frame, in pixels of the original picture."""
+        """Run all stages on the detections of one frame, whose boxes are in pixels of the original picture."""
         detections = self.detections(frame, found, t, network_ms)
         tracks = self.track(detections, t)
         observation = self.observe(tracks)

@@ -1,5 +1,5 @@
-"""The network's process: the newest frame in, detections, tracks, observation and setpoint out. May stall or crash
-without harm: who listens judges by age."""
+"""The perception process: takes the newest frame; publishes detections, tracks, observation and setpoint. It may stall
+or crash without harm: its readers judge messages by age."""
 
 from __future__ import annotations
 
@@ -29,56 +29,56 @@ from rov.vision.rectify import Rectifier
 
 
 class FrameProcessor:
-    """What is to be said of each picture; what is wrong with many of them is said once."""
+    """Turns each frame into messages; a fault that lasts over many frames is reported once."""
 
     def __init__(self, config: Config, detector: Detector):
         self.detector = detector
-        self.sight, self.perception, self.schedule = (
+        self.rectifier, self.perception, self.timeline = (
             Rectifier(config.camera),
             Perception(config),
             ConfigTimeline(config),
         )
         self.refused = self.broken = False
-        """Whether the pictures do not fit the calibration, and whether the network gives what is not a number."""
+        """Whether the pictures do not fit the calibration, and whether the network's output is not finite."""
 
     def step(self, frame: Frame, image: Image) -> list[Message]:
-        """Look at a picture: detections, tracks, observation, setpoint, in the order a replay needs, and events. A
-        frame that is refused gives no setpoint: it moves nothing."""
-        self.perception.apply_config(self.schedule.at(frame.frame_t))
-        bad, looked = self.detector.bad, time.monotonic_ns()
-        said: list[Message] = []
+        """Process one frame (H, W, 3) BGR: events first, then detections, tracks, observation and setpoint, in the
+        order that a replay needs. A frame that is refused gives no setpoint, so nothing moves by it."""
+        self.perception.apply_config(self.timeline.at(frame.frame_t))
+        bad, started = self.detector.bad, time.monotonic_ns()
+        messages: list[Message] = []
         try:
-            clear = self.sight.rectify(image)
+            rectified = self.rectifier.rectify(image)
         except UserError as error:  # a calibration of another camera: wrong angles are worse than none
-            text = f"{error}. Until then nothing is seen"
-            said = [] if self.refused else [_said("alarm", "calibration_refused", text)]
+            text = f"{error}. Until then frames are ignored"
+            messages = [] if self.refused else [_event("alarm", "calibration_refused", text)]
             self.refused = True
-            return said
+            return messages
         if self.refused:
             self.refused = False
-            said.append(_said("info", "calibration_refused_over", "pictures are of the calibration's size"))
+            messages.append(_event("info", "calibration_refused_over", "pictures are of the calibration's size"))
         score_min = self.perception.config.perception.score_min
-        found = self.sight.unrectify(self.detector.detect([clear], score_min)[0])
+        found = self.rectifier.unrectify(self.detector.detect([rectified], score_min)[0])
         if self.broken != (self.detector.bad > bad):
             self.broken = not self.broken
-            said.append(_verdict(self.broken))
+            messages.append(_network_event(self.broken))
         if self.broken:
-            return said
+            return messages
         now = time.monotonic_ns()
-        return [*said, *self.perception.step(frame, found, now, (now - looked) / 1e6)]
+        return [*messages, *self.perception.step(frame, found, now, (now - started) / 1e6)]
 
 
 def main() -> int:
-    process = start(orphaned=signal.SIGKILL, expendable=800)  # it may hang where no other signal is heard
+    process = start(orphaned=signal.SIGKILL, expendable=800)  # it may hang in a GPU call, where only SIGKILL works
     config = process.config
     wanted = config.perception
     pin(config.compute, "gpu", config.camera.source)
     torch.set_num_threads(wanted.threads)
     pub, vehicle = Publisher("perceptiond", process.root), Subscriber(VehicleState, process.root)
-    frames, tunings = Subscriber(Frame, process.root, hz=wanted.rate_hz), Subscriber(ActiveSettings, process.root)
+    frames, settings = Subscriber(Frame, process.root, hz=wanted.rate_hz), Subscriber(ActiveSettings, process.root)
     ring = RingReader(process.ring)
     detector = Detector(find_resource(wanted.weights), wanted.device, wanted.precision, batch=1)
-    watch = FrameProcessor(config, detector)
+    processor = FrameProcessor(config, detector)
     for _ in range(3):  # the first runs choose kernels and take seconds on some machines
         detector.detect([np.zeros((480, 640, 3), np.uint8)], wanted.score_min)
     now = time.monotonic_ns()
@@ -90,31 +90,31 @@ def main() -> int:
         fit = frame is not None and frame.frame_id != last and time.monotonic_ns() >= due
         image = ring.read(frame) if frame is not None and fit else None
         if frame is not None and image is not None:
-            # One frame may be made up for: or a camera at just this rate would lose each that comes a little early.
+            # `due` may lag by one period: else a camera at just this rate would lose each frame that is a bit early.
             last, due = frame.frame_id, max(due + period, time.monotonic_ns() - period)
-            if tunings.receive(now := time.monotonic_ns()) and tunings.message is not None:
-                watch.schedule.add(tunings.message.settings, tunings.message.t)
+            if settings.receive(now := time.monotonic_ns()) and settings.message is not None:
+                processor.timeline.add(settings.message.settings, settings.message.t)
             if vehicle.receive(now) and vehicle.message is not None:
-                watch.sight.receive_state(vehicle.message)
-            for message in watch.step(frame, image):
+                processor.rectifier.receive_state(vehicle.message)
+            for message in processor.step(frame, image):
                 pub.publish(message)
                 if isinstance(message, Setpoint):
                     meter.add((message.t - frame.frame_t) / 1e6)
         now = time.monotonic_ns()
-        if meter.due(now):  # whatever became of the frames: it proves this loop, not what it sees
+        if meter.due(now):  # with or without frames: Health shows that the loop runs, not that it sees anything
             hz, ms = meter.read(now)
             pub.publish(Health(t=now, process="perceptiond", rate_hz=hz, latency_ms=ms, dropped=ring.missed))
     pub.close()
     return 0
 
 
-def _verdict(broken: bool) -> Event:
+def _network_event(broken: bool) -> Event:
     if broken:
-        return _said("alarm", "bad_network", "the network gives what is not a number: its frames move nothing")
-    return _said("info", "bad_network_over", "the network gives numbers")
+        return _event("alarm", "bad_network", "the network's output is not finite: these frames give no setpoint")
+    return _event("info", "bad_network_over", "the network's output is finite again")
 
 
-def _said(level: Literal["info", "alarm"], code: str, text: str) -> Event:
+def _event(level: Literal["info", "alarm"], code: str, text: str) -> Event:
     return Event(t=time.monotonic_ns(), level=level, source="perceptiond", code=code, text=text)
 
 

@@ -1,4 +1,4 @@
-"""Boards of all makes are found, also where the camera was turned; where there is none, what is there is said."""
+"""Boards of all kinds are found, in rotated pictures, too; a wrong board name gets a hint at the right one."""
 
 import struct
 from pathlib import Path
@@ -19,7 +19,7 @@ MATRIX = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
 
 
 def chessboard(across: int, down: int) -> Image:
-    """Of so many squares, with a white rim."""
+    """A flat chessboard with this number of squares, 60 px each."""
     flat = np.kron(np.indices((down, across)).sum(0) % 2 * 255, np.ones((60, 60))).astype(np.uint8)
     return flat
 
@@ -32,7 +32,7 @@ def charuco(text: str, older: bool = False) -> Image:
 
 
 def seen(flat: Image, number: int, size: tuple[int, int] = (640, 480)) -> Image:
-    """A picture of a flat thing by a pinhole of 500 px, from somewhere."""
+    """A picture of a flat object by a pinhole camera of 500 px focal length, from a random place."""
     rng = np.random.default_rng(number)
     flat = np.asarray(cv2.copyMakeBorder(flat, 60, 60, 60, 60, cv2.BORDER_CONSTANT, value=255), np.uint8)
     turn = cv2.Rodrigues(rng.uniform(-0.4, 0.4, 3) * (1, 1, 0.4))[0]
@@ -44,7 +44,7 @@ def seen(flat: Image, number: int, size: tuple[int, int] = (640, 480)) -> Image:
 
 
 def oriented(image: Image, orientation: int) -> bytes:
-    """A JPEG whose EXIF says how the camera was held."""
+    """A JPEG with this EXIF orientation."""
     entry = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
     data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes()
@@ -113,7 +113,7 @@ def test_the_pictures_say_what_they_hold(asked: str, flat: Image, said: str) -> 
 
 
 def test_too_few_views_say_what_the_pictures_hold() -> None:
-    looks = camera.Looks(parse_board("chessboard:9x7", 30))
+    looks = camera.BoardSearch(parse_board("chessboard:9x7", 30))
     found = [(str(n), looks(str(n), seen(chessboard(9, 7), n))) for n in range(2)]
     views, rejected = camera.select_views(found, moving=False)
     with pytest.raises(UserError, match="0 usable views .*; chessboard:8x6 is found in 2 of 2") as caught:
@@ -125,7 +125,7 @@ def test_too_few_views_say_what_the_pictures_hold() -> None:
 
 
 def test_a_lens_does_not_turn_with_the_camera(tmp_path: Path) -> None:
-    """Eight pictures by one sensor, held in all eight ways that EXIF knows: all are of the sensor's shape."""
+    """Eight pictures by one sensor, in all eight EXIF orientations: all are read in the sensor's shape."""
     for orientation in range(1, 9):
         (tmp_path / f"{orientation}.jpg").write_bytes(oriented(seen(chessboard(9, 7), orientation), orientation))
     files = sorted(tmp_path.glob("*.jpg"))

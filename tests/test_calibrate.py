@@ -14,7 +14,7 @@ import pytest
 from scipy.optimize import minimize
 
 from rov.calibrate import camera, colour
-from rov.calibrate.port import Port, behind
+from rov.calibrate.port import Port, behind_flat_port
 from rov.calibrate.thrusters import DEADMAN_NS, TURN_MAX, TurnTest, advice, fit, read_points, write
 from rov.calibrate.turning import turn_all
 from rov.config.schema import Config, override
@@ -41,7 +41,7 @@ TRUE = Calibration(
 
 
 def pose(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """A turn and a place of the board, all over the picture."""
+    """A random rotation and position of the board, anywhere in the picture."""
     rng = np.random.default_rng(number)
     turn = rng.uniform(-0.5, 0.5, 3)
     place = np.array([rng.uniform(-0.22, 0.05), rng.uniform(-0.16, 0.02), rng.uniform(0.25, 0.5)])
@@ -66,7 +66,7 @@ def test_the_gopro_as_its_reference(rov_data: Path) -> None:
     assert abs(found.calibration.matrix[0, 0] / 560 - 1) < 0.01
     assert abs(found.calibration.distortion[0] + 0.23) < 0.01
     assert {name for name, _ in found.rejected} >= {"test_image.jpg"}
-    assert 0.85 < camera.holds(found.calibration) < 0.95, "the pinhole's polynomial turns back in the corners"
+    assert 0.85 < camera.valid_share(found.calibration) < 0.95, "the pinhole's polynomial turns back in the corners"
 
 
 def test_a_known_camera_is_found_again() -> None:
@@ -142,7 +142,7 @@ def test_coverage_counts_corners_where_they_are() -> None:
     assert counts.shape == (6, 8) and counts.sum() <= 96
     x, y = seen(0).corners[0]
     assert counts[int(y // 80), int(x // 80)] > 0
-    assert set(camera.map_of(counts)) <= set(".+*# \n") and camera.map_of(counts).count("\n") == 5
+    assert set(camera.coverage_map(counts)) <= set(".+*# \n") and camera.coverage_map(counts).count("\n") == 5
 
 
 def test_the_guide_asks_for_what_is_missing() -> None:
@@ -151,7 +151,7 @@ def test_the_guide_asks_for_what_is_missing() -> None:
     assert guide.add(seen(0)) and not guide.add(seen(0)), "the same view twice adds nothing"
     said: list[str] = []
     pictures: list[Image | None] = [None, np.zeros((48, 64, 3), np.uint8)]
-    assert list(camera.watch(BOARD, pictures, said.append)) == [] and len(said) == 1
+    assert list(camera.guide_views(BOARD, pictures, said.append)) == [] and len(said) == 1
     for number in range(1, 400):
         guide.add(seen(number))
         if guide.done:
@@ -163,8 +163,8 @@ def test_the_guide_asks_for_what_is_missing() -> None:
 
 
 def slowest_path(point: np.ndarray, port: Port) -> float:
-    """tan θa of the ray from the camera to a point (r, z) in water, by Fermat: of all broken lines the one of least
-    optical length."""
+    """tan θa of the ray from the camera to a point (r, z) in water, by Fermat's principle: the path of least optical
+    length."""
     r, z = point
 
     def length(at: np.ndarray) -> float:
@@ -185,7 +185,7 @@ def test_the_port_against_rays_of_least_time(model: str) -> None:
     port = Port(gap=0.02, glass=0.008, distance=1.5)
     distortion = np.array([-0.12, 0.02, 0.001, -0.001, 0]) if model == "plumb_bob" else np.array([0.05, -0.01, 0, 0])
     air = Calibration("air", 1920, 1080, np.array([[1144.0, 0, 970], [0, 1146, 530], [0, 0, 1]]), model, distortion)  # type: ignore[arg-type]
-    water = behind(air, port)
+    water = behind_flat_port(air, port)
     assert abs(water.calibration.matrix[0, 0] / 1144 - 1.333) < 0.01 and water.rms < 0.2
     for x, y in ((0.0, 0.0), (0.2, -0.1), (-0.35, 0.2), (0.45, 0.22), (0.0, -0.25)):
         z = port.gap + port.glass + port.distance
@@ -197,7 +197,7 @@ def test_the_port_against_rays_of_least_time(model: str) -> None:
 
 
 def test_a_port_of_nothing_changes_nothing() -> None:
-    water = behind(TRUE, Port(n_glass=1.0, n_water=1.0))
+    water = behind_flat_port(TRUE, Port(n_glass=1.0, n_water=1.0))
     assert np.allclose(water.calibration.matrix, TRUE.matrix, rtol=1e-4) and water.worst < 0.01
 
 
@@ -209,7 +209,7 @@ def no_current(command: np.ndarray, voltage: float) -> np.ndarray:
 
 
 def test_published_points_are_fitted(tmp_path: Path) -> None:
-    """Every tenth point of the T200 at 16 V, with scatter: the curve in between is that of the other points."""
+    """Fitted to every tenth point of the T200 at 16 V, with noise, the curve agrees with all other points."""
     t200 = load_curve(Path("calibration/t200.toml").resolve(), 4)
     rng = np.random.default_rng(3)
     commands = np.linspace(-1, 1, 41)

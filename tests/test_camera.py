@@ -1,4 +1,4 @@
-"""Cameras, with real ones as far as a machine without a camera has them: files, commands, streams on loopback."""
+"""Cameras, tested with the sources that a machine without a camera has: files, commands, streams on loopback."""
 
 import http.server
 import itertools
@@ -260,7 +260,8 @@ def test_a_hung_read_is_abandoned_and_heard_no_more(monkeypatch: pytest.MonkeyPa
     release.set()
     _, codes = watch(camera, lambda shots, codes: "camera_open" in codes)
     assert not camera.hopeless
-    assert camera.shot is not None and camera.shot.image[0, 0, 0] % 2 == 0 or camera.counts["attempts"] > ABANDONED_MAX
+    newest = camera.newest
+    assert newest is not None and newest.image[0, 0, 0] % 2 == 0 or camera.counts["attempts"] > ABANDONED_MAX
 
 
 def test_a_camera_that_never_gives_a_frame_was_never_open(monkeypatch: pytest.MonkeyPatch, start) -> None:  # type: ignore[no-untyped-def]
@@ -310,7 +311,7 @@ def test_the_latest_frame_wins_and_what_nobody_took_is_counted(tmp_path: Path, s
 
 def test_settings_that_were_not_taken_are_told() -> None:
     class Stubborn:
-        """What OpenCV reads back from a camera that knows one format only."""
+        """Stands in for OpenCV's reader of a camera that has only one format."""
 
         def get(self, name: int) -> float:
             yuyv = float(cv2.VideoWriter.fourcc(*"YUYV"))
@@ -379,7 +380,7 @@ def test_an_rtp_stream_that_stops_and_returns_with_another_size(start) -> None: 
 
 
 class Mjpeg(http.server.BaseHTTPRequestHandler):
-    """What many network cameras are."""
+    """A server of MJPEG over HTTP, as in many network cameras."""
 
     def do_GET(self) -> None:
         self.send_response(200)

@@ -1,4 +1,4 @@
-"""Camera files of others: the same lens in all the ways they write it, and what was found where it cannot be taken."""
+"""Camera files of other programs: the same lens in all their formats, and errors that name what was found."""
 
 import math
 from pathlib import Path
@@ -104,8 +104,8 @@ def test_the_fisheye_has_many_names(name: str, tmp_path: Path) -> None:
         (ROS.replace("plumb_bob", "rational_polynomial").replace(".01]", ".01, 0.1, 0.2, 0.01]"),
          "distortion_model rational_polynomial with 8 coefficients"),
         (ROS.replace("plumb_bob", "thin_prism"), "distortion_model thin_prism is not known"),
-        (ROS.replace("plumb_bob", "fisheye"), "distortion_model fisheye has 4 coefficients, and here 5"),
-        (ROS.replace("-0.25, 7e-2, 1.e-04, -2E-4, .01", "-0.25, 7e-2"), "has 5 coefficients, and here 2"),
+        (ROS.replace("plumb_bob", "fisheye"), "distortion_model fisheye needs 4 coefficients, the file has 5"),
+        (ROS.replace("-0.25, 7e-2, 1.e-04, -2E-4, .01", "-0.25, 7e-2"), "needs 5 coefficients, the file has 2"),
         (OPENCV.replace(", 1.e-02", ""), "has 4 distortion coefficients and no distortion_model"),
         (KALIBR.replace("pinhole", "omni"), "camera_model omni"),
         (KALIBR + KALIBR.replace("cam0", "cam1"), r"holds 2 cameras \(cam0, cam1\)"),
@@ -113,9 +113,9 @@ def test_the_fisheye_has_many_names(name: str, tmp_path: Path) -> None:
         ("", "has no keys"), ("[1, 2]", "has no keys"), ("rubbish", "has no keys"),
         (ROS.replace(FLAT, "1, 2"), "camera_matrix needs 9 numbers, and has 2"),
         (ROS.replace(FLAT, FLAT.replace("500.5", "wide")), "camera_matrix needs 9 numbers, and has something else"),
-        (ROS.replace(FLAT, FLAT.replace("500.5", "-500.5")), "numbers that no camera has"),
-        (ROS.replace(FLAT, FLAT.replace("500.5", ".inf")), "numbers that no camera has"),
-        (ROS.replace(FLAT, FLAT.replace("500.5", "1e300")), "of no picture of 640×480"),
+        (ROS.replace(FLAT, FLAT.replace("500.5", "-500.5")), "the matrix is not a camera's"),
+        (ROS.replace(FLAT, FLAT.replace("500.5", ".inf")), "the matrix is not a camera's"),
+        (ROS.replace(FLAT, FLAT.replace("500.5", "1e300")), "does not fit pictures of 640×480"),
         (ROS.replace("7e-2", ".nan"), "all of them finite"),
         (ROS.replace("image_width: 640", ""), "needs image_width and image_height"),
         (ROS.replace("640", "0"), "is of pictures of 0×480"), (ROS.replace("640", "nan"), "is of pictures of nan×480"),

@@ -22,7 +22,7 @@ CLASSES = ("disc", "square")
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small untrained network with its card; a low threshold makes it answer."""
+    """A small untrained network with its card; its threshold is so low that it finds something."""
     torch.manual_seed(3)
     path = tmp_path_factory.mktemp("model") / "net.safetensors"
     save_file(DetectorNet(len(CLASSES)).state_dict(), path)

@@ -1,4 +1,4 @@
-"""Films: every picture that is meant to be shown, as it is meant to be seen, at its time; all else is said."""
+"""Video files: every picture that a player would show, upright and at its time; anything else is reported."""
 
 import os
 import random
@@ -25,7 +25,7 @@ MUTATIONS = int(os.environ.get("ROV_FUZZ_FILMS", 20))
 """In full: ROV_FUZZ_FILMS=300 python -m pytest tests/test_films.py -k mutated"""
 HANG_S = 10.0
 ROUNDING = 4
-"""Levels that the fast conversions to YUV and back, FFmpeg's and so OpenCV's, may lose."""
+"""Levels that FFmpeg's (and so OpenCV's) fast conversions to YUV and back may lose."""
 
 
 def read(path: Path) -> tuple[list[TimedFrame], Video]:
@@ -41,7 +41,7 @@ def levels(shots: list[TimedFrame]) -> list[float]:
 
 
 def test_what_an_edit_list_hides_is_not_shown_and_not_missed(tmp_path: Path) -> None:
-    """As `ffmpeg -ss -c copy` and a phone's trimming leave it: pictures from the key frame before the cut on."""
+    """A video as `ffmpeg -ss -c copy` and phones trim it: it holds pictures from the key frame before the cut on."""
     whole = write_film(tmp_path / "w.mp4", [grey(2 * k) for k in range(60)], options={"bf": "0", "g": "20"})
     cut = retimed(whole, tmp_path / "cut.mp4", lambda k: k - 30, first=20)
     shots, video = read(cut)
@@ -53,7 +53,7 @@ def test_what_an_edit_list_hides_is_not_shown_and_not_missed(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".webm", "libvpx"), (".mp4", "libx264")])
 def test_pictures_that_were_never_taken_are_not_missed(tmp_path: Path, suffix: str, codec: str) -> None:
-    """A recording over a lossy link: a second of every four has no pictures, and all that are there are read."""
+    """A recording over a lossy link: one second of every four has no pictures; all others are read."""
     times = [k for k in range(80) if k // 10 % 4 != 2]
     film = write_film(tmp_path / f"f{suffix}", [moving(k) for k in times], codec, times=times)
     shots, video = read(film)
@@ -74,7 +74,7 @@ def test_a_jump_of_the_clock_stays_and_is_said(tmp_path: Path) -> None:
     shots, video = read(jump)
     assert len(shots) == 40 and video.lost == 0
     assert shots[19].t == 1_900_000_000 and shots[20].t == 37_602_000_000_000
-    assert video.notes == ["the film's clock jumps 37600 s at 2.0 s"]
+    assert video.notes == ["the video's clock jumps 37600 s at 2.0 s"]
 
 
 def test_one_stray_time_is_put_between_its_neighbours(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ TURNS = {
     (0, 1, 1, 0): lambda shown: shown.transpose(1, 0, 2),
     (0, -1, -1, 0): lambda shown: shown[::-1, ::-1].transpose(1, 0, 2),
 }  # fmt: skip
-"""A display matrix, and how a picture lies in the file that it sets upright."""
+"""Display matrices, and how the picture is stored that each of them sets upright."""
 
 
 @pytest.mark.parametrize("matrix", list(TURNS), ids=str)
@@ -157,7 +157,7 @@ def test_a_matrix_that_is_no_quarter_turn_is_left() -> None:
 @pytest.mark.parametrize("reach", [1, 2])
 @pytest.mark.parametrize("depth", ["yuv420p", "yuv420p10le"])
 def test_colours_are_as_the_film_says(tmp_path: Path, matrix: int, reach: int, depth: str) -> None:
-    """BT.709 and BT.601, limited and full range, 8 and 10 bits: a colour comes back as it was."""
+    """BT.709 and BT.601, limited and full range, 8 and 10 bits: a colour is read back unchanged."""
     image = grey(0)
     image[:] = (40, 90, 200)
     codec = "libx264" if depth == "yuv420p" else "libx265"
@@ -251,7 +251,7 @@ def test_of_several_films_one_is_read_and_that_is_said(tmp_path: Path) -> None:
         for stream in streams:
             container.mux(stream.encode(None))
     shots, video = read(tmp_path / "two.mp4")
-    assert len(shots) == 5 and video.notes == ["it holds 2 films; number 1 (64×48) is read"]
+    assert len(shots) == 5 and video.notes == ["it holds 2 videos; number 1 (64×48) is read"]
 
 
 def test_sound_alone_is_one_sentence(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_a_film_that_begins_in_the_middle_waits_for_its_key_frame(tmp_path: Path
 
 
 def cut_mp4(path: Path, share: float) -> Path:
-    """200 pictures with the index in front, of which the file holds only a share."""
+    """The first share of a file of 200 pictures whose index is in front."""
     film = write_film(path, [moving(k) for k in range(200)], form={"movflags": "+faststart"}, options={"g": "10"})
     whole = film.read_bytes()
     index = whole.index(b"mdat")
@@ -346,7 +346,7 @@ def noisy(level: float, noise: float, number: int) -> list[Image]:
     ids=["black", "frozen", "few black", "a short still", "a lens cap taken off", "the darkest night", "a tripod"],
 )  # fmt: skip
 def test_black_and_frozen_films_are_no_success(tmp_path: Path, images: list[Image], fault: str) -> None:
-    """Lossless, so that what is the same stays the same."""
+    """A lossless video, so that identical pictures stay identical."""
     path = write_film(tmp_path / "f.mkv", images, "ffv1", pix_fmt="bgr0")
     if fault:
         with pytest.raises(WorthlessError, match=fault):
@@ -370,7 +370,7 @@ def test_packets_of_a_film_are_copied_only_where_a_dive_shows_the_same(tmp_path:
 
 
 def mutated(data: bytes, noise: random.Random) -> bytes:
-    """Bytes flipped, cut off, holes of zeros, a part twice."""
+    """Damage: bytes flipped, truncated, holes of zeros, a part repeated."""
     out = bytearray(data)
     match noise.randrange(4):
         case 0:
@@ -389,7 +389,7 @@ def mutated(data: bytes, noise: random.Random) -> bytes:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_mutated_film_is_read_or_refused_with_a_sentence(tmp_path: Path, suffix: str) -> None:
-    """No other exception, no hang, no crash; times always advance and fit into a dive."""
+    """No other exception, no hang, no crash; times always increase and fit into a dive."""
     whole = write_film(tmp_path / f"w{suffix}", [moving(k) for k in range(60)], options={"g": "10"}).read_bytes()
     shown = 0
     for seed in range(MUTATIONS):

@@ -1,4 +1,4 @@
-"""H.264 in dives: what goes in comes out, whole, in order, at its time; what was lost is counted."""
+"""H.264 in dives: pictures come back complete, in order, at their times; lost ones are counted."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A calibrated camera: its file, straight pictures, boxes there and back, angles, and refusals of one sentence."""
+"""A calibrated camera: its file, rectified pictures, boxes mapped both ways, angles, and error messages."""
 
 import math
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_beyond_its_reach_a_pixel_gets_the_last_direction() -> None:
 
 @pytest.mark.parametrize("calibration", [WIDE, FISH])
 def test_straight_lines_are_straight_again(calibration: Calibration) -> None:
-    """A drawn picture of vertical bars as this lens would show them, made by its own projection, comes out upright."""
+    """Vertical bars, drawn as this lens would distort them, are vertical in the rectified picture."""
     small = calibration._replace(width=320, height=240, matrix=calibration.matrix / [[4], [4], [1]])
     y, x = np.mgrid[0:240, 0:320].astype(np.float64)
     directions = undistorted(small, np.column_stack([x.ravel(), y.ravel()]))

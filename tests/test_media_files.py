@@ -1,4 +1,4 @@
-"""Videos and images: times, sizes, and everything that can be wrong with a file."""
+"""Video and picture files: times, sizes, and unreadable files."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
-"""Odd recordings through the commands: what saw nothing is no success, a jumped clock is not lived through, a full disk
-is one sentence, and a dive shows what its film shows."""
+"""Odd recordings through the commands: pictures that show nothing fail, a jump of the clock is not waited for, a full
+disk gives one sentence, and an imported dive shows what its video shows."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def test_a_replay_of_nothing_ends_with_2_and_one_of_a_jump_in_seconds(tmp_path: 
     assert [line for line in lines if line.startswith("error: ")] == [
         f"error: {black}: all 12 pictures are black; {tmp_path}/o/black holds what was made of it"
     ]
-    assert f"note: {jump}: the film's clock jumps 37600 s at 2.0 s" in lines
+    assert f"note: {jump}: the video's clock jumps 37600 s at 2.0 s" in lines
     reports = {name: json.loads((tmp_path / "o" / name / "report.json").read_text()) for name in ("black", "jump")}
     assert "black" in reports["black"]["fault"] and reports["jump"]["fault"] == ""
     assert (reports["jump"]["frames"], reports["jump"]["dropped"]) == (40, 0)
@@ -132,7 +132,7 @@ def test_a_source_says_its_fault_when_it_is_exhausted(tmp_path: Path) -> None:
 
 
 def imported(film: Path, out: Path) -> tuple[dive.ImportedDive, list[TimedFrame], list[Frame], list[str]]:
-    """The dive of a film and a log that begins at 5 s; read back."""
+    """The dive imported from a video and a log that begins at 5 s; read back."""
     states = [VehicleState(t=5 * S + k * S // 10) for k in range(80)]
     log: Any = SimpleNamespace(states=states, topics={"vehicle": states}, about={})
     done = dive.write(out, log, film, 0.0, {"source": "x"}, quality=90)

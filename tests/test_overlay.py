@@ -1,4 +1,4 @@
-"""Drawing leaves its input alone and fits any size; the film opens and keeps its times."""
+"""Drawing leaves its input unchanged and fits any size; the video opens and keeps its times."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Single pictures, as they come from cards and phones; damaged ones of a camera; when a run is no success."""
+"""Picture files from memory cards and phones, damaged JPEGs of a camera, and runs that show nothing."""
 
 import os
 import struct
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rov.errors import UserError
-from rov.media.check import FROZEN, MANY, ContentCheck, WorthlessError
+from rov.media.check import ENOUGH, FROZEN_MIN, ContentCheck, WorthlessError
 from rov.media.files import others_in, shown
 from rov.media.headers import kind_of, size_of
 from rov.media.jpeg import TRIES, JpegDecoder
@@ -38,7 +38,7 @@ def with_exif(jpeg: bytes, orientation: int) -> bytes:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """The beginning of a PNG; its pixels would never be looked at."""
+    """The beginning of a PNG: it must be refused before its pixels are read."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
 
@@ -116,7 +116,7 @@ def test_what_is_no_picture_is_one_sentence(name: str, data: bytes, words: str) 
 
 
 def sized(kind: str, width: int, height: int) -> bytes:
-    """A header that promises this size."""
+    """A header that names this size."""
     if kind == "PNG":
         return png_header(width, height)
     if kind == "GIF":
@@ -189,7 +189,7 @@ def test_a_camera_that_builds_all_its_jpegs_oddly_is_taken_as_it_is() -> None:
 
 
 class MjpgDevice:
-    """What OpenCV's V4L2 reader is, of a USB camera with a bad cable: every third picture is cut in half."""
+    """Stands in for OpenCV's V4L2 reader of a USB camera with a bad cable: every third picture is cut in half."""
 
     def __init__(self, raw: bool):
         self.raw, self.k, self.rgb = raw, -1, True
@@ -240,16 +240,16 @@ def checked(images: list[Image], promised: int) -> str:
 
 
 def test_when_a_run_is_no_success() -> None:
-    assert checked([], MANY) == f"only 0 of the {MANY} pictures can be read"
-    assert checked([moving(k) for k in range(4)], MANY) == f"only 4 of the {MANY} pictures can be read"
-    assert checked([moving(k) for k in range(5)], MANY) == "" == checked([moving(1)], MANY - 1)
-    assert checked([grey(3)] * MANY, 0) == f"all {MANY} pictures are black"
-    assert checked([grey(3)] * (MANY - 1), 0) == "" == checked([grey(4)] * MANY, 0)
-    assert "the same" in checked([grey(90)] * FROZEN, 0) and checked([grey(90)] * (FROZEN - 1), 0) == ""
+    assert checked([], ENOUGH) == f"only 0 of the {ENOUGH} pictures can be read"
+    assert checked([moving(k) for k in range(4)], ENOUGH) == f"only 4 of the {ENOUGH} pictures can be read"
+    assert checked([moving(k) for k in range(5)], ENOUGH) == "" == checked([moving(1)], ENOUGH - 1)
+    assert checked([grey(3)] * ENOUGH, 0) == f"all {ENOUGH} pictures are black"
+    assert checked([grey(3)] * (ENOUGH - 1), 0) == "" == checked([grey(4)] * ENOUGH, 0)
+    assert "the same" in checked([grey(90)] * FROZEN_MIN, 0) and checked([grey(90)] * (FROZEN_MIN - 1), 0) == ""
     spot = grey(90)
     spot[7, 11, 2] += 1
-    assert checked([grey(90)] * FROZEN + [spot], 0) == ""
-    assert checked([grey(90)] * FROZEN + [grey(90, (32, 32))], 0) == ""
+    assert checked([grey(90)] * FROZEN_MIN + [spot], 0) == ""
+    assert checked([grey(90)] * FROZEN_MIN + [grey(90, (32, 32))], 0) == ""
     with pytest.raises(WorthlessError, match="^f: all 10"):
         check = ContentCheck()
         for _ in range(10):
@@ -284,7 +284,7 @@ def test_times_that_stand_still_or_are_missing_advance_at_the_films_rate() -> No
 def test_a_clock_that_falls_back_goes_on_and_says_so() -> None:
     times, notes = steady([100 * S, 101 * S, 0, S, 2 * S])
     assert times == [100 * S, 101 * S, 102 * S, 103 * S, 104 * S]
-    assert notes == ["the film's clock jumps -102 s at 102.0 s"]
+    assert notes == ["the video's clock jumps -102 s at 102.0 s"]
 
 
 def test_many_jumps_are_said_shortly() -> None:

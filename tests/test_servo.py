@@ -1,4 +1,4 @@
-"""Angles by hand, signs, and a target that is reached."""
+"""Angles computed by hand, signs, and a simulated approach that reaches its target."""
 
 import math
 
@@ -71,7 +71,8 @@ def test_it_keeps_the_one_it_follows_while_that_lives() -> None:
 
 
 def test_a_target_is_reached() -> None:
-    """5 m ahead and 20° aside, 0.4 m high; a toy that moves as it is told: 0.5 m/s, 60°/s, 0.3 m/s at full scale."""
+    """A target 5 m ahead and 20° aside, 0.4 m high; a vehicle that follows exactly: 0.5 m/s, 60°/s, 0.3 m/s at full
+    scale."""
     x, y, z, heading, dt, focal = 0.0, 0.0, 0.0, 0.0, 0.05, 320 / math.tan(math.radians(40))
     target = (5 * math.cos(math.radians(20)), 5 * math.sin(math.radians(20)), 0.5)
     for _ in range(round(30 / dt)):

@@ -1,4 +1,4 @@
-"""Identity, velocity, short occlusion: motion made by hand, and the ground truth of a real clip."""
+"""Identity, velocity and short occlusion, on synthetic motion and on the labels of a real clip."""
 
 import csv
 import math
@@ -92,7 +92,7 @@ def test_a_flicker_is_no_object_and_a_double_box_is_one() -> None:
 
 
 def test_a_turning_camera_does_not_make_new_objects() -> None:
-    """A 24 px object is carried across the picture by five of its widths per frame, to and fro, at 5 frames/s."""
+    """A 24 px object moves to and fro across the picture, five of its widths per frame, at 5 frames/s."""
     tracker = Tracker(TrackingConfig())
     for i in range(30):
         tracks = run(tracker, i / 5, at(200 + 120 * (i % 2), 240, size=24), at(500, 40, "fish"))
@@ -138,7 +138,7 @@ def test_nothing_hides_when_hiding_is_off() -> None:
 
 
 NUMBERS = st.floats(-1e5, 1e5) | st.floats()
-"""Mostly such as a box could have, and also NaN, infinities and the huge."""
+"""Mostly valid box coordinates; also NaN, infinities and huge values."""
 
 
 @given(
@@ -175,8 +175,8 @@ def test_iou_by_hand() -> None:
 
 
 def test_real_boxes_with_some_missing_keep_their_identity(rov_data: Path) -> None:
-    """The labels of a real clip as detections, 15 % of them dropped. The clip goes to and fro between two recordings,
-    so that what is followed hides at every change. Who is who is told by overlap, with no box dropped."""
+    """The labels of a real clip as detections, 15 % of them dropped. The clip alternates between two recordings, so
+    that objects are hidden at every change. True identities come from the overlap of the complete labels."""
     frames: dict[int, list[Detection]] = defaultdict(list)
     with (rov_data / "video" / "tub_B02_15fps_gt.csv").open(newline="") as file:
         for row in csv.DictReader(file):

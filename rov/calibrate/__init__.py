@@ -1,1 +1,1 @@
-"""What is measured of this vehicle: its camera, its port, its thrusters, the colour of its water."""
+"""Calibration of one vehicle: its camera, its port, its thrusters, the colour of its water."""

@@ -1,4 +1,4 @@
-"""A flat board of known squares: its name, where its corners are in a picture, and what is there where it is not."""
+"""Calibration boards: parses a board's name, finds its corners in a picture, and hints at the right name."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from rov.types import Floats, Image
 
 CHARUCO_CORNERS_MIN = 6
 MARKERS_MIN = 4
-"""So many markers in a picture are of the board, not a chance likeness."""
+"""This many markers in a picture are no false detections."""
 DICTIONARY, MARKER = "4X4_50", 0.75
-"""Of a ChArUco board, unless it says otherwise: the dictionary, and a marker's side over a square's."""
-LOOKS_MAX, LOOK_PX, MARKER_LOOKS = 12, 640, 2
-"""Pictures, and their longer side, in which it is looked for what they hold instead; pictures for their markers."""
+"""Defaults of a ChArUco board: the dictionary, and a marker's side over a square's."""
+SEARCHED_MAX, SEARCH_PX, MARKER_PICTURES = 12, 640, 2
+"""To suggest another board: how many pictures are searched, scaled to what longer side, and how many for markers."""
 MARKERS_SHARE = 0.9
-"""So many of the markers seen must be of a dictionary, for it to be the board's: a few are chance likenesses."""
+"""The share of the seen markers that the board's dictionary must hold: a few may be false detections."""
 
 
 class Board(NamedTuple):
-    """A board: inner corners across and down, the side of a square in m, and the ChArUco board if it is one; `older` is
-    the same as OpenCV drew it before 4.6 and calib.io sells it, where that is another one."""
+    """A board: inner corners across and down, the side of a square in m, and OpenCV's ChArUco board if it is one.
+    `older`: its pattern before OpenCV 4.6, which calib.io still sells, where that differs."""
 
     across: int
     down: int
@@ -41,18 +41,19 @@ class Board(NamedTuple):
 
 
 class View(NamedTuple):
-    """A board seen in one picture: which of its corners, (N, 3) in m on the board, and where, (N, 2) in pixels."""
+    """A board found in one picture: the corners on the board, (N, 3) in m, and in the picture, (N, 2) in pixels."""
 
     name: str
     size: tuple[int, int]
     board: Floats
     corners: Floats
     older: bool = False
-    """A ChArUco board of the pattern before OpenCV 4.6."""
+    """The ChArUco board has the pattern before OpenCV 4.6."""
 
 
 def parse_board(text: str, square_mm: float) -> Board:
-    """`chessboard:8x6` (inner corners) or `charuco:11x8[:5X5_100[:0.75]]` (squares, dictionary, marker over square)."""
+    """Parse `chessboard:8x6` (inner corners) or `charuco:11x8[:5X5_100[:0.75]]` (squares, dictionary, a marker's side
+    over a square's). Raises UserError."""
     wrong = UserError(
         f"--board {text}: must look like chessboard:8x6 (inner corners) or charuco:11x8[:5X5_100[:0.75]] (squares, "
         "dictionary, side of a marker over that of a square)"
@@ -62,7 +63,7 @@ def parse_board(text: str, square_mm: float) -> Board:
         raise wrong
     across, down = int(match[2]), int(match[3])
     if min(across, down) < 3 or max(across, down) > 50:
-        raise UserError(f"--board {text}: a board has 3 to 50 a side")
+        raise UserError(f"--board {text}: each side must be 3 to 50")
     if match[1] == "chessboard":
         return Board(across, down, square_mm / 1e3)
     dictionary = cv2.aruco.getPredefinedDictionary(_dictionary(match[4] or DICTIONARY, text))
@@ -70,14 +71,14 @@ def parse_board(text: str, square_mm: float) -> Board:
         raise UserError(f"--board {text}: the dictionary has {len(dictionary.bytesList)} markers, too few for it")
     side, share = square_mm / 1e3, float(match[5] or MARKER)
     if not 0.1 <= share < 1:
-        raise UserError(f"--board {text}: a marker is smaller than its square, and not below 0.1 of it")
+        raise UserError(f"--board {text}: a marker's side must be at least 0.1 of its square's, and below 1")
     made, older = (cv2.aruco.CharucoBoard((across, down), side, side * share, dictionary) for _ in range(2))
     older.setLegacyPattern(True)
     return Board(across - 1, down - 1, side, made, older if down % 2 == 0 else None)
 
 
 def find(board: Board, name: str, image: Image) -> View | str:
-    """The board in a picture, or why there is none."""
+    """Find the board in a BGR picture; returns the view, or why there is none."""
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     height, width = grey.shape
     if board.charuco is not None:
@@ -85,7 +86,7 @@ def find(board: Board, name: str, image: Image) -> View | str:
     flags = cv2.CALIB_CB_ADAPTIVE_THRESH | cv2.CALIB_CB_NORMALIZE_IMAGE
     found, corners = cv2.findChessboardCorners(grey, (board.across, board.down), flags=flags)
     if found:
-        # a window that reaches the next corner would be pulled towards it
+        # a window that holds the next corner, too, would be pulled towards it
         window = int(np.clip(_spacing(board, corners) / 4, 2, 11))
         rounds = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_MAX_ITER, 40, 1e-3)
         corners = cv2.cornerSubPix(grey, corners, (window, window), (-1, -1), rounds)
@@ -93,12 +94,12 @@ def find(board: Board, name: str, image: Image) -> View | str:
         second = cv2.CALIB_CB_NORMALIZE_IMAGE
         found, corners = cv2.findChessboardCornersSB(grey, (board.across, board.down), flags=second)
         if not found:
-            return "the whole board was not found in it"
+            return "the whole board was not found"
     return View(name, (width, height), board.points(), np.asarray(corners, np.float64).reshape(-1, 2))
 
 
 def _charuco(board: Board, name: str, grey: Any) -> View | str:
-    """The corners between the markers that are seen; where there are markers and no corners, of the older pattern."""
+    """The ChArUco corners in a picture; where markers give no corners, the older pattern is tried."""
     most, markers = 0, 0
     for drawn in (board.charuco, board.older):
         if drawn is None:
@@ -116,12 +117,12 @@ def _charuco(board: Board, name: str, grey: Any) -> View | str:
 
 
 def suggest(board: Board, images: Sequence[Image]) -> str:
-    """What these pictures hold, where the board was found in too few; empty when nothing better is known."""
-    family, markers = _family(images[:MARKER_LOOKS])
+    """A hint which board these pictures show, for when the given one was found in too few; "" without an idea."""
+    family, markers = _family(images[:MARKER_PICTURES])
     if family:
         name = _named(family, markers, images[0])
-        return f"{name} fits: of a ChArUco board --board counts the squares, and says whose its markers are"
-    small = [_reduced(image) for image in images[:LOOKS_MAX]]
+        return f"{name} fits: for a ChArUco board, --board takes the number of squares and the dictionary"
+    small = [_reduced(image) for image in images[:SEARCHED_MAX]]
     sizes = Counter(size for image in small if (size := _inner(image)))
     if not sizes:
         return ""
@@ -136,7 +137,7 @@ def suggest(board: Board, images: Sequence[Image]) -> str:
 
 
 def _named(family: str, markers: int, image: Image) -> str:
-    """The name of the ChArUco board with so many markers that is found in a picture; which side is across matters."""
+    """The name of the ChArUco board with this number of markers that is found in a picture; 11x8 and 8x11 differ."""
     for across, down in ((a, b) for a in range(3, 51) for b in range(3, 51) if a * b // 2 == markers):
         name = f"charuco:{across}x{down}:{family}"
         if isinstance(find(parse_board(name, 30), "", image), View):
@@ -145,16 +146,16 @@ def _named(family: str, markers: int, image: Image) -> str:
 
 
 def _inner(grey: Any) -> tuple[int, int] | None:
-    """Inner corners of the chessboard in a picture, of whatever size it is: the longer side, the shorter."""
+    """Inner corners of a chessboard of unknown size in a picture: the longer side, the shorter; None without one."""
     flags = cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_LARGER
     found, _, meta = cv2.findChessboardCornersSBWithMeta(grey, (3, 3), flags)
     return (max(meta.shape), min(meta.shape)) if found and meta is not None else None
 
 
 def _family(images: Sequence[Image]) -> tuple[str, int]:
-    """The dictionary most of whose markers are seen, of those that begin alike the smallest, and how many markers the
-    board has by the highest of them. Empty where none is."""
-    kinds: dict[str, list[tuple[int, str]]] = {}  # by what their names have in common: (markers, name), small to large
+    """The dictionary with the most markers in the pictures (of 4X4_50, 4X4_100, … the smallest that fits), and the
+    board's number of markers by the highest id. ("", 1) without one."""
+    kinds: dict[str, list[tuple[int, str]]] = {}  # by the common part of the names: (markers, name), small to large
     for name, number in _dictionaries().items():
         markers = len(cv2.aruco.getPredefinedDictionary(number).bytesList)
         kinds.setdefault(re.sub(r"(?<=\dX\d)_\d+$", "", name), []).append((markers, name))
@@ -177,17 +178,17 @@ def _seen(detector: Any, image: Image) -> Any:
 
 def _reduced(image: Image) -> Any:
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    scale = LOOK_PX / max(grey.shape)
+    scale = SEARCH_PX / max(grey.shape)
     return cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
 
 
 def _dictionaries() -> dict[str, int]:
-    """OpenCV's dictionaries, as `4X4_50`."""
+    """OpenCV's dictionaries: name, as `4X4_50`, to number."""
     return {name[5:]: getattr(cv2.aruco, name) for name in dir(cv2.aruco) if name.startswith("DICT_")}
 
 
 def _dictionary(text: str, board: str) -> int:
-    """The number of a dictionary; `4X4_50`, `4x4_50` and `DICT_4X4_50` are one. Raises UserError."""
+    """The number of a dictionary; `4X4_50`, `4x4_50` and `DICT_4X4_50` are the same. Raises UserError."""
     names = _dictionaries()
     number = {name.upper(): number for name, number in names.items()}.get(text.upper().removeprefix("DICT_"))
     if number is None:
@@ -196,7 +197,7 @@ def _dictionary(text: str, board: str) -> int:
 
 
 def _spacing(board: Board, corners: Any) -> float:
-    """The least distance between neighbours on the board, px."""
+    """The smallest distance between neighbouring corners, px."""
     grid = np.asarray(corners).reshape(board.down, board.across, 2)
     steps = [np.linalg.norm(np.diff(grid, axis=axis), axis=-1).min() for axis in (0, 1)]
     return float(min(steps))

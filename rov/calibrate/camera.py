@@ -1,7 +1,7 @@
-"""A camera's matrix and distortion from views of a flat board: pictures, a video, or a live camera with guidance.
+"""Fits a camera's matrix and distortion to views of a flat board: pictures, a video, or a live camera with guidance.
 
-Zhang's method as OpenCV has it. A view is dropped, with its reason, when it holds no board, is of another size than
-most, repeats an earlier one (video and live), or when its own error stands out (see OUTLIER).
+Zhang's method, as implemented in OpenCV. A view is dropped, with a reason, when it shows no board, differs in size
+from most, repeats an earlier one (video and live), or when its error is an outlier (see OUTLIER).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rov.calibrate.board import LOOKS_MAX, suggest
+from rov.calibrate.board import SEARCHED_MAX, suggest
 from rov.calibrate.board import Board as Board
 from rov.calibrate.board import View as View
 from rov.calibrate.board import find as find
@@ -28,13 +28,13 @@ from rov.optics.lens import Calibration, distorted, reach
 from rov.types import Floats, Image
 
 OUTLIER = 2.5
-"""A view whose own RMS is over this many times the median of all is dropped, the worst first; then comes a new fit."""
+"""Views whose RMS error exceeds this many times the median are dropped, worst first, with a new fit after each."""
 KEEP = 0.6
-"""So many of the views are kept at least: where more stand out, the board or its name is wrong, not the views."""
+"""At least this share of the views is kept: if more are outliers, the board or its name is wrong, not the views."""
 VIEWS_MIN = 8
-"""Fewer views leave focal length and distortion to chance; 20 and more are good."""
+"""With fewer views, focal length and distortion are left to chance; 20 and more are good."""
 NEW_VIEW = 0.04
-"""Share of the picture's width that the board must have moved, on average over its corners, to be another view."""
+"""Share of the picture's width by which the corners must have moved, on average, to count as a new view."""
 FISHEYE_BETTER = 0.9
 """`auto` takes the fisheye model when its RMS is below this share of the pinhole's."""
 GRID = (8, 6)
@@ -42,7 +42,7 @@ GRID = (8, 6)
 
 
 class CameraFit(NamedTuple):
-    """What was found. `errors` (px, RMS) has one for each of `views`; `rejected` is (name, why)."""
+    """The result of a fit. `errors` (px, RMS) has one for each of `views`; `rejected` is (name, why)."""
 
     calibration: Calibration
     rms: float
@@ -51,27 +51,27 @@ class CameraFit(NamedTuple):
     rejected: list[tuple[str, str]]
 
 
-class Looks:
-    """Looks for a board in one picture after the other; keeps some without it, to say what they hold instead."""
+class BoardSearch:
+    """Finds a board in one picture after the other; keeps some pictures without it, for a hint what they show."""
 
     def __init__(self, board: Board):
         self.board = board
         self.missed: list[Image] = []
 
     def __call__(self, name: str, image: Image) -> View | str:
-        look = find(self.board, name, image)
-        if isinstance(look, str) and len(self.missed) < LOOKS_MAX:
+        found = find(self.board, name, image)
+        if isinstance(found, str) and len(self.missed) < SEARCHED_MAX:
             self.missed.append(image)
-        return look
+        return found
 
     def hint(self) -> str:
-        """What the pictures without the board hold; empty when nothing better is known."""
+        """Which board the pictures without the given one show; "" without an idea."""
         return suggest(self.board, self.missed) if self.missed else ""
 
 
 def as_stored(files: Sequence[Path]) -> bool:
-    """Whether pictures are to be read as the sensor lies, however the camera was held: a lens does not turn with it.
-    Only where they are of one size when they are upright, and not as they are stored, a program has turned them."""
+    """Whether to ignore the EXIF rotation of pictures: distortion belongs to the sensor, however the camera was held.
+    False only if rotation makes their sizes agree: then a program has rotated some of them."""
     data = [file.read_bytes() for file in files if file.stat().st_size < BYTES_MAX]
     if len({size_of(each, kind_of(each)) for each in data}) <= 1:
         return True
@@ -83,17 +83,19 @@ def as_stored(files: Sequence[Path]) -> bool:
     return len(sizes[0]) <= len(sizes[1])
 
 
-def select_views(looks: Iterable[tuple[str, View | str]], *, moving: bool) -> tuple[list[View], list[tuple[str, str]]]:
-    """Views worth fitting, and (name, why) of the rest. `moving`: from a video, where neighbours say the same."""
+def select_views(
+    searched: Iterable[tuple[str, View | str]], *, moving: bool
+) -> tuple[list[View], list[tuple[str, str]]]:
+    """Views worth fitting, and (name, why) of the rest. `moving`: from a video, whose neighbouring frames repeat."""
     views: list[View] = []
     rejected: list[tuple[str, str]] = []
-    for name, look in looks:
-        if isinstance(look, str):
-            rejected.append((name, look))
-        elif moving and any(same(look, each) for each in views):
+    for name, found in searched:
+        if isinstance(found, str):
+            rejected.append((name, found))
+        elif moving and any(nearly_same(found, each) for each in views):
             rejected.append((name, "the board stands where it stood before"))
         else:
-            views.append(look)
+            views.append(found)
     if not views:
         return [], rejected
     usual = Counter(view.size for view in views).most_common(1)[0][0]
@@ -103,8 +105,8 @@ def select_views(looks: Iterable[tuple[str, View | str]], *, moving: bool) -> tu
     return [view for view in views if view.size == usual], rejected
 
 
-def same(one: View, other: View) -> bool:
-    """Whether two views differ too little to add anything."""
+def nearly_same(one: View, other: View) -> bool:
+    """Whether two views differ too little to add information."""
     if one.corners.shape != other.corners.shape:
         return False
     moved = np.linalg.norm(one.corners - other.corners, axis=1).mean()
@@ -119,12 +121,12 @@ def fit(
     progress: Callable[[], None] = lambda: None,
     hint: Callable[[], str] = lambda: "",
 ) -> CameraFit:
-    """Fit a model, dropping views that stand out. Raises UserError when there are too few, with the `hint` that is
-    looked for then, or when none agrees."""
+    """Fit a model, dropping outliers. `hint` is called when there are too few views, for the error message. Raises
+    UserError when there are too few views, or no model fits."""
     if len(views) < VIEWS_MIN:
         why = Counter(reason for _, reason in rejected).most_common(1)
         reason = f" (most others: {why[0][0]})" if why else ""
-        more = f"; {told}" if (told := hint()) else ""
+        more = f"; {suggestion}" if (suggestion := hint()) else ""
         raise UserError(
             f"{len(views)} usable views of the board are too few, {VIEWS_MIN} is the least, 20 are good{reason}{more}"
         )
@@ -201,14 +203,14 @@ def coverage(views: list[View], size: tuple[int, int]) -> NDArray[np.int64]:
     return np.asarray(counts, np.int64)
 
 
-def map_of(counts: NDArray[np.int64]) -> str:
-    """The coverage as text: `.` nothing, then + for 1 to 9 corners, * up to 39, # for more."""
+def coverage_map(counts: NDArray[np.int64]) -> str:
+    """The coverage as text: `.` for no corners, + for 1 to 9, * for 10 to 39, # for more."""
     marks = np.array([".", "+", "*", "#"])[np.digitize(counts, [1, 10, 40])]
     return "\n".join(" ".join(row) for row in marks)
 
 
-def holds(calibration: Calibration) -> float:
-    """The share of the picture in which the model means something: beyond its reach it was never fitted."""
+def valid_share(calibration: Calibration) -> float:
+    """The share of the picture within the model's reach; beyond it the model is not valid (see `lens.reach`)."""
     limit = reach(calibration)
     if not math.isfinite(limit):
         return 1.0
@@ -219,14 +221,14 @@ def holds(calibration: Calibration) -> float:
 
 
 class Guide:
-    """For a live camera: which views are still wanted, and where to hold the board for the next."""
+    """For a live camera: which views are still missing, and where to hold the board next."""
 
     WANTED = 24
     SPOTS = (("upper", "middle", "lower"), ("left", "centre", "right"))
     NEAR = 0.25
-    """A board this large (share of the picture's area) is near."""
+    """Share of the picture's area above which a board counts as near."""
     TILTED = 0.12
-    """Opposite sides of the board that differ by this share are tilted."""
+    """Relative difference of opposite sides above which a board counts as tilted."""
 
     def __init__(self) -> None:
         self.views: list[View] = []
@@ -234,8 +236,8 @@ class Guide:
         self.near = self.tilted = 0
 
     def add(self, view: View) -> bool:
-        """Take a view if it adds something."""
-        if any(same(view, each) for each in self.views):
+        """Keep a view if it adds something; returns whether it did."""
+        if any(nearly_same(view, each) for each in self.views):
             return False
         middle = view.corners.mean(0) / view.size
         self.spots[min(int(middle[1] * 3), 2), min(int(middle[0] * 3), 2)] += 1
@@ -250,35 +252,35 @@ class Guide:
         return len(self.views) >= self.WANTED and not self.wanted()
 
     def wanted(self) -> list[str]:
-        """What is missing, the most useful first."""
+        """Instructions for the views that are missing, the most useful first."""
         down, across = self.SPOTS
         missing = [
             f"{down[row]} {across[column]}" for row in range(3) for column in range(3) if not self.spots[row, column]
         ]
-        wishes = [f"hold the board in the {spot} of the picture" for spot in missing]
+        advice = [f"hold the board in the {spot} of the picture" for spot in missing]
         if self.near < 4:
-            wishes.insert(1 if wishes else 0, "bring it nearer, so that it fills a quarter of the picture")
+            advice.insert(1 if advice else 0, "bring it nearer, so that it fills a quarter of the picture")
         if self.tilted < 6:
-            wishes.insert(1 if wishes else 0, "tilt it by 30 to 45 degrees, each time about another side")
-        return wishes
+            advice.insert(1 if advice else 0, "tilt it by 30 to 45 degrees, each time about another side")
+        return advice
 
     def advice(self) -> str:
-        wishes = self.wanted()
-        return f"{len(self.views)} views of {self.WANTED}: {wishes[0] if wishes else 'anywhere else'}"
+        advice = self.wanted()
+        return f"{len(self.views)} views of {self.WANTED}: {advice[0] if advice else 'anywhere else'}"
 
 
-def watch(board: Board, pictures: Iterable[Image | None], tell: Callable[[str], None]) -> Iterator[View]:
-    """Guide somebody who holds a board before a live camera; yields views as they are taken, until there are enough."""
-    guide, said = Guide(), ""
+def guide_views(board: Board, pictures: Iterable[Image | None], show: Callable[[str], None]) -> Iterator[View]:
+    """Guide the person who holds the board before a live camera; yields each view kept, until there are enough."""
+    guide, last = Guide(), ""
     for image in pictures:
-        look = "no picture" if image is None else find(board, f"view {len(guide.views) + 1}", image)
-        if not isinstance(look, str) and guide.add(look):
-            yield look
+        found = "no picture" if image is None else find(board, f"view {len(guide.views) + 1}", image)
+        if not isinstance(found, str) and guide.add(found):
+            yield found
         if guide.done:
             return
-        if (advice := guide.advice()) != said:
-            tell(advice)
-            said = advice
+        if (advice := guide.advice()) != last:
+            show(advice)
+            last = advice
 
 
 def _decoded(data: bytes, flags: int) -> Any:
@@ -289,7 +291,7 @@ def _decoded(data: bytes, flags: int) -> Any:
 
 
 def _tilt(view: View) -> float:
-    """How much the opposite sides of a board differ in length, as a share."""
+    """The relative difference in length of the board's opposite sides."""
     low, high = view.board.min(0), view.board.max(0)
 
     def corner(x: float, y: float) -> Floats:

@@ -1,7 +1,7 @@
-"""White balance at depth: from a grey or white patch, or from the assumption that what is seen is grey on average.
+"""Measures white balance by depth: from a grey or white patch, or assuming that pictures are grey on average.
 
-The gains make the three means equal; green, which water keeps, stays as it is. Over a dive there is a row per
-metre of depth, each the median over its pictures: one red starfish does not tint it.
+The gains make the means of the three channels equal; green, which water absorbs least, stays unchanged. A dive gives a
+row per metre of depth, each the median over its pictures, so that one red starfish does not tint it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from rov.optics.colour import GAIN_MAX, BalanceFile, BalanceRow
 from rov.types import Floats, Image
 
 DARK, BRIGHT = 8, 247
-"""Levels outside say nothing of colour: black noise, and clipped light."""
+"""Levels outside tell nothing about colour: noise in the dark, and clipped light."""
 SHARE_MIN = 0.05
 """Share of the pixels that must be between them."""
 FRAMES_MIN = 3
-"""Pictures a depth must have to get a row of its own."""
+"""Pictures that a depth needs to get a row."""
 
 
 class Patch(NamedTuple):
-    """A rectangle in pixels that is grey or white in the world."""
+    """A rectangle in pixels that shows something grey or white."""
 
     x: int
     y: int
@@ -36,7 +36,7 @@ class Patch(NamedTuple):
 
 
 def parse_patch(text: str) -> Patch:
-    """`x,y,width,height` in pixels. Raises UserError."""
+    """Parse `x,y,width,height` in pixels. Raises UserError."""
     parts = text.split(",")
     if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts) or min(map(int, parts[2:])) < 1:
         raise UserError(f"--patch {text}: must look like 400,300,60,60: x, y, width and height in pixels")
@@ -44,7 +44,8 @@ def parse_patch(text: str) -> Patch:
 
 
 def measure(image: Image, patch: Patch | None) -> Floats | None:
-    """The gains (3,) blue, green, red that make this picture grey; None when it is too dark or too bright to say."""
+    """The gains (3,) blue, green, red that make this picture grey; None when it is too dark or too bright. Raises
+    UserError when the patch is not inside the picture."""
     if patch is not None:
         image = image[patch.y : patch.y + patch.height, patch.x : patch.x + patch.width]
         if image.shape[:2] != (patch.height, patch.width):
@@ -58,11 +59,12 @@ def measure(image: Image, patch: Patch | None) -> Floats | None:
 
 
 def rows(measured: Iterable[tuple[float, Floats]]) -> tuple[BalanceRow, ...]:
-    """A row per metre from (depth in m, gains); where no depth has enough pictures, one for all. Raises UserError."""
+    """A row per metre from (depth in m, gains); if no depth has enough pictures, one row for all. Raises UserError
+    without any measurement."""
     deep: defaultdict[int, list[tuple[float, Floats]]] = defaultdict(list)
     everything = list(measured)
     if not everything:
-        raise UserError("no picture is bright enough to say anything of colour")
+        raise UserError("no picture is bright enough to measure colour")
     for depth, gains in everything:
         deep[round(depth)].append((depth, gains))
     groups = [group for _, group in sorted(deep.items()) if len(group) >= FRAMES_MIN] or [everything]

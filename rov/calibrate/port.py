@@ -1,9 +1,9 @@
-"""The camera behind a flat port in water, from its calibration in air: refraction by Snell's law, fitted by plumb_bob.
+"""Calibration of a camera behind a flat port in water, from that in air: Snell's law, fitted with plumb_bob.
 
-A ray that leaves the camera at θa from the normal of the port goes on in the glass at sin θg = sin θa / n_glass and in
-the water at sin θw = sin θa / n_water. The middle of the picture is magnified by n_water, its edges by more: a
+A ray that leaves the camera at θa from the normal of the port continues in the glass at sin θg = sin θa / n_glass and
+in the water at sin θw = sin θa / n_water. The middle of the picture is magnified by n_water, its edges by more: a
 pincushion. Such rays do not meet in one point, so the model is exact at one distance and good at others. A dome port
-whose centre is at the camera's pupil bends no ray: the calibration in air holds as it is.
+centred on the camera's pupil bends no ray: the calibration in air stays valid.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ N_WATER = 1.333
 N_ACRYLIC = 1.49
 """PMMA, of which most flat ports of small rovers are made; polycarbonate has 1.585, borosilicate glass 1.47."""
 GRID = 33
-"""Points across and down the picture in which the model is fitted."""
-SIGHT = 0.8
-"""Share of a pinhole model's reach within which it is followed: near its end a pixel holds a wide range of angles."""
+"""Points across and down the picture to which the model is fitted."""
+REACH_SHARE = 0.8
+"""Share of a pinhole model's reach that is used: near its end a pixel spans a wide range of angles."""
 
 
 class Port(NamedTuple):
@@ -36,26 +36,26 @@ class Port(NamedTuple):
     n_glass: float = N_ACRYLIC
     n_water: float = N_WATER
     distance: float = 2.0
-    """From the outer face to where the model shall be exact."""
+    """From the outer face to where the model is exact."""
 
 
 class WaterFit(NamedTuple):
-    """The model in water, and how far it is from the traced rays in px: RMS, and the worst in the picture."""
+    """The model in water, and its distance from the traced rays in px: RMS, and the largest in the picture."""
 
     calibration: Calibration
     rms: float
     worst: float
 
 
-def behind(air: Calibration, port: Port) -> WaterFit:
+def behind_flat_port(air: Calibration, port: Port) -> WaterFit:
     """The calibration in water of a camera calibrated in air."""
     x, y = np.meshgrid(np.linspace(0, air.width, GRID), np.linspace(0, air.height, GRID))
     pixels = np.column_stack([x.ravel(), y.ravel()])
     in_air = undistorted(air, pixels)
     radius = np.hypot(in_air[:, 0], in_air[:, 1])
-    known = radius < SIGHT * reach(air)  # where the model in air says something
+    known = radius < REACH_SHARE * reach(air)  # where the model in air is valid
     pixels, in_air, radius = pixels[known], in_air[known], radius[known]
-    slopes = seen_under(radius, port)
+    slopes = apparent_slope(radius, port)
     in_water = in_air * (slopes / np.maximum(radius, 1e-12))[:, None]
 
     focal = air.matrix[[0, 1], [0, 1]] * port.n_water
@@ -74,9 +74,9 @@ def behind(air: Calibration, port: Port) -> WaterFit:
     return WaterFit(model(found.x), math.sqrt(float(np.mean(off**2))), float(off.max()))
 
 
-def seen_under(slope: Floats, port: Port) -> Floats:
-    """For rays that leave the camera at tan θa = `slope` (N,): the slope, as seen from the camera's pupil, of the point
-    they hit at `port.distance`."""
+def apparent_slope(slope: Floats, port: Port) -> Floats:
+    """For rays that leave the camera at tan θa = `slope` (N,): the slope of the straight line from the camera's pupil
+    to the point that they hit at `port.distance`."""
     sine = slope / np.hypot(1.0, slope)
     glass, water = (sine / n / np.sqrt(1 - (sine / n) ** 2) for n in (port.n_glass, port.n_water))
     away = port.gap * slope + port.glass * glass + port.distance * water

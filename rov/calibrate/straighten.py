@@ -1,4 +1,4 @@
-"""Pictures made straight, to look at: as the network sees them, each under the name it had."""
+"""Writes rectified pictures to look at, as the network sees them, under their own names."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from rov.types import Image
 
 
 class StraightenResult(NamedTuple):
-    """What came of it."""
+    """How many pictures were written, and what was skipped."""
 
     written: int
     skipped: list[str]
-    """A sentence for each file of which nothing, or not all, was written."""
+    """A sentence for each file that was not, or not wholly, written."""
 
 
 def straighten(
     lens: Lens, paths: list[Path], out: Path, progress: Callable[[], None] = lambda: None
 ) -> StraightenResult:
-    """Write the straight pictures of files, folders and videos below `out`, folders as they were. Raises UserError for
-    a path that is not there."""
+    """Write the rectified pictures of files, folders and videos below `out`, keeping folders. Raises UserError for a
+    missing path, or when `out` cannot be written."""
     written = 0
     skipped: list[str] = []
     taken: set[Path] = set()
@@ -46,7 +46,7 @@ def straighten(
 
 
 def _files(paths: list[Path], skipped: list[str]) -> Iterator[tuple[Path, Path]]:
-    """Every file with its name below the folder that was given; a file that was given has none above it."""
+    """Every file, with its path relative to the given folder; of a given file the name alone."""
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: no such file")
@@ -62,8 +62,8 @@ def _files(paths: list[Path], skipped: list[str]) -> Iterator[tuple[Path, Path]]
 
 
 def _pictures(path: Path, lens: Lens, skipped: list[str]) -> Iterator[tuple[str, Image]]:
-    """The pictures of a file as the sensor lies, with the names they get: those of a video are numbered. A picture that
-    fits the lens only when it is upright was turned by a program."""
+    """The pictures of a file without EXIF rotation, with their new names: those of a video are numbered. A picture that
+    fits the lens only when rotated was rotated by a program."""
     stem = shown(path.stem)
     if path.suffix.lower() in VIDEOS:
         video = Video(path)
@@ -78,7 +78,7 @@ def _pictures(path: Path, lens: Lens, skipped: list[str]) -> Iterator[tuple[str,
 
 
 def _free(path: Path, taken: set[Path]) -> Path:
-    """The path, or the next one that nothing else of this run has: cameras count from 1 again on every card."""
+    """The path, numbered if this run has written it before: cameras restart their numbers on every card."""
     number, free = 1, path
     while free in taken:
         number += 1
@@ -88,6 +88,6 @@ def _free(path: Path, taken: set[Path]) -> Path:
 
 
 def _of(path: Path, error: UserError) -> str:
-    """The sentence, beginning with the file it is about."""
+    """The error's text, beginning with the file's path."""
     text = str(error)
     return text if text.startswith(str(path)) else f"{path}: {text}"

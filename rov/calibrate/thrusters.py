@@ -1,7 +1,7 @@
-"""A thruster's curve from measured points, fitted by gradient descent; and each one turned by hand, alone.
+"""Fits a thruster's curve to measured points by gradient descent; and the test that turns each thruster alone, by hand.
 
-The curve: per way, no thrust up to the edge of the dead band, then a cubic of what is beyond it, never falling. The
-file is what `vehicle.thrusters` reads.
+The curve, per direction: no thrust within the dead band, then a cubic of the command beyond its edge, never falling.
+`vehicle.thrusters` names the file.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from rov.motion.thrusters import COMMANDS, NEUTRAL_US, SPAN_US, CurveFile, Thrus
 from rov.types import Floats
 
 POINTS_MIN = 6
-"""Measured points per way; fewer leave the four numbers of the curve to chance."""
+"""Measured points per direction; fewer leave the four parameters of the curve to chance."""
 STEPS, RATE = 3000, 0.02
-"""Of the descent, at the start of it: on the T200's points more steps change no thrust by 0.01 N."""
+"""Steps of the descent, and its initial rate: on the T200's points, more steps change no thrust by 0.01 N."""
 DEADMAN_NS = 700_000_000
-"""The key must come again within this: a terminal repeats a held key after 0.5 s first, then some 30 times a second."""
+"""The key must repeat within this: a terminal repeats a held key first after 0.5 s, then about 30 times a second."""
 TURN_MAX = 0.2
 """Largest command while turning by hand: 1580 µs, about 4 N of a T200 at 16 V."""
 RAMP = 0.05
@@ -42,7 +42,7 @@ class Point(NamedTuple):
 
 
 class DirectionFit(NamedTuple):
-    """One way of a thruster: thrust = x (a + b x + c x²), x = command beyond the dead band, never below 0."""
+    """One direction of a thruster: thrust = x (a + b x + c x²) N, x = command beyond the dead band, at least 0."""
 
     edge: float
     cubic: tuple[float, float, float]
@@ -54,7 +54,7 @@ class DirectionFit(NamedTuple):
 
 
 class ThrusterFit(NamedTuple):
-    """The table at one voltage, the error against the points it was fitted to (N), and the dead band (µs)."""
+    """The table at one voltage, its error (N) at the measured points, and the dead band (µs)."""
 
     table: ThrustTable
     rms_n: float
@@ -64,7 +64,7 @@ class ThrusterFit(NamedTuple):
 
 
 def read_points(path: Path) -> list[Point]:
-    """A CSV with the columns pwm_us, force_n and, where measured, voltage_v, current_a. Raises UserError."""
+    """Read a CSV with the columns pwm_us, force_n and, where measured, voltage_v, current_a. Raises UserError."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
@@ -90,8 +90,8 @@ def read_points(path: Path) -> list[Point]:
 
 
 def fit(points: list[Point], voltage_v: float, currents: Callable[[Floats, float], Floats]) -> list[ThrusterFit]:
-    """A table per voltage (rounded to 1 V; `voltage_v` where none was measured). `currents` (command, V) -> A stands in
-    where none were measured. Raises UserError."""
+    """Fit a table per voltage (rounded to 1 V; `voltage_v` where none was measured). `currents` (command, V) -> A is
+    used where none were measured. Raises UserError for too few points or a wrong sign."""
     groups: defaultdict[float, list[Point]] = defaultdict(list)
     for point in points:
         groups[round(point.voltage_v if point.voltage_v is not None else voltage_v)].append(point)
@@ -101,7 +101,7 @@ def fit(points: list[Point], voltage_v: float, currents: Callable[[Floats, float
 def _fit_one(points: list[Point], voltage: float, currents: Callable[[Floats, float], Floats]) -> ThrusterFit:
     command = np.array([(point.pwm_us - NEUTRAL_US) / SPAN_US for point in points])
     force = np.array([point.force_n for point in points])
-    ways, modelled, thrust = [], np.zeros_like(force), np.zeros_like(COMMANDS)
+    directions, modelled, thrust = [], np.zeros_like(force), np.zeros_like(COMMANDS)
     for sign, name in ((1.0, "above"), (-1.0, "below")):
         mine = sign * command > 0
         if mine.sum() < POINTS_MIN:
@@ -112,22 +112,18 @@ def _fit_one(points: list[Point], voltage: float, currents: Callable[[Floats, fl
             raise UserError(
                 f"the thrust {name} 1500 us at {voltage:g} V has the wrong sign: more than 1500 us is ahead, positive"
             )
-        way = descend(sign * command[mine], sign * force[mine])
+        direction = descend(sign * command[mine], sign * force[mine])
         order = np.argsort(sign * command[mine])
         fitted = np.empty(order.size)
-        fitted[order] = way(sign * command[mine][order])
+        fitted[order] = direction(sign * command[mine][order])
         modelled[mine] = sign * fitted
         there = sign * COMMANDS > 0
         rising = COMMANDS[there][:: int(sign)]
-        thrust[there] = sign * way(sign * rising)[:: int(sign)]
-        ways.append(way)
+        thrust[there] = sign * direction(sign * rising)[:: int(sign)]
+        directions.append(direction)
     wrong = modelled - force
-    measured = [(c, point.current_a) for c, point in zip(command, points, strict=True) if point.current_a is not None]
-    if measured:
-        at, amps = (np.array(each, float) for each in zip(*sorted(measured), strict=True))
-        current = np.interp(COMMANDS, at, np.maximum(amps, 0.0))
-        current[thrust == 0] = 0.0
-    else:
+    current = _measured_currents(points, thrust)
+    if current is None:
         current = currents(COMMANDS, voltage)
     table = ThrustTable(
         voltage_v=voltage,
@@ -135,13 +131,26 @@ def _fit_one(points: list[Point], voltage: float, currents: Callable[[Floats, fl
         force_n=tuple(float(each) for each in np.round(thrust, 3)),
         current_a=tuple(float(each) for each in np.round(current, 3)),
     )
-    dead = NEUTRAL_US - SPAN_US * ways[1].edge, NEUTRAL_US + SPAN_US * ways[0].edge
+    dead = NEUTRAL_US - SPAN_US * directions[1].edge, NEUTRAL_US + SPAN_US * directions[0].edge
     return ThrusterFit(table, math.sqrt(float(np.mean(wrong**2))), float(np.abs(wrong).max()), len(points), dead)
 
 
+def _measured_currents(points: list[Point], thrust: Floats) -> Floats | None:
+    """The current in A at each of COMMANDS, 0 where there is no thrust; None when no point has one."""
+    measured = [
+        ((point.pwm_us - NEUTRAL_US) / SPAN_US, point.current_a) for point in points if point.current_a is not None
+    ]
+    if not measured:
+        return None
+    at, amps = (np.array(each, float) for each in zip(*sorted(measured), strict=True))
+    current = np.asarray(np.interp(COMMANDS, at, np.maximum(amps, 0.0)))
+    current[thrust == 0] = 0.0
+    return current
+
+
 def descend(command: Floats, force: Floats) -> DirectionFit:
-    """Fit one way, commands 0..1 and thrusts N that grow with them, by gradient descent on the mean squared error: Adam
-    (Kingma & Ba 2015) on the edge and the three factors of the cubic, the pace fading to nothing."""
+    """Fit one direction: commands (N,) 0..1 and thrusts (N,) in N that grow with them. Gradient descent on the mean
+    squared error: Adam (Kingma & Ba 2015) on the edge and the cubic's three factors, its rate decaying to 0."""
     scale = float(np.abs(force).max()) or 1.0
     wanted = force / scale
     moving = command[wanted > 0.02]
@@ -162,7 +171,7 @@ def descend(command: Floats, force: Floats) -> DirectionFit:
 
 
 def write(path: Path, source: str, fits: list[ThrusterFit]) -> None:
-    """Write the curve file. Raises UserError."""
+    """Write the curve file that `vehicle.thrusters` reads. Raises UserError."""
     file = CurveFile(source=source, table=tuple(each.table for each in fits))
     try:
         path.write_bytes(msgspec.toml.encode(file))
@@ -174,7 +183,7 @@ def write(path: Path, source: str, fits: list[ThrusterFit]) -> None:
 
 
 class TurnLink(Protocol):
-    """What turning needs of a link to the vehicle."""
+    """The part of a link that the turn test uses."""
 
     @property
     def live(self) -> bool: ...
@@ -182,7 +191,8 @@ class TurnLink(Protocol):
 
 
 class Verdict(NamedTuple):
-    """What somebody saw of one output: what turned (0: nothing), whether the way asked for, where it began (−1..1)."""
+    """What the person saw at one output: which thruster turned (0: none), whether in the right direction, and the
+    commands (−1..1) ahead and astern at which it began."""
 
     output: int
     turned: int
@@ -191,10 +201,10 @@ class Verdict(NamedTuple):
 
 
 class TurnTest:
-    """Turns one output while a key is held, and only then. `step` at the pace of the link; time in ns.
+    """Turns one output, and only while a key is held. Call `step` at the link's rate; time in ns.
 
-    Keys: f ahead and b astern, held; m marks where it begins to turn; Enter: this thruster, this way; r: this one, the
-    other way; 1 to 9: that one turned instead; n: none did; q ends everything.
+    Keys: hold f for ahead, b for astern; m marks where it begins to turn. Enter: the right thruster in the right
+    direction; r: the right one in the wrong direction; 1 to 9: that one turned instead; n: none did; q: end.
     """
 
     def __init__(self, outputs: int):
@@ -202,7 +212,7 @@ class TurnTest:
         self.output = 0
         self.verdicts: list[Verdict] = []
         self.aborted = False
-        self.way, self.command = 1, 0.0
+        self.direction, self.command = 1, 0.0
         self.held_t: int | None = None
         self.starts: list[float | None] = [None, None]
 
@@ -211,13 +221,13 @@ class TurnTest:
         return self.aborted or self.output >= self.outputs
 
     def press(self, key: str, t: int) -> None:
-        """A key, at the time it came."""
+        """Handle a key that was pressed, or repeated, at `t`."""
         if self.done:
             return
         if key in ("f", "b"):
-            way = 1 if key == "f" else -1
-            if way != self.way:
-                self.way, self.command = way, 0.0
+            direction = 1 if key == "f" else -1
+            if direction != self.direction:
+                self.direction, self.command = direction, 0.0
             self.held_t = t
         elif key == "m" and self.command:
             self.starts[0 if self.command > 0 else 1] = self.command
@@ -228,28 +238,28 @@ class TurnTest:
             self.verdicts.append(Verdict(self.output + 1, turned, key != "r", (self.starts[0], self.starts[1])))
             self.output += 1
             self._begin()
-        else:  # any other key is a stop
+        else:  # any other key stops
             self.held_t = None
 
     def step(self, t: int, dt: float) -> tuple[float, ...]:
-        """What may leave now, one value per output: at most one is not 0, and none unless a key is held."""
+        """The command to send now, one value per output: at most one is not 0, and that only while a key is held."""
         held = self.held_t is not None and t - self.held_t < DEADMAN_NS and not self.done
-        self.command = self.way * min(abs(self.command) + RAMP * dt, TURN_MAX) if held else 0.0
+        self.command = self.direction * min(abs(self.command) + RAMP * dt, TURN_MAX) if held else 0.0
         return tuple(self.command if each == self.output else 0.0 for each in range(self.outputs))
 
     def _begin(self) -> None:
-        self.way, self.command, self.held_t, self.starts = 1, 0.0, None, [None, None]
+        self.direction, self.command, self.held_t, self.starts = 1, 0.0, None, [None, None]
 
 
 def advice(verdicts: list[Verdict]) -> list[str]:
-    """What to change on the vehicle, one sentence for each thing that is not as the frame wants it."""
+    """What to change on the vehicle: one sentence for each output that is not as the frame requires."""
     sentences = []
     for each in verdicts:
         if each.turned == 0:
-            sentences.append(f"output {each.output}: nothing turned; look at its ESC, its plug and its propeller")
+            sentences.append(f"output {each.output}: nothing turned; check its ESC, its plug and its propeller")
         elif each.turned != each.output:
             sentences.append(
-                f"output {each.output} turns thruster {each.turned}: plug it in where {each.turned} belongs"
+                f"output {each.output} turns thruster {each.turned}: plug that one into output {each.turned}"
             )
         elif not each.ahead:
             sentences.append(f"thruster {each.output} turns the wrong way: swap two of its three wires")

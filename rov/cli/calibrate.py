@@ -42,7 +42,7 @@ def camera(
 
     if model not in ("pinhole", "fisheye", "auto"):
         raise UserError(f"--model {model}: must be pinhole, fisheye or auto")
-    looks = calibrate.Looks(calibrate.parse_board(board, square))
+    looks = calibrate.BoardSearch(calibrate.parse_board(board, square))
     views, rejected = _views(source, looks)
     kind: Any = model
     with common.progress() as bar:
@@ -59,10 +59,10 @@ def camera(
         print_line(f"rejected {name}: {why}")
     counts = calibrate.coverage(found.views, (c.width, c.height))
     print_line("corners over the picture (. none, + some, * 10, # 40 and more):")
-    print_line(calibrate.map_of(counts))
+    print_line(calibrate.coverage_map(counts))
     if empty := int((counts == 0).sum()):
         print_line(f"{empty} of {counts.size} parts of the picture never held the board: the fit is a guess there")
-    if (share := calibrate.holds(c)) < 0.99:
+    if (share := calibrate.valid_share(c)) < 0.99:
         print_line(f"the model says nothing of the outer {1 - share:.0%} of the picture; --model fisheye may")
     lens.save(c, out, [f"rms {found.rms:.3f} px over {len(found.views)} boards, {board}"])
     print_line(f"{out}: set camera.calibration to it")
@@ -82,12 +82,12 @@ def port(
     distance: Annotated[float, typer.Option(min=0.05, help="Where the model shall be exact, m.")] = 2.0,
 ) -> None:
     """From a calibration in air, the one in water behind a flat port, by Snell's law. A dome needs none."""
-    from rov.calibrate.port import Port, behind
+    from rov.calibrate.port import Port, behind_flat_port
     from rov.optics import lens
 
     before = lens.load(air)
     flat = Port(gap / 1e3, glass / 1e3, glass_index, water_index, distance)
-    found = behind(before, flat)
+    found = behind_flat_port(before, flat)
     after = found.calibration
     print_line(
         f"fx {before.matrix[0, 0]:.1f} -> {after.matrix[0, 0]:.1f} px"
@@ -222,7 +222,7 @@ def thrusters(
 
 def _views(source: str, looks: Any) -> tuple[list[Any], list[tuple[str, str]]]:
     """The views of the board in a folder, a video or before a live camera, and what was rejected."""
-    from rov.calibrate.camera import as_stored, select_views, watch
+    from rov.calibrate.camera import as_stored, guide_views, select_views
     from rov.media.camera import Camera
     from rov.media.check import ContentCheck
     from rov.media.files import VIDEOS, images_in, others_in
@@ -278,7 +278,7 @@ def _views(source: str, looks: Any) -> tuple[list[Any], list[tuple[str, str]]]:
     views: list[Any] = []
     console.print("Ctrl-C ends early and fits what there is", highlight=False)
     try:
-        views.extend(watch(looks.board, pictures(), lambda text: console.print(text, highlight=False)))
+        views.extend(guide_views(looks.board, pictures(), lambda text: console.print(text, highlight=False)))
     except KeyboardInterrupt:
         console.print(f"ended with {len(views)} views", highlight=False)
     finally:

@@ -146,8 +146,11 @@ def must_be_free(out: Path, overwrite: bool) -> None:
 def _missing(film: Video, copied: int) -> list[str]:
     """The same where its packets were copied."""
     if copied >= film.declared:
-        return film.said
-    return [*film.said, f"{film.declared - copied} of the {film.declared} pictures that the file promises are missing"]
+        return film.remarks
+    return [
+        *film.remarks,
+        f"{film.declared - copied} of the {film.declared} pictures that the file promises are missing",
+    ]
 
 
 def _film(video: Video, start: int, format_: str, quality: int) -> Iterator[tuple[Frame, bytes]]:

@@ -1,1 +1,1 @@
-"""Pictures in and out: films and pictures from files, and what must be true of them before anything is made of them."""
+"""Pictures in and out: cameras, video and picture files, the frame ring, H.264, and checks of what was read."""

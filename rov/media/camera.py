@@ -1,8 +1,8 @@
-"""Cameras: one thread reads, the latest frame wins, and what ends, fails or falls silent is opened again.
+"""A live camera: one thread reads, the latest frame wins, and a source that ends, fails or falls silent is reopened.
 
-A read that hangs in a driver cannot be interrupted, only left: each attempt to read has its own thread, and what an
-abandoned one still delivers is ignored. While one hangs its device usually cannot be opened again; after ABANDONED_MAX
-of them only a new process helps, and `hopeless` says so.
+A read that hangs in a driver cannot be interrupted, only abandoned: each attempt to read has its own thread, and frames
+of an abandoned one are ignored. While a thread hangs, its device usually cannot be opened again; after ABANDONED_MAX
+of them only a new process helps, and `hopeless` is true.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from rov.printing import hide_passwords
 from rov.types import Image
 
 BACK_OFF_S = (0.5, 5.0)
-"""Pause before the first and before every later attempt to open again; it doubles from one to the other."""
+"""Shortest and longest pause before reopening; it doubles with each failure."""
 FROZEN_FRAMES = 3
-"""So many bit-identical pictures in a row are a camera that hangs: a live one has noise."""
+"""This many bit-identical pictures in a row mean that the camera hangs: a live one has noise."""
 ABANDONED_MAX = 3
+"""Hanging threads before the camera is given up."""
 
 
 class Camera:
-    """A camera that is kept open. `latest` also keeps watch, so call it all the time."""
+    """Keeps a camera open. `latest` also checks for silence and reopens, so call it continuously."""
 
     def __init__(
         self,
@@ -43,23 +44,24 @@ class Camera:
         latency_ms: float = 0.0,
         clock: Callable[[], int] = time.monotonic_ns,
     ):
-        """Begins to open it. `latency_ms`: from the middle of the exposure until the frame arrives."""
+        """Start opening it in the background. `latency_ms`: from the middle of the exposure until the frame arrives.
+        Raises UserError for a file that is missing."""
         if source.kind == "file":
-            must_be_file(Path(source.target))  # the only one that cannot come later
+            must_be_file(Path(source.target))  # devices and streams may appear later, a file will not
         self.source = source
         self.settings = settings or CaptureSettings()
         self.latency_ms = latency_ms
         self.clock = clock
         self.ended = False
-        """A video is over; it is not opened again."""
+        """The video has ended; it is not reopened."""
         self.opened = False
-        """The current attempt has given a frame."""
+        """The current attempt has delivered a frame."""
         self.frozen = False
-        """The last frames were bit-identical. They are not delivered: what is not seen moves nothing."""
+        """The last frames were bit-identical. They are not delivered: the vehicle must not steer by an old picture."""
         self.counts = {"frames": 0, "overwritten": 0, "frozen": 0, "damaged": 0, "attempts": 0}
         self.changed = threading.Condition()  # guards what the reading threads write: all of the following
         self.attempt: _Attempt | None = None
-        self.shot: TimedFrame | None = None
+        self.newest: TimedFrame | None = None
         self.taken = -1
         self.identical = 0
         self.previous: Image | None = None
@@ -69,15 +71,15 @@ class Camera:
         self.next_t = self.clock()
 
     def latest(self, after_frame_id: int, timeout_s: float) -> TimedFrame | None:
-        """The newest frame, if it is newer than that one; waits for it at most this long. Its `t` is the capture
-        time. Ids grow by one with every frame that arrived, also across re-openings."""
+        """The newest frame if its id is above `after_frame_id`; waits up to `timeout_s` for it, else None. Its `t` is
+        the capture time in ns. Ids grow by one with every frame that arrived, also across reopenings."""
         deadline = time.monotonic() + timeout_s
         while True:
             with self.changed:
                 self._check_silence()
-                if self.shot is not None and self.shot.frame_id > after_frame_id:
-                    self.taken = self.shot.frame_id
-                    return self.shot
+                if self.newest is not None and self.newest.frame_id > after_frame_id:
+                    self.taken = self.newest.frame_id
+                    return self.newest
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return None
@@ -91,12 +93,12 @@ class Camera:
 
     @property
     def hopeless(self) -> bool:
-        """So many reads hang that only a new process can help."""
+        """So many threads hang that only a new process can help."""
         with self.changed:
             return len(self._hanging()) >= ABANDONED_MAX
 
     def close(self) -> None:
-        """End the reading; waits a little for the thread, and leaves one that hangs."""
+        """Stop reading; waits up to 1 s for the thread, and abandons one that hangs."""
         with self.changed:
             self.next_t = sys.maxsize
             attempt, self.attempt = self.attempt, None
@@ -107,7 +109,7 @@ class Camera:
     # ---- called with the lock held -----------------------------------------------------------------------------
 
     def _check_silence(self) -> None:
-        """Leave an attempt that died or fell silent, and begin the next one when its time has come."""
+        """Abandon an attempt that died or fell silent, and start the next one when its pause is over."""
         now = self.clock()
         attempt = self.attempt
         if attempt is None:
@@ -120,7 +122,7 @@ class Camera:
         limit_s = self.settings.silent_s if self.opened else self.settings.open_timeout_s
         if not attempt.is_alive():
             self._end(attempt, now, attempt.failure or "its reader died")
-        elif now - attempt.heard_t > limit_s * 1e9:
+        elif now - attempt.last_frame_t > limit_s * 1e9:
             attempt.stopped.set()
             self.abandoned.append(attempt)
             self._end(attempt, now, f"no frame for {limit_s:g} s")
@@ -137,20 +139,20 @@ class Camera:
         self.opened = False
 
     def _deliver(self, attempt: _Attempt, image: Image | None, now: int) -> None:
-        """A frame has arrived; None: a damaged one, which is only counted. It is no sign of life: a camera that gives
-        nothing else is opened again."""
+        """Take in a frame; None: a damaged one, which is only counted. Damaged frames do not count against silence: a
+        camera that delivers nothing else is reopened."""
         if image is None:
             self.counts["damaged"] += 1
             if not attempt.damaged:
                 attempt.damaged = True
-                self._event("warning", "camera_damaged", "pictures come damaged, and are left out: cable or link")
+                self._event("warning", "camera_damaged", "pictures arrive damaged and are dropped: check cable or link")
             return
         if not self.opened:
             self.opened, self.pause_s = True, BACK_OFF_S[0]
             self._event("info", "camera_open", f"{image.shape[1]}×{image.shape[0]}{attempt.remark}")
         elif self.previous is not None and self.previous.shape != image.shape:
             self._event("warning", "camera_size", f"frames are now {image.shape[1]}×{image.shape[0]}")
-        attempt.heard_t = now
+        attempt.last_frame_t = now
         self.identical = self.identical + 1 if identical(image, self.previous) else 1
         self.previous = image
         frame_id = self.counts["frames"]
@@ -164,9 +166,9 @@ class Camera:
         if self.frozen:
             self.counts["frozen"] += 1
             return
-        if self.shot is not None and self.shot.frame_id > self.taken:
+        if self.newest is not None and self.newest.frame_id > self.taken:
             self.counts["overwritten"] += 1
-        self.shot = TimedFrame(frame_id, now - int(self.latency_ms * 1e6), image)
+        self.newest = TimedFrame(frame_id, now - int(self.latency_ms * 1e6), image)
         self.changed.notify_all()
 
     def _hanging(self) -> list[_Attempt]:
@@ -184,14 +186,14 @@ class _Attempt(threading.Thread):
     def __init__(self, camera: Camera, now: int):
         super().__init__(name="camera", daemon=True)
         self.camera = camera
-        self.heard_t = now
+        self.last_frame_t = now
         self.stopped = threading.Event()
         self.failure = ""
         self.over = False
-        """It came to its end, without a failure."""
+        """The source ended without a failure."""
         self.remark = ""
         self.damaged = False
-        """A picture of it came damaged; said once."""
+        """A picture arrived damaged; this is reported once."""
 
     def run(self) -> None:
         camera = self.camera
@@ -202,13 +204,13 @@ class _Attempt(threading.Thread):
                         return
                     camera._deliver(self, image, camera.clock())
             self.over, self.failure = True, "it ended"
-        except av.error.ExitError:  # FFmpeg was told to wait no longer
-            self.failure = "it gives nothing"
+        except av.error.ExitError:  # FFmpeg's time-out
+            self.failure = "it delivers nothing"
         except (UserError, OSError, cv2.error, av.error.FFmpegError) as error:
             self.failure = str(error)
 
     def _remark(self, text: str) -> None:
-        """Something the user asked for was not given."""
+        """Report a setting that the camera did not take over."""
         with self.camera.changed:
             if self.camera.attempt is self:
                 self.remark += f"; {text}"
@@ -216,8 +218,7 @@ class _Attempt(threading.Thread):
 
 
 def identical(image: Image, previous: Image | None) -> bool:
-    """Are two pictures the same, bit by bit? A few pixels tell live ones apart; only what is the same there is
-    compared whole."""
+    """Whether two pictures are bit-identical. Compares every 16th pixel first: live pictures differ there already."""
     if previous is None or image.shape != previous.shape:
         return False
     return np.array_equal(image[::16, ::16], previous[::16, ::16]) and np.array_equal(image, previous)

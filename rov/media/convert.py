@@ -1,4 +1,4 @@
-"""Decoded frames as FFmpeg has them become BGR pictures as they are meant to be seen."""
+"""Converts FFmpeg's decoded frames to upright BGR pictures."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ ONE = 1 << 16
 
 
 class Turn(NamedTuple):
-    """What a display matrix asks for: first rows and columns swapped, then mirrored left to right, then upside down."""
+    """A display matrix as steps: swap rows and columns, then mirror left to right, then flip upside down."""
 
     swap: bool = False
     mirror: bool = False
-    upset: bool = False
+    flip: bool = False
 
 
 class Converter:
-    """Turns frames into (H, W, 3) BGR. Keep one for a whole stream: a new scaler for each frame costs a third of the
-    time. Colours are as the stream says (matrix, range); one that does not say is BT.601, limited, as FFmpeg and
-    OpenCV have it. Bicubic gives the same pixels as OpenCV's own reader."""
+    """Converts frames to (H, W, 3) BGR. Use one for a whole stream: a new scaler for each frame costs a third of the
+    time. Colour matrix and range are the stream's; without them BT.601, limited, as in FFmpeg and OpenCV. Bicubic
+    gives the same pixels as OpenCV's own reader."""
 
     def __init__(self) -> None:
         self.reformatter = VideoReformatter()
         self.turn: Turn | None = None
-        """Of the last key frame: where a stream's way up changes, there."""
+        """Of the last key frame: a stream's orientation can only change there."""
 
     def __call__(self, frame: av.VideoFrame) -> Image:
         """Raises av.FFmpegError for a frame that cannot be converted."""
@@ -42,7 +42,7 @@ class Converter:
 
 
 def pixels(bgr: av.VideoFrame) -> Image:
-    """(H, W, 3) of a BGR frame: its own memory, unless its lines are padded."""
+    """(H, W, 3) of a BGR frame: a view of its memory, or a copy where its lines are padded."""
     plane: Any = bgr.planes[0]
     lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
     return np.ascontiguousarray(lines[: bgr.height, : 3 * bgr.width]).reshape(bgr.height, bgr.width, 3)
@@ -55,8 +55,8 @@ def turn_of(frame: av.VideoFrame) -> Turn:
 
 
 def parse_turn(matrix: bytes) -> Turn:
-    """The quarter turns and flips of a display matrix (nine int32: x' = a x + c y, y' = b x + d y); other angles are no
-    way to hang a camera, and are left as they are."""
+    """The quarter turns and flips of a display matrix (nine int32: x' = a x + c y, y' = b x + d y). Other angles are
+    ignored: nobody mounts a camera so."""
     if len(matrix) < 36:
         return Turn()
     a, b, _, c, d = (int(each) for each in np.frombuffer(matrix[:20], np.int32))
@@ -72,7 +72,7 @@ def turned(image: Image, turn: Turn) -> Image:
     """The picture, turned."""
     if turn.swap:
         image = np.asarray(cv2.transpose(image), np.uint8)
-    if turn.mirror or turn.upset:
-        way: Any = -1 if turn.mirror and turn.upset else int(turn.mirror)  # OpenCV: 0 upside down, 1 mirrored, -1 both
-        image = np.asarray(cv2.flip(image, way), np.uint8)
+    if turn.mirror or turn.flip:
+        code: Any = -1 if turn.mirror and turn.flip else int(turn.mirror)  # OpenCV: 0 upside down, 1 mirrored, -1 both
+        image = np.asarray(cv2.flip(image, code), np.uint8)
     return image

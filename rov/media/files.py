@@ -1,4 +1,4 @@
-"""Pictures from files: which files hold some, how a picture is passed on, how a file is named."""
+"""Picture and video files: their suffixes, listing and checking them, and `TimedFrame`, a picture with its time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rov.types import Image
 VIDEOS = {".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg", ".h264", ".hevc", ".264", ".265"}
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 PIXELS_MAX = 64_000_000
-"""Of one picture. Larger ones are refused before they are decoded: at three bytes a pixel this is 192 MB, and every
+"""Largest picture. Larger ones are refused before they are decoded: at three bytes a pixel this is 192 MB, and every
 stage makes copies. No camera that a rover carries gives more."""
 
 
 class TimedFrame(NamedTuple):
-    """One picture with its capture time: t in ns, image (H, W, 3) BGR; `jpeg` where it already came compressed."""
+    """One picture with its capture time: t in ns, image (H, W, 3) BGR; `jpeg` when it arrived compressed."""
 
     frame_id: int
     t: int
@@ -27,7 +27,7 @@ class TimedFrame(NamedTuple):
 
 
 def must_be_file(path: Path) -> None:
-    """Raises UserError unless this is a file with something in it."""
+    """Raises UserError unless this is a file that is not empty."""
     if not path.exists():
         raise UserError(f"{path}: no such file")
     if path.is_dir():
@@ -42,7 +42,7 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def others_in(folder: Path) -> str:
-    """A sentence about the files below a folder that `images_in` passes over; "" when there are none."""
+    """A sentence about the files below a folder that `images_in` skips; "" when there are none."""
     kinds: Counter[str] = Counter()
     spelling: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
@@ -65,5 +65,5 @@ def write_text(path: Path, text: str) -> None:
 
 
 def shown(path: Path | str) -> str:
-    """A file's name as text that can be written anywhere: bytes that are no UTF-8 become replacement characters."""
+    """A file's name as printable text: bytes that are not UTF-8 become replacement characters."""
     return os.fsencode(path).decode("utf-8", "replace")

@@ -1,6 +1,6 @@
-"""Films from files, by PyAV: every picture that is meant to be shown, as it is meant to be seen, with its exact time.
+"""Video files, read with PyAV: every picture that a player would show, upright, with its exact time.
 
-What the file hides (an edit list's lead-in, a cover) is not shown; what cannot be decoded is counted.
+Hidden pictures (an edit list's lead-in, a cover) are left out; pictures that cannot be decoded are counted.
 """
 
 from __future__ import annotations
@@ -19,47 +19,47 @@ from rov.errors import UserError
 from rov.media.check import ContentCheck
 from rov.media.convert import Converter
 from rov.media.files import PIXELS_MAX, TimedFrame, must_be_file
-from rov.media.stamps import SAID_MAX, Stamps
+from rov.media.stamps import NOTES_MAX, Stamps
 from rov.types import Image
 
 Container: TypeAlias = av.container.InputContainer
 Packet: TypeAlias = "av.Packet[Any]"
 
 LIMITS = {"protocol_whitelist": "file", "max_pixels": str(PIXELS_MAX)}
-"""A film may not fetch anything from elsewhere, nor ask for more memory than a picture needs."""
+"""A video may not open other files or addresses, nor ask for more memory than a picture needs."""
 ANY_TEXT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-"""For `av.open`: titles and the like need not be text. From 19 on PyAV takes anything, and this option no longer."""
+"""For `av.open`: accept titles that are not valid text. PyAV 19 always does, and has dropped this option."""
 READ_FAILURES_MAX = 16
-"""So often reading is tried again after the container made no sense; then the rest is given up."""
+"""Retries after unreadable data in the container; then the rest of the file is given up."""
 STRICT = {"mjpeg": {"err_detect": "explode"}}
-"""Decoders that fill what is missing with grey unless they are told to refuse it. Pictures of the others build on each
-other: what is lost there is replaced by what was seen before."""
-SHORT = 0.9
-"""A film that ends before this share of the length that its header names was cut off."""
+"""Decoders that would fill missing parts with grey: these options make them refuse. Other codecs predict from earlier
+pictures, and fill a gap with those."""
+CUT_OFF_SHARE = 0.9
+"""A video that ends before this share of the length in its header was cut off."""
 
 
 class Video:
-    """A video file. Opened means: its first picture was decoded. Its pictures can be read once."""
+    """A video file. Opening it decodes its first picture. Its pictures can be read once."""
 
     def __init__(self, path: Path):
-        """Raises UserError when it is no video, or none that can be decoded."""
+        """Raises UserError when it is not a video, or none of its pictures can be decoded."""
         must_be_file(path)
         self.path = path
-        self.said: list[str] = []
+        self.remarks: list[str] = []
         self.shown = self.undecodable = self.damaged = self.last_t = 0
         self.packets = self.lead_in = 0
-        """Packets that were read, and those before the first key frame."""
+        """Packets read, and those of them before the first key frame."""
         self.fielded = False
-        self.container, self.stream = opened(path, self.said)
+        self.container, self.stream = opened(path, self.remarks)
         rate = self.stream.guessed_rate or self.stream.average_rate
         self.fps = float(rate) if rate and 0.1 < rate < 1000 else 25.0
         self.length_s = (self.container.duration or 0) / 1e6 if len(self.container.streams) == 1 else 0.0
         self.declared = counted(self.container, self.stream)
-        """Pictures to be shown, where the container counts them; else 0."""
+        """Number of pictures that the container says it shows; 0 when it does not say."""
         self.expected = self.declared or self.stream.frames or round(self.length_s * self.fps)
-        """The same, or a guess from length and rate: for a progress bar."""
+        """`declared`, or a guess from length and rate: for a progress bar."""
         self.frames = self.stream.frames
-        """As the header says."""
+        """Number of frames in the header."""
         self.stamps = Stamps(round(1e9 / self.fps))
         self.convert = Converter()
         self.coming = self._decoded()
@@ -71,8 +71,8 @@ class Video:
         self.height, self.width = self.first.shape[:2]
 
     def shots(self) -> Iterator[TimedFrame]:
-        """Every picture that can be decoded; times are ns from the film's start, and advance. Raises WorthlessError
-        after the last one when they say nothing."""
+        """Every picture that can be decoded; times are ns from the video's start, strictly increasing. Raises
+        WorthlessError after the last one when they show nothing."""
         check = ContentCheck()
         for shot in self.pictures():
             check.add(shot.image)
@@ -80,11 +80,11 @@ class Video:
         check.finish(str(self.path), self.promised)
 
     def pictures(self) -> Iterator[TimedFrame]:
-        """The same without that check: for a camera made of a film, which may show anything."""
+        """As `shots`, without that check: for a video used as a camera, which may show anything."""
         before = self.first.shape
         for number, (t, image) in enumerate(self.stamps.steady(chain([self.held], self.coming))):
             if image.shape != before:
-                self.said.append(f"its pictures are {image.shape[1]}×{image.shape[0]} from {t / 1e9:.1f} s on")
+                self.remarks.append(f"its pictures are {image.shape[1]}×{image.shape[0]} from {t / 1e9:.1f} s on")
                 before = image.shape
             self.shown, self.last_t = number + 1, t
             yield TimedFrame(number, t, image)
@@ -92,23 +92,23 @@ class Video:
 
     @property
     def promised(self) -> int:
-        """Pictures that were to come: as the container counts them, else those that came or could not be decoded.
-        Where a picture is stored as two fields, the container may have counted fields."""
+        """Number of pictures expected: as the container counts them, else those shown plus those not decodable. Where
+        a picture is stored as two fields, the container may have counted fields."""
         if self.declared and not (self.fielded and self.packets >= self.declared):
             return self.declared
         return self.shown + self.undecodable
 
     @property
     def lost(self) -> int:
-        """How many of them did not come. Known once all were read."""
+        """How many of the promised pictures are missing. Known once all were read."""
         return max(0, self.promised - self.shown)
 
     @property
     def notes(self) -> list[str]:
-        """Sentences about what is odd or missing. Complete once all pictures were read."""
-        notes = [*self.said[:SAID_MAX], *self.stamps.notes]
-        if len(self.said) > SAID_MAX:
-            notes.append(f"its picture size changes {len(self.said) - SAID_MAX} more times")
+        """Sentences about oddities and gaps. Complete once all pictures were read."""
+        notes = [*self.remarks[:NOTES_MAX], *self.stamps.notes]
+        if len(self.remarks) > NOTES_MAX:
+            notes.append(f"its picture size changes {len(self.remarks) - NOTES_MAX} more times")
         if self.lost:
             notes.append(f"{self.lost} of the {self.promised} frames that the file promises are not in it")
         elif self.lead_in and self.shown + self.lead_in <= self.packets:
@@ -120,16 +120,16 @@ class Video:
         return notes
 
     def _cut_off(self) -> str:
-        """What to say when a file that does not count its pictures ends before its header says."""
+        """A note when a file that does not count its pictures ends before its header says; else ""."""
         if self.frames > self.shown + self.undecodable:  # an AVI without its index
             return f"it is cut off: {self.shown} of the {self.frames} pictures that its header names are in it"
         end = (self.last_t + self.stamps.step) / 1e9
-        if self.length_s - end > 2.0 and end < SHORT * self.length_s:
+        if self.length_s - end > 2.0 and end < CUT_OFF_SHARE * self.length_s:
             return f"it is cut off: it ends at {end:.1f} s of the {self.length_s:.1f} s that its header names"
         return ""
 
     def _decoded(self) -> Iterator[tuple[int | None, Image]]:
-        """(ns from the film's start, or None; picture), as they come out of the decoder."""
+        """(ns from the video's start, or None; picture), as they come out of the decoder."""
         start, base = self.stream.start_time, self.stream.time_base
         for number, frame in enumerate(self._frames()):
             try:
@@ -157,7 +157,7 @@ class Video:
                 self.undecodable += packet is not None
 
     def _readable(self) -> Iterator[Packet]:
-        """The stream's packets, without those that hold nothing."""
+        """The stream's packets, without empty ones."""
         failures, key = 0, False
         demuxed = self.container.demux(self.stream)
         while failures < READ_FAILURES_MAX:
@@ -176,10 +176,11 @@ class Video:
                 yield packet
 
 
-def opened(path: Path, said: list[str]) -> tuple[Container, VideoStream]:
-    """A film's container, and the stream in it that is the film; what is odd about them is `said`. Raises UserError."""
+def opened(path: Path, remarks: list[str]) -> tuple[Container, VideoStream]:
+    """Open a video file: its container and its main video stream. Oddities are appended to `remarks`. Raises
+    UserError."""
     try:
-        # "file:": else a colon in the name would be a protocol
+        # "file:", because FFmpeg takes a name with a colon for a protocol
         container = av.open(f"file:{path}", options=LIMITS, **ANY_TEXT)
     except FFmpegError:
         raise UserError(
@@ -194,19 +195,20 @@ def opened(path: Path, said: list[str]) -> tuple[Container, VideoStream]:
     film = best if best in films else films[0]
     assert isinstance(film, VideoStream)
     if len(films) > 1:
-        said.append(f"it holds {len(films)} films; number {films.index(film) + 1} ({film.width}×{film.height}) is read")
+        number = films.index(film) + 1
+        remarks.append(f"it holds {len(films)} videos; number {number} ({film.width}×{film.height}) is read")
     ratio = film.sample_aspect_ratio
     if ratio and ratio != 1:
-        said.append(f"its pixels are not square ({ratio.numerator}:{ratio.denominator}); pictures are as stored")
+        remarks.append(f"its pixels are not square ({ratio.numerator}:{ratio.denominator}); pictures are as stored")
     return container, film
 
 
 def counted(container: Container, film: VideoStream) -> int:
-    """How many pictures a film shows, where its container counts them (MP4, MOV; AVI with an index); else 0. Those that
-    an edit list hides are not shown."""
+    """How many pictures a video shows, where its container counts them (MP4, MOV; AVI with an index); else 0. Pictures
+    hidden by an edit list do not count."""
     if not film.frames or not {"mov", "avi"} & set(container.format.name.split(",")):
         return 0
     entries = list(film.index_entries)
-    if "avi" in container.format.name and len(entries) < film.frames:  # no index: these were met on the way
+    if "avi" in container.format.name and len(entries) < film.frames:  # no index: only what FFmpeg has read so far
         return 0
     return sum(1 for entry in entries if entry.size and not entry.is_discard)

@@ -1,7 +1,7 @@
-"""H.264 and HEVC in dives: packets out of a file without decoding them, packets into pictures (`film` makes them).
+"""H.264 and HEVC in dives: copies packets out of a video file, and decodes packets (`h264_encoder` makes new ones).
 
-One message of `foxglove.CompressedVideo` is one picture as Annex B, in the order they are shown (so without B-frames),
-and each key frame carries the parameter sets that a decoder starts with. Times are ns.
+One `foxglove.CompressedVideo` message is one picture as Annex B, in display order (so without B-frames), and each key
+frame carries the parameter sets that a decoder needs to start. Times are ns.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Format = Literal["h264", "h265", ""]
 FORMATS = {"h264": "h264", "h265": "hevc", "vp8": "vp8", "vp9": "vp9", "av1": "libdav1d"}
 """Foxglove's names of the formats we can decode, and FFmpeg's of their decoders."""
 ANNEX_B: dict[str, tuple[Format, str]] = {"h264": ("h264", "h264_mp4toannexb"), "hevc": ("h265", "hevc_mp4toannexb")}
-"""FFmpeg's codec: Foxglove's format, and the filter that makes Annex B of what stands in an MP4."""
+"""FFmpeg's codec: Foxglove's format, and the filter that converts MP4 packets to Annex B."""
 NS = Fraction(1, 1_000_000_000)
 
 
@@ -42,9 +42,9 @@ class Packet(NamedTuple):
 
 
 def copyable(path: Path) -> Format:
-    """The format (h264, h265) in which a video's packets can go into a dive as they are; "" when they cannot: another
-    codec, pictures stored in another order than they are shown, or turned, or hidden, or of several sizes, or no key
-    frame at the start, or key frames that show nothing. Only key frames are decoded."""
+    """The format (h264, h265) in which a video's packets can be copied into a dive; "" when they cannot: another codec,
+    B-frames, pictures that are rotated, hidden or of several sizes, no key frame at the start, or key frames that show
+    nothing. Only key frames are decoded."""
     try:
         container, stream = opened(path, [])
         with container:
@@ -54,7 +54,7 @@ def copyable(path: Path) -> Format:
 
 
 def _copyable(container: Container, stream: VideoStream) -> Format:
-    """Raises av.FFmpegError where it breaks off or cannot be decoded."""
+    """Raises av.FFmpegError where the file is truncated or cannot be decoded."""
     name = stream.codec_context.name
     if name not in ANNEX_B:
         return ""
@@ -79,7 +79,7 @@ def _copyable(container: Container, stream: VideoStream) -> Format:
 
 
 def packets(path: Path) -> Iterator[Packet]:
-    """The pictures of a `copyable` video, none decoded. A file that breaks off ends early."""
+    """The packets of a `copyable` video, not decoded. A truncated file ends early."""
     container, stream = opened(path, [])
     with container:
         bits = BitStreamFilterContext(ANNEX_B[stream.codec_context.name][1], stream)
@@ -108,9 +108,9 @@ def _filtered(container: Container, stream: VideoStream, bits: BitStreamFilterCo
 
 
 class VideoDecoder:
-    """Packets of one stream in, pictures out. Before the first key frame there are none."""
+    """Decodes the packets of one stream. Before the first key frame there are no pictures."""
 
-    def __init__(self, format: str):  # noqa: A002  the message's own name for it
+    def __init__(self, format: str):  # noqa: A002  the field's name in the message
         self.codec = av.CodecContext.create(FORMATS[format], "r")
         assert isinstance(self.codec, VideoCodecContext)
         self.codec.thread_count = 1  # more would hold pictures back
@@ -120,14 +120,14 @@ class VideoDecoder:
         """Packets that could not be decoded."""
 
     def decode(self, t: int, data: bytes) -> list[tuple[int, Image]]:
-        """The pictures (t, (H, W, 3) BGR) that this packet completes: its own, unless the stream holds some back."""
+        """The pictures (t, (H, W, 3) BGR) that this packet completes: its own, unless the decoder holds some back."""
         packet = av.Packet(data)
         packet.pts = packet.dts = t
         packet.time_base = NS
         return self._pictures(packet)
 
     def flush(self) -> list[tuple[int, Image]]:
-        """What was held back."""
+        """The pictures that the decoder held back."""
         return self._pictures(None)
 
     def _pictures(self, packet: av.Packet[Any] | None) -> list[tuple[int, Image]]:

@@ -1,5 +1,5 @@
-"""H.264 in dives: one picture in, one packet out, and back. Annex B, no B-frames, so that each packet is one picture
-(Foxglove's CompressedVideo)."""
+"""Encodes pictures as H.264 for dives: Annex B without B-frames, so that each packet is one picture, as Foxglove's
+CompressedVideo requires. `h264_decoder` reads them back."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from av.video.codeccontext import VideoCodecContext
 from rov.types import Image
 
 KEY_FRAMES = 30
-"""Pictures from one key frame to the next: what is cut out or damaged begins again after 2 s at 15 Hz."""
+"""Pictures from one key frame to the next: after a cut or damage, decoding resumes within 2 s at 15 Hz."""
 QUALITY = "23"
 """x264's constant rate factor, its default."""
 
 
 class H264Encoder:
-    """Pictures to packets; a picture of another size begins anew with a key frame."""
+    """Encodes pictures to packets; a picture of another size starts a new stream with a key frame."""
 
     def __init__(self, fps: float):
         self.fps = Fraction(round(fps))
@@ -26,7 +26,7 @@ class H264Encoder:
         self.count = 0
 
     def encode(self, image: Image) -> bytes:
-        """The packet of this picture; an odd line or column at the edge is left out, H.264 has none."""
+        """The packet of this picture (H, W, 3) BGR. An odd last row or column is cut off: H.264 needs even sizes."""
         height, width = image.shape[0] & ~1, image.shape[1] & ~1
         if self.codec is None or (self.codec.width, self.codec.height) != (width, height):
             self.codec = self._open(width, height)

@@ -1,28 +1,28 @@
-"""What a picture's first bytes say: its kind and its size, before anything is decoded."""
+"""A picture's file type and size from its first bytes, before anything is decoded."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
 
-STARTS = (
+SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"BM", "BMP"), (b"GIF8", "GIF"),
     (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"),
     (b"\0\0\0\x0cjP  ", "JP2"), (b"\xff\x4f\xff\x51", "JP2"), (b"\x1a\x45\xdf\xa3", "film"),
 )  # fmt: skip
-"""First bytes, and what they begin."""
+"""Signatures at the start of a file, and the type each stands for."""
 BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"heim": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC",
           b"avif": "AVIF", b"avis": "AVIF"}  # fmt: skip
-"""Of files that are built as an MP4 is."""
+"""Brands of picture files in an MP4 container."""
 JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 """Markers of a JPEG's frame header."""
-ALONE = {0x01, *range(0xD0, 0xD9)}
-"""Markers of a JPEG without a length."""
+NO_LENGTH = {0x01, *range(0xD0, 0xD9)}
+"""Markers of a JPEG that have no length field."""
 
 
 def kind_of(data: bytes) -> str:
     """JPEG, PNG, BMP, GIF, TIFF, WebP, JP2, HEIC, AVIF, film; "" for others."""
-    for start, kind in STARTS:
+    for start, kind in SIGNATURES:
         if data.startswith(start):
             return kind
     if data[:4] == b"RIFF":
@@ -54,7 +54,7 @@ def size_of(data: bytes, kind: str) -> tuple[int, int]:
             case "HEIC" | "AVIF":
                 return max(_spatial_extents(data), default=(0, 0))
     except (struct.error, IndexError):
-        pass  # cut off within its header: the decoder will say so
+        pass  # truncated within its header: the decoder will report it
     return 0, 0
 
 
@@ -70,7 +70,7 @@ def _jpeg(data: bytes) -> tuple[int, int]:
         if marker in JPEG_FRAMES:
             height, width = _two(">HH", data, at + 5)
             return width, height
-        at += 1 if marker == 0xFF else 2 if marker in ALONE else 2 + struct.unpack_from(">H", data, at + 2)[0]
+        at += 1 if marker == 0xFF else 2 if marker in NO_LENGTH else 2 + struct.unpack_from(">H", data, at + 2)[0]
     return 0, 0
 
 
@@ -88,7 +88,7 @@ def _webp(data: bytes) -> tuple[int, int]:
 
 
 def _tiff(data: bytes) -> tuple[int, int]:
-    """Of the first page."""
+    """Size of the first page."""
     order, big = ("<" if data[:2] == b"II" else ">"), data[2:4] in (b"+\0", b"\0+")
     (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
     (number,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
@@ -111,7 +111,7 @@ def _jp2(data: bytes) -> tuple[int, int]:
 
 
 def _spatial_extents(data: bytes) -> Iterator[tuple[int, int]]:
-    """Of each picture in it, thumbnails too."""
+    """Sizes of all pictures in it, thumbnails too."""
     at = -1
     while (at := data.find(b"ispe", at + 1, 65536)) >= 0:
         yield _two(">II", data, at + 8)

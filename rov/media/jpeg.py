@@ -1,7 +1,7 @@
-"""JPEGs that come one by one from a camera: whole ones as pictures, damaged ones as nothing.
+"""Decodes a camera's JPEGs one by one, and refuses damaged ones.
 
-A bad cable or link cuts a picture off or garbles it; most decoders then fill the rest with grey, green or the picture
-before. FFmpeg's can be told to refuse such a one.
+A bad cable or link truncates or garbles a picture; most decoders then fill the rest with grey, green or the picture
+before. FFmpeg's decoder can be told to refuse it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from rov.media.files import PIXELS_MAX
 from rov.types import Image
 
 TRIES = 30
-"""When so many pictures in a row, from the first one on, are refused but could be decoded in some way, then this camera
-builds all of its JPEGs so, and they are taken as they are."""
+"""If the first TRIES pictures are all refused but can be decoded leniently, this camera writes non-standard JPEGs, and
+they are decoded leniently from then on."""
 
 
 class JpegDecoder:
@@ -26,10 +26,10 @@ class JpegDecoder:
         self.convert = Converter()
         self.strict, self.lenient = _codec("explode"), _codec("ignore_err")
         self.refused: int | None = 0
-        """Pictures since the first one, while none was whole; None once one was."""
+        """Pictures refused since the start, while none was whole; None once one was."""
 
     def decode(self, jpeg: bytes) -> Image | None:
-        """The picture; None for one that came damaged."""
+        """The picture (H, W, 3) BGR; None for a damaged one."""
         if self.refused is None or self.refused < TRIES:
             image = self._with(self.strict, jpeg)
             if image is not None:
@@ -48,7 +48,7 @@ class JpegDecoder:
 
 
 def damaged(jpeg: bytes) -> bool:
-    """Whether a part of a JPEG is missing or unreadable. One that FFmpeg does not know at all is not said to be."""
+    """Whether a part of a JPEG is missing or unreadable. False for one that FFmpeg cannot decode at all."""
     return not _decodes(jpeg, "explode") and _decodes(jpeg, "ignore_err")
 
 

@@ -1,4 +1,4 @@
-"""What the rover saw and did, drawn on its pictures, as a video that browsers play."""
+"""Draws tracks, setpoint and thruster commands on the pictures, and writes them as a video that browsers play."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ import cv2
 import numpy as np
 
 from rov.errors import UserError
-from rov.messages import Box, Setpoint, ThrusterCommand, Tracks
+from rov.messages import Box, Setpoint, ThrusterCommand, Track, Tracks
 from rov.types import Image
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 INK, DIM, DARK, ALARM = (255, 255, 255), (150, 150, 150), (30, 24, 18), (90, 90, 255)
-WISH, THRUST = (70, 215, 240), (255, 190, 90)
+SETPOINT, THRUST = (70, 215, 240), (255, 190, 90)
 COLOURS = {
     "buoy_red": (80, 80, 255), "buoy_green": (90, 210, 90), "buoy_yellow": (60, 220, 250), "gate_post": (60, 160, 255),
     "channel": (200, 220, 60), "bottle": (255, 200, 100), "bag": (235, 130, 220), "metal": (205, 205, 205),
     "rock": (120, 165, 205), "fish": (150, 235, 170), "jellyfish": (255, 150, 170), "shark": (220, 150, 100),
     "stingray": (170, 200, 255), "starfish": (110, 130, 240),
 }  # fmt: skip
-"""BGR; the classes of our detector. Any other takes one of these by its name, and keeps it."""
+"""BGR for the classes of our detector. Any other class gets one of these, always the same, by a hash of its name."""
 SMALL, HUD_FROM = 320, 200
-"""px of the shorter side: below the first, lines and letters shrink no further; below the second there is only room for
-boxes."""
+"""px of the shorter side: below the first, lines and letters shrink no further; below the second only boxes are
+drawn."""
 
 
 def draw(
@@ -51,13 +51,24 @@ def draw(
     if short < HUD_FROM:
         return out
     for item, (x1, y1, _, _) in boxes:  # after all boxes: no line crosses a name
-        number = f" #{item.track_id}" if item.track_id else ""
-        score = f"hidden {item.hidden_s:.1f} s" if item.hidden_s > 0 else f"{item.score:.2f}"
-        _tag(out, f"{item.label}{number}  {score}", x1, y1, 0.5 * scale, DARK, colour_of(item.label))
+        _tag(out, _name(item), x1, y1, 0.5 * scale, DARK, colour_of(item.label))
     if setpoint is not None:
-        _bars(out, [(axis, getattr(setpoint, axis)) for axis in ("surge", "sway", "heave", "yaw")], scale, WISH, False)
+        axes = ("surge", "sway", "heave", "yaw")
+        _bars(out, [(axis, getattr(setpoint, axis)) for axis in axes], scale, SETPOINT, False)
     if command is not None and command.values:
         _bars(out, [(f"{i}", value) for i, value in enumerate(command.values, 1)], scale, THRUST, True)
+    _head(out, command, mode, t_s, scale)
+    return out
+
+
+def _name(item: Track) -> str:
+    number = f" #{item.track_id}" if item.track_id else ""
+    score = f"hidden {item.hidden_s:.1f} s" if item.hidden_s > 0 else f"{item.score:.2f}"
+    return f"{item.label}{number}  {score}"
+
+
+def _head(out: Image, command: ThrusterCommand | None, mode: str, t_s: float | None, scale: float) -> None:
+    """Mode and time in the upper left corner, and below them why the thrusters are neutral."""
     head = "   ".join(part for part in (mode, "" if t_s is None else f"{t_s:.2f} s") if part)
     pad = round(10 * scale)
     if head:
@@ -65,7 +76,6 @@ def draw(
     if command is not None and (command.neutral_because or not command.armed):
         why = command.neutral_because or "disarmed"
         _tag(out, why, pad, pad + (round(32 * scale) if head else 0), 0.6 * scale, ALARM)
-    return out
 
 
 def colour_of(label: str) -> tuple[int, int, int]:
@@ -74,8 +84,8 @@ def colour_of(label: str) -> tuple[int, int, int]:
 
 
 def _within(box: Box, out: Image) -> tuple[int, int, int, int] | None:
-    """The box in whole pixels, its edges at most just outside the picture (OpenCV draws with int32); None when all of
-    it is outside."""
+    """The box in whole pixels, clipped just outside the picture (OpenCV draws with int32); None when all of it is
+    outside."""
     height, width = out.shape[:2]
     x1, y1, x2, y2 = box
     if not (x1 < width and x2 > 0 and y1 < height and y2 > 0):
@@ -116,7 +126,7 @@ def _bars(out: Image, bars: list[tuple[str, float]], scale: float, colour: Any, 
 
 
 def _tag(out: Image, text: str, x: int, y: int, size: float, ink: Any, fill: Any = None) -> None:
-    """Text on a plate: shaded glass with its top at `y`, or filled and standing on `y` where there is room for it."""
+    """Text on a plate: shaded, with its top at `y`; or with `fill`, standing on `y` where there is room."""
     w, h = _extent(text, size)
     pad = max(2, round(0.4 * h))
     x = max(0, min(x, out.shape[1] - w - 2 * pad))
@@ -136,7 +146,7 @@ def _shade(out: Image, x1: int, y1: int, x2: int, y2: int) -> None:
 def _extent(text: str, size: float) -> tuple[int, int]:
     """Width of a text and height of its capitals, in px."""
     (width, _), _ = cv2.getTextSize(text, FONT, size, _weight(size))
-    return width, round(22 * size)  # what getTextSize says of the height differs between OpenCV 4 and 5
+    return width, round(22 * size)  # getTextSize's height differs between OpenCV 4 and 5
 
 
 def _write(out: Image, text: str, x: int, y: int, size: float, ink: Any) -> None:
@@ -149,12 +159,12 @@ def _weight(size: float) -> int:
 
 class OverlayWriter:
     """Writes an mp4 with VP9, which browsers play and whose encoder is free (x264 is GPL; OpenCV's own writer has only
-    MPEG-4 part 2, which browsers refuse). Frames keep their own times; odd sizes lose a row or column; another size is
-    scaled. Raises UserError where the file cannot be written."""
+    MPEG-4 part 2, which browsers refuse). Frames keep their own times; odd sizes lose a row or column; pictures of
+    another size are scaled. Raises UserError where the file cannot be written."""
 
     def __init__(self, path: Path, width: int, height: int, fps: float):
         self.size = (max(2, width - width % 2), max(2, height - height % 2))
-        # The index at the front: a browser starts to play before it has all of the file.
+        # faststart puts the index at the front: a browser starts to play before it has all of the file
         self.path = path
         with self._writing():
             self.container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
@@ -173,7 +183,7 @@ class OverlayWriter:
         self.close()
 
     def write(self, image: Image, t: int) -> None:
-        """Append a BGR picture taken at time `t` (ns). Times that stand still or run backwards become 1 ms steps."""
+        """Append a BGR picture taken at time `t` (ns). Times that do not increase become 1 ms steps."""
         width, height = self.size
         if image.shape[1] - width not in (0, 1) or image.shape[0] - height not in (0, 1):
             image = np.asarray(cv2.resize(image, self.size), np.uint8)

@@ -1,4 +1,4 @@
-"""Single pictures from files: looked at before they are decoded, and refused where they would mislead."""
+"""Reads single picture files: checks them before they are decoded, and refuses those that would mislead."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from rov.media.jpeg import damaged
 from rov.types import Image
 
 BYTES_MAX = 512_000_000
-"""A file larger than this is no picture that could be shown."""
+"""A larger file is not taken for a picture."""
 UNREADABLE = {
     "HEIC": ("HEIC", "convert it to JPEG (on an iPhone: Settings, Camera, Formats, Most Compatible)"),
     "AVIF": ("AVIF", "convert it to JPEG"),
     "film": ("a film", "name it as one, *.mp4"),
 }
-"""What OpenCV cannot decode, or not everywhere, by kind; and what to do."""
+"""Types that OpenCV cannot decode, or not in every build; and what to do."""
 
 
 def read_image(path: Path, *, stored: bool = False) -> Image:
-    """Decode one picture, upright by its EXIF, with 8 bits a channel; of several in the file the first. `stored`: as
-    the sensor lies, however the camera was held. Raises UserError: no picture, too large, or damaged so that part of it
-    would be grey."""
+    """Decode a picture file to (H, W, 3) BGR, 8 bits a channel, rotated by its EXIF; of several pictures the first.
+    `stored`: ignore the EXIF rotation. Raises UserError for a file that is no picture, too large, or so damaged that
+    part of it would be grey."""
     must_be_file(path)
     if path.stat().st_size > BYTES_MAX:
-        raise UserError(f"{path}: is no picture: {path.stat().st_size / 1e6:.0f} MB")
+        raise UserError(f"{path}: is too large for a picture: {path.stat().st_size / 1e6:.0f} MB")
     return decode_image(path.read_bytes(), str(path), stored=stored)
 
 
@@ -43,7 +43,7 @@ def write_image(path: Path, image: Image, quality: int = 95) -> None:
 
 
 def decode_image(data: bytes, name: str, *, stored: bool = False) -> Image:
-    """The same from memory; `name` is for the sentence."""
+    """As `read_image`, from memory; `name` is for error messages."""
     kind = kind_of(data)
     width, height = size_of(data, kind)
     if width * height > PIXELS_MAX:
@@ -52,11 +52,11 @@ def decode_image(data: bytes, name: str, *, stored: bool = False) -> Image:
             f" {PIXELS_MAX / 1e6:.0f} are the most"
         )
     if kind == "JPEG" and damaged(data):
-        raise UserError(f"{name}: cannot be read as an image: it is damaged or breaks off, a part of it would be grey")
+        raise UserError(f"{name}: cannot be read as an image: it is damaged or truncated, part of it would be grey")
     try:
         flags = cv2.IMREAD_COLOR | stored * cv2.IMREAD_IGNORE_ORIENTATION
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        if image is None and kind == "JPEG":  # all is there but the mark of the end
+        if image is None and kind == "JPEG":  # complete except for the end marker
             image = cv2.imdecode(np.frombuffer(data + b"\xff\xd9", np.uint8), flags)
     except cv2.error as error:
         raise UserError(f"{name}: cannot be read as an image: {error.err}") from None
@@ -66,11 +66,11 @@ def decode_image(data: bytes, name: str, *, stored: bool = False) -> Image:
 
 
 def _why(kind: str, name: str) -> str:
-    """What to say of a file of this kind that OpenCV does not decode."""
+    """Why OpenCV does not decode a file of this kind, as the rest of the error message."""
     if not kind:
         return ""
     if kind not in UNREADABLE:
-        return f": its {kind} is damaged, breaks off, or is of a rare sort"
+        return f": its {kind} is damaged, truncated, or of a rare variant"
     suffix = Path(name).suffix
     disguise = f" under the name of a {suffix}" if suffix.lower() in IMAGES - {".tif", ".tiff"} else ""
     return f": it is {UNREADABLE[kind][0]}{disguise}; {UNREADABLE[kind][1]}"

@@ -1,13 +1,13 @@
-"""The frame ring: pictures in shared memory, written by one process and read by any number, none of which waits.
+"""The frame ring: pictures in shared memory, written by one process and read by any number. Nobody waits for another.
 
 A file in /dev/shm. All words are int64 in the machine's order:
 
     file    MAGIC, slots, bytes of a slot                                          64 bytes
     slot    sequence, frame id, capture time, height, width; then the pixels, BGR  64 bytes + height × width × 3
 
-A slot's sequence is odd while it is written, and has grown by 2 afterwards: who finds it odd, or finds another one
-after the copy, has no picture. So a reader (or the writer) may be killed at any moment and nobody else notices.
-A writer that starts makes a new file and renames it into place; readers see that it is another one and follow.
+A slot's sequence is odd while it is written, and 2 higher afterwards: a reader that finds it odd, or changed after the
+copy, drops the picture. So a reader or the writer may be killed at any moment without harm to the others.
+A new writer makes a new file and renames it into place; readers notice the new inode and switch over.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Words = NDArray[np.int64]
 
 
 class _Mapped:
-    """A ring file in memory."""
+    """A ring file mapped into memory."""
 
     def __init__(self, memory: mmap.mmap, slots: int, slot_bytes: int):
         starts = [HEAD + i * slot_bytes for i in range(slots)]
@@ -47,9 +47,9 @@ class _Mapped:
 
 
 class _Fence:
-    """Keeps memory accesses before it from moving behind it: ARM may reorder what is not kept in order.
+    """A memory barrier: accesses before it are not reordered after it, as ARM might do.
 
-    The release of a lock followed by its acquisition does that on every machine, and costs 0.1 µs.
+    Releasing and acquiring a lock is one on every machine, and costs 0.1 µs.
     """
 
     def __init__(self) -> None:
@@ -62,10 +62,10 @@ class _Fence:
 
 
 class RingWriter:
-    """The one who writes. `width` and `height` say how much room to make; a larger picture makes a larger ring."""
+    """Writes frames into the ring. `width` and `height` size it; a larger picture makes a new, larger ring."""
 
     def __init__(self, path: Path, width: int, height: int, slots: int = SLOTS_MIN):
-        """Raises UserError when there is no room."""
+        """Raises UserError when there is not enough memory."""
         self.path = path
         self.slots = max(slots, SLOTS_MIN)
         self.fence = _Fence()
@@ -73,8 +73,8 @@ class RingWriter:
         self.ring = self._create(height * width * 3)
 
     def write(self, image: Image, frame_id: int, t: int) -> int:
-        """Put a picture (H, W, 3), captured at `t`, into the ring; returns its slot. Raises UserError when the picture
-        is larger than all before, and there is no room for it."""
+        """Put a picture (H, W, 3), captured at `t` (ns), into the ring; returns its slot. Raises UserError when the
+        picture is larger than all before and there is not enough memory for it."""
         if image.nbytes > self.ring.slot_bytes - HEAD:
             self.ring = self._create(image.nbytes)
         self.slot = (self.slot + 1) % self.slots
@@ -88,7 +88,7 @@ class RingWriter:
         return self.slot
 
     def close(self) -> None:
-        """Give the memory back; readers find nothing until another writer starts."""
+        """Release the memory; readers find nothing until another writer starts."""
         self.path.unlink(missing_ok=True)
 
     def _create(self, pixel_bytes: int) -> _Mapped:
@@ -99,7 +99,7 @@ class RingWriter:
             self.path.parent.mkdir(0o700, parents=True, exist_ok=True)
             fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
-                os.posix_fallocate(fd, 0, size)  # now, or a full /dev/shm is a SIGBUS at some frame
+                os.posix_fallocate(fd, 0, size)  # now: else a full /dev/shm means a SIGBUS at some later frame
                 memory = mmap.mmap(fd, size)
             finally:
                 os.close(fd)
@@ -112,7 +112,7 @@ class RingWriter:
 
 
 class RingReader:
-    """One who reads. There need not be a ring yet, and there may be another one at any time."""
+    """Reads frames from the ring, which may not exist yet and may be replaced at any time."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -123,8 +123,8 @@ class RingReader:
         """Frames that were announced but already overwritten, or gone with their writer."""
 
     def read(self, frame: Frame, out: Image | None = None) -> Image | None:
-        """A copy of the announced picture (H, W, 3), in `out` when that is given and of its shape; None when the
-        picture is no longer there. Then `out` may hold a part of another one."""
+        """A copy of the announced picture (H, W, 3), in `out` if that has its shape; None when the picture has been
+        overwritten. Then `out` may hold part of another one."""
         image = self._copy(frame, out)
         self.missed += image is None
         return image
@@ -138,7 +138,7 @@ class RingReader:
         size = frame.height * frame.width * 3
         sequence = int(words[0])
         self.fence()
-        # The time as well as the id: after a restart of the writer, ids may come again.
+        # The time as well as the id: ids repeat after a restart of the writer.
         announced = [frame.frame_id, frame.frame_t, frame.height, frame.width]
         if sequence & 1 or words[1:5].tolist() != announced or not 0 < size <= len(pixels):
             return None
@@ -149,7 +149,7 @@ class RingReader:
         return out if int(words[0]) == sequence else None
 
     def _current(self) -> _Mapped | None:
-        """The ring that is there now. An inode is not used again while it is mapped, so it tells one from another."""
+        """The current ring. An inode is not reused while it is mapped, so it identifies the ring."""
         try:
             found = os.stat(self.path)
             if (found.st_dev, found.st_ino) != self.inode:

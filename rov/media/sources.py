@@ -1,10 +1,10 @@
-"""Where a camera's pictures come from: devices, videos, streams and pipes, each opened, read and closed in its own way.
+"""Opens and reads camera sources: devices, video files, network streams and pipes.
 
 A source is one string:
 
     0, /dev/video0, /dev/v4l/by-id/…     a camera of this machine (V4L2)
     dive.mp4                             a video, paced at its own rate, once
-    loop:dive.mp4, loop:dive.mcap        a video or a recorded dive, again and again
+    loop:dive.mp4, loop:dive.mcap        a video or a recorded dive, repeated
     rtp://:5600                          H.264 over RTP on a UDP port, as the BlueROV2 sends it; rtp://239.1.2.3:5600
                                          joins a multicast group; rtp+h265://:5600 for H.265
     rtsp://…, http://…, https://…        a stream
@@ -12,7 +12,7 @@ A source is one string:
                                          raw BGR frames of this size from a command's standard output, run without a
                                          shell (CSI cameras: pip's OpenCV has no GStreamer)
 
-`process:COMMAND` is not for here: the supervisor starts that command in camerad's place, with camerad's arguments.
+`process:COMMAND` is handled elsewhere: the supervisor starts that command instead of camerad, with its arguments.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from rov.service import external_command
 from rov.types import Image
 
 BEHIND_S = 0.2
-"""A paced video that is further behind goes on from where it is, instead of hurrying after the clock."""
+"""A paced video that falls further behind shifts its clock, instead of hurrying to catch up."""
 AHEAD_S = 1.0
-"""Nor does it wait longer than this for one picture: its clock jumped, and a camera that is silent is opened anew."""
+"""Longest wait for one picture of a paced video: a longer gap is a jump of its clock, and silence would reopen it."""
 POLL_S = 0.1
-"""How soon a thread notices that it is to end, and silence is noticed."""
+"""Longest delay until a thread notices that it must stop, and until silence is noticed."""
 
 
 class CameraSource(NamedTuple):
@@ -62,7 +62,7 @@ class CameraSource(NamedTuple):
 
 
 class Film(Protocol):
-    """Recorded pictures, one after the other, and how many a second they are."""
+    """Recorded pictures in order, and their frame rate (Hz)."""
 
     fps: float
 
@@ -73,23 +73,24 @@ OpenFilm: TypeAlias = Callable[[Path], Film]
 
 
 class CaptureSettings(NamedTuple):
-    """What is asked of a camera; 0 and "" leave it to the camera."""
+    """Settings requested from a camera; 0 and "" leave them to the camera."""
 
     width: int = 0
     height: int = 0
     fps: float = 0.0
     fourcc: str = ""
-    """Pixel format; USB cameras give more than 640×480 at full rate only as MJPG."""
+    """Pixel format; most USB cameras deliver more than 640×480 at full rate only as MJPG."""
     open_timeout_s: float = 10.0
-    """Until the first frame: an H.264 stream waits for its next key frame."""
+    """Until the first frame: an H.264 stream starts with its next key frame."""
     silent_s: float = 2.0
-    """Without a frame for this long, it is opened again."""
+    """Without a frame for this long, the camera is reopened."""
     open_film: OpenFilm = Video
-    """Opens the file of a `loop:` source. Recorded dives are a room above this one."""
+    """Opens the file of a `loop:` source. camerad passes one that also opens dives: `rov.dives` imports this package,
+    not the other way round."""
 
 
 def parse_camera_source(text: str) -> CameraSource:
-    """Raises UserError."""
+    """Parse `camera.source`. Raises UserError."""
     if text.isdecimal() or text.startswith("/dev/"):
         return CameraSource("device", text)
     if match := re.fullmatch(r"pipe:(\d+)x(\d+):\s*(\S.*)", text, re.DOTALL):
@@ -114,8 +115,8 @@ def parse_camera_source(text: str) -> CameraSource:
 
 
 def check_source(text: str) -> None:
-    """Raises UserError when this is no camera, and will be none: devices and streams may come later, but not a video
-    that is not there, or a command that cannot be run."""
+    """Raises UserError for a source that can never work: a missing video or a command that cannot be run. Devices and
+    streams may appear later."""
     if text.startswith("process:"):
         external_command.check(text, external_command.split(text, text.removeprefix("process:")))
         return
@@ -132,8 +133,8 @@ def check_source(text: str) -> None:
 def images(
     source: CameraSource, settings: CaptureSettings, stopped: threading.Event, remark: Callable[[str], None]
 ) -> Iterator[Image | None]:
-    """Open a source and give its pictures as they arrive, until it ends or `stopped` is set; None for one that came
-    damaged. Raises UserError or OSError when it cannot be opened or fails."""
+    """Open a source and yield its pictures as they arrive, until it ends or `stopped` is set; None for a damaged one.
+    `remark` gets a sentence per refused setting. Raises UserError or OSError when it cannot be opened or fails."""
     match source.kind:
         case "file":
             return _paced(source, settings.open_film, stopped)
@@ -146,7 +147,7 @@ def images(
 
 
 def _paced(source: CameraSource, open_film: OpenFilm, stopped: threading.Event) -> Iterator[Image]:
-    """A video, each frame when it is due."""
+    """Frames of a video, each when it is due."""
     start = time.monotonic_ns()
     while True:
         video = open_film(Path(source.target))
@@ -164,10 +165,10 @@ def _paced(source: CameraSource, open_film: OpenFilm, stopped: threading.Event) 
 
 
 def _piped(source: CameraSource, stopped: threading.Event) -> Iterator[Image]:
-    """Raw frames from a command, which ends with us."""
+    """Raw frames from a command, which is killed at the end."""
     words = external_command.split(source.target, source.target)
     if Path(words[0]).name.startswith("gst-launch") and not {"-q", "--quiet"} & set(words):
-        words.insert(1, "-q")  # what it says of its state would be pixels
+        words.insert(1, "-q")  # its status messages would be read as pixels
     width, height = source.size
     with subprocess.Popen(
         external_command.leashed(words),
@@ -194,14 +195,14 @@ def _piped(source: CameraSource, stopped: threading.Event) -> Iterator[Image]:
                 yield image
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # also what it started itself
+                os.killpg(process.pid, signal.SIGKILL)  # its children, too
 
 
 def _captured(
     source: CameraSource, settings: CaptureSettings, stopped: threading.Event, remark: Callable[[str], None]
 ) -> Iterator[Image | None]:
-    """A device, by OpenCV. Of one that gives JPEGs these are taken as they come: OpenCV's decoder would fill what is
-    missing with grey."""
+    """Frames of a V4L2 device, read with OpenCV. JPEGs are decoded here: OpenCV's decoder would fill missing parts with
+    grey."""
     index = int(source.target) if source.target.isdecimal() else None
     capture = cv2.VideoCapture(source.target if index is None else index, cv2.CAP_V4L2)
     try:
@@ -210,12 +211,12 @@ def _captured(
         ok, image = capture.read() if capture.isOpened() else (False, None)
         if not ok or image is None:
             raise UserError("cannot be opened, or gives no frame")
-        said = False
+        checked = False
         while ok and image is not None and not stopped.is_set():
             raw = jpegs is not None and image.shape[-1] != 3  # one row, or column, of bytes
             picture = jpegs.decode(image.tobytes()) if jpegs and raw else np.asarray(image, np.uint8)
-            if picture is not None and not said:
-                said = True
+            if picture is not None and not checked:
+                checked = True
                 for text in _refused(capture, settings, picture.shape[1], picture.shape[0]):
                     remark(text)
             yield picture
@@ -225,7 +226,7 @@ def _captured(
 
 
 def _gives_jpegs(capture: cv2.VideoCapture) -> JpegDecoder | None:
-    """A decoder for what the device gives when that is JPEG, and OpenCV leaves it as it is."""
+    """A JPEG decoder, if the device delivers JPEG and OpenCV can hand it over undecoded; else None."""
     code = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=False)
     if code not in (b"MJPG", b"JPEG") or not capture.set(cv2.CAP_PROP_CONVERT_RGB, 0):
         return None
@@ -233,9 +234,9 @@ def _gives_jpegs(capture: cv2.VideoCapture) -> JpegDecoder | None:
 
 
 def _streamed(source: CameraSource, settings: CaptureSettings, stopped: threading.Event) -> Iterator[Image | None]:
-    """A stream, by FFmpeg itself: OpenCV's reader scales every picture to the size of the first, and takes its options
-    from the environment of the whole process. What of it cannot be decoded (it begins before a key frame, a packet
-    was lost) is left out."""
+    """Frames of a stream, read with FFmpeg: OpenCV's reader scales every picture to the size of the first, and takes
+    its options from the environment of the whole process. What cannot be decoded (before the first key frame, after a
+    lost packet) is skipped."""
     options = {"fflags": "nobuffer", "flags": "low_delay", "rtsp_transport": "tcp"}
     timeout = (settings.open_timeout_s, settings.silent_s)
     with contextlib.ExitStack() as stack:
@@ -267,7 +268,7 @@ def _streamed(source: CameraSource, settings: CaptureSettings, stopped: threadin
 
 
 def sdp(source: CameraSource) -> str:
-    """The session description that an RTP stream without one needs: dynamic payload type 96, 90 kHz."""
+    """The session description (SDP) that FFmpeg needs to receive plain RTP: dynamic payload type 96, 90 kHz."""
     scheme, _, address = source.target.partition("://")
     host, _, port = address.rpartition(":")
     codec = "H265" if scheme.endswith("h265") else "H264"
@@ -284,7 +285,7 @@ def sdp(source: CameraSource) -> str:
 
 
 def _configure(capture: cv2.VideoCapture, settings: CaptureSettings) -> None:
-    """The format first: it decides what sizes there are, and the size decides what rates."""
+    """Apply the settings. The format comes first: it limits the sizes, and the size limits the rates."""
     if settings.fourcc:
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*settings.fourcc))
     for name, value in (
@@ -294,17 +295,17 @@ def _configure(capture: cv2.VideoCapture, settings: CaptureSettings) -> None:
     ):
         if value:
             capture.set(name, value)
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # more would only be older
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # a longer queue would only deliver older frames
 
 
 def _refused(capture: cv2.VideoCapture, settings: CaptureSettings, width: int, height: int) -> Iterator[str]:
-    """What the camera did not take over, read back."""
+    """A sentence for each setting that the camera did not take over, read back."""
     wanted = settings.width or width, settings.height or height
     if wanted != (width, height):
-        yield f"{wanted[0]}×{wanted[1]} was asked for, it gives {width}×{height}"
+        yield f"{wanted[0]}×{wanted[1]} was requested, it gives {width}×{height}"
     fps = capture.get(cv2.CAP_PROP_FPS)
     if settings.fps and abs(fps - settings.fps) > 0.1 * settings.fps:
-        yield f"{settings.fps:g} frames per s were asked for, it gives {fps:g}"
+        yield f"{settings.fps:g} frames per s were requested, it gives {fps:g}"
     code = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("latin-1")
     if settings.fourcc and code != settings.fourcc:
-        yield f"{settings.fourcc} was asked for, it gives {code}"
+        yield f"{settings.fourcc} was requested, it gives {code}"

@@ -1,4 +1,4 @@
-"""The times of a film's pictures: its own while they make sense, and always advancing."""
+"""Repairs the time stamps of a video: its own where they make sense, and strictly increasing in any case."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import TypeVar
 T = TypeVar("T")
 
 JUMP_NS = 10_000_000_000
-"""A gap longer than this, and than JUMP_TIMES the one before it, is a clock that jumped: the film of a slow camera has
-long gaps too, but all of them."""
+"""A gap longer than this, and than JUMP_TIMES times the gap before it, is a jump of the clock: in the video of a slow
+camera all gaps are long."""
 JUMP_TIMES = 20
 FAR_NS = 2**61
-"""73 years: what lies beyond is no time."""
-SAID_MAX = 3
-"""Jumps that get a sentence of their own."""
+"""73 years: larger stamps are invalid."""
+NOTES_MAX = 3
+"""Number of jumps that are reported one by one."""
 
 
 class Stamps:
-    """Gives each picture its time. `notes` says what was wrong with the file's own, in order."""
+    """Gives each picture its time. `notes` lists what was wrong with the file's own times, in order."""
 
     def __init__(self, step_ns: int):
-        """`step_ns`: from one picture to the next, where the file does not say."""
+        """`step_ns`: time between pictures where the file has none."""
         self.step = max(1, step_ns)
         self.jumps = self.strays = 0
         self.sentences: list[str] = []
 
     def steady(self, pictures: Iterable[tuple[int | None, T]]) -> Iterator[tuple[int, T]]:
-        """The same pictures with times that advance. In: ns from the film's start, None where the file has no time.
+        """The same pictures with increasing times. In: ns from the video's start, None where the file has no time.
 
-        A jump forward stays (nobody knows what was not recorded); one backward goes on after the picture before; a
-        single picture with a stray time gets one between its neighbours.
+        A jump forward is kept (the recording may have paused); after a jump backward, time continues from the picture
+        before it; a single picture with a stray time is put between its neighbours.
         """
         last, usual, shift = -1, self.step, 0
         iterator = iter(pictures)
@@ -61,13 +61,13 @@ class Stamps:
 
     def _jumped(self, by_ns: int, at_ns: int) -> None:
         self.jumps += 1
-        if self.jumps <= SAID_MAX:
-            self.sentences.append(f"the film's clock jumps {by_ns / 1e9:.0f} s at {at_ns / 1e9:.1f} s")
+        if self.jumps <= NOTES_MAX:
+            self.sentences.append(f"the video's clock jumps {by_ns / 1e9:.0f} s at {at_ns / 1e9:.1f} s")
 
     @property
     def notes(self) -> list[str]:
-        """Sentences about the film's clock."""
-        more = [f"it jumps {self.jumps - SAID_MAX} more times"] if self.jumps > SAID_MAX else []
+        """Sentences about the video's clock."""
+        more = [f"it jumps {self.jumps - NOTES_MAX} more times"] if self.jumps > NOTES_MAX else []
         if self.strays:
             more.append(f"{self.strays} of its pictures had a stray time; each was put between its neighbours")
         return self.sentences + more

@@ -1,7 +1,7 @@
-"""Camera files as people have them, read into numbers: ROS `camera_info` in every way YAML may write it, the message of
-the same name, OpenCV's FileStorage, Kalibr's camchain.
+"""Reads camera calibration files: ROS `camera_info` (as YAML file or printed message), OpenCV's FileStorage, and
+Kalibr's camchain.
 
-What cannot be taken is said with what was found in its place: a lens that is read wrongly steers wrongly.
+Anything doubtful is refused, naming what was found: a lens that is read wrongly steers wrongly.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from rov import toml
 from rov.errors import UserError
 
 BYTES_MAX = 300_000
-"""Of a camera's file; OpenCV's own tool writes all the corners it saw as well."""
+"""Largest file. It is generous because OpenCV's own tool also writes all the corners it saw."""
 PIXELS_MAX = 64_000_000
-"""Of a picture: the maps that make it straight have 6 bytes for each."""
+"""Largest picture: the rectification maps take 6 bytes a pixel."""
 ASPECT_MAX = 1000
-"""Focal lengths and centres beyond so many picture sizes are no camera's."""
+"""Focal lengths and centres beyond this many picture sizes are refused."""
 PINHOLE = {"plumb_bob", "radtan", "radial-tangential", "rational_polynomial", "none"}
 """Names of the polynomial model; the rational one is the same where its further coefficients are 0."""
 FISHEYE = {"equidistant", "fisheye", "equi", "kannala_brandt", "kannala_brandt4"}
@@ -35,13 +35,13 @@ NAMES: dict[str, tuple[str, ...]] = {
     "kind": ("camera_model",),
     "name": ("camera_name",),
 }
-"""What each thing is called: by ROS, in its message, by OpenCV and Kalibr. Capital letters do not matter."""
+"""The keys of each value: ROS's file and message, OpenCV's, Kalibr's. Case does not matter."""
 
 NODES_MAX = 1000
-"""Of what makes up a matrix or the coefficients; more is no camera's."""
+"""Most YAML nodes in a matrix or in the coefficients."""
 
 Tree: TypeAlias = Any
-"""What YAML holds: mappings, lists, and scalars, all of them text."""
+"""A parsed YAML tree: mappings, lists, and scalars as text."""
 
 
 class CalibrationError(UserError):
@@ -49,8 +49,8 @@ class CalibrationError(UserError):
 
 
 class CameraInfo(NamedTuple):
-    """What a camera's file says: size in pixels, 9 numbers of the matrix row by row, a model of ours and its
-    coefficients."""
+    """A camera file's content: size in pixels, the 9 numbers of the matrix row by row, the distortion model
+    (`plumb_bob` or `equidistant`) and its coefficients."""
 
     name: str
     width: int
@@ -61,7 +61,7 @@ class CameraInfo(NamedTuple):
 
 
 def read(path: Path) -> CameraInfo:
-    """Raises CalibrationError with file, line or key, and what was found."""
+    """Read a camera file. Raises CalibrationError with file, line or key, and what was found."""
     camera = _camera(parsed(path), path)
     width, height = _size(camera, path)
     matrix = _matrix(camera, path)
@@ -71,9 +71,9 @@ def read(path: Path) -> CameraInfo:
         or matrix[3] != 0
         or min(matrix[0], matrix[4]) <= 0
     ):
-        raise CalibrationError(f"{path}: the matrix holds numbers that no camera has: {_short(matrix)}")
+        raise CalibrationError(f"{path}: the matrix is not a camera's: {_short(matrix)}")
     if max(map(abs, matrix)) > ASPECT_MAX * max(width, height):
-        raise CalibrationError(f"{path}: the matrix is of no picture of {width}×{height}: {_short(matrix)}")
+        raise CalibrationError(f"{path}: the matrix does not fit pictures of {width}×{height}: {_short(matrix)}")
     model, distortion = _distortion(camera, path)
     name = camera.get("name")
     return CameraInfo(name if isinstance(name, str) and name else path.stem, width, height, matrix, model, distortion)
@@ -88,7 +88,7 @@ def parsed(path: Path) -> Tree:
     except toml.TomlError as error:
         raise CalibrationError(str(error)) from None
     first, _, rest = text.partition("\n")
-    if first.startswith("%YAML:"):  # OpenCV's own spelling of the version; the line stays, or lines were miscounted
+    if first.startswith("%YAML:"):  # OpenCV's own spelling of the version; the empty line keeps line numbers right
         text = "\n" + rest
     try:
         return yaml.load(text, yaml.BaseLoader)  # knows text, lists and mappings, and builds nothing else
@@ -98,15 +98,15 @@ def parsed(path: Path) -> Tree:
     except yaml.YAMLError as error:
         raise CalibrationError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
     except (RecursionError, ValueError, TypeError):  # too deep; a list or mapping as a key
-        raise CalibrationError(f"{path}: not YAML of a camera: lists within lists, too many") from None
+        raise CalibrationError(f"{path}: not YAML of a camera: nested too deeply, or a list as a key") from None
 
 
 def _camera(tree: Tree, path: Path, depth: int = 4) -> dict[str, Tree]:
-    """The things we know of the one camera in a file, by our names for them. ROS parameters and Kalibr have it below
-    names of their own."""
+    """The values of the one camera in a file, by the keys of NAMES. ROS parameters and Kalibr nest them below other
+    keys."""
     if isinstance(tree, dict):
         lower = {str(key).lower(): value for key, value in tree.items()}
-        found = {ours: lower[name] for ours, names in NAMES.items() for name in reversed(names) if name in lower}
+        found = {value: lower[name] for value, names in NAMES.items() for name in reversed(names) if name in lower}
         if "matrix" in found:
             return found
         below = [(key, each) for key, each in islice(tree.items(), 20) if isinstance(each, dict)] if depth else []
@@ -136,7 +136,7 @@ def _size(camera: dict[str, Tree], path: Path) -> tuple[int, int]:
     if sides is None or len(sides) != 2:
         raise CalibrationError(f"{path}: needs image_width and image_height, both in pixels")
     if not all(side > 0 and math.isfinite(side) and side == round(side) for side in sides):
-        raise CalibrationError(f"{path}: is of pictures of {sides[0]:g}×{sides[1]:g}, which no camera gives")
+        raise CalibrationError(f"{path}: is of pictures of {sides[0]:g}×{sides[1]:g}, which is not a picture size")
     if sides[0] * sides[1] > PIXELS_MAX:
         raise CalibrationError(
             f"{path}: is of pictures of {sides[0]:g}×{sides[1]:g}; {PIXELS_MAX // 10**6} million pixels are the most"
@@ -157,22 +157,22 @@ def _matrix(camera: dict[str, Tree], path: Path) -> list[float]:
 
 
 def _distortion(camera: dict[str, Tree], path: Path) -> tuple[str, list[float]]:
-    """The model by its name in ROS, and as many coefficients as it has with us."""
+    """The model by its ROS name, and its coefficients: 5 for plumb_bob, 4 for equidistant."""
     found = _numbers(camera.get("distortion"))
     if found is None or not all(map(math.isfinite, found)):
         raise CalibrationError(f"{path}: distortion_coefficients needs numbers, all of them finite")
     kind = camera.get("kind", "pinhole")
     if kind != "pinhole":
         raise CalibrationError(f"{path}: camera_model {_short(kind)}: only a pinhole with a distortion_model is known")
-    said = camera.get("model")
-    name = said.strip().lower().replace(" ", "_") if isinstance(said, str) else ""
+    model = camera.get("model")
+    name = model.strip().lower().replace(" ", "_") if isinstance(model, str) else ""
     if not name and len(found) == 4:
         raise CalibrationError(
             f"{path}: has 4 distortion coefficients and no distortion_model: add plumb_bob, or equidistant (fisheye)"
         )
     if name in FISHEYE:
         if len(found) != 4:
-            raise CalibrationError(f"{path}: distortion_model {name} has 4 coefficients, and here {len(found)}")
+            raise CalibrationError(f"{path}: distortion_model {name} needs 4 coefficients, the file has {len(found)}")
         return "equidistant", found
     if name and name not in PINHOLE:
         raise CalibrationError(
@@ -181,7 +181,7 @@ def _distortion(camera: dict[str, Tree], path: Path) -> tuple[str, list[float]]:
     more = found[5:]
     if len(found) < 4 and any(found):
         raise CalibrationError(
-            f"{path}: distortion_model {name or 'plumb_bob'} has 5 coefficients, and here {len(found)}"
+            f"{path}: distortion_model {name or 'plumb_bob'} needs 5 coefficients, the file has {len(found)}"
         )
     if any(more):
         raise CalibrationError(
@@ -192,10 +192,10 @@ def _distortion(camera: dict[str, Tree], path: Path) -> tuple[str, list[float]]:
 
 
 def _numbers(tree: Tree) -> list[float] | None:
-    """All the numbers in a list, in lists in it, or in `data` of a mapping; commas may be missing. None: not only
-    numbers, or too many."""
+    """All numbers in a list, in nested lists, or in `data` of a mapping; commas may be missing. None when there is
+    anything but numbers, or too many."""
     found: list[float] = []
-    left, looked = [tree], 0
+    left, visited = [tree], 0
     while left:
         each = left.pop()
         if isinstance(each, dict):
@@ -209,12 +209,12 @@ def _numbers(tree: Tree) -> list[float] | None:
                 return None
         else:
             return None
-        looked += 1
-        if looked > NODES_MAX or len(found) > NODES_MAX:  # a list that names another ten times, which names another …
+        visited += 1
+        if visited > NODES_MAX or len(found) > NODES_MAX:  # YAML aliases can make a small file expand without end
             return None
     return found
 
 
 def _short(value: Any) -> str:
-    said = ", ".join(f"{each:g}" for each in value) if isinstance(value, list) else str(value)
-    return said if len(said) <= 80 else f"{said[:80]}…"
+    text = ", ".join(f"{each:g}" for each in value) if isinstance(value, list) else str(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"

@@ -1,7 +1,7 @@
-"""White balance at depth: what each channel is multiplied by before the network looks, as `rov calibrate colour` found.
+"""White balance by depth: each channel's gain before the network sees the picture, as `rov calibrate colour` wrote it.
 
-Water takes red first, and more of it with every metre: the file has one row per depth, and between them it is
-interpolated. A picture whose depth is unknown gets the shallowest row: it changes least.
+Water absorbs red first, and more of it with every metre: the file has one row per depth, and gains are interpolated
+between rows. A picture of unknown depth gets the shallowest row: it changes least.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from rov.errors import UserError
 from rov.types import Image
 
 GAIN_MAX = 4.0
-"""A channel that would need more holds no picture any more, only noise."""
+"""A channel that would need more holds only noise."""
 DEPTH_STEP_M = 0.1
-"""The balance changes in steps of this; below it a picture's 256 levels hardly differ."""
+"""The balance changes in steps of this depth; smaller steps hardly change a picture's 256 levels."""
 
 
 class BalanceRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the channels are multiplied by at one depth."""
+    """The channels' gains at one depth."""
 
     depth_m: float
     blue: float
@@ -48,12 +48,12 @@ class WhiteBalance:
         self._table: tuple[float, Image] | None = None
 
     def gain(self, depth: float | None) -> list[float]:
-        """Blue, green, red."""
+        """Gains of blue, green, red at a depth in m; None: unknown."""
         at = self.depths[0] if depth is None else depth
         return [float(np.interp(at, self.depths, self.gains[:, channel])) for channel in range(3)]
 
     def apply(self, image: Image, depth: float | None) -> Image:
-        """The balanced picture."""
+        """The balanced picture; (H, W, 3) BGR in and out."""
         step = round((self.depths[0] if depth is None else depth) / DEPTH_STEP_M) * DEPTH_STEP_M
         if self._table is None or self._table[0] != step:
             levels = np.arange(256)[:, None] * np.array(self.gain(step))

@@ -1,6 +1,6 @@
-"""A calibrated camera: ROS `camera_info` files, pictures and boxes made straight, and angles of what is seen.
+"""A calibrated camera: rectifies pictures, maps boxes back, and turns pixels into angles.
 
-Messages keep their boxes in pixels of the original picture; only the network sees the straight one. Distortion models
+Messages keep their boxes in pixels of the original picture; only the network sees the rectified one. Distortion models
 are ROS's: `plumb_bob` (k1 k2 p1 p2 k3) and `equidistant` (the fisheye model, k1 k2 k3 k4).
 """
 
@@ -23,11 +23,11 @@ from rov.printing import printable
 from rov.types import Floats, Image
 
 EDGE_POINTS = 5
-"""Points per edge of a box when it goes from one picture to the other: straight edges become curves."""
+"""Points per edge of a box that are mapped between pictures: straight edges become curves."""
 
 
 class Calibration(NamedTuple):
-    """What a `camera_info` file says: size in pixels, matrix (3, 3), distortion."""
+    """A camera's calibration: size in pixels, matrix (3, 3), distortion coefficients (5,) or (4,)."""
 
     name: str
     width: int
@@ -38,17 +38,17 @@ class Calibration(NamedTuple):
 
     @property
     def hfov_deg(self) -> float:
-        """Angle between the left and the right edge of the picture, at the height of the axis."""
+        """Angle between the left and the right edge of the picture, at the height of the optical axis."""
         cy = float(self.matrix[1, 2])
         left, right = undistorted(self, np.array([[0.0, cy], [self.width, cy]]))
         return math.degrees(math.atan(right[0]) - math.atan(left[0]))
 
 
 def reach(calibration: Calibration) -> float:
-    """How far from the axis the model means something, on the plane one unit ahead: where its radius stops growing.
+    """The radius on the plane one unit ahead up to which the model is valid: where the distorted radius stops growing.
     A polynomial fitted to boards in the middle of a wide picture may turn back before the corners."""
     if calibration.model == "equidistant":
-        return math.tan(math.radians(89.0))  # a plane ahead holds no more
+        return math.tan(math.radians(89.0))  # at 90° a ray never meets the plane
     k1, k2, _, _, k3 = calibration.distortion
     roots = np.roots([7 * k3, 5 * k2, 3 * k1, 1.0])  # of d/dr (r + k1 r^3 + k2 r^5 + k3 r^7), in r^2
     turns = [root.real for root in roots if abs(root.imag) < 1e-9 and root.real > 0]
@@ -56,8 +56,8 @@ def reach(calibration: Calibration) -> float:
 
 
 def undistorted(calibration: Calibration, pixels: Floats) -> Floats:
-    """Pixels (N, 2) of the original picture -> (N, 2) on the plane one unit ahead: x to starboard, y down. A pixel
-    beyond the model's reach gets the direction where it ends."""
+    """Pixels (N, 2) of the original picture -> (N, 2) on the plane one unit ahead: x to starboard, y down. Pixels
+    beyond the model's reach get the direction at its edge."""
     points = np.asarray(pixels, np.float64).reshape(-1, 2)
     if calibration.model == "equidistant":
         found = cv2.fisheye.undistortPoints(points[:, None], calibration.matrix, calibration.distortion)
@@ -70,7 +70,7 @@ def undistorted(calibration: Calibration, pixels: Floats) -> Floats:
         seen = (points - centre) / focal
         radius = np.hypot(seen[:, 0], seen[:, 1])
         points = centre + focal * seen * np.minimum(1.0, limit / np.maximum(radius, 1e-12))[:, None]
-    # many rounds: the default of 5 leaves pixels in the corners of a wide lens
+    # many iterations: the default of 5 leaves an error of pixels in the corners of a wide lens
     rounds = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 500, 1e-12)
     found = cv2.undistortPoints(points[:, None], calibration.matrix, calibration.distortion, criteria=rounds)
     return np.asarray(found, np.float64).reshape(-1, 2)
@@ -86,28 +86,28 @@ def distorted(calibration: Calibration, directions: Floats) -> Floats:
 
 
 class Lens:
-    """Makes pictures of one camera straight, and takes boxes back. The maps are made once."""
+    """Rectifies the pictures of one camera, and maps boxes back to the original. The maps are computed once."""
 
     def __init__(self, calibration: Calibration):
         self.calibration = c = calibration
-        self.matrix = c.matrix  # the middle keeps its scale
+        self.matrix = c.matrix  # of the rectified picture: the same, so that the middle keeps its scale
         make: Any = cv2.fisheye.initUndistortRectifyMap if c.model == "equidistant" else cv2.initUndistortRectifyMap
         # 16-bit fixed-point maps: half the memory to read
         try:
             self.maps: Any = make(c.matrix, c.distortion, np.eye(3), self.matrix, (c.width, c.height), cv2.CV_16SC2)
         except (cv2.error, MemoryError):
             raise CalibrationError(
-                f"the calibration {c.name}: no memory is left for the maps of its pictures of {c.width}×{c.height}"
+                f"the calibration {c.name}: not enough memory for the maps of its pictures of {c.width}×{c.height}"
             ) from None
 
     @property
     def hfov_deg(self) -> float:
-        """Of the straight picture."""
+        """Horizontal field of view of the rectified picture."""
         fx, cx = float(self.matrix[0, 0]), float(self.matrix[0, 2])
         return math.degrees(math.atan((self.calibration.width - cx) / fx) + math.atan(cx / fx))
 
     def fits(self, width: int, height: int) -> bool:
-        """Is the calibration of pictures of this size?"""
+        """Whether the calibration is of pictures of this size."""
         return (width, height) == (self.calibration.width, self.calibration.height)
 
     def check(self, width: int, height: int) -> None:
@@ -120,17 +120,17 @@ class Lens:
             )
 
     def rectify(self, image: Image) -> Image:
-        """The straight picture, of the same size. Raises CalibrationError for one of another size."""
+        """The rectified picture, of the same size. Raises CalibrationError for a picture of another size."""
         self.check(image.shape[1], image.shape[0])
         return np.asarray(cv2.remap(image, self.maps[0], self.maps[1], cv2.INTER_LINEAR), np.uint8)
 
     def unrectify(self, found: tuple[Detection, ...]) -> tuple[Detection, ...]:
-        """Objects found in the straight picture, with the boxes that hold them in the original one."""
+        """Objects found in the rectified picture, with the boxes that enclose them in the original one."""
         return tuple(Detection(each.label, each.score, self._box(each.box)) for each in found)
 
     def angles(self, box: Box) -> tuple[float, float, float]:
-        """Of a box in the original picture: bearing and elevation of its middle in rad, and its height as a fraction
-        of the straight picture's."""
+        """Bearing and elevation (rad) of the middle of a box in the original picture, and its height as a fraction of
+        the rectified picture's height."""
         x1, y1, x2, y2 = box
         middle, x = (x1 + x2) / 2, np.array([(x1 + x2) / 2, (y1 + y2) / 2])
         (across, down), (_, top), (_, bottom) = undistorted(self.calibration, np.array([x, [middle, y1], [middle, y2]]))
@@ -152,7 +152,7 @@ class Lens:
 
 
 def load(path: Path) -> Calibration:
-    """Read a camera's file (`camera_info.py` says which). Raises CalibrationError with what is wrong."""
+    """Read a camera file (see `camera_info.py` for the formats). Raises CalibrationError with what is wrong."""
     found = camera_info.read(path)
     kind: Any = found.model
     matrix = np.array(found.matrix).reshape(3, 3)
@@ -183,5 +183,5 @@ def _written(name: str, values: Floats) -> list[str]:
 
 
 def _word(text: str) -> str:
-    """Text as YAML has it: bare where nothing in it could be taken for something else."""
+    """Text as a YAML scalar: quoted unless it is a plain word."""
     return text if re.fullmatch(r"[A-Za-z]\w*", text, re.ASCII) else json.dumps(text)

@@ -1,1 +1,1 @@
-"""From what is there to a wish for motion: the observation of a target, and the visual servo."""
+"""From tracks to a setpoint: observes the target, and the visual servo steers towards it."""

@@ -1,4 +1,4 @@
-"""What steering sees of its target: bearing, elevation and apparent size. Array-API style on shape (N,)."""
+"""Chooses the target among the tracks and computes its bearing, elevation and apparent size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rov.types import Array
 def geometry(boxes: Array, width: float, height: float, hfov_deg: float) -> tuple[Array, Array, Array]:
     """Boxes (N, 4) in a picture -> bearing and elevation of their centres (N,) in rad, size (N,) as a fraction of the
     height. Pinhole with square pixels: f = (width / 2) / tan(hfov / 2). Bearing is positive to starboard, elevation
-    down."""
+    down. Array-API style: numpy or torch."""
     xp = array_namespace(boxes)
     focal = width / 2 / math.tan(math.radians(hfov_deg) / 2)  # px
     x = (boxes[:, 0] + boxes[:, 2]) / 2 - width / 2
@@ -28,20 +28,20 @@ def geometry(boxes: Array, width: float, height: float, hfov_deg: float) -> tupl
 
 
 def choose(tracks: Tracks, label: str, following: int | None) -> Track | None:
-    """The followed object while it lives, else the largest and surest of its class that is in sight."""
+    """The followed track while it exists, else the largest and surest visible one of the class."""
     same = [item for item in tracks.items if item.label == label]
     for item in same:
         if item.track_id == following:
             return item
-    in_sight = [item for item in same if item.hidden_s == 0]
-    return max(in_sight, key=lambda item: item.score * (item.box[3] - item.box[1]), default=None)
+    visible = [item for item in same if item.hidden_s == 0]
+    return max(visible, key=lambda item: item.score * (item.box[3] - item.box[1]), default=None)
 
 
 def observe(
     tracks: Tracks, label: str, following: int | None, hfov_deg: float, lens: Lens | None = None
 ) -> Observation:
-    """What steering sees of its target; `following` is the track id of the frame before. Angles are the calibrated
-    lens's where there is one."""
+    """The target's observation. `following`: the track id followed in the previous frame. A calibrated `lens` gives
+    more exact angles than `hfov_deg`."""
     target = choose(tracks, label, following)
     if target is None:
         return Observation(t=tracks.t, frame_id=tracks.frame_id, frame_t=tracks.frame_t, visible=False)

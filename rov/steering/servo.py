@@ -1,4 +1,4 @@
-"""The visual servo: keep a chosen tracked class centred, at a chosen apparent size. The baseline for learned ones.
+"""The visual servo: keeps the target centred, at a chosen apparent size. The baseline for learned policies.
 
 The geometry and the law are written in array-API style on shape (N,): numpy for one vehicle, torch for thousands.
 """
@@ -16,10 +16,11 @@ from rov.types import Array
 
 
 def servo(bearing: Array, elevation: Array, size: Array, gains: SteeringConfig) -> tuple[Array, Array, Array]:
-    """Surge, heave, yaw (N,) in −1..1 towards targets seen so.
+    """Surge, heave, yaw (N,) in −1..1 towards targets at bearing, elevation (rad) and apparent size, each (N,).
 
-    Range is inverse to apparent size, so log(wanted / seen) is the log of the range still to go: the approach slows
-    down evenly, and backs off when too close. It fades as the bearing grows: turn first, then go.
+    Range is inverse to apparent size, so log(wanted / seen) is the log of the range over the wanted range: the vehicle
+    slows down evenly as it approaches, and backs off when too close. Surge fades as the bearing grows: turn first,
+    then go.
     """
     xp = array_namespace(bearing)
     facing = xp.clip(1.0 - xp.abs(bearing) / math.radians(gains.centred_deg), 0.0, 1.0)

@@ -1,1 +1,1 @@
-"""From pictures to what is there: rectify, detect, track."""
+"""From pictures to tracked objects: rectify, detect, track."""

@@ -1,4 +1,4 @@
-"""The detector: weights and their card, pictures in, objects out. A batch is the unit; live it has one picture."""
+"""The detector: runs the network on batches of pictures and returns objects. Live, a batch is one picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rov.vision.network import DetectorNet, decode, fuse
 
 
 class Batch(NamedTuple):
-    """Pictures made fit for the network: (B, S, S, 3), and for each real one its scale and its own (height, width)."""
+    """Letterboxed pictures (B, S, S, 3), and for each that is not padding its scale and original (height, width)."""
 
     pictures: Image
     scales: tuple[float, ...]
@@ -37,13 +37,13 @@ class Detector:
     """Finds objects in batches of pictures of any size. Results do not depend on which pictures share a batch."""
 
     def __init__(self, weights: Path, device: str = "auto", precision: str = "auto", batch: int = 1):
-        """Load weights and their card. Raises ModelError with what to do."""
+        """Load weights and their card. `batch`: pictures per run of the network. Raises ModelError with what to do."""
         self.card = load_card(weights)
         self.device = torch.device(_device(device))
         self.dtype = _precision(precision, self.device)
         self.batch = batch
         self.bad = 0
-        """Pictures for which the network gave something that is not a number."""
+        """Number of pictures for which the network's output was not finite."""
         net = DetectorNet(len(self.card.classes))
         try:
             net.load_state_dict(load_file(weights))
@@ -55,10 +55,10 @@ class Detector:
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         raw = np.array([self.card.thresholds.get(name, 0.5) for name in self.card.classes])
         self.calibration: NDArray[np.float64] = np.log(0.5) / np.log(raw)
-        """Power that takes each class' raw score to one where 0.5 means the same for all of them."""
+        """Exponent per class that maps its threshold on the card to a score of 0.5."""
         size = self.card.input.size
         self.pinned = torch.zeros(batch, size, size, 3, dtype=torch.uint8, pin_memory=True) if self._cuda else None
-        """One staging buffer, reused: pinning memory anew costs more than the copy."""
+        """One reused staging buffer: pinning memory for each batch costs more than the copy."""
 
     @property
     def _cuda(self) -> bool:
@@ -66,12 +66,12 @@ class Detector:
 
     @property
     def workers(self) -> int:
-        """How many batches are best under way at once where there are many: on processors one per core, each with a
-        thread of its own, which beats sharing one batch among the cores; on a GPU one."""
+        """Best number of batches in flight when there are many. On a CPU one per core, each with its own thread, which
+        beats sharing one batch among the cores; on a GPU one."""
         return 1 if self._cuda else max(1, len(os.sched_getaffinity(0)) // torch.get_num_threads())
 
     def detect(self, images: Sequence[Image], score_min: float) -> list[tuple[Detection, ...]]:
-        """Objects of each picture, best first, boxes in its own pixels. Any number of pictures."""
+        """Objects of each picture (H, W, 3) BGR, best first, boxes in its own pixels. Any number of pictures."""
         found: list[tuple[Detection, ...]] = []
         for start in range(0, len(images), self.batch):
             batch = self.prepare(images[start : start + self.batch])
@@ -79,8 +79,7 @@ class Detector:
         return found
 
     def prepare(self, images: Sequence[Image]) -> Batch:
-        """Up to `batch` pictures, made fit for the network; needs the detector for its sizes only, so another thread
-        may do it."""
+        """Letterbox up to `batch` pictures. Uses only constants of the detector, so another thread may call it."""
         size = self.card.input.size
         pictures = np.zeros((self.batch, size, size, 3), np.uint8)  # a short batch keeps the static shape
         scales = tuple(letterbox(image, pictures[i]) for i, image in enumerate(images))
@@ -101,7 +100,7 @@ class Detector:
     def objects(
         self, batch: Batch, answer: NDArray[np.float32], score_min: Sequence[float]
     ) -> list[tuple[Detection, ...]]:
-        """What the network said, as objects in the pictures' own pixels; `score_min` for each picture."""
+        """The network's output as objects in the pictures' own pixels; `score_min` has one value per picture."""
         found: list[tuple[Detection, ...]] = []
         for row, scale, (height, width), least in zip(answer, batch.scales, batch.shapes, score_min, strict=False):
             if not np.isfinite(row).all():
@@ -133,9 +132,9 @@ def letterbox(image: Image, out: Image) -> float:
     size, (height, width) = out.shape[0], image.shape[:2]
     scale = float(size / max(height, width))
     w, h = max(1, round(width * scale)), max(1, round(height * scale))
-    # Averaging over the covered pixels, so that a small buoy in a large picture does not alias away.
-    way = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
-    cv2.resize(image, (w, h), dst=out[:h, :w], interpolation=way)
+    # INTER_AREA averages over the covered pixels, so that a small buoy in a large picture does not alias away.
+    interpolation = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
+    cv2.resize(image, (w, h), dst=out[:h, :w], interpolation=interpolation)
     out[h:], out[:h, w:] = 127, 127
     return scale
 
@@ -155,7 +154,7 @@ def _precision(wanted: str, device: torch.device) -> torch.dtype:
         return dtype
     if device.type == "cuda":
         return torch.float16
-    # Without the instructions bfloat16 is emulated and slower than float32.
+    # Without CPU instructions for it, bfloat16 is emulated and slower than float32.
     return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
 
 

@@ -1,4 +1,4 @@
-"""A model's files as far as they can be judged without the network: the card (`.toml`), and the weights' header."""
+"""A model's card (`.toml`), and checks of card and weights that do not need the network (or torch)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ SIZES = (32, 2048)
 """Smallest and largest side of the network's input, px; it must be a multiple of the smallest, the coarsest stride."""
 CLASSES_MAX = 1000
 LABEL = re.compile(r"[a-z][a-z0-9_]*")
-"""What `steering.target` can name."""
+"""A class name, as `steering.target` takes it."""
 HEAD = "head.1.bias"
-"""The tensor that has a value per class, and four for the box."""
+"""The tensor with one value per class and four for the box: its length tells the number of classes."""
 
 
 class ModelError(UserError):
-    """Weights or their card are missing or do not fit."""
+    """Weights or their card are missing, damaged, or do not fit each other."""
 
 
 class InputSpec(msgspec.Struct, frozen=True):
-    """What the network was trained on: square pictures of `size` pixels, BGR, `(value - mean) / std`."""
+    """The network's input: square BGR pictures of `size` pixels, normalised as `(value - mean) / std`."""
 
     size: int
     mean: float
@@ -35,14 +35,14 @@ class InputSpec(msgspec.Struct, frozen=True):
 
 
 class ModelCard(msgspec.Struct, frozen=True):
-    """The part of a model's card (`.toml` beside the weights) that is needed to run it; people read the rest."""
+    """The part of a model's card (`.toml` beside the weights) that is needed to run it; the rest is for people."""
 
     name: str
     classes: tuple[str, ...]
     input: InputSpec
     weights_sha256: str
     thresholds: dict[str, float] = {}
-    """Raw score per class that a score of 0.5 stands for, chosen on the validation split; 0.5 where it is not given."""
+    """Raw score per class that is reported as 0.5, chosen on the validation split; 0.5 where it is not given."""
 
 
 def load_card(weights: Path) -> ModelCard:
@@ -66,7 +66,7 @@ def load_card(weights: Path) -> ModelCard:
 
 
 def flaw(card: ModelCard) -> str:
-    """What no network of ours can have; empty when it is good."""
+    """What makes a card unusable, as `key = value: reason`; "" when it is good."""
     low, high = SIZES
     size, mean, std = card.input.size, card.input.mean, card.input.std
     if not low <= size <= high or size % low:
@@ -79,7 +79,7 @@ def flaw(card: ModelCard) -> str:
         return f"classes: must be 1 to {CLASSES_MAX} different names"
     for name in card.classes:
         if not LABEL.fullmatch(name):
-            return f"classes: {name[:60]!r} is no name; use small letters, digits and _, as buoy_red"
+            return f"classes: {name[:60]!r} is not a name; use small letters, digits and _, as in buoy_red"
     for name, value in card.thresholds.items():
         if not 0 < value < 1:
             return f"thresholds.{name} = {value}: must be between 0 and 1"
@@ -87,7 +87,7 @@ def flaw(card: ModelCard) -> str:
 
 
 def check(weights: Path) -> ModelCard:
-    """A model that will run, as far as its files tell without loading the network. Raises ModelError."""
+    """Check a model without loading the network; returns its card. Raises ModelError."""
     card = load_card(weights)
     try:
         with safe_open(weights, "np") as file:
@@ -100,17 +100,17 @@ def check(weights: Path) -> ModelCard:
 
 
 def unreadable(weights: Path, error: BaseException) -> ModelError:
-    """For weights that are no safetensors file."""
-    said = (
+    """The error for weights that are not a safetensors file."""
+    reason = (
         str(error).splitlines()[0][:200].removeprefix("Error while deserializing header: ")
         if str(error)
         else type(error).__name__
     )
-    return ModelError(f"{weights}: cannot be read as safetensors: {said}; fetch it again")
+    return ModelError(f"{weights}: cannot be read as safetensors: {reason}; fetch it again")
 
 
 def sha256(path: Path) -> str:
-    """Of a file of any size. Raises ModelError."""
+    """Hex digest of a file of any size. Raises ModelError."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:

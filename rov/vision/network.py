@@ -25,7 +25,7 @@ class ConvNormRelu(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """Two 3×3 convolutions beside a short cut. (B, C, H, W) -> (B, C, H, W)."""
+    """Two 3×3 convolutions with a residual connection. (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -86,7 +86,7 @@ def decode(heat: Tensor, distances: Tensor, top: int = 32) -> tuple[Tensor, Tens
 
 
 def fuse(net: DetectorNet) -> DetectorNet:
-    """Fold every batch norm into the convolution before it, in place, for inference; changes rounding only."""
+    """Fold every batch norm into the convolution before it, in place, for inference. Only rounding changes."""
     for module in list(net.modules()):
         if isinstance(module, nn.Sequential):
             for i in range(len(module) - 1):

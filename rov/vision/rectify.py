@@ -1,6 +1,6 @@
-"""Between the camera's picture and the network: the lens made straight, the colours balanced, where configured.
+"""Prepares pictures for the network: balances colours and removes lens distortion, where configured.
 
-The network sees the straight picture; what it finds is handed on in pixels of the original one.
+The network sees the rectified picture; its boxes are mapped back to pixels of the original one.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from rov.types import Image
 
 
 def open_lens(camera: schema.CameraConfig) -> lens.Lens | None:
-    """The configured lens. Raises UserError."""
+    """The lens of `camera.calibration`, or None. Raises UserError."""
     return lens.Lens(lens.load(find_resource(camera.calibration, Path()))) if camera.calibration else None
 
 
 class Rectifier:
-    """Applies the camera's calibrations; without any, pictures pass as they are."""
+    """Applies the camera's calibrations; without any, pictures pass unchanged."""
 
     def __init__(self, camera: schema.CameraConfig):
         """Raises UserError for a calibration that cannot be used."""
@@ -29,15 +29,15 @@ class Rectifier:
         self.depth: float | None = None
 
     def receive_state(self, vehicle: VehicleState) -> None:
-        """How deep the next pictures are."""
+        """Set the depth used for colour correction."""
         self.depth = vehicle.depth if vehicle.depth_t is not None else None
 
     def rectify(self, image: Image) -> Image:
-        """What the network shall see. Raises UserError when the calibration is of another size."""
+        """The picture for the network. Raises UserError when the calibration is of another picture size."""
         if self.balance:
             image = self.balance.apply(image, self.depth)
         return self.lens.rectify(image) if self.lens else image
 
     def unrectify(self, found: tuple[Detection, ...]) -> tuple[Detection, ...]:
-        """What was found there, in pixels of the original picture."""
+        """Detections in the rectified picture, with boxes in pixels of the original one."""
         return self.lens.unrectify(found) if self.lens else found

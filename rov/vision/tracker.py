@@ -1,11 +1,13 @@
-"""Who is who over time: detections in, tracks with identity and velocity out.
+"""The tracker: turns detections into tracks with identity and velocity.
 
-Our own, because of the kept libraries (looked at in November 2026) norfair and supervision count frames, and a rover's
-frames come late, get dropped and jump; `trackers` 2.6 takes time stamps, but lets a track change its class, gates by
-overlap alone, tells neither velocity nor where a hidden object is, needs the OpenCV build with libGL and numpy 2, and
-takes 0.5 ms for ten objects. Each track here is a filter on its box in real time; assignment is optimal per frame and
-never across classes. Weak detections ended at `perception.score_min`, so there is no second round for them: they fit a
-little worse than sure ones, and `confirm_hits` keeps flicker out.
+Each track filters its box in real time; assignment is optimal per frame and never across classes. There is no second
+round for weak detections, because those below `perception.score_min` never arrive: a weak one costs a little more than
+a sure one, and `confirm_hits` suppresses flicker.
+
+Why not a library (as of November 2026): norfair and supervision count frames, but a rover's frames come late, get
+dropped and jump. `trackers` 2.6 takes time stamps, but lets a track change its class, gates by overlap alone, reports
+neither velocity nor where a hidden object is, needs the OpenCV build with libGL and numpy 2, and takes 0.5 ms for ten
+objects.
 """
 
 from __future__ import annotations
@@ -20,18 +22,18 @@ from rov.config.schema import TrackingConfig
 from rov.messages import Box, Detection, Detections, Track, Tracks
 
 MEMORY_S = 0.1
-"""Time constant with which the filter forgets: at 15 frames/s half of the last frame is left, at 5 nearly nothing."""
+"""Time constant of the filter: at 15 frames/s half of the last estimate remains after a frame, at 5 an eighth."""
 REACH = 0.4
-"""How far an object may be from where it is expected, in diagonals of its box: jitter and its own motion."""
+"""How far an object may be from its expected place, in diagonals of its box: jitter and its own motion."""
 SWING_PER_S, SWING = 1.0, 0.25
-"""What a turning camera adds to that: picture widths per s unseen, and at most. Small objects at 5 frames/s do not
-overlap their own last box; beyond the limit it is anybody's guess who appears there."""
+"""Added to that for a turning camera: picture widths per s unseen, and their upper limit. Small objects at 5 frames/s
+do not overlap their own last box; beyond the limit, matches would be guesses."""
 WEAK = 0.1
-"""How much worse a detection of score 0 fits than one of score 1: of two boxes over an object, the surer is it."""
+"""Extra cost of a detection of score 0 over one of score 1: of two boxes on an object, the surer one wins."""
 GAP_S = 0.5
-"""Frames this far apart still connect, even when `hidden_s` is less: else slow video would have no identities."""
+"""Frames this far apart still connect, even if `hidden_s` is less: else slow video would have no identities."""
 LARGEST = 1e6
-"""Boxes beyond this, in px, are nonsense."""
+"""Boxes beyond this, in px, are discarded."""
 FORBIDDEN = 1e6
 """Cost of a pair that cannot be the same object."""
 SAME_IOU = 0.5
@@ -40,7 +42,7 @@ SAME_IOU = 0.5
 
 @dataclass
 class TrackedObject:
-    """One object's state; pixels and s. (x, y) is the centre."""
+    """One object's state in pixels and px/s; (x, y) is the centre of the box, `seen_t` in ns."""
 
     track_id: int
     label: str
@@ -55,20 +57,20 @@ class TrackedObject:
     hits: int = 1
 
     def box(self, dt: float = 0.0) -> Box:
-        """Where it is expected `dt` after it was seen, if it goes on as before."""
+        """The box expected `dt` s after it was last seen, at constant velocity."""
         x, y = self.x + self.vx * dt, self.y + self.vy * dt
         return (x - self.w / 2, y - self.h / 2, x + self.w / 2, y + self.h / 2)
 
     def correct(self, found: Detection, t: int) -> None:
-        """Take in a later detection of it.
+        """Update the state with a later detection.
 
         The critically damped fading-memory filter (Brookner, Tracking and Kalman Filtering Made Easy, 1998, 1.2.6):
-        gains 1 - q^2 on the position and (1 - q)^2 on the velocity, where q is how much is left of the past.
+        gains 1 - q^2 on the position and (1 - q)^2 on the velocity, where q is the weight that the past keeps.
         """
         dt = (t - self.seen_t) / 1e9
         left = math.exp(-dt / MEMORY_S)
         gain = 1 - left**2
-        # The second sighting is the first word about velocity. The floor keeps a repeated frame from dividing by zero.
+        # The second hit is the first information on velocity. The floor keeps a repeated frame from dividing by zero.
         gain_v = ((1 - left) ** 2 if self.hits > 1 else 1.0) / max(dt, 1e-3)
         x1, y1, x2, y2 = found.box
         px, py = self.x + self.vx * dt, self.y + self.vy * dt
@@ -81,7 +83,7 @@ class TrackedObject:
 
 
 class Tracker:
-    """Keeps the tracks. Ids start at 1 and are never used twice."""
+    """Tracks objects over frames. Ids start at 1 and are never reused."""
 
     def __init__(self, config: TrackingConfig):
         self.config = config
@@ -90,10 +92,10 @@ class Tracker:
         self.last_t: int | None = None
 
     def step(self, detections: Detections, t: int) -> Tracks:
-        """One frame; `t` (ns) is when this is made, motion is reckoned on capture times.
+        """Process one frame. `t` (ns) stamps the result; motion is computed from capture times.
 
-        Time that runs backwards starts afresh; a frame that comes twice says nothing new. Detections that are not
-        finite or have no area are left out.
+        If capture time runs backwards, all tracks are dropped; a repeated frame changes nothing. Detections that are
+        not finite or have no area are ignored.
         """
         now = detections.frame_t
         if self.last_t is not None and now < self.last_t:
@@ -117,14 +119,14 @@ class Tracker:
         )
 
     def _update(self, found: list[Detection], now: int, width: int) -> None:
-        """Give each detection to a track, old or new, and let go of those hidden for too long."""
+        """Assign each detection to an old or new track, and drop tracks that were hidden for too long."""
         hidden = now - self.config.hidden_s * 1e9
         oldest = min(hidden, now - GAP_S * 1e9)
         self.followed = [each for each in self.followed if each.seen_t >= oldest]
         pairs = self._pairs(found, now, width)
         for i, j in pairs:
             self.followed[i].correct(found[j], now)
-        # An object may hide for a while; one seen only now and then never was.
+        # A confirmed object may hide for a while; an unconfirmed one must be seen in every frame.
         self.followed = [
             each
             for each in self.followed
@@ -169,7 +171,7 @@ class Tracker:
         return costs
 
     def _known(self, item: Detection, now: int) -> bool:
-        """Whether a followed object is already there."""
+        """Whether the detection lies on an object that is tracked already."""
         return any(
             each.label == item.label and iou(each.box((now - each.seen_t) / 1e9), item.box) > SAME_IOU
             for each in self.followed
@@ -185,7 +187,7 @@ def iou(a: Box, b: Box) -> float:
 
 
 def _apart(a: Box, b: Box) -> float:
-    """Distance of the centres."""
+    """Distance of the centres, px."""
     return math.hypot(a[0] + a[2] - b[0] - b[2], a[1] + a[3] - b[1] - b[3]) / 2
 
 
