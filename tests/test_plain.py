@@ -90,6 +90,6 @@ def test_everything_is_printed_through_one_function() -> None:
         names = {
             node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         }
-        assert path.name == "plain.py" or "print" not in names, path
+        assert path.name == "printing.py" or "print" not in names, path
         imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        assert path.name == "screen.py" or "rich.console" not in imported or path.name == "drive.py", path
+        assert path.name == "terminal.py" or "rich.console" not in imported or path.name == "drive.py", path
