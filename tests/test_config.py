@@ -88,8 +88,8 @@ def test_every_key_says_how_a_change_takes_effect() -> None:
     for section in definitions.values():
         for name, key in section["properties"].items():
             assert key.get("apply") in ("live", "restart"), name
-    assert {name for name, key in definitions["Guard"]["properties"].items() if key.get("safer")} == set(
-        definitions["Guard"]["properties"]
+    assert {name for name, key in definitions["GuardConfig"]["properties"].items() if key.get("safer")} == set(
+        definitions["GuardConfig"]["properties"]
     ), "every key of the guard is a safety key"
 
 
@@ -153,7 +153,8 @@ def test_a_camera_that_cannot_be_one_is_refused_before_anything_starts(tmp_path:
         "pipe:10x10:''": "names no command",
         "pipe:10x10:a 'b": "cannot be split into words",
         "pipe:10x10:": "is no camera",
-        "loop:x.mcap": "is no camera",
+        "x.mcap": "is no camera",
+        "loop:x.mcap": "no such file",
         "loop:nowhere.mp4": "no such file",
         "nowhere.mp4": "no such file",
         f"loop:{tmp_path}/dir.mp4": "is a directory",
@@ -190,11 +191,11 @@ def test_files_that_cannot_be_used_are_named_all_at_once(tmp_path: Path) -> None
 def test_rov_run_takes_settings_and_refuses_what_cannot_be(tmp_path: Path) -> None:
     file = tmp_path / "rover.toml"
     file.write_text(GOOD)
-    words = ["run", file, "--set", "camera.source=loop:x.mcap", "--set", f"link.port={tmp_path}/board"]
+    words = ["run", file, "--set", "camera.source=x.mcap", "--set", f"link.port={tmp_path}/board"]
     run = subprocess.run(
         [sys.executable, "-m", "rov", *words], capture_output=True, text=True, cwd=checkout(), check=False
     )
-    assert run.returncode == 2 and run.stderr.startswith(f"error: {file}: camera.source: loop:x.mcap: is no camera")
+    assert run.returncode == 2 and run.stderr.startswith(f"error: {file}: camera.source: x.mcap: is no camera")
     assert len(run.stderr.splitlines()) == 1
 
 

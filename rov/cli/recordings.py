@@ -64,12 +64,13 @@ def replay(
             for source in opened
         ]
         for source, own in zip(opened, chosen, strict=True):
-            result = _replay(source, own, out if len(opened) == 1 else out / source.path.stem, overlay, diff)
+            into = out if len(opened) == 1 else out / source.path.stem
+            result = _replay(source, own, into, overlay, diff)
             different |= result.differences is not None and _print_differences(result.differences)
             if result.fault:
-                faults.append(f"{result.fault}; {out} holds the results")
+                faults.append(f"{result.fault}; {into} holds the results")
             if result.interrupted:
-                print_line(f"interrupted; {out} holds what was done so far", error=True)
+                print_line(f"interrupted; {into} holds the results so far", error=True)
                 raise typer.Exit(130)
     if faults:
         raise UserError("\n".join(faults))
