@@ -11,7 +11,7 @@ SEED ?= 0
 .PHONY: demo test check clean
 
 # The daemon's stages drive a simulated rover through a course. LIVE=1: the real daemon against the live simulator.
-# VIDEO=your.mp4: a recording through every stage instead.
+# VIDEO=your.mp4: every stage on your own video instead. Results go to $(OUT).
 demo: $(VENV)/ready
 ifneq ($(LIVE),)
 	$(BIN)/python -m sim run $(WORLD) --seed $(SEED) --sail --out "$(OUT)" --set perception.rate_hz=8
@@ -25,7 +25,7 @@ endif
 	@echo "open $(OUT)/report.html, $(OUT)/overlay.mp4, or $(OUT)/dive.mcap in Foxglove"
 endif
 
-# What keeps deadlines runs alone, after the rest; both run, whatever the first one finds.
+# Tests that keep deadlines (`clock`) run alone, after the others. Both groups run, even if the first one fails.
 test: $(VENV)/ready
 	@$(BIN)/python -m pytest -m "not clock" -n 2 --dist loadfile; first=$$?; $(BIN)/python -m pytest -m clock && exit $$first
 
@@ -39,9 +39,9 @@ clean:
 	rm -rf $(VENV) out runs dist *.egg-info
 
 $(VENV)/ready: pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there; install python3 (3.10 to 3.13) with venv" >&2; exit 2; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; install python3 (3.10 to 3.13) with venv" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
-	  || { echo "rov wants Python 3.10 to 3.13; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	  || { echo "rov needs Python 3.10 to 3.13; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -153,7 +153,7 @@ def test_a_camera_that_cannot_be_one_is_refused_before_anything_starts(tmp_path:
         "pipe:10x10:''": "names no command",
         "pipe:10x10:a 'b": "cannot be split into words",
         "pipe:10x10:": "is no camera",
-        "loop:x.txt": "is no camera",
+        "x.mcap": "is no camera",
         "loop:x.mcap": "no such file",
         "loop:nowhere.mp4": "no such file",
         "nowhere.mp4": "no such file",
@@ -191,11 +191,11 @@ def test_files_that_cannot_be_used_are_named_all_at_once(tmp_path: Path) -> None
 def test_rov_run_takes_settings_and_refuses_what_cannot_be(tmp_path: Path) -> None:
     file = tmp_path / "rover.toml"
     file.write_text(GOOD)
-    words = ["run", file, "--set", "camera.source=loop:x.txt", "--set", f"link.port={tmp_path}/board"]
+    words = ["run", file, "--set", "camera.source=x.mcap", "--set", f"link.port={tmp_path}/board"]
     run = subprocess.run(
         [sys.executable, "-m", "rov", *words], capture_output=True, text=True, cwd=checkout(), check=False
     )
-    assert run.returncode == 2 and run.stderr.startswith(f"error: {file}: camera.source: loop:x.txt: is no camera")
+    assert run.returncode == 2 and run.stderr.startswith(f"error: {file}: camera.source: x.mcap: is no camera")
     assert len(run.stderr.splitlines()) == 1
 
 

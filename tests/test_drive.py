@@ -425,7 +425,7 @@ def test_one_command_after_another(daemon: Daemon) -> None:
     for words, why in (
         (("mode", "fly"), "no such mode"),
         (("jump",), "no such command"),
-        (("stop", "now"), "takes nothing more"),
+        (("stop", "now"), "takes no argument"),
         (("arm", "--size", "0.3"), "belongs to target"),
     ):
         wrong = daemon.rov("ctl", *words)

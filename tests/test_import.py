@@ -359,8 +359,8 @@ def test_what_is_read_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "same.mcap").symlink_to(log)
     (tmp_path / "v.png").symlink_to(log)
     wrong = {
-        "same.mcap": "is what is imported",
-        "v.mcap": "is what is imported",
+        "same.mcap": "is an input of the import",
+        "v.mcap": "is an input of the import",
         "a/b.mcap": "no folder",
         "l.txt": "ends in .mcap",
     }

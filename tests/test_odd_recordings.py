@@ -66,7 +66,7 @@ def test_a_replay_of_nothing_ends_with_2_and_one_of_a_jump_in_seconds(tmp_path: 
     lines = run.stderr.strip().splitlines()
     assert run.returncode == 2, run.stderr
     assert [line for line in lines if line.startswith("error: ")] == [
-        f"error: {black}: all 12 pictures are black; {tmp_path}/o/black holds what was made of it"
+        f"error: {black}: all 12 pictures are black; {tmp_path}/o/black holds the results"
     ]
     assert f"note: {jump}: the video's clock jumps 37600 s at 2.0 s" in lines
     reports = {name: json.loads((tmp_path / "o" / name / "report.json").read_text()) for name in ("black", "jump")}

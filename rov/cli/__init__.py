@@ -1,1 +1,1 @@
-"""The command line of `rov`, by what people do: recordings, the live daemon, the configuration, dives."""
+"""The commands of `rov`: one module for recordings, the live daemon, the configuration, dives, imports, calibration."""

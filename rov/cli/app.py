@@ -1,4 +1,6 @@
-"""The command line: each command is a few lines around a module. What a user can put right is one sentence, exit 2."""
+"""The command line. Each command is a few lines around a module; an error that the user can correct is one sentence
+and exit code 2.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from rov.cli import calibrate, dives, imports, live, recordings, settings
 from rov.cli.common import enter
 from rov.printing import print_line
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its complaints about broken files; ours say more
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silences FFmpeg on broken files: our own messages say more
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 
 app = typer.Typer(

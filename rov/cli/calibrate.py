@@ -1,4 +1,4 @@
-"""Commands that measure this vehicle: its camera, its port, the colour of its water, its thrusters."""
+"""`rov calibrate`: measures this vehicle's camera, port, white balance and thrusters."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rov.terminal import PlainConsole
 
 app = typer.Typer(no_args_is_help=True, help="Measure this vehicle: camera, port, colours, thrusters.")
 
-VIDEO_LOOKS_HZ = 3.0
-"""Pictures per second of a video in which the board is looked for."""
+VIDEO_SAMPLES_HZ = 3.0
+"""In how many pictures per second of a video the board is searched."""
 
 
 @app.command(
@@ -30,40 +30,38 @@ def camera(
     source: Annotated[str, typer.Argument(help="A folder of pictures, a video, or a live camera (0, rtp://:5600, …).")],
     board: Annotated[str, typer.Option(help="chessboard:8x6 (inner corners) or charuco:11x8[:5X5_100] (squares).")],
     out: Annotated[Path, typer.Option(help="ROS camera_info YAML to write.")],
-    square: Annotated[
-        float, typer.Option(min=0.1, help="Side of a square, mm. Changes no result but distances.")
-    ] = 25.0,
+    square: Annotated[float, typer.Option(min=0.1, help="Side of a square, mm. Affects distances only.")] = 25.0,
     model: Annotated[str, typer.Option(help="pinhole, fisheye or auto.")] = "pinhole",
 ) -> None:
-    """Find a camera's focal length and distortion from views of a flat board. Works in air and in water; behind a dome
-    port the one in air holds in water too, behind a flat one go on with `rov calibrate port`."""
+    """Find a camera's focal length and distortion from views of a flat board, in air or in water. Behind a dome port a
+    calibration in air also holds in water; behind a flat port, continue with `rov calibrate port`."""
     from rov.calibrate import camera as calibrate
     from rov.optics import lens
 
     if model not in ("pinhole", "fisheye", "auto"):
         raise UserError(f"--model {model}: must be pinhole, fisheye or auto")
-    looks = calibrate.BoardSearch(calibrate.parse_board(board, square))
-    views, rejected = _views(source, looks)
+    search = calibrate.BoardSearch(calibrate.parse_board(board, square))
+    views, rejected = _views(source, search)
     kind: Any = model
     with common.progress() as bar:
         task = bar.add_task("fitting", total=None)
-        found = calibrate.fit(views, rejected, kind, out.stem, lambda: bar.advance(task), looks.hint)
+        found = calibrate.fit(views, rejected, kind, out.stem, lambda: bar.advance(task), search.hint)
     c = found.calibration
     print_line(f"rms: {found.rms:.3f} px over {len(found.views)} boards ({c.model}, {c.width}×{c.height})")
     print_line(f"fx {c.matrix[0, 0]:.1f}  fy {c.matrix[1, 1]:.1f}  cx {c.matrix[0, 2]:.1f}  cy {c.matrix[1, 2]:.1f} px;"
           f" {c.hfov_deg:.1f}° across, {lens.Lens(c).hfov_deg:.1f}° in the straight picture")  # fmt: skip
     print_line("distortion " + " ".join(f"{each:.5f}" for each in c.distortion))
     if any(view.older for view in found.views):
-        print_line("the board is of the pattern that OpenCV drew before 4.6, and calib.io sells: taken as such")
+        print_line("the board has the pattern that OpenCV drew before 4.6 and calib.io sells; it was used as such")
     for name, why in found.rejected:
         print_line(f"rejected {name}: {why}")
     counts = calibrate.coverage(found.views, (c.width, c.height))
     print_line("corners over the picture (. none, + some, * 10, # 40 and more):")
     print_line(calibrate.coverage_map(counts))
     if empty := int((counts == 0).sum()):
-        print_line(f"{empty} of {counts.size} parts of the picture never held the board: the fit is a guess there")
+        print_line(f"{empty} of {counts.size} parts of the picture never showed the board: the fit is a guess there")
     if (share := calibrate.valid_share(c)) < 0.99:
-        print_line(f"the model says nothing of the outer {1 - share:.0%} of the picture; --model fisheye may")
+        print_line(f"the model does not cover the outer {1 - share:.0%} of the picture; --model fisheye may")
     lens.save(c, out, [f"rms {found.rms:.3f} px over {len(found.views)} boards, {board}"])
     print_line(f"{out}: set camera.calibration to it")
 
@@ -79,9 +77,9 @@ def port(
     glass: Annotated[float, typer.Option(min=0, help="Thickness of the port, mm.")] = 5.0,
     glass_index: Annotated[float, typer.Option(min=1, max=2.5, help="1.49 acrylic, 1.585 polycarbonate.")] = 1.49,
     water_index: Annotated[float, typer.Option(min=1, max=1.5, help="1.333 fresh, 1.339 sea.")] = 1.333,
-    distance: Annotated[float, typer.Option(min=0.05, help="Where the model shall be exact, m.")] = 2.0,
+    distance: Annotated[float, typer.Option(min=0.05, help="Distance at which the model is exact, m.")] = 2.0,
 ) -> None:
-    """From a calibration in air, the one in water behind a flat port, by Snell's law. A dome needs none."""
+    """Compute the calibration in water, behind a flat port, from the one in air (Snell's law). A dome needs none."""
     from rov.calibrate.port import Port, behind_flat_port
     from rov.optics import lens
 
@@ -107,7 +105,7 @@ def straighten(
     pictures: Annotated[list[Path], typer.Argument(help="Pictures, folders, videos.")],
     out: Annotated[Path, typer.Option(help="Folder for the straight pictures.")],
 ) -> None:
-    """Write pictures as the network sees them, to look at: what is straight in the world is straight in them."""
+    """Write pictures as the network sees them, for checking: straight edges of the world are straight in them."""
     from rov.calibrate.straighten import straighten as run
     from rov.optics import lens
 
@@ -118,7 +116,7 @@ def straighten(
     for sentence in done.skipped:
         print_line(f"skipped: {sentence}", error=True)
     if not done.written:
-        raise UserError("none of the pictures could be made straight")
+        raise UserError("none of the pictures could be straightened")
     print_line(f"{done.written} pictures in {out}")
 
 
@@ -131,9 +129,9 @@ def colour(
     source: Annotated[Path, typer.Argument(help="A dive (its depths are used), a video, a picture or a folder.")],
     out: Annotated[Path, typer.Option(help="TOML to write.")],
     patch: Annotated[str, typer.Option(help="x,y,width,height of something grey or white, in pixels.")] = "",
-    depth: Annotated[float, typer.Option(min=0, help="Depth in m, where the source does not say.")] = 0.0,
+    depth: Annotated[float, typer.Option(min=0, help="Depth in m, if the source holds none.")] = 0.0,
 ) -> None:
-    """Find the white balance at depth: from a grey patch, or from the picture's average over a dive."""
+    """Find the white balance by depth: from a grey patch, or from the average colour of the pictures."""
     from rov.calibrate import colour as calibrate
     from rov.media.files import VIDEOS, TimedFrame, shown
     from rov.messages import VehicleState
@@ -158,8 +156,8 @@ def colour(
             raise UserError(fault)
     else:
         stills = PictureSource([source])
-        looks = (calibrate.measure(still.image, where) for still in stills)
-        measured = [(depth, gains) for gains in looks if gains is not None]
+        found = (calibrate.measure(still.image, where) for still in stills)
+        measured = [(depth, gains) for gains in found if gains is not None]
         common.note(*stills.skipped)
     rows = calibrate.rows(measured)
     for row in rows:
@@ -178,14 +176,14 @@ def colour(
 def thrusters(
     points: Annotated[Path | None, typer.Option(help="CSV: pwm_us,force_n[,voltage_v,current_a].")] = None,
     out: Annotated[Path | None, typer.Option(help="Curve file to write, for vehicle.thrusters.")] = None,
-    voltage: Annotated[float, typer.Option(min=1, help="Of the battery, where the points do not say, V.")] = 16.0,
-    turn: Annotated[bool, typer.Option("--turn", help="Turn each by hand, out of the way of fingers.")] = False,
+    voltage: Annotated[float, typer.Option(min=1, help="Battery voltage, if the points hold none, V.")] = 16.0,
+    turn: Annotated[bool, typer.Option("--turn", help="Turn each one while a key is held; keep fingers away.")] = False,
     config: ConfigFile = None,
 ) -> None:
     """Fit the thrust curve to measured points, or turn the thrusters one at a time to find order, direction and dead
-    band. While turning a key must be held; letting go stops, q ends everything."""
+    band. A thruster turns while a key is held; q ends."""
     if turn == (points is not None):
-        raise UserError("say either --points FILE.csv with --out, or --turn")
+        raise UserError("give either --points FILE.csv with --out, or --turn")
     if turn:
         from rov.calibrate.turning import turn_all
 
@@ -216,12 +214,12 @@ def thrusters(
     calibrate.write(
         out, f"{points.name}, {len(measured)} points, gradient descent, RMS error {worst:.2f} N{assumed}", fits
     )
-    load(out, 4)  # what the pilot will do with it
+    load(out, 4)  # check the file as the pilot will read it
     print_line(f"{out}: set vehicle.thrusters to it")
 
 
-def _views(source: str, looks: Any) -> tuple[list[Any], list[tuple[str, str]]]:
-    """The views of the board in a folder, a video or before a live camera, and what was rejected."""
+def _views(source: str, search: Any) -> tuple[list[Any], list[tuple[str, str]]]:
+    """The views of the board in a folder, a video or a live camera, and the rejected ones with reasons."""
     from rov.calibrate.camera import as_stored, guide_views, select_views
     from rov.media.camera import Camera
     from rov.media.check import ContentCheck
@@ -243,14 +241,14 @@ def _views(source: str, looks: Any) -> tuple[list[Any], list[tuple[str, str]]]:
                 name = str(file.relative_to(path))
                 try:
                     check.add(image := read_image(file, stored=stored))
-                    found.append((name, looks(name, image)))
+                    found.append((name, search(name, image)))
                 except UserError as error:
                     found.append((name, str(error)))
         check.finish(str(path), len(files))
         return select_views(found, moving=False)
     if path.suffix.lower() in VIDEOS:
         video = Video(path)
-        every = max(1, round(video.fps / VIDEO_LOOKS_HZ))
+        every = max(1, round(video.fps / VIDEO_SAMPLES_HZ))
         found = []
         with common.progress() as bar:
             task = bar.add_task("looking for the board", total=video.expected or None)
@@ -258,7 +256,7 @@ def _views(source: str, looks: Any) -> tuple[list[Any], list[tuple[str, str]]]:
                 bar.advance(task)
                 if shot.frame_id % every == 0:
                     name = f"frame {shot.frame_id}"
-                    found.append((name, looks(name, shot.image)))
+                    found.append((name, search(name, shot.image)))
         common.note(*video.notes)
         return select_views(found, moving=True)
     if not source.isdecimal() and "/" not in source and ":" not in source:
@@ -278,7 +276,7 @@ def _views(source: str, looks: Any) -> tuple[list[Any], list[tuple[str, str]]]:
     views: list[Any] = []
     console.print("Ctrl-C ends early and fits what there is", highlight=False)
     try:
-        views.extend(guide_views(looks.board, pictures(), lambda text: console.print(text, highlight=False)))
+        views.extend(guide_views(search.board, pictures(), lambda text: console.print(text, highlight=False)))
     except KeyboardInterrupt:
         console.print(f"ended with {len(views)} views", highlight=False)
     finally:

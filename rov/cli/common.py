@@ -1,4 +1,4 @@
-"""What the commands share: options, the configuration a command runs with, progress bars."""
+"""Shared by the commands: options, choosing the configuration, exit codes, progress bars."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rov.config.schema import Config, ConfigError, load, override
 from rov.errors import UserError
 from rov.media.files import shown
-from rov.printing import print_line
+from rov.printing import print_line, printable
 from rov.resources import find_resource
 from rov.terminal import PlainConsole
 from rov.validate import target_problems
@@ -23,7 +23,7 @@ from rov.validate import target_problems
 console = PlainConsole(stderr=True)
 REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT,
             errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}  # fmt: skip
-"""What disks and folders answer to whoever may not, or cannot, read or write there: nothing is wrong with us."""
+"""Errors of disks and folders that the user can correct: reported as one sentence, without a traceback."""
 
 ConfigFile = Annotated[
     Path | None,
@@ -39,8 +39,10 @@ Settings = Annotated[
 
 
 def enter(app: typer.Typer) -> NoReturn:
-    """Run a command line; exit code 2 for what the user can put right, 130 for Ctrl-C."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text, nor the terminal know all letters
+    """Run a command line. Exit code 2 for errors that the user can correct, 130 for Ctrl-C."""
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # file names may hold bytes that are no text, or letters that the terminal lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
@@ -57,18 +59,19 @@ def enter(app: typer.Typer) -> NoReturn:
         if error.errno not in REFUSALS:
             raise
         where = error.filename if isinstance(error.filename, str) else "the output"
-        print_line(f"error: {where}: cannot be read or written: {error.strerror}", error=True)
+        print_line(f"error: {printable(where)}: cannot be read or written: {error.strerror}", error=True)
         sys.exit(2)
     sys.exit(0)
 
 
 LOCAL = Path("rover.toml")
 ETC = Path("/etc/rov/rover.toml")
-"""That of the service."""
+"""The configuration of the service (`systemd/install`)."""
 
 
 def own_file() -> Path | None:
-    """The configuration of this place or machine, where nobody names one: here, by the environment, the service's."""
+    """The configuration to use when none is named: ./rover.toml, else $ROV_CONFIG, else the service's; None: no such
+    file."""
     named = os.environ.get("ROV_CONFIG")
     if LOCAL.is_file():
         return LOCAL
@@ -78,7 +81,7 @@ def own_file() -> Path | None:
 
 
 def configuration(path: Path | None, settings: list[str] | None = None, *, steers: bool = False) -> Config:
-    """The configuration a command runs with; says which, where it is neither named nor in this folder nor the default.
+    """The configuration that a command runs with, and a line that says which if it is $ROV_CONFIG or the service's.
     `steers`: the command follows a target, which the detector must know. Raises ConfigError."""
     chosen = path or own_file()
     if path is None and chosen not in (None, LOCAL):
@@ -90,6 +93,7 @@ def configuration(path: Path | None, settings: list[str] | None = None, *, steer
 
 
 def detector(config: Config, batch: int | None = None) -> Any:
+    """The `Detector` of the configuration. Imports torch, which takes seconds. Raises UserError."""
     import torch
 
     from rov.vision.detector import Detector
@@ -101,13 +105,14 @@ def detector(config: Config, batch: int | None = None) -> Any:
 
 
 def curve(config: Config) -> Any:
+    """The `ThrusterCurve` of the configuration. Raises UserError."""
     from rov.motion.thrusters import load as load_curve
 
     return load_curve(find_resource(config.vehicle.thrusters), config.vehicle.battery_cells)
 
 
 def note(*sentences: str) -> None:
-    """Say what the user should know although all went well."""
+    """Print notes to standard error: what the user should know although the command succeeded."""
     for sentence in sentences:
         if sentence:
             print_line(f"note: {shown(sentence)}", error=True)

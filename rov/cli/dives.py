@@ -1,4 +1,4 @@
-"""Commands on recorded dives: look into them, mend, cut and mark them."""
+"""Commands on recorded dives: info, recover, cut, mark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rov.terminal import PlainConsole
 if TYPE_CHECKING:
     from rov.dives.recovery import DiveInfo
 
-app = typer.Typer(no_args_is_help=True, help="Look into recorded dives, mend, cut and mark them.")
+app = typer.Typer(no_args_is_help=True, help="Inspect, recover, cut and mark recorded dives.")
 
 DiveFile = Annotated[Path, typer.Argument(help="A dive (.mcap).")]
 OutFile = Annotated[Path, typer.Option(help="The dive to write.")]
@@ -39,6 +39,7 @@ def dive_info(path: DiveFile, as_json: Annotated[bool, typer.Option("--json", he
 
 
 def _print(path: Path, found: DiveInfo) -> None:
+    """The whole answer of `rov dive info`, for people."""
     table = Table(
         "topic", "messages", "Hz", "sha256", title=f"{path.name}: {found.duration_s:.1f} s, {found.size_bytes} B"
     )
@@ -62,11 +63,11 @@ def _print(path: Path, found: DiveInfo) -> None:
 
 
 def _in_words(found: DiveInfo) -> Iterator[str]:
-    """When it was, what was done, what was alarming, whether it is whole."""
+    """When the dive was, its modes and alarms, and whether the file is whole."""
     about = found.summary
-    yield f"began: {about.start_utc or 'not known; its clock counts from when the recorder was switched on'}"
+    yield f"began: {about.start_utc or 'not known; its times count from when the computer was switched on'}"
     if about.clock_set_s:
-        yield f"clock: the wall clock was set by {about.clock_set_s:g} s meanwhile; the dive's own times are not moved"
+        yield f"clock: the wall clock was set by {about.clock_set_s:g} s during the dive; the dive does not use it"
     yield f"length: {found.duration_s:.1f} s"
     yield f"modes: {', '.join(f'{mode} {s:g} s' for mode, s in about.modes.items()) or 'never armed'}"
     yield f"alarms: {', '.join(f'{n} × {code}' for code, n in about.alarms.items()) or 'none'}"
@@ -76,7 +77,7 @@ def _in_words(found: DiveInfo) -> Iterator[str]:
 @app.command("recover", epilog="Examples: `rov dive recover dive.mcap`, `rov dive recover dive.mcap --out whole.mcap`")
 def dive_recover(
     path: DiveFile,
-    out: Annotated[Path | None, typer.Option(help="Where to; without it the dive itself is mended.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; without it the dive itself is repaired.")] = None,
     force: Force = False,
 ) -> None:
     """Save every intact message of a cut-off or damaged dive; the result is checked before it replaces anything."""
@@ -102,7 +103,7 @@ def dive_cut(
     out: OutFile,
     force: Force = False,
 ) -> None:
-    """Copy a stretch of a dive."""
+    """Copy a part of a dive."""
     from rov.dives.recovery import cut
 
     topics = cut(path, out, start, end, overwrite=force)
@@ -115,9 +116,9 @@ def dive_cut(
 def dive_mark(
     path: DiveFile,
     note: Annotated[str, typer.Option(help="Why.")] = "",
-    off: Annotated[bool, typer.Option("--off", help="Take the mark away.")] = False,
+    off: Annotated[bool, typer.Option("--off", help="Remove the mark.")] = False,
 ) -> None:
-    """Mark a dive, so that it is never deleted to make room."""
+    """Mark a dive so that it is never deleted to make room."""
     from rov.dives.recovery import mark, unmark
 
     if off:
@@ -125,4 +126,4 @@ def dive_mark(
         print_line(f"{path}: no longer marked")
     else:
         mark(path, note)
-        print_line(f"{path}: marked; it is kept until the mark is taken away")
+        print_line(f"{path}: marked; it is kept until the mark is removed")

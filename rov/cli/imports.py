@@ -1,4 +1,4 @@
-"""`rov import`: dives that others recorded."""
+"""`rov import`: makes a dive of another vehicle's video and log."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rov.printing import print_line
 
 app = typer.Typer()
 
-WORDS = {
+COUNTED = {
     "vehicle": "states",
     "commands": "commands",
     "events": "events",
     "thrusters": "thruster outputs",
     "clock": "times of day",
 }
-DRAWN = {".png", ".svg", ".pdf", ".jpg", ".jpeg"}
+PLOT_FORMATS = {".png", ".svg", ".pdf", ".jpg", ".jpeg"}
 
 
 @app.command(
@@ -35,22 +35,22 @@ def import_dive(
     tlog: Annotated[Path | None, typer.Option(help="The ground station's log (QGroundControl, Cockpit).")] = None,
     binary: Annotated[Path | None, typer.Option("--bin", help="ArduSub's own log.")] = None,
     offset: Annotated[
-        str, typer.Option(help="auto, or how many seconds after the log's first attitude the video begins.")
+        str, typer.Option(help="auto, or the seconds from the log's first attitude to the start of the video.")
     ] = "auto",
-    plot: Annotated[Path | None, typer.Option(help="Where to draw how they were aligned; OUT.png by default.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Plot of the alignment; OUT.png by default.")] = None,
     quality: Annotated[int, typer.Option(min=30, max=100, help="JPEG quality, where packets cannot be copied.")] = 90,
     system: Annotated[int | None, typer.Option(min=1, max=255, help="Which MAVLink system of a .tlog to take.")] = None,
     surface_pa: Annotated[
         float | None,
-        typer.Option(min=50_000, max=120_000, help="Air pressure at the surface, Pa; else as the log has it."),
+        typer.Option(min=50_000, max=120_000, help="Air pressure at the surface, Pa; else taken from the log."),
     ] = None,
     density: Annotated[
-        float | None, typer.Option(min=950, max=1080, help="Of the water, kg/m³; else as the log has it.")
+        float | None, typer.Option(min=950, max=1080, help="Density of the water, kg/m³; else taken from the log.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the dive if it is there.")] = False,
 ) -> None:
-    """Make one dive of a video and an autopilot's log: pictures, state, the pilot's commands. Where the video belongs
-    in the log is found from its motion."""
+    """Make one dive of a video and an autopilot's log: pictures, vehicle state, the pilot's commands. The time offset
+    of the video in the log is found from its motion."""
     from rov.imports import align, dive, logs
     from rov.media.files import shown
     from rov.media.films import Video
@@ -72,7 +72,7 @@ def import_dive(
     metadata = {"source": shown((video or path).name), "log": shown(path.name)}
     if film is not None and offset == "auto":
         with common.progress() as bar:
-            task = bar.add_task("following the picture", total=film.expected or None)
+            task = bar.add_task("measuring the motion", total=film.expected or None)
             seen = align.motion(film.shots(), lambda: bar.advance(task))
         found = align.align(seen, log.states)
         seconds = found.offset_s
@@ -93,10 +93,10 @@ def import_dive(
     how = (
         f"copied as {done.copied}"
         if done.copied
-        else "as JPEG (its packets are no H.264 or HEVC, or not as they are shown)"
+        else "as JPEG (its packets are not H.264 or HEVC, or cannot be copied as they are shown)"
     )
     pictures = f"{done.pictures} pictures {how}, " if video else ""
-    counted = {WORDS[topic]: number for topic, number in done.messages.items() if number}
+    counted = {COUNTED[topic]: number for topic, number in done.messages.items() if number}
     print_line(f"{out}: {pictures}{', '.join(f'{number} {word}' for word, number in counted.items())}")
     for note in done.notes:
         print_line(f"note: {video}: {note}", error=True)
@@ -107,7 +107,7 @@ def import_dive(
 
 
 def _log(tlog: Path | None, binary: Path | None) -> Path:
-    """The log that was named."""
+    """The path of the log that was named. Raises UserError."""
     path = tlog or binary
     if path is None or (tlog and binary):
         raise UserError("name the log: either --tlog FILE or --bin FILE")
@@ -129,12 +129,12 @@ def _seconds(offset: str) -> float:
 
 
 def _apart(out: Path, picture: Path, video: Path | None, log: Path) -> None:
-    """Raises UserError when something that is written would replace what is read."""
+    """Raises UserError when an output would replace an input, or the plot cannot be written."""
     for source in (video, log):
         for target in (out, picture):
             if source and source.exists() and target.exists() and target.samefile(source):
-                raise UserError(f"{target}: is what is imported; choose another name for --out or --plot")
-    if picture.suffix.lower() not in DRAWN:
-        raise UserError(f"{picture}: --plot draws {', '.join(sorted(DRAWN))}")
+                raise UserError(f"{target}: is an input of the import; choose another name for --out or --plot")
+    if picture.suffix.lower() not in PLOT_FORMATS:
+        raise UserError(f"{picture}: --plot writes {', '.join(sorted(PLOT_FORMATS))}")
     if not picture.parent.is_dir():
         raise UserError(f"{picture}: there is no folder {picture.parent}")

@@ -1,4 +1,4 @@
-"""Commands of the live daemon: run it, hear it, command it."""
+"""Commands of the live daemon: run, listen, ctl, drive, keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(
     path: Annotated[Path | None, typer.Argument(help="The configuration.")] = None, settings: Settings = None
 ) -> None:
     """Run the daemon: camera, perception, pilot and recorder. Ctrl-C stops it, neutral and disarmed."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing to stop yet; the supervisor hears it itself
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing to stop yet; the supervisor installs its own handler
     from rov.service.stderr_writer import StderrWriter
     from rov.supervisor import run as supervise
 
@@ -34,7 +34,7 @@ def run(
 
 Address = Annotated[str, typer.Option(help="The vehicle's host or address; without it, as the configuration says.")]
 Keys = Annotated[Path | None, typer.Option(help="Folder of this client's keys, as `rov keys NAME` made it.")]
-TakeOver = Annotated[bool, typer.Option("--take-over", help="Also from an operator who is there.")]
+TakeOver = Annotated[bool, typer.Option("--take-over", help="Displace another operator.")]
 
 
 @app.command(epilog="Examples: `rov listen`, `rov listen events pilot`, `rov listen --rates --address 192.168.2.2`")
@@ -45,7 +45,7 @@ def listen(
     keys: Keys = None,
     config: ConfigFile = None,
 ) -> None:
-    """Print what the daemon says, with the age of each message; `-` where its clock is not this machine's."""
+    """Print the daemon's messages with the age of each; `-` where its clock is not this machine's."""
     from rov.operator.commands import endpoints_of
     from rov.operator.listening import follow
 
@@ -58,34 +58,34 @@ def listen(
 def ctl(
     verb: Annotated[str, typer.Argument(help="arm, disarm, stop, mode or target.")],
     what: Annotated[str, typer.Argument(help="The mode, or the class to follow.")] = "",
-    size: Annotated[float | None, typer.Option(help="How high in the picture the target shall be, 0..1.")] = None,
+    size: Annotated[float | None, typer.Option(help="Wanted height of the target in the picture, 0..1.")] = None,
     take_over: TakeOver = False,
     address: Address = "",
     keys: Keys = None,
     config: ConfigFile = None,
 ) -> None:
-    """Give one command. Anyone may stop; for all else this becomes the operator, unless another one is there.
+    """Send one command. Anyone may stop; any other command makes you the operator, unless another operator is active.
 
-    It sends no heartbeat: after `operator.lost_s` without another command, `operator.on_lost` happens. `rov drive`
-    stays.
+    No heartbeat is sent: after `operator.lost_s` without another command, `operator.on_lost` applies. To stay the
+    operator, use `rov drive`.
     """
     from rov.operator.commands import DONE, DONE_ARDUSUB, endpoints_of, parse, send_command, session_name
 
-    command, there = parse(verb, what, size, session_name("ctl")), configuration(config)
-    send_command(endpoints_of(there.bus, address, keys), command, displace=take_over)
-    done = DONE_ARDUSUB if there.link.kind == "ardusub" else DONE
+    command, settings = parse(verb, what, size, session_name("ctl")), configuration(config)
+    send_command(endpoints_of(settings.bus, address, keys), command, displace=take_over)
+    done = DONE_ARDUSUB if settings.link.kind == "ardusub" else DONE
     print_line(f"{verb} {what}".strip() + f": {done[verb]}")
 
 
 @app.command(epilog="Examples: `rov drive`, `rov drive --address 192.168.2.2 --keys keys/ann`")
 def drive(
-    gamepad: Annotated[Path, typer.Option(help="Joystick device; may come and go.")] = Path("/dev/input/js0"),
+    gamepad: Annotated[Path, typer.Option(help="Joystick device; may be plugged in later.")] = Path("/dev/input/js0"),
     take_over: TakeOver = False,
     address: Address = "",
     keys: Keys = None,
     config: ConfigFile = None,
 ) -> None:
-    """Drive by keyboard or gamepad, with a page that shows how the vehicle is. Space stops; leaving stops, too."""
+    """Drive by keyboard or gamepad, with a page that shows the vehicle's state. Space stops; so does leaving."""
     from rov.operator.commands import endpoints_of
     from rov.operator.drive import drive as steer
 
@@ -94,10 +94,10 @@ def drive(
 
 @app.command("keys", epilog="Examples: `rov keys`, `rov keys ann`, `rov keys ann --folder /etc/rov/keys`")
 def make_keys(
-    name: Annotated[str, typer.Argument(help="Who they are for.")] = "operator",
+    name: Annotated[str, typer.Argument(help="Name of the client.")] = "operator",
     folder: Annotated[Path, typer.Option(help="The vehicle's folder of keys.")] = Path("keys"),
 ) -> None:
-    """Make the keys that a client on another machine needs, and the vehicle's own where there are none yet."""
+    """Make the keys for a client on another machine, and the vehicle's own if it has none yet."""
     from rov.bus.keys import make
 
     bundle = make(folder, name)

@@ -1,4 +1,4 @@
-"""Commands on recordings and on this machine: replay, detect, bench, doctor."""
+"""Commands on recordings (replay, detect, bench) and on this machine (doctor)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Camera = Annotated[str | None, typer.Option(help="Topic of the camera to take, where a dive (.mcap) has several.")]
+Camera = Annotated[str | None, typer.Option(help="Topic of the camera to use, where a dive (.mcap) has several.")]
 
 
 @app.command(
@@ -38,14 +38,14 @@ def replay(
     out: Annotated[Path, typer.Option(help="Folder for dive.mcap, report.json, report.html and overlay.mp4.")],
     config: ConfigFile = None,
     setting: Settings = None,
-    overlay: Annotated[bool, typer.Option(help="Draw overlay.mp4, too.")] = True,
+    overlay: Annotated[bool, typer.Option(help="Also draw overlay.mp4.")] = True,
     diff: Annotated[
-        bool, typer.Option("--diff", help="Compare with what a dive recorded; exit 1 on a difference.")
+        bool, typer.Option("--diff", help="Compare with the recorded outputs; exit 1 on a difference.")
     ] = False,
     camera: Camera = None,
 ) -> None:
-    """Run every stage over recordings, on recorded time. Several sources get a folder each below OUT. A dive is
-    replayed with the configuration that it was recorded with, unless another is named."""
+    """Run every stage over recordings, on recorded time. Several sources get one folder each below OUT. A dive is
+    replayed with the configuration of its recording, unless another is named."""
     from rov.offline.source import open_recording
 
     settings = configuration(config)
@@ -56,7 +56,7 @@ def replay(
         for note in source.notes:
             print_line(f"note: {source.path}: {note}", error=True)
         if diff and source.path.suffix != ".mcap":
-            raise UserError(f"{source.path}: a video holds nothing to compare with; --diff wants a dive (.mcap)")
+            raise UserError(f"{source.path}: a video holds nothing to compare with; --diff needs a dive (.mcap)")
     different, faults = False, []
     with TemporaryDirectory(prefix="rov-") as folder:
         chosen = [
@@ -64,12 +64,13 @@ def replay(
             for source in opened
         ]
         for source, own in zip(opened, chosen, strict=True):
-            result = _replay(source, own, out if len(opened) == 1 else out / source.path.stem, overlay, diff)
+            into = out if len(opened) == 1 else out / source.path.stem
+            result = _replay(source, own, into, overlay, diff)
             different |= result.differences is not None and _print_differences(result.differences)
             if result.fault:
-                faults.append(f"{result.fault}; {out} holds what was made of it")
+                faults.append(f"{result.fault}; {into} holds the results")
             if result.interrupted:
-                print_line(f"interrupted; {out} holds what was done so far", error=True)
+                print_line(f"interrupted; {into} holds the results so far", error=True)
                 raise typer.Exit(130)
     if faults:
         raise UserError("\n".join(faults))
@@ -78,8 +79,8 @@ def replay(
 
 
 def _as_recorded(source: Recording, here: Config, setting: list[str], folder: Path, *, named: bool) -> Config:
-    """The configuration for a source: `here` where it was `named` or the source holds none. Says what is odd; files
-    that the source holds go into `folder`."""
+    """The configuration for a source: the recorded one, or `here` if that was `named` or the source holds none. Prints
+    notes on differences; files that the source holds (calibration) are written into `folder`. Raises ConfigError."""
     if source.dive is None:
         config = override(here, setting)
         if wrong := target_problems(config):
@@ -89,7 +90,7 @@ def _as_recorded(source: Recording, here: Config, setting: list[str], folder: Pa
 
     origin = DiveOrigin(source.dive, here, folder)
     config = override(here if named or origin.config is None else origin.config, setting)
-    taken = "replayed with the configuration that it was recorded with" if origin.whole and not named else ""
+    taken = "replayed with the configuration of its recording" if origin.whole and not named else ""
     for note in (taken, *origin.notes, differences(config, origin)):
         if note:
             print_line(f"note: {source.path}: {note}", error=True)
@@ -99,9 +100,9 @@ def _as_recorded(source: Recording, here: Config, setting: list[str], folder: Pa
 
 
 def _replay(source: Recording, config: Config, folder: Path, overlay: bool, diff: bool) -> ReplayResult:
-    """One source; prints what came of it."""
+    """Replay one source into `folder` and print a summary."""
     from rov.dives.origin import weights_note
-    from rov.offline.replay import replay as run  # torch takes seconds: what cannot be opened is told before
+    from rov.offline.replay import replay as run  # imports torch, which takes seconds: bad sources were reported before
     from rov.offline.report import write
 
     detector = common.detector(config)
@@ -161,7 +162,7 @@ def bench(
     video: Annotated[Path, typer.Argument(help="The video to run on.")],
     frames: Annotated[int, typer.Option(min=8, help="Frames per round.")] = 300,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 3,
-    out: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
+    out: Annotated[Path | None, typer.Option("--json", help="File for the figures, for programs.")] = None,
     config: ConfigFile = None,
     setting: Settings = None,
 ) -> None:
@@ -197,10 +198,10 @@ def doctor(
     config: ConfigFile = None,
     setting: Settings = None,
     dive: Annotated[
-        bool, typer.Option("--dive", help="The check list before a dive; exit 1 when not to dive.")
+        bool, typer.Option("--dive", help="The check list before a dive; exit 1 when something must be fixed first.")
     ] = False,
 ) -> None:
-    """Say what this machine has and lacks, and what to do. Exit 1 when replay could not run."""
+    """Report what this machine has and lacks, and what to do. Exit 1 when replay could not run."""
     from rov.host.doctor import examine
     from rov.host.predive import check
 
@@ -222,6 +223,7 @@ VERDICTS = {"same": "green", "differs": "red", "not compared": "yellow"}
 
 
 def _print_differences(differences: list[Any]) -> bool:
+    """Print a row per topic. True when something differs, or nothing could be compared."""
     table = Table("topic", "compared", "differing", "worst", "tolerance", "", title="against what was recorded")
     for row in differences:
         first = f" {printable(row.first)}" if row.verdict == "differs" else ""

@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="Check, show and describe `rover.to
 
 @app.command("check", epilog="Example: `rov config check rover.toml`")
 def config_check(path: Annotated[Path | None, typer.Argument(help="The file.")] = None) -> None:
-    """Report everything that is wrong with a configuration and the files that it names, at once."""
+    """Report at once everything that is wrong with a configuration and the files that it names."""
     from rov.validate import doubts, load_checked
 
     path = path or own_file() or Path("rover.toml")
@@ -29,9 +29,9 @@ def config_check(path: Annotated[Path | None, typer.Argument(help="The file.")] 
 
 @app.command("show", epilog="Example: `rov config show > rover.toml`")
 def config_show(
-    path: Annotated[Path | None, typer.Argument(help="The file; without it the annotated default is printed.")] = None,
+    path: Annotated[Path | None, typer.Argument(help="The file; without it the annotated default.")] = None,
 ) -> None:
-    """Print a configuration with every default filled in; without a file, the annotated default one."""
+    """Print a configuration with every default filled in; without a file, the annotated default."""
     if path is None:
         print_line(find_resource("rover.toml").read_text().rstrip("\n"))
         return
@@ -42,7 +42,9 @@ def config_show(
     text = tomli_w.dumps(load(path).model_dump()).rstrip("\n")
     print_line(text)
     if hide_passwords(text) != text:
-        print_line("note: passwords are shown as ***; put yours back where this is used as a configuration", error=True)
+        print_line(
+            "note: passwords are shown as ***; write yours back before you use this as a configuration", error=True
+        )
 
 
 @app.command("schema", epilog="Example: `rov config schema > rover.schema.json`")
