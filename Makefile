@@ -14,7 +14,7 @@ SEED ?= 0
 # VIDEO=your.mp4: every stage on your own video instead. Results go to $(OUT).
 demo: $(VENV)/ready
 ifneq ($(LIVE),)
-	$(BIN)/python -m sim run $(WORLD) --seed $(SEED) --sail --out "$(OUT)" --set perception.rate_hz=8
+	$(BIN)/python -m sim run $(WORLD) --seed $(SEED) --course --out "$(OUT)" --set perception.rate_hz=8
 	@echo "the dive is in $(OUT); open it in Foxglove, or: $(BIN)/rov replay $(OUT)/*.mcap --out $(OUT)"
 else
 ifneq ($(VIDEO),)

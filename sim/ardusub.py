@@ -1,15 +1,14 @@
-"""An ArduSub autopilot and a ground station, scripted, with a simple vehicle: `python -m sim.ardusub`.
+"""A scripted ArduSub autopilot and ground station, with a simple vehicle: `python -m sim ardusub`.
 
 It enforces what the real one does: sticks only from its ground station's id, failsafes for pilot input, ground
-station, leak, battery and depth sensor, checked arming, streams only as asked, the pilot's gain. A change of mode is
-said by a heartbeat at once, and only then by a text; a refusal is an answer, and then a text; SURFACE needs a position,
-and ends in ALT_HOLD by itself. Behaviour: ArduSub's Parameters.cpp, joystick.cpp, failsafe.cpp, mode.cpp,
-GCS_MAVLink_Sub.cpp, and a run of the firmware. Time is an argument, ns; only `main` has a clock.
+station, leak, battery and depth sensor, checked arming, streams only on request, the pilot's gain. A mode change is
+reported by a heartbeat at once, then by a text; a refusal by an acknowledgement, then by a text. SURFACE needs a
+position, and ends in ALT_HOLD by itself. Behaviour: ArduSub's Parameters.cpp, joystick.cpp, failsafe.cpp, mode.cpp,
+GCS_MAVLink_Sub.cpp, and a run of the firmware. Time is an argument, ns; only `run` has a clock.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import select
 import socket
@@ -35,19 +34,19 @@ NEUTRAL: Rc = (1500.0, 1500.0, 1500.0, 1500.0)
 MODES = (0, 1, 2, 9, 16, 19)
 STEP_NS = 20 * MS
 CLIMB = 0.5
-"""Full stick in ALT_HOLD, m/s."""
+"""Speed at full stick in ALT_HOLD, m/s."""
 DEAD = 0.2
-"""Of the stick in ALT_HOLD, times the gain (THR_DZ of 500)."""
+"""Dead band of the stick in ALT_HOLD, times the gain (THR_DZ of 500)."""
 BOOT_MS = 1500
 ARRIVED = 0.1
-"""SURFACE_DEPTH, m."""
+"""SURFACE_DEPTH: above this depth, m, SURFACE has arrived."""
 DISARM, HOLD, UP = 2, 3, 4
-"""FS_GCS_ENABLE."""
+"""Values of FS_GCS_ENABLE."""
 NAMES = {9: "SURFACE", 16: "POSHOLD", 2: "ALT_HOLD"}
 
 
 class Stick(NamedTuple):
-    """One MANUAL_CONTROL that the autopilot took."""
+    """One MANUAL_CONTROL that the autopilot accepted."""
 
     t: int
     component: int
@@ -58,8 +57,8 @@ class Stick(NamedTuple):
 
 
 class AutopilotParser(Parser):
-    """A parser that loses with a broken frame all bytes that it claimed, as MAVLink's own does: ours would find a good
-    one among them, late, when somebody says something again."""
+    """Drops with a broken frame all bytes that its length claimed, as MAVLink's own parser does. Ours would find a good
+    frame among them, but late: when the next bytes arrive."""
 
     def feed(self, data: bytes) -> list[MavlinkFrame]:
         self.buffer += data
@@ -77,7 +76,8 @@ class AutopilotParser(Parser):
 
 
 class Autopilot:
-    """The firmware and the vehicle it sits in. Channels are named; heartbeats and sticks heard on one go to others."""
+    """The firmware and the vehicle behind it. Channels are named; heartbeats and sticks from one are forwarded to the
+    others."""
 
     def __init__(self, frame: str = "vectored_6dof", depth: float = 2.0):
         self.frame = frame
@@ -106,25 +106,25 @@ class Autopilot:
         """Commands answered with MAV_RESULT_DENIED."""
         self.refuses_modes: set[int] = set()
         self.because = ""
-        """What is written to people after a refusal."""
+        """Text sent after a refusal."""
         self.position = False
-        """Does it know where it is? Without, SURFACE and POSHOLD are refused, whoever asks."""
+        """Whether it has a position estimate. Without one SURFACE and POSHOLD are always refused."""
         self.barometer = True
-        """Without, the depth stays what it was, and its health says so."""
+        """Whether the depth sensor works. Else the depth freezes and is reported unhealthy."""
         self.last_depth = depth
         self.ripple = np.random.default_rng(0)
         self.texts: list[bytes] = []
-        """To be written to people, after the heartbeat that a change of mode brings."""
+        """Texts to send, after the heartbeat that reports a mode change."""
         self.changed = False
         self.leaking = self.empty = self.gcs_lost = self.depth_lost = False
         """Failsafes that have acted."""
         self.ignores: set[int] = set()
-        """Commands that are not even answered."""
+        """Commands that get no acknowledgement."""
         self.receiver: Rc = NEUTRAL
-        """What channels show without sticks. The firmware's own simulation shows a transmitter's switches there."""
+        """RC channels without sticks. The firmware's own simulation shows a transmitter's switches there."""
         self.switches = {"InputHold": 0.0, "RollPitch": 0.0}
         self.reports = True
-        """Do sticks and heartbeats heard on one channel go to the others?"""
+        """Whether sticks are forwarded to the other channels."""
         self.version_1 = False
         self.t: int | None = None
         self.mode, self.armed = 19, False
@@ -137,19 +137,19 @@ class Autopilot:
         self.taken: deque[Stick] = deque(maxlen=200_000)
         self.refused_sticks = 0
         self.reasons: list[str] = []
-        """Why it was disarmed or changed its mode, each time."""
+        """Why it was armed, disarmed or changed its mode, each time."""
         self.parsers: dict[str, AutopilotParser] = {}
         self.packers: dict[str, Packer] = {}
         self.intervals: dict[str, dict[int, int]] = {}
         self.due: dict[tuple[str, int], int] = {}
 
-    def step(self, t: int, heard: dict[str, bytes]) -> dict[str, list[bytes]]:
-        """Live until `t`, when these bytes arrive by channel; returns the frames that go out on each."""
+    def step(self, t: int, received: dict[str, bytes]) -> dict[str, list[bytes]]:
+        """Move on to `t` ns and handle the bytes received by channel; returns the frames to send on each."""
         if self.t is None:
             self.t = self.boot_t = t
         dt, self.t = (t - self.t) / 1e9, t
-        out: dict[str, list[bytes]] = {channel: [] for channel in heard}
-        for channel, data in heard.items():
+        out: dict[str, list[bytes]] = {channel: [] for channel in received}
+        for channel, data in received.items():
             self.packers.setdefault(channel, Packer(1, 1))
             for frame in self.parsers.setdefault(channel, AutopilotParser()).feed(data):
                 kind = frame.message.get_type()
@@ -198,9 +198,9 @@ class Autopilot:
                 self.pilot_t = self.gcs_t = self.t
             case common.MAVLink_rc_channels_override_message():
                 if gcs and message.target_system == 1:
-                    said = (message.chan3_raw, message.chan4_raw, message.chan5_raw, message.chan6_raw)
+                    pulses = (message.chan3_raw, message.chan4_raw, message.chan5_raw, message.chan6_raw)
                     throttle, yaw, forward, lateral = (
-                        float(new) if 0 < new < 0xFFFF else old for new, old in zip(said, self.rc, strict=True)
+                        float(new) if 0 < new < 0xFFFF else old for new, old in zip(pulses, self.rc, strict=True)
                     )
                     self.rc, self.pilot_t = (throttle, yaw, forward, lateral), self.t
             case common.MAVLink_param_request_read_message() if message.param_id in self.parameters:
@@ -251,9 +251,9 @@ class Autopilot:
     def _set_mode(self, mode: int, why: str) -> bool:
         if mode == self.mode:
             return True
-        place = mode in (SURFACE, POSHOLD) and not self.position
-        if place or mode in self.refuses_modes or mode in (SURFACE, ALT_HOLD) and not self.barometer:
-            need = "requires position" if place else "need alt estimate"
+        lacks_position = mode in (SURFACE, POSHOLD) and not self.position
+        if lacks_position or mode in self.refuses_modes or mode in (SURFACE, ALT_HOLD) and not self.barometer:
+            need = "requires position" if lacks_position else "need alt estimate"
             self.texts.append(f"Mode change failed: {NAMES.get(mode, mode)} {need}".encode())
             return False
         self.mode, self.target, self.changed = mode, None, True
@@ -270,7 +270,7 @@ class Autopilot:
                 self._arm(False, "pilot input")
         self.pilot_lost = lost
         self._ground_station()
-        self._water()
+        self._check_sensors()
         if self.pilot_t is not None and self.t - self.pilot_t > self.parameters["RC_OVERRIDE_TIME"] * 1e9:
             self.rc = self.receiver
 
@@ -286,7 +286,7 @@ class Autopilot:
             if act == DISARM or mode is not None and not self._set_mode(mode, "ground station"):
                 self._arm(False, "ground station")
 
-    def _water(self) -> None:
+    def _check_sensors(self) -> None:
         """Leak, battery and depth sensor: each acts once."""
         leak = self.leak and self.parameters["FS_LEAK_ENABLE"] > 0
         if leak and not self.leaking and self.parameters["FS_LEAK_ENABLE"] == 2 and self.armed:
@@ -391,20 +391,20 @@ class Autopilot:
 
 
 class GroundStation:
-    """Heartbeats, and a pilot who steers while `sticks` is set: (x, y, z, r)."""
+    """Sends heartbeats, and the pilot's sticks (x, y, z, r) while `sticks` is set."""
 
     def __init__(self) -> None:
         self.packer = Packer(255, 190)
         self.alive = True
         self.sticks: tuple[int, int, int, int] | None = None
         self.override: tuple[Rc, float, int] | None = None
-        """RC_CHANNELS_OVERRIDE: pulses, Hz, and the component it is for. What is for component 1 is not forwarded."""
-        self.said: list[bytes] = []
+        """RC_CHANNELS_OVERRIDE: pulses, Hz, target component. An override for component 1 is not forwarded."""
+        self.commands: list[bytes] = []
         self.due = {"beat": 0, "sticks": 0, "override": 0}
 
     def step(self, t: int) -> bytes:
-        """What it sends at `t`."""
-        out, self.said = b"".join(self.said), []
+        """The bytes sent at `t` ns."""
+        out, self.commands = b"".join(self.commands), []
         if self.alive and t >= self.due["beat"]:
             self.due["beat"] = t + 1000 * MS
             kind, none = common.MAV_TYPE_GCS, common.MAV_AUTOPILOT_INVALID
@@ -421,7 +421,7 @@ class GroundStation:
 
     def command(self, command: int, *values: float) -> None:
         values = (values + (0.0,) * 7)[:7]
-        self.said.append(self.packer.pack(common.MAVLink_command_long_message(1, 1, command, 0, *values)))
+        self.commands.append(self.packer.pack(common.MAVLink_command_long_message(1, 1, command, 0, *values)))
 
 
 class TcpEnd:
@@ -467,7 +467,7 @@ class TcpEnd:
 
 
 class UdpEnd:
-    """The autopilot's end over UDP: sends to a listening companion."""
+    """The autopilot's end over UDP: sends to a companion that listens."""
 
     def __init__(self, port: int):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -501,12 +501,9 @@ class PtyEnd(Pty):
         self.unplug()
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m sim.ardusub", description="A scripted ArduSub on TCP.")
-    parser.add_argument("--port", type=int, default=5760, help="TCP port for the companion")
-    parser.add_argument("--depth", type=float, default=2.0, help="at the start, m")
-    options = parser.parse_args(arguments)
-    autopilot, station, end = Autopilot(depth=options.depth), GroundStation(), TcpEnd(options.port)
+def run(port: int, depth: float) -> None:
+    """Serve an autopilot on a TCP port until Ctrl-C; prints its URL. `depth` at the start, m."""
+    autopilot, station, end = Autopilot(depth=depth), GroundStation(), TcpEnd(port)
     print(end.url, flush=True)
     try:
         while True:
@@ -518,7 +515,3 @@ def main(arguments: list[str] | None = None) -> None:
         pass
     finally:
         end.close()
-
-
-if __name__ == "__main__":
-    main()

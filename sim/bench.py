@@ -1,4 +1,4 @@
-"""How fast the water is here: control intervals of N vehicles per second, with every substep and every sensor."""
+"""Speed of the simulator: control intervals of N vehicles per second, with every substep and every sensor."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ CELLS = 4
 
 
 class StepSpeed(NamedTuple):
-    """Env-steps per second of N vehicles: one is 20 ms of one vehicle, thrusters, battery, motion and sensors."""
+    """Env-steps per second of N vehicles: a step is 20 ms of a vehicle with thrusters, battery, motion, sensors."""
 
     n: int
     vehicles: float
-    """Given commands."""
+    """With given commands."""
     with_loops: float
-    """With our inner loop in between, from sticks."""
+    """With sticks, through the inner loops of `rov`."""
 
 
 @torch.inference_mode()
 def bench(n: int, seconds: float = 2.0, device: str = "cpu", name: str = "heavy") -> StepSpeed:
-    """Median of three rounds of `seconds`, float32, all instruments on, seabed and surface there."""
+    """Median of three rounds of `seconds`, float32, all instruments on, with seabed and surface."""
     vehicle = model(name, torch.float32, device)
     water = still(vehicle)._replace(seabed=torch.full((1,), 30.0, device=device))
     random = torch.Generator(device).manual_seed(0)
@@ -41,7 +41,7 @@ def bench(n: int, seconds: float = 2.0, device: str = "cpu", name: str = "heavy"
     config = load(find_resource("rover.toml"))
     curve = thrusters.load(find_resource(config.vehicle.thrusters), CELLS)
     pilot = RovLoops(config, inverse(curve, config.guard.gain, torch.float32, device))
-    mind = start_rov_loops(pilot, readings)
+    loops = start_rov_loops(pilot, readings)
     commands = torch.full((n, vehicle.effect.shape[1]), 0.3, device=device)
     sticks = torch.full((n, 4), 0.3, device=device)
     rates: dict[bool, list[float]] = {False: [], True: []}
@@ -51,7 +51,7 @@ def bench(n: int, seconds: float = 2.0, device: str = "cpu", name: str = "heavy"
             while (spent := _now(device) - start) < seconds:
                 for _ in range(max(1, 200 // n)):
                     if looped:
-                        commands, mind = step_rov_loops(pilot, sticks, readings, mind)
+                        commands, loops = step_rov_loops(pilot, sticks, readings, loops)
                     state = step(vehicle, state, commands, water)
                     readings, memory = sense(suite, state, water, memory, random)
                     done += n

@@ -1,14 +1,13 @@
-"""A thruster board on a pty, by `systemd/BOARD.md`, with a simple vehicle behind it: `python -m sim.board`.
+"""A thruster board on a pty, by `systemd/BOARD.md`, with a simple vehicle behind it: `python -m sim board`.
 
-For trying the daemon without hardware, and for breaking things: what goes wrong on the wire is `Line`, what goes wrong
-on the vehicle are attributes of `Board`; a running one takes both as lines on its standard input (see `obey`). Prints
-the port's path. Time is an argument, ns; only `main` has a clock. What arrives is stamped as soon as the pty gives it:
-when it was written, which on a busy machine is some ms earlier, `sim.port_write_times` tells.
+For trying the daemon without hardware, and with faults: those of the wire are fields of `NoisyWire`, those of the
+vehicle attributes of `SimulatedBoard`. A running board takes both as lines on its standard input
+(`run_console_command`). Time is an argument, ns; only `serve` reads the clock. Commands are stamped as they arrive from
+the pty; on a busy machine they were written some ms earlier, which `sim.port_write_times` measures.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import math
@@ -27,7 +26,7 @@ from pymavlink.dialects.v20 import common
 
 from rov.link.mavlink import Packer, Parser
 from rov.motion import thrusters
-from rov.motion.allocation import FACTORS, mixer
+from rov.motion.allocation import mixer
 from rov.motion.thrusters import Curve
 from rov.resources import find_resource
 from rov.types import Floats
@@ -44,21 +43,21 @@ RATES_HZ: dict[str, float] = {
     "leak": 2.0,
     "echo": 10.0,
 }
-"""What is sent how often; heartbeat, leak and echo also at once when they change."""
+"""Rates of the telemetry; heartbeat, leak and echo are also sent at once when they change."""
 ARMING_MAX = 0.01
 """The board arms only while every command is within this of neutral."""
 DEPTH_NOISE = 0.002
 """Standard deviation in m: the Bar30's resolution."""
 TICK_S = 0.005
-"""Pace of the firmware on the real clock; what arrives is taken at once."""
+"""Pace of the firmware on the real clock; received bytes are handled at once."""
 STEP_S = 0.005
 """Longest step of the vehicle's motion."""
 PRIORITY = 10
-"""Of the process, real-time where that is allowed: above all that waits, below the pilot."""
+"""Real-time priority of the process, where allowed: above ordinary processes, below the pilot."""
 
 
-class Afloat(Protocol):
-    """A vehicle that a board sits in: the simple one here, or the water's (`sim.single_vehicle`)."""
+class Vehicle(Protocol):
+    """The vehicle behind a board: the simple one here, or `sim.single_vehicle` in a simulated world."""
 
     mixer: Floats
     """(motors, 6)."""
@@ -80,8 +79,8 @@ class Afloat(Protocol):
 
 
 class Vessel:
-    """Six axes on their own: thrust, drag, and what rights it. A BlueROV2 Heavy by Wu (2018, Flinders University),
-    without coupling, waves or current; enough to close loops on."""
+    """Six uncoupled axes with thrust, drag and righting moment: a BlueROV2 Heavy by Wu (2018, Flinders University). No
+    waves, no current; enough to close loops on."""
 
     MASS = np.array([11.5 + 5.5, 11.5 + 12.7, 11.5 + 14.57, 0.16 + 0.12, 0.16 + 0.12, 0.16 + 0.12])
     """With added mass, kg and kg m², in the order surge, sway, heave, roll, pitch, yaw."""
@@ -92,7 +91,7 @@ class Vessel:
     RIGHTING = 112.8 * 0.02
     """Weight times metacentric height, N m."""
     ARMS = np.array([math.sqrt(0.5), math.sqrt(0.5), 1.0, 0.218, 0.12, 0.189])
-    """What 1 N of one motor does on each axis: N, and N m. Motors at 45° (von Benzon 2022)."""
+    """Effect of 1 N of one motor on each axis: N, and N m. Motors at 45° (von Benzon 2022)."""
 
     def __init__(self, frame: str, curve: Curve, depth: float):
         self.mixer = mixer(frame)
@@ -125,7 +124,7 @@ class Vessel:
 
 
 class Applied(NamedTuple):
-    """What the thrusters were given from `t` on, and by which command (µs stamp)."""
+    """The outputs of the thrusters from `t` on, and the stamp (µs) of the command that set them."""
 
     t: int
     sent_us: int
@@ -136,7 +135,7 @@ class Applied(NamedTuple):
 
 
 class SimulatedBoard:
-    """The firmware, by its contract, and the vehicle it sits in."""
+    """The firmware, by its contract, and the vehicle behind it."""
 
     def __init__(
         self,
@@ -145,9 +144,9 @@ class SimulatedBoard:
         depth: float = 1.0,
         noise: bool = True,
         seed: int = 0,
-        vessel: Afloat | None = None,
+        vessel: Vehicle | None = None,
     ):
-        self.vessel: Afloat = vessel or Vessel(
+        self.vessel: Vehicle = vessel or Vessel(
             frame, thrusters.load(find_resource("calibration/t200.toml"), cells=4), depth
         )
         self.motors = self.vessel.mixer.shape[0]
@@ -157,20 +156,20 @@ class SimulatedBoard:
         self.parser = Parser()
         self.packer = Packer(1, common.MAV_COMP_ID_AUTOPILOT1)
         self.watchdog_ms = 500.0
-        """500 by contract; else a faulty one."""
+        """500 by contract; another value is a fault."""
         self.battery_v: float | None = 16.0
         self.leak = False
         self.stuck: dict[int, float] = {}
-        """Outputs that give this whatever is commanded while the board is armed, by number from 0: a fault."""
+        """Fault: outputs, by number from 0, that give this value whatever is commanded while the board is armed."""
         self.hull_kpa, self.hull_c = 95.0, 30.0
         self.surface_pa, self.density = 101_325.0, 1025.0
         self.applied: deque[Applied] = deque(maxlen=100_000)
-        """Everything that was ever given to the thrusters, command by command."""
+        """All outputs so far, one entry per change or command."""
         self.t: int | None = None
         self.restart()
 
     def restart(self) -> None:
-        """What a reset does to the firmware: boots neutral, its time begins anew. The vehicle is where it is."""
+        """Reset the firmware: it boots neutral and its clock starts at 0. The vehicle stays where it is."""
         self.parser.reset()
         self.packer = Packer(1, common.MAV_COMP_ID_AUTOPILOT1)
         self.boot_t = self.t
@@ -178,24 +177,24 @@ class SimulatedBoard:
         self.tripped = False
         self.commands = np.zeros(self.groups * GROUP)
         self.stamps: dict[int, int] = {}
-        """The last valid command's, by group; empty while the watchdog is not fed."""
+        """Stamp of the last valid command, µs, by group; empty while the watchdog is not fed."""
         self.fed_t: dict[int, int] = {}
         self.last_us = 0
         self.due: dict[str, int] = {}
-        self.said: tuple[Any, ...] = ()
+        self.reported: tuple[Any, ...] = ()
         if self.t is not None:
             self._record("restart")
 
     @property
     def outputs(self) -> Floats:
-        """(motors,) what the thrusters are given now."""
+        """(motors,) −1..1, the outputs now."""
         given = self.commands[: self.motors].copy() if self.armed else np.zeros(self.motors)
         for output, value in self.stuck.items():
             given[output] = value if self.armed else 0.0
         return given
 
     def step(self, t: int, data: bytes = b"") -> list[bytes]:
-        """Live until `t`, when `data` arrives; returns the frames that are sent then."""
+        """Move on to `t` ns and handle `data`, which arrives then; returns the frames to send."""
         if self.t is None:
             self.t = self.boot_t = t
         self.vessel.step(self.outputs, self.battery_v, (t - self.t) / 1e9)
@@ -242,7 +241,7 @@ class SimulatedBoard:
         return self.packer.pack(common.MAVLink_command_ack_message(common.MAV_CMD_COMPONENT_ARM_DISARM, result))
 
     def _check_watchdog(self) -> None:
-        """The watchdog: without a valid, advancing command to every group, neutral and disarmed."""
+        """Go neutral and disarm when a group has had no valid, advancing command for `watchdog_ms`."""
         assert self.t is not None
         if self.fed_t and self.t - min(self.fed_t.values()) >= self.watchdog_ms * MS:
             self.armed, self.tripped = False, True
@@ -265,8 +264,8 @@ class SimulatedBoard:
         """The frames that are due."""
         assert self.t is not None
         now = (self.armed, self.tripped, self.leak)
-        urgent = {"heartbeat", "echo", "leak"} if now != self.said else set()
-        self.said = now
+        urgent = {"heartbeat", "echo", "leak"} if now != self.reported else set()
+        self.reported = now
         for name, hz in RATES_HZ.items():
             if self.t < self.due.setdefault(name, self.t) and name not in urgent:
                 continue
@@ -322,11 +321,11 @@ class SimulatedBoard:
 
 
 def run_console_command(text: str, board: SimulatedBoard, line: NoisyWire, pty: Pty) -> str:
-    """Carry out one line from standard input; returns what is wrong with it, or nothing.
+    """Carry out one line from standard input; returns what is wrong with it, or "".
 
-    `plug`, `unplug`, `restart`, `garbage N` (random bytes, now); `NAME VALUE` for a field of Line (`drop 0.1`,
+    `plug`, `unplug`, `restart`, `garbage N` (random bytes, now); `NAME VALUE` for a field of NoisyWire (`drop 0.1`,
     `mute 1`), for `deaf`, `leak`, `battery_v` (or `none`), `watchdog_ms`, `hull_kpa`, `hull_c`, for `stuck1`, `stuck2`
-    … (an output that gives this whatever is commanded), and for `depth`, `roll`, `pitch`, `yaw` of the vehicle (m,
+    … (an output stuck at this value), and for `depth`, `roll`, `pitch`, `yaw` of the vehicle (m,
     degrees).
     """
     name, _, rest = text.strip().partition(" ")
@@ -356,7 +355,7 @@ def run_console_command(text: str, board: SimulatedBoard, line: NoisyWire, pty: 
     elif name in ("watchdog_ms", "hull_kpa", "hull_c"):
         setattr(board, name, value)
     elif not isinstance(board.vessel, Vessel):
-        return f"{name!r} is not known, or not of a vehicle in the water"
+        return f"{name!r} is not known, or cannot be set for a vehicle in a world"
     elif name == "depth":
         board.vessel.depth = value
     elif name in ("roll", "pitch", "yaw"):
@@ -371,48 +370,39 @@ def serve(
     line: NoisyWire,
     pty: Pty,
     record: TextIO | None,
-    turn: Callable[[int], None] = lambda _: None,
+    after_step: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Run on the real clock until interrupted; `turn` is called with the time, ns, after each step."""
+    """Run on the real clock until interrupted; calls `after_step` with the time, ns, after each step."""
     stdin = [sys.stdin.fileno()]
     typed = b""
     while True:
         if pty.wait(stdin, TICK_S):
             got = os.read(stdin[0], 4096)
-            stdin = stdin if got else []  # closed: nobody will say anything any more
+            stdin = stdin if got else []  # closed: no more commands will come
             *lines, typed = (typed + got).split(b"\n")
             for text in lines:
                 if problem := run_console_command(text.decode(errors="replace"), board, line, pty):
                     print(problem, file=sys.stderr, flush=True)
         t = time.monotonic_ns()
         pty.write(line.carry(board.step(t, pty.read()), t))
-        turn(t)
+        after_step(t)
         if record is not None:
             while board.applied:
                 record.write(json.dumps(board.applied.popleft()._asdict()) + "\n")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m sim.board", description="A thruster board on a pty.")
-    parser.add_argument("--link", type=Path, help="symbolic link to the port; outlives `unplug` and `plug`")
-    parser.add_argument("--frame", default="vectored_6dof", choices=sorted(FACTORS), help="ArduSub frame")
-    parser.add_argument("--depth", type=float, default=1.0, help="at the start, m")
-    parser.add_argument("--record", type=Path, help="file for what the thrusters were given: one JSON object per line")
-    options = parser.parse_args(arguments)
-
+def run(link: Path | None, frame: str, depth: float, record: Path | None) -> None:
+    """Serve a board on a pty until Ctrl-C or SIGTERM; prints the port's path. `depth` in m; what the thrusters were
+    given goes to the file `record`."""
     with contextlib.suppress(PermissionError):  # a real board has a processor to itself
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
-    board, pty = SimulatedBoard(options.frame, depth=options.depth), Pty(options.link)
+    board, pty = SimulatedBoard(frame, depth=depth), Pty(link)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    print(options.link or pty.path, flush=True)
+    print(link or pty.path, flush=True)
     try:
-        with contextlib.nullcontext() if options.record is None else options.record.open("w", buffering=1) as record:
-            serve(board, NoisyWire(), pty, record)
+        with contextlib.nullcontext() if record is None else record.open("w", buffering=1) as file:
+            serve(board, NoisyWire(), pty, file)
     except KeyboardInterrupt:
         pass
     finally:
         pty.unplug()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""How many pictures a second the simulated camera takes."""
+"""Speed of the simulated camera: pictures per second."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sim.world import load, realise
 SIZES = ((64, 48), (160, 120), (640, 480))
 NUMBERS = (1, 64, 1024)
 PIXELS_MAX = 25_000_000
-"""More at once is not measured on a processor: there it works row by row, as with fewer."""
+"""Larger batches are not measured on a CPU, which renders row by row: no faster than smaller batches."""
 
 
 class CameraSpeed(NamedTuple):

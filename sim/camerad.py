@@ -1,7 +1,7 @@
 """The simulated camera, in camerad's place: `camera.source = "process:python -m sim.camerad …"`.
 
-It draws what the ship of `python -m sim run` sees now, as fast as it can and no faster than perception looks. It takes
-camerad's arguments and speaks camerad's messages; nobody behind it knows the difference.
+It draws the view from the vehicle of `python -m sim run`, as fast as it can, but not faster than `perception.rate_hz`.
+It takes camerad's arguments and publishes camerad's messages, so that perception needs no change.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from sim.world import load, realise, through
 
 
 class Pose(msgspec.Struct, frozen=True):
-    """Where the ship is at `t` ns (monotonic), as it goes over the wire."""
+    """Pose of the vehicle at `t` ns (monotonic), as sent by `sim.live`."""
 
     t: int
     position: tuple[float, float, float]
     attitude: tuple[float, float, float, float]
     rates: tuple[float, float, float]
     seconds: float
-    """Of the world's own time."""
+    """Time of the world, s."""
 
 
 def main() -> int:

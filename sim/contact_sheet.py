@@ -1,4 +1,4 @@
-"""A contact sheet: some pictures of every world with their boxes."""
+"""A contact sheet: a few pictures of each world with their boxes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TILE = (320, 240)
 COLOURS = ((66, 66, 255), (80, 220, 80), (60, 220, 250), (255, 200, 90), (240, 130, 240), (230, 230, 120))
 """B G R, by class."""
 TRIES = 6
-"""Pictures looked at for one with labels in it."""
+"""Pictures tried for one with labels in it."""
 
 
 def sheet(worlds: list[str], columns: int, seed: int, out: Path, step: Callable[[], None]) -> None:

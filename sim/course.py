@@ -1,4 +1,4 @@
-"""The operator of a simulated dive: sails a world's course step by step, by the commands that a person would give."""
+"""The operator of a simulated dive: runs a world's course step by step, with the commands a person would give."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from sim.world import Step
 
 SESSION = "course"
 AGAIN_NS = 500_000_000
-"""What was refused is asked for again after this."""
+"""Interval after which a refused command is repeated."""
 STICKS_NS = 50_000_000
 HEARTBEAT_NS = 500_000_000
 SEEK_YAW = 0.3
-"""Stick while a target is looked for."""
+"""Yaw stick while searching for a target."""
 THERE_RAD, THERE_SIZE, THERE_NS = 0.12, 0.15, 1_000_000_000
-"""A target is reached when it stays this near to the middle, and its size this near to the wanted one, for so long."""
+"""A target is reached when for this long it stays this near to the middle, and its size this near to the wanted one."""
 
 
 class Course:
-    """Call `says` every tick with what the vehicle says; it is over when `over`."""
+    """Call `commands` every tick with the daemon's state, until `over`."""
 
     def __init__(self, steps: Sequence[Step]):
         self.steps = list(steps)

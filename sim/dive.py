@@ -1,5 +1,5 @@
-"""A simulated dive in lockstep: the daemon's own stages and the water take turns, as fast as they can, and the same
-seed gives the same dive. `python -m sim dive`."""
+"""A simulated dive in lockstep, `python -m sim dive`: the daemon's own stages and the simulator alternate, faster than
+real time, and the same seed gives the same dive."""
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ from sim.world import RealisedWorld
 
 TICK_NS = round(DT * 1e9)
 START_NS = 1_000_000_000
-"""Of the dive's clock: nothing in it happens at 0, which some readers take for unknown."""
+"""Start of the dive's clock; not 0, which some readers take for unknown."""
 LATENCY_NS = 55_000_000
-"""From the picture to the setpoint: the network takes that long on a small computer."""
+"""Delay from picture to setpoint: about that of the network on a small computer."""
 
 
 class DirectLink:
-    """The ship as the pilot's link, without a wire: the same questions and answers, at once."""
+    """The vehicle as the pilot's link, without a wire: it answers at once."""
 
-    def __init__(self, ship: SingleVehicle):
-        self.vehicle = ship
+    def __init__(self, vehicle: SingleVehicle):
+        self.vehicle = vehicle
         self.live = False
         self.testing = False
         self.mode = Mode.MANUAL
         self.surface_pa = self.density = 0.0  # its depth does not come from a pressure
         self.state: VehicleState | None = None
-        self.values: Sequence[float] = (0.0,) * ship.motors
+        self.values: Sequence[float] = (0.0,) * vehicle.motors
 
     def receive(self) -> None:
-        """There is no port."""
+        """Nothing to receive: there is no port."""
 
     def poll(self, t: int) -> tuple[Event, ...]:
         self.state = self.vehicle.vehicle_state(t, self.live)
@@ -91,13 +91,14 @@ def dive(
     overlay: bool = True,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ReplayResult:
-    """Sail the place's course for at most so many seconds; writes `out/dive.mcap` and `out/overlay.mp4`. `size` is the
-    pictures' width and height, their rate that of perception. `exact`: the simulator's own labels in the detector's
-    place, which shows what steering does with perfect sight. Ctrl-C ends early, with what was done."""
-    ship = SingleVehicle(place)
+    """Run the world's course for at most `seconds`; writes `out/dive.mcap` and, with `overlay`, `out/overlay.mp4`.
+
+    `size` is the width and height of the pictures; their rate is perception's. `exact` replaces the detector by the
+    simulator's labels, which shows steering with perfect detections. Ctrl-C ends it early and keeps what was done."""
+    vehicle = SingleVehicle(place)
     camera = Renderer([place.scene], place.lens(*size))
     link, perception, schedule, course = (
-        DirectLink(ship),
+        DirectLink(vehicle),
         Perception(config),
         ConfigTimeline(config),
         Course(place.course),
@@ -119,7 +120,7 @@ def dive(
                     next_t += round(1e9 / config.perception.rate_hz)
                     perception.apply_config(schedule.at(t))
                     with timer(result.stages_ms["decode"]):
-                        shot, found = picture(camera, ship, frames, t, exact)
+                        shot, found = picture(camera, vehicle, frames, t, exact)
                     if not exact:
                         with timer(result.stages_ms["detect"]):
                             found = detector.detect([shot.image], perception.config.perception.score_min)[0]
@@ -133,17 +134,17 @@ def dive(
                     observation = seen.observation
                     commander.handle_setpoint(seen.setpoint, t)
                 with timer(result.stages_ms["control"]):
-                    for order in course.commands(t, status, observation):
-                        output.write([order])
-                        commander.handle_command(order, t, t)
-                    said = commander.step(SESSION, t)
-                output.write(said)
-                status = next((each for each in said if isinstance(each, PilotStatus)), status)
-                command = next((each for each in said if isinstance(each, ThrusterCommand)), command)
-                for each in said:
+                    for asked in course.commands(t, status, observation):
+                        output.write([asked])
+                        commander.handle_command(asked, t, t)
+                    messages = commander.step(SESSION, t)
+                output.write(messages)
+                status = next((each for each in messages if isinstance(each, PilotStatus)), status)
+                command = next((each for each in messages if isinstance(each, ThrusterCommand)), command)
+                for each in messages:
                     if isinstance(each, ActiveSettings):
                         schedule.add(each.settings, each.t)
-                ship.advance(link.values)
+                vehicle.advance(link.values)
                 if course.over:
                     break
         except KeyboardInterrupt:
@@ -154,10 +155,10 @@ def dive(
 
 
 def picture(
-    camera: Renderer, ship: SingleVehicle, frame_id: int, t: int, exact: bool
+    camera: Renderer, vehicle: SingleVehicle, frame_id: int, t: int, exact: bool
 ) -> tuple[TimedFrame, tuple[Detection, ...]]:
-    """What the ship's camera sees now; with `exact` also what a labeller would find in it."""
-    position, attitude, rates = ship.pose()
+    """The picture of the vehicle's camera; with `exact` also its labels, as detections of score 1."""
+    position, attitude, rates = vehicle.pose()
     shots = camera.render(position, attitude, t / 1e9, rates, alone=exact)
     found = labels(camera, shots)[0] if exact else []
     image = np.ascontiguousarray(shots.image[0].cpu().numpy())
@@ -167,6 +168,6 @@ def picture(
 def perceive(
     shot: TimedFrame, found: tuple[Detection, ...], perception: Perception, result: ReplayResult
 ) -> PerceptionOutput:
-    """All of perception behind the detector on one picture, made LATENCY_NS after it."""
+    """Perception after the detector on one picture, with outputs LATENCY_NS later than the picture."""
     with timer(result.stages_ms["perceive"]):
         return perception.step(frame_of(shot), found, shot.t + LATENCY_NS)

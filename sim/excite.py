@@ -1,4 +1,4 @@
-"""Simulated dives that shake a vehicle on every axis: what `sim fit` wants to see, and what it is tested on."""
+"""Simulated dives that excite every axis of a vehicle: input of `sim fit`, and of its tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ START_NS = 1_000_000_000
 LEVELS = (0.5, 0.5, 0.6, 0.2, 0.2, 0.4)
 """Largest effort of surge, sway, heave, roll, pitch, yaw."""
 HOLDS_S = (0.3, 2.0)
-"""How long a step is held: short ones show the inertia, long ones the damping."""
+"""Shortest and longest duration of a step: short ones show the inertia, long ones the damping."""
 
 _SUITE = Suite()
 
@@ -34,7 +34,7 @@ def excite(
     suite: Suite = _SUITE,
     levels: tuple[float, ...] = LEVELS,
 ) -> None:
-    """Write dives with `vehicle` and `thrusters` at 50 Hz: pseudo-random steps, each axis on its own, still water.
+    """Write dives with `vehicle` and `thrusters` at 50 Hz: pseudo-random steps, each axis independent, still water.
 
     All dives are simulated at once. The steps of heave, roll and pitch are biased back to 10 m and level. A DVL in the
     suite adds its velocity."""

@@ -1,5 +1,5 @@
-"""The live simulator: a thruster board on a pty with the water's vehicle behind it, and the camera in camerad's place.
-`python -m sim run WORLD`. The daemon runs unmodified; only its configuration names the two."""
+"""The live simulator, `python -m sim run WORLD`: a thruster board on a pty with a vehicle in a world behind it, and a
+camera in camerad's place. The daemon runs unmodified; only its configuration names the two."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from sim.wire import NoisyWire, Pty
 from sim.world import RealisedWorld, load, realise, through
 
 POSE_NS = 20_000_000
-"""The pose is told at 50 Hz."""
+"""Interval between poses sent to the camera: 50 Hz."""
 
 
 class CourseEnded(Exception):
@@ -49,18 +49,19 @@ def run(
     camera: Path | None,
     *,
     folder: Path | None,
-    sail: bool,
-    tell: Callable[[str], None],
+    course: bool,
+    notify: Callable[[str], None],
 ) -> int:
-    """Run a world until Ctrl-C, or until the daemon ends. With `folder`, `rov run` is started as well, and its dives go
-    there; with `sail` it is commanded through the world's course, and stopped at its end. Returns the exit code."""
+    """Run a world until Ctrl-C, or until the daemon ends. With `folder`, also start `rov run`, which records its dives
+    there; with `course`, command it through the world's course and stop at its end. `notify` gets what the user must
+    configure. Returns the exit code."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="sim-") as home, contextlib.ExitStack() as stack:
         endpoint, port = f"ipc://{home}/pose", Path(home) / "board"
         place = realise(through(load(world), camera), seed)
-        place.lens(*size)  # refused here, not in the camera's process
-        ship = SingleVehicle(place)
-        board, pty = SimulatedBoard(config.vehicle.frame, noise=False, vessel=ship), Pty(port)
+        place.lens(*size)  # raises here rather than in the camera's process
+        vehicle = SingleVehicle(place)
+        board, pty = SimulatedBoard(config.vehicle.frame, noise=False, vessel=vehicle), Pty(port)
         stack.callback(pty.unplug)
         board.density, board.surface_pa = config.link.density, config.link.surface_pa
         poses: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUB)
@@ -72,34 +73,34 @@ def run(
         needed = {"camera": {"source": f"process:{shlex.join(words)}"}, "link": {"port": str(port)}}
         daemon, operator = None, None
         if folder is None:
-            tell(tomli_w.dumps(needed) + "Put this into the configuration, then `rov run` it from here.")
+            notify(tomli_w.dumps(needed) + "Put this into the configuration, then `rov run` it from here.")
         else:
             daemon = stack.enter_context(_daemon(config, needed, folder, Path(home)))
-            operator = CourseOperator(place, config) if sail else None
+            operator = CourseOperator(place, config) if course else None
             if operator:
                 stack.callback(operator.close)
-        began, told = time.monotonic_ns(), 0
+        began, sent_t = time.monotonic_ns(), 0
 
-        def turn(t: int) -> None:
-            nonlocal told
-            board.battery_v = float(ship.readings.volts)
-            if t - told >= POSE_NS:
-                told = t
-                position, attitude, rates = (tuple(each[0].tolist()) for each in ship.pose())
+        def after_step(t: int) -> None:
+            nonlocal sent_t
+            board.battery_v = float(vehicle.readings.volts)
+            if t - sent_t >= POSE_NS:
+                sent_t = t
+                position, attitude, rates = (tuple(each[0].tolist()) for each in vehicle.pose())
                 pose = Pose(t, position, attitude, rates, (t - began) / 1e9)
                 poses.send(msgspec.msgpack.encode(pose))
                 if daemon is not None and daemon.poll() is not None:
                     raise CourseEnded
-                if operator and operator.turn(t):
+                if operator and operator.step(t):
                     raise CourseEnded
 
         with contextlib.suppress(CourseEnded):
-            serve(board, NoisyWire(), pty, None, turn)
+            serve(board, NoisyWire(), pty, None, after_step)
         return 0 if daemon is None else _ended(daemon)
 
 
 class CourseOperator:
-    """Sails the course from outside, through the daemon's public side."""
+    """Commands a daemon through a course, from outside: through its public endpoints."""
 
     def __init__(self, place: RealisedWorld, config: Config):
         self.course = Course(place.course)
@@ -108,8 +109,8 @@ class CourseOperator:
         self.pilot: PilotStatus | None = None
         self.seen: Observation | None = None
 
-    def turn(self, t: int) -> bool:
-        """One look and what there is to say; True when the course is over."""
+    def step(self, t: int) -> bool:
+        """Receive the state and send the commands due at `t` ns; True when the course is over."""
         for entry in self.reader.receive():
             if isinstance(entry.message, PilotStatus):
                 self.pilot = entry.message
@@ -117,10 +118,10 @@ class CourseOperator:
                 self.seen = entry.message
         if self.pilot is None:
             return False
-        for order in self.course.commands(t, self.pilot, self.seen):
-            self.client.send(order, ANSWER_MS)
+        for command in self.course.commands(t, self.pilot, self.seen):
+            self.client.send(command, ANSWER_MS)
         while self.client.receive_reply() is not None:
-            pass  # what is refused is asked for again
+            pass  # the course repeats refused commands
         return self.course.over
 
     def close(self) -> None:
@@ -130,7 +131,7 @@ class CourseOperator:
 
 @contextlib.contextmanager
 def _daemon(config: Config, needed: dict[str, Any], folder: Path, home: Path) -> Any:
-    """`rov run` with what it needs of us in its configuration; stopped at the end."""
+    """`rov run` with `needed` in its configuration; stopped on exit."""
     table = config.model_dump()
     for section, values in needed.items():
         table[section] |= values
@@ -145,7 +146,7 @@ def _daemon(config: Config, needed: dict[str, Any], folder: Path, home: Path) ->
 
 
 def _ended(process: subprocess.Popen[bytes]) -> int:
-    """Stop it, if it still runs; its exit code."""
+    """Stop the process if it still runs; returns its exit code."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGINT)
     return process.wait()

@@ -1,8 +1,8 @@
 """The two inner loops that a policy meets, batched: sticks and readings in, thruster commands out.
 
-`ours` is the pilot's own path, mode hold: `rov.motion.controllers`, `allocate`, the curve's inverse, gain and slew; without
-arming, staleness and the guard's tilt. `ardusub` approximates the autopilot in ALT_HOLD. Both are pure; sticks are
-(N, 4) surge, sway, heave, yaw in −1..1.
+`step_rov_loops` is the path of `rov.motion.pilot` in mode hold: controllers, `allocate`, the curve's inverse, gain and
+slew; without arming, staleness and the guard's tilt limit. `step_ardusub_loops` approximates ArduSub's ALT_HOLD. Both
+are pure; sticks are (N, 4) surge, sway, heave, yaw in −1..1.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from torch import Tensor
 
 from rov.config.schema import Config
 from rov.motion.allocation import allocate, groups, mixer
-from rov.motion.controllers import DEAD_BAND, LoopState, differentiate, initial_memory, step_loops, wrapped
-from rov.motion.controllers import LoopMemory as Held
+from rov.motion.controllers import DEAD_BAND, LoopMemory, LoopState, differentiate, initial_memory, step_loops, wrapped
 from rov.motion.thrusters import Curve
 from sim.sensors import GRAVITY, Readings, quaternion
 from sim.vehicle import DT, rotation
 
 FRACTIONS = 801
-"""Grid of the inverse curve over −1..1: between its points it is off by less than one point (4 µs) of the tables."""
+"""Points of the inverse curve over −1..1; in between the error is less than one point (4 µs) of the tables."""
 VOLTS_STEP = 0.1
 
 
 class Inverse(NamedTuple):
-    """A curve's inverse, tabled: commands for fractions of its reference thrust, by voltage."""
+    """A curve's inverse as a table: commands for fractions of its reference thrust, by voltage."""
 
     commands: Tensor
     """(V, FRACTIONS)."""
@@ -62,11 +61,11 @@ class Depth(NamedTuple):
     rate: Tensor
     """(N,) m/s."""
     sampled: float
-    """When, s."""
+    """When the depth was sampled, s."""
 
 
 def follow_depth(known: Depth, readings: Readings, now: float) -> Depth:
-    """Take a reading over if it is a new one."""
+    """The depth and its rate after `readings` at `now` s; unchanged unless the reading is new."""
     sampled = now - readings.depth_age
     if sampled - known.sampled < DT / 2:
         return known
@@ -74,7 +73,7 @@ def follow_depth(known: Depth, readings: Readings, now: float) -> Depth:
     return Depth(readings.depth, rate, sampled)
 
 
-# ---- ours ------------------------------------------------------------------------------------------------------
+# ---- rov -------------------------------------------------------------------------------------------------------
 
 
 class RovLoops(NamedTuple):
@@ -85,17 +84,17 @@ class RovLoops(NamedTuple):
 
 
 class RovLoopsMemory(NamedTuple):
-    """What the pilot remembers."""
+    """The pilot's state between ticks."""
 
     now: float
     depth: Depth
-    held: Held
+    held: LoopMemory
     commands: Tensor
-    """(N, motors) the last ones."""
+    """(N, motors) of the last tick."""
 
 
 def start_rov_loops(pilot: RovLoops, readings: Readings) -> RovLoopsMemory:
-    """Hold what is, from neutral."""
+    """Hold the present depth and attitude, from neutral commands."""
     zero = torch.zeros_like(readings.depth)
     state = LoopState(readings.attitude, readings.rates, readings.depth, zero)
     motors = mixer(pilot.config.vehicle.frame).shape[0]
@@ -123,23 +122,23 @@ def step_rov_loops(
 
 
 class ArdusubLoops(NamedTuple):
-    """ALT_HOLD of ArduSub at its defaults, at our 50 Hz instead of its 400: no jerk and acceleration limits, no EKF
+    """ALT_HOLD of ArduSub at its defaults, at 50 Hz instead of its 400: no jerk and acceleration limits, no EKF
     (the depth rate is differentiated, the acceleration is the accelerometers'), no thrust linearisation.
 
-    Attitude gains: AC_AttitudeControl_Sub.h. Those said to be from memory were not found in a stored source."""
+    Attitude gains: AC_AttitudeControl_Sub.h. Those marked (memory) could not be checked against a source."""
 
     frame: str = "vectored_6dof"
     gain: float = 0.5
-    """JS_GAIN_DEFAULT: full stick is half of full."""
+    """JS_GAIN_DEFAULT: a full stick commands half of the range."""
     angle_p: float = 6.0
     rate_p: tuple[float, float, float] = (0.135, 0.135, 0.180)
     rate_i: tuple[float, float, float] = (0.090, 0.090, 0.018)
     rate_d: tuple[float, float, float] = (0.0036, 0.0036, 0.0)
     rate_imax: tuple[float, float, float] = (0.444, 0.444, 0.222)
     yaw_rate: float = math.radians(202.5)
-    """Of a full RC stick: 45° times ACRO_YAW_P 4.5 (memory)."""
+    """At a full RC stick, rad/s: 45° times ACRO_YAW_P 4.5 (memory)."""
     climb: float = 5.0
-    """Of a full RC stick, m/s: PILOT_SPEED_UP 500 cm/s (memory); the leash keeps it to what the vehicle can."""
+    """At a full RC stick, m/s: PILOT_SPEED_UP 500 cm/s (memory); the leash limits it to what the vehicle can do."""
     leash: float = 0.5
     """The target leads the depth by no more than this, m. A judgement."""
     depth_p: float = 3.0
@@ -153,20 +152,20 @@ class ArdusubLoops(NamedTuple):
 
 
 class ArdusubLoopsMemory(NamedTuple):
-    """What the autopilot remembers."""
+    """The autopilot's state between ticks."""
 
     now: float
     depth: Depth
     target: Tensor
-    """(N,) the depth it holds, m."""
+    """(N,) depth setpoint, m."""
     heading: Tensor
-    """(N,) rad."""
+    """(N,) heading setpoint, rad."""
     throttle: Tensor
-    """(N,) integrator, down."""
+    """(N,) integrator of the vertical acceleration, positive down."""
     trim: Tensor
-    """(N, 3) integrators of the rates."""
+    """(N, 3) integrators of the rate loops."""
     error: Tensor
-    """(N, 3) the rates' last errors."""
+    """(N, 3) last errors of the rate loops."""
 
 
 def start_ardusub_loops(readings: Readings) -> ArdusubLoopsMemory:
@@ -178,7 +177,7 @@ def start_ardusub_loops(readings: Readings) -> ArdusubLoopsMemory:
 def step_ardusub_loops(
     autopilot: ArdusubLoops, sticks: Tensor, readings: Readings, memory: ArdusubLoopsMemory
 ) -> tuple[Tensor, ArdusubLoopsMemory]:
-    """One tick of DT: commands (N, motors) −1..1. Sticks go through MANUAL_CONTROL and its gain, as a pilot's do."""
+    """One tick of DT: commands (N, motors) −1..1. Sticks pass through MANUAL_CONTROL and its gain, as a pilot's do."""
     now = memory.now + DT
     surge, sway, heave, yaw = (autopilot.gain * sticks.clamp(-1.0, 1.0)).unbind(1)
     turn = rotation(quaternion(readings.attitude).T)
@@ -213,8 +212,8 @@ def step_ardusub_loops(
 
 def mixed(wrench: Tensor, frame: str) -> Tensor:
     """Wrench (N, 6) -> motors (N, n) as AP_Motors6DOF.cpp does it: on vectored_6dof the horizontal and the vertical
-    motors are each scaled down as a whole, elsewhere each motor is cut at its limit. Nothing keeps the vehicle level
-    first."""
+    motors are each scaled down as a group; on other frames each motor is clipped. Nothing gives roll and pitch
+    priority."""
     matrix = wrench.new_tensor(mixer(frame).T)
     if frame != "vectored_6dof":
         return (wrench @ matrix).clamp(-1.0, 1.0)

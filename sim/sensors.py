@@ -1,7 +1,7 @@
-"""What the vehicles' instruments say: noise, bias, rate and delay; batched, and repeated exactly by a seed.
+"""Simulated instruments with noise, bias, rate and delay; batched, and reproducible from a seed.
 
-One `sense` per control interval. A slow sensor samples every so many intervals and its reading arrives some intervals
-later; in between the last one stands, with its age. Sources are the parts' data sheets where there are any.
+Call `sense` once per control interval. A slow sensor samples every few intervals, and its reading arrives some
+intervals later; until then the previous reading holds, with its age. Figures come from data sheets where there are any.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sim.vehicle import DT, State, WaterForces, rotation
 
 GRAVITY = 9.80665
 BANDWIDTH_HZ = 0.5 / DT
-"""White noise of a density is taken up to half the rate of the control interval."""
+"""White noise given as a density is integrated up to half the rate of the control interval."""
 
 
 class Suite(NamedTuple):
@@ -37,10 +37,10 @@ class Suite(NamedTuple):
     angle_noise: float = math.radians(0.1)
     """Of roll, pitch and heading as estimated. A judgement."""
     hard_iron: float = math.radians(3.0)
-    """Amplitude of the compass' error, which goes once round with the heading: 2 to 5° in the field. A judgement."""
+    """Amplitude of the compass' error, one period per turn: 2 to 5° in the field. A judgement."""
     depth_noise: float = 0.002
     depth_grain: float = 0.002
-    """m: MS5837-30BA, 0.2 mbar; at its finest it resolves about its own noise."""
+    """m: MS5837-30BA, 0.2 mbar; its finest resolution is about its noise."""
     depth_every: int = 2
     """Intervals: two conversions of 20 ms at OSR 8192, 24 a second."""
     depth_late: int = 2
@@ -65,10 +65,10 @@ class Suite(NamedTuple):
 
 
 class Readings(NamedTuple):
-    """What has arrived by now."""
+    """The readings that have arrived."""
 
     attitude: Tensor
-    """(N, 3) roll, pitch, yaw as an autopilot estimates them, rad; yaw is the compass."""
+    """(N, 3) roll, pitch, yaw as an autopilot estimates them, rad; yaw is the compass heading."""
     rates: Tensor
     """(N, 3) gyroscopes, rad/s."""
     force: Tensor
@@ -101,7 +101,7 @@ class Slow(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What the instruments carry from one interval to the next."""
+    """State of the instruments between intervals."""
 
     tick: int
     gyro_bias: Tensor
@@ -109,9 +109,9 @@ class Memory(NamedTuple):
     tilt_bias: Tensor
     """(N, 2)."""
     iron: Tensor
-    """(N, 2) the hard iron's pull ahead and to starboard, over the horizontal field."""
+    """(N, 2) hard iron ahead and to starboard, relative to the horizontal field."""
     scale: Tensor
-    """(N, 1) of the DVL."""
+    """(N, 1) scale error of the DVL."""
     velocity: Tensor
     """(N, 3) over ground in world axes, one interval ago."""
     depth: Slow
@@ -147,7 +147,7 @@ def switch_on(suite: Suite, state: State, water: WaterForces, random: torch.Gene
 def sense(
     suite: Suite, state: State, water: WaterForces, memory: Memory, random: torch.Generator, leak: Tensor | None = None
 ) -> tuple[Readings, Memory]:
-    """The readings at the end of an interval of DT that led to `state`. `leak` (N,) bool: is there water inside?"""
+    """The readings at the end of an interval of DT that led to `state`. `leak` (N,) bool: water inside."""
     n = len(state.position)
     noise = torch.randn(n, 14, generator=random, dtype=state.position.dtype, device=random.device)
     tick = memory.tick + 1
@@ -195,7 +195,7 @@ def sense(
 
 
 def vehicle_state(readings: Readings, row: int, t: int, *, armed: bool) -> VehicleState:
-    """The readings of one vehicle, as the daemon hears them at `t` ns."""
+    """The readings of the vehicle `row` as the daemon's message at `t` ns."""
     roll, pitch, yaw = readings.attitude[row].tolist()
     p, q, r = readings.rates[row].tolist()
     velocity = [math.nan] * 3 if readings.velocity is None else readings.velocity[row].tolist()
@@ -241,8 +241,8 @@ def quaternion(angles: Tensor) -> Tensor:
 
 
 def _next(slow: Slow, tick: int, every: int, late: int, sample: Callable[[], Tensor]) -> Slow:
-    """What is there at `tick`: the pending reading arrives `late` after its sample; one is sampled at each `every`th.
-    `late` is at most `every`, so that one at most is on its way."""
+    """The sensor at `tick`: it samples every `every` ticks, and a sample arrives `late` ticks later. `late` is at most
+    `every`, so that at most one sample is pending."""
     if slow.waiting >= 0 and tick - slow.waiting >= late:
         slow = slow._replace(value=slow.pending, sampled=slow.waiting, waiting=-1)
     if tick % every == 0:
@@ -258,7 +258,7 @@ def _over_ground(state: State) -> Tensor:
 
 
 def _down(like: Tensor) -> Tensor:
-    """(3, 1) the world's down."""
+    """(3, 1) unit vector down in world axes."""
     return torch.tensor([[0.0], [0.0], [1.0]], dtype=like.dtype, device=like.device)
 
 
@@ -269,7 +269,7 @@ def _depth(suite: Suite, state: State, noise: Tensor | None) -> Tensor:
 
 
 def _above_ground(state: State, water: WaterForces) -> Tensor:
-    """(N,) range to the seabed along the body's down axis, m; NaN where it does not point at one."""
+    """(N,) range to the seabed along the body's down axis, m; NaN where that axis does not meet it."""
     if water.seabed is None:
         return torch.full_like(state.position[:, 2], math.nan)
     slant = rotation(state.attitude.T)[2, 2]

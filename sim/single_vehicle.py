@@ -1,4 +1,4 @@
-"""One vehicle in one place, moved command by command: what lockstep dives and the live simulator steer."""
+"""One vehicle in one realised world, moved command by command: for lockstep dives and the live simulator."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLEARANCE_M = 0.25
 
 
 class SingleVehicle:
-    """The vehicle `name` of `sim/vehicles` in a place. Everything follows from the place, its seed and the commands."""
+    """The vehicle `name` of `sim/vehicles` in a world; deterministic, given the world, its seed and the commands."""
 
     def __init__(self, place: RealisedWorld, name: str = "heavy"):
         self.model = vehicle.model(name, torch.float64)
@@ -54,7 +54,7 @@ class SingleVehicle:
     def motors(self) -> int:
         return len(self.mixer)
 
-    # ---- as a thruster board has it: what its own instruments say ----------------------------------------------
+    # ---- for a thruster board: the readings of the vehicle's own instruments -----------------------------------
 
     @property
     def attitude(self) -> Floats:
@@ -63,7 +63,7 @@ class SingleVehicle:
 
     @property
     def speed(self) -> Floats:
-        """(6,) of which only the rates are measured; rad/s."""
+        """(6,) zeros for the velocities, which are not measured, then the rates in rad/s."""
         return np.concatenate([np.zeros(3), self.readings.rates[0].numpy()])
 
     @property
@@ -72,13 +72,14 @@ class SingleVehicle:
         return float(self.readings.depth[0])
 
     def step(self, outputs: Floats, volts: float | None, dt: float) -> None:
-        """Move on by `dt` s, in whole intervals of DT; the rest waits. Its battery is its own: `volts` is not used."""
+        """Move on by `dt` s, in whole intervals of DT; the remainder waits for the next call. `volts` is not used: the
+        vehicle simulates its own battery."""
         self.behind_s += dt
         while self.behind_s >= DT:
             self.behind_s -= DT
             self.advance(outputs.tolist())
 
-    # ---- as the water has it -----------------------------------------------------------------------------------
+    # ---- for the simulator -------------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def advance(self, commands: Sequence[float]) -> None:
@@ -90,7 +91,7 @@ class SingleVehicle:
         self.readings, self.memory = sensors.sense(self.suite, self.state, self.water, self.memory, self.random)
 
     def vehicle_state(self, t: int, armed: bool) -> VehicleState:
-        """What the vehicle says of itself at `t` ns."""
+        """The readings as a message at `t` ns."""
         return sensors.vehicle_state(self.readings, 0, t, armed=armed)
 
     def pose(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,7 +99,7 @@ class SingleVehicle:
         return self.state.position, self.state.attitude, self.state.rates
 
     def _inside(self, state: State) -> State:
-        """A basin's walls stop what runs into them."""
+        """Stop a vehicle that runs into the walls of the basin."""
         inside = torch.minimum(torch.maximum(state.position, self.low), self.high)
         if torch.equal(inside, state.position):
             return state

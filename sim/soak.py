@@ -1,13 +1,12 @@
-"""The live figures of a whole daemon, with a video as camera and the simulated board: `python -m sim.soak clip.mp4`.
+"""Measures a whole live daemon, with a video as camera and the simulated board: `python -m sim soak clip.mp4`.
 
-Armed in `follow` all the time, while the recorder writes; measured from outside: by a subscriber, at the port
-(`sim.port_write_times`), at the board, in /proc. A line a minute says how it goes; Ctrl-C ends it early, with the table so far.
-`--seconds 1800` shows whether memory stays flat.
+The daemon is armed in `follow` all the time, and records. It is measured from outside: by a subscriber, at the port
+(`sim.port_write_times`), at the board, in /proc. Progress is printed once a minute; Ctrl-C ends it early, with the
+table so far. `--seconds 1800` shows whether memory stays flat.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -46,23 +45,23 @@ from rov.resources import checkout
 
 SESSION = "soak"
 PROCESSES = ("run", "pilotd", "commandd", "publicd", "camerad", "perceptiond", "recorderd", "hostd")
-LOOK_S = 5.0
-"""/proc is looked at this often."""
-TELL_S = 60.0
+SAMPLE_S = 5.0
+"""Interval between samples of /proc."""
+REPORT_S = 60.0
 SHORT_S = 600.0
-"""Memory over a shorter time says nothing about a day."""
+"""A shorter run says nothing about the memory of a day."""
 DAY_H, GROWTH = 8.0, 0.1
-"""Flat: a working day at this slope would add less than this share."""
+"""Memory is flat when a working day at its slope would add less than this share."""
 PARTS = 6
-"""Dives in a run: the index of one is in memory until it ends, and must be gone afterwards. What is taken until the
-first one ends is no leak: buffers fill, the allocator settles."""
+"""Dives in a run: the index of a dive is in memory until it ends, and must be freed then. Growth until the first one
+ends is no leak: buffers fill, the allocator settles."""
 PERIOD_NS = 20_000_000
 
 Stamps = NDArray[np.int64]
 
 
 class Use(NamedTuple):
-    """What a process takes."""
+    """Resources of a process at one time, `t` in s."""
 
     t: float
     pid: int
@@ -72,18 +71,18 @@ class Use(NamedTuple):
 
 
 class Notes:
-    """What is remembered of what was heard: numbers only, so that hours of them fit into memory."""
+    """The numbers kept of the messages received: no more, so that hours of them fit into memory."""
 
     def __init__(self) -> None:
         self.commands, self.command_frames = array("q"), array("q")
-        """`t` and `frame_t` of each ThrusterCommand; in the same way of the others."""
+        """`t` and `frame_t` of each ThrusterCommand; below, the same of Setpoint and Detections."""
         self.setpoints, self.setpoint_frames = array("q"), array("q")
         self.detections, self.detection_frames, self.network_ms = array("q"), array("q"), array("d")
         self.writes, self.arrivals, self.arrived_us = array("q"), array("q"), array("q")
-        """Bytes handed to the port; commands that came out of it, and their stamps."""
+        """Times of writes to the port (ns); times of commands at the board (ns), and their stamps (µs)."""
         self.events: Counter[str] = Counter()
         self.left = 0
-        """Status reports of another mode than `follow`."""
+        """Number of status reports with another mode than `follow`."""
         self.use: dict[str, list[Use]] = {}
 
     def receive(self, message: Message) -> None:
@@ -105,17 +104,17 @@ class Notes:
 
 
 class Soak:
-    """The daemon, its board, one who listens and one who commands."""
+    """The daemon and its board, with a subscriber and an operator."""
 
     def __init__(self, folder: Path, video: Path, rate_hz: float, part_s: float):
         port = folder / "board"
         applied, written = folder / "board.jsonl", folder / "written"
         self.started: list[subprocess.Popen[bytes]] = []
-        board = self._start("sim.board", "--link", str(port), "--record", str(applied), stdout=subprocess.PIPE)
+        board = self._start("sim", "board", "--link", str(port), "--record", str(applied), stdout=subprocess.PIPE)
         assert board.stdout is not None
         board.stdout.readline()
         with written.open("w") as out:
-            self._start("sim.port_write_times", str(port), stdout=out)
+            self._start("sim", "port-write-times", str(port), stdout=out)
         public, commands = (f"tcp://127.0.0.1:{_free_port()}" for _ in range(2))
         config = {
             "camera": {"source": f"loop:{video.absolute()}"},
@@ -143,13 +142,13 @@ class Soak:
             stdout=stdout,
             cwd=cwd or checkout(),
             env=env,
-            start_new_session=True,  # Ctrl-C is ours: the daemon ends before its board
+            start_new_session=True,  # Ctrl-C reaches only this process: the daemon must end before its board
         )
         self.started.append(process)
         return process
 
     def listen(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
-        """Take in what is said, and keep the operator's heartbeat; True when `until` came true."""
+        """Receive messages and send the operator's heartbeat; True once `until` is true."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.reader.wait(20)
@@ -165,7 +164,7 @@ class Soak:
         return False
 
     def send(self, kind: type[Any], wait_ms: int = 0, **fields: Any) -> bool:
-        """Send a command; with `wait_ms`, whether it was accepted."""
+        """Send a command; with `wait_ms`, returns whether it was accepted."""
         self.seq += 1
         command: AnyCommand = kind(t=time.monotonic_ns(), session=SESSION, seq=self.seq, **fields)
         if not self.client.send(command, wait_ms):
@@ -176,20 +175,20 @@ class Soak:
         return False
 
     def until(self, ask: Callable[[], bool], what: str) -> int:
-        """Ask until it is granted; when that was."""
+        """Repeat `ask` until it is granted; returns when, ns. Raises UserError after 60 s."""
         if not self.listen(60.0, ask):
-            raise UserError(f"never {what}; it said {dict(self.notes.events)}")
+            raise UserError(f"never {what}; its events: {dict(self.notes.events)}")
         return time.monotonic_ns()
 
     def engage(self) -> bool:
-        """In `follow`: where a busy machine saw too seldom, again, as an operator would."""
+        """Ask for `follow` again, as an operator would, where a busy machine was too slow for it. Always False."""
         if self.status is not None and self.status.mode is not Mode.FOLLOW and time.monotonic() - self.asked_t > 1.0:
             self.asked_t = time.monotonic()
             self.send(SetMode, mode=Mode.FOLLOW)
         return False
 
     def measure(self) -> None:
-        """What the processes take, and what reached the port and the board."""
+        """Sample the processes' resources, and read what reached the port and the board."""
         pids = {"run": self.daemon.pid}
         for path in Path("/proc").iterdir():
             try:
@@ -212,7 +211,7 @@ class Soak:
                 self.notes.arrived_us.append(command["sent_us"])
 
     def close(self) -> int:
-        """The daemon first, then what it talked to; returns its exit code."""
+        """End the daemon first, then its board; returns the daemon's exit code."""
         self.daemon.send_signal(signal.SIGINT)
         code: int = self.daemon.wait(20)
         for process in self.started[:-1]:
@@ -227,9 +226,9 @@ class Soak:
         return code
 
 
-def soak(video: Path, seconds: float, rate_hz: float, tell: Callable[[str], None]) -> tuple[dict[str, Any], bool]:
-    """Run it, and measure; returns the figures, and whether it was interrupted. All times on the monotonic clock,
-    which the processes share. Raises UserError where it does not get to `follow`."""
+def soak(video: Path, seconds: float, rate_hz: float, report: Callable[[str], None]) -> tuple[dict[str, Any], bool]:
+    """Run a daemon and measure it; returns the figures, and whether Ctrl-C interrupted it. All times are on the
+    monotonic clock, which the processes share. Raises UserError where it does not get to `follow`."""
     interrupted = False
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         run = Soak(Path(name), video, rate_hz, seconds / PARTS)
@@ -239,17 +238,17 @@ def soak(video: Path, seconds: float, rate_hz: float, tell: Callable[[str], None
             run.until(lambda: bool(run.notes.events["armed"]), "armed")
             run.until(lambda: run.send(SetMode, 50, mode=Mode.FOLLOW), "in follow")
             engaged = run.until(
-                lambda: run.status is not None and run.status.mode is Mode.FOLLOW, "said to be in follow"
+                lambda: run.status is not None and run.status.mode is Mode.FOLLOW, "reported to be in follow"
             )
             run.measure()
             events, run.notes, start = run.notes.events, Notes(), engaged
-            told = began = time.monotonic()
+            reported = began = time.monotonic()
             while time.monotonic() - began < seconds:
-                run.listen(min(LOOK_S, seconds), run.engage)
+                run.listen(min(SAMPLE_S, seconds), run.engage)
                 run.measure()
-                if time.monotonic() - told > TELL_S:
-                    told = time.monotonic()
-                    tell(progress(run.notes, start, time.monotonic_ns()))
+                if time.monotonic() - reported > REPORT_S:
+                    reported = time.monotonic()
+                    report(progress(run.notes, start, time.monotonic_ns()))
         except KeyboardInterrupt:
             interrupted = True
             if not start:
@@ -265,7 +264,7 @@ def soak(video: Path, seconds: float, rate_hz: float, tell: Callable[[str], None
 
 def progress(notes: Notes, start: int, now: int) -> str:
     """One line: the last minute's rates and jitter, and what each process takes."""
-    since = max(start, now - int(TELL_S * 1e9))
+    since = max(start, now - int(REPORT_S * 1e9))
     took = (now - since) / 1e9
     writes, ticks = (_during(each, since, now) for each in (notes.writes, notes.commands))
     seen = len(_during(notes.detections, since, now)) / took
@@ -278,19 +277,19 @@ def progress(notes: Notes, start: int, now: int) -> str:
 
 
 def figures(notes: Notes, start: int, end: int) -> dict[str, Any]:
-    """What a run of which these notes were taken from `start` to `end` amounts to."""
+    """The figures of a run from `start` to `end`, ns."""
     took = (end - start) / 1e9
     network = dict(zip(notes.detection_frames, notes.network_ms, strict=True))
-    thought = [
+    latency = [
         (t - frame) / 1e6 - network[frame]
         for t, frame in zip(notes.setpoints, notes.setpoint_frames, strict=True)
         if frame in network
     ]
-    acted: dict[int, int] = {}
+    acted_t: dict[int, int] = {}
     for t, frame in zip(notes.commands, notes.command_frames, strict=True):
-        acted.setdefault(frame, t)
+        acted_t.setdefault(frame, t)
     made = dict(zip(notes.setpoint_frames, notes.setpoints, strict=True))
-    pairs = [(t, acted[frame]) for frame, t in made.items() if frame in acted]
+    pairs = [(t, acted_t[frame]) for frame, t in made.items() if frame in acted_t]
     writes = np.array(notes.writes, np.int64)
     arrived = dict(zip(notes.arrived_us, notes.arrivals, strict=True))
     return {
@@ -301,7 +300,7 @@ def figures(notes: Notes, start: int, end: int) -> dict[str, Any]:
         "tick_jitter_ms": _jitter(_during(notes.commands, start, end)),
         "write_jitter_ms": _jitter(_during(notes.writes, start, end)),
         "board_jitter_ms": _jitter(_during(notes.arrivals, start, end)),
-        "capture_to_setpoint_less_network_ms": _percentiles(np.array(thought)),
+        "capture_to_setpoint_less_network_ms": _percentiles(np.array(latency)),
         "network_ms": _percentiles(np.array(notes.network_ms)),
         "setpoint_to_write_ms": _percentiles(
             np.array([(writes[i] - t) / 1e6 for t, tick in pairs if (i := np.searchsorted(writes, tick)) < len(writes)])
@@ -321,8 +320,8 @@ def figures(notes: Notes, start: int, end: int) -> dict[str, Any]:
 
 
 def flatness(series: list[Use]) -> dict[str, Any]:
-    """Memory and open files of one process at the start (warm), in the middle and at the end, their slopes, and what
-    to think of them."""
+    """Memory and open files of one process at the start (warm), in the middle and at the end, their slopes, and the
+    verdict."""
     if len({use.pid for use in series}) > 1:
         return {"verdict": "was started again"}
     took = series[-1].t - series[0].t
@@ -345,7 +344,7 @@ def _during(stamps: array[int], start: int, end: int) -> Stamps:
 
 
 def _jitter(stamps: Stamps) -> dict[str, float]:
-    """By how much each period differs from 20 ms."""
+    """Percentiles of the deviation of each period from 20 ms, ms."""
     return _percentiles(np.abs(np.diff(stamps) - PERIOD_NS) / 1e6)
 
 
@@ -358,7 +357,7 @@ def _percentiles(values: NDArray[np.float64]) -> dict[str, float]:
 
 
 def _use(pid: int) -> Use:
-    """Raises OSError when it is gone."""
+    """Resources of a process now. Raises OSError when it has ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     rss = int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -366,7 +365,7 @@ def _use(pid: int) -> Use:
 
 
 def _lines(file: TextIO) -> list[str]:
-    """What was added since the last call, in whole lines."""
+    """The whole lines added since the last call."""
     at, text = file.tell(), file.read()
     whole = text.rpartition("\n")[0]
     file.seek(at + len(whole) + bool(whole))
@@ -381,7 +380,7 @@ def _free_port() -> int:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """Memory and files, to be read."""
+    """Memory and files as a text table."""
     lines = [f"{'':12}{'RSS MB, start middle end':>30}{'per hour':>10}{'files':>18}{'per hour':>10}  verdict"]
     for name, each in figures["flat"].items():
         cells = ""
@@ -391,30 +390,3 @@ def table(figures: dict[str, Any]) -> str:
                 cells += f"{points:>{width}}{each[what]['per_hour']:>+10.2f}"
         lines.append(f"{name:12}{cells or ' ' * 68}  {each['verdict']}")
     return "\n".join(lines)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sim.soak", description="Live figures of a whole daemon.")
-    parser.add_argument("video", type=Path, help="the camera's picture, in a loop at its own rate")
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--rate", type=float, default=15.0, help="perception.rate_hz; the video needs that rate")
-    parser.add_argument("--json", type=Path, help="write the figures there")
-    options = parser.parse_args(arguments)
-    try:
-        found, interrupted = soak(
-            options.video, options.seconds, options.rate, lambda text: print(text, file=sys.stderr, flush=True)
-        )
-    except UserError as error:
-        print(f"sim.soak: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    print(json.dumps(found, indent=2))
-    print(table(found), file=sys.stderr)
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
-    return 130 if interrupted else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Where to take pictures from: in the way a vehicle meets things, near and far, seldom centred, sometimes nothing."""
+"""Viewpoints of a data set's pictures, as a vehicle meets things: near and far, seldom centred, sometimes none."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sim.scene import scene
 from sim.world import RealisedWorld
 
 NOTHING = 0.1
-"""Share of the pictures that look anywhere."""
+"""Share of the pictures that aim at nothing."""
 NEAREST, FARTHEST = 0.6, 7.0
-"""Range of distances to what is looked at, m; less where the water is thick."""
+"""Range of distances to the target, m; less where the water is turbid."""
 LONG = 3.0
-"""What reaches further than this is looked at piece by piece, m."""
+"""A thing longer than this, m, is viewed part by part."""
 CLEARANCE = 0.35
 """Least distance to bottom, walls and surface, m."""
 
@@ -33,7 +33,7 @@ class Viewpoint(NamedTuple):
 
 
 def view(place: RealisedWorld, random: np.random.Generator) -> Viewpoint:
-    """One view of a place: looks at a labelled thing drawn by class first, so that rare kinds are seen as often."""
+    """One view of a world: draws the target's class first, then the thing, so that rare classes are as frequent."""
     t = float(random.uniform(0, 600))
     aim, distance = _aim(place, random, t)
     for _ in range(20):  # until it is inside the basin

@@ -1,4 +1,4 @@
-"""The wire between a simulated vehicle and its companion: what goes wrong on it, and the pty that it ends in."""
+"""The wire between a simulated vehicle and its companion: transmission faults, and the pty at its end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MS = 1_000_000  # ns
 
 @dataclass
 class NoisyWire:
-    """What happens to frames on their way to the companion: probabilities per frame, 0..1, and a delay in s."""
+    """Faults of frames on their way to the companion: probabilities per frame, 0..1, and a delay in s."""
 
     drop: float = 0.0
     repeat: float = 0.0
@@ -68,12 +68,12 @@ class NoisyWire:
 
 
 class Pty:
-    """The cable. Pulling it out hangs up whoever has it open; in again, it is a new device, under the same link."""
+    """The cable. Unplugging hangs up the companion; plugged in again it is a new device under the same link."""
 
     def __init__(self, link: Path | None = None):
         self.link = link
         self.deaf = False
-        """Nothing is read: what the companion writes piles up."""
+        """Nothing is read: the companion's bytes pile up in the pty."""
         self.ends: tuple[int, int] | None = None
         self.path = ""
         self.plug()
@@ -81,7 +81,7 @@ class Pty:
     def plug(self) -> None:
         if self.ends is not None:
             return
-        # We keep the companion's end open as well, so that the board survives its coming and going.
+        # The companion's end stays open here as well, so that the board survives when the companion closes it.
         self.ends = os.openpty()
         tty.setraw(self.ends[1])
         os.set_blocking(self.ends[0], False)
@@ -102,7 +102,7 @@ class Pty:
         self.ends = None
 
     def read(self) -> bytes:
-        """What the companion has sent."""
+        """The bytes that the companion has sent."""
         if self.ends is None or self.deaf:
             return b""
         try:
@@ -111,7 +111,7 @@ class Pty:
             return b""
 
     def write(self, data: bytes) -> None:
-        """Send; what nobody reads is lost in the middle of a frame, as on a wire."""
+        """Send; when the companion does not read, frames are lost and cut, as on a wire."""
         if self.ends is not None and data:
             with contextlib.suppress(BlockingIOError):
                 os.write(self.ends[0], data)

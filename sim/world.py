@@ -1,4 +1,4 @@
-"""Worlds: `sim/worlds/*.toml`, a schema that knows every key, and the one scene that a world and a seed come to.
+"""Worlds: the schema of `sim/worlds/*.toml`, and the one concrete world that a seed draws from it.
 
 A number may be written as a distribution, from which each seed draws: `{uniform = [a, b]}`, `{log_uniform = [a, b]}`,
 `{normal = [mean, deviation]}` or `{choice = [a, b, …]}`.
@@ -27,7 +27,7 @@ from sim.scene.things import CATALOGUE
 from sim.scene.water import IOP, water
 
 NUMBER_MAX = 1e6
-"""No length, speed, angle or share of a world is larger."""
+"""Largest number allowed in a world."""
 THINGS_MAX = 1000
 
 Random = np.random.Generator
@@ -35,11 +35,11 @@ Vector = tuple[float, float, float]
 
 
 class WorldError(UserError):
-    """A world that cannot be read, or asks for what there is not."""
+    """A world that cannot be read or is invalid."""
 
 
 class WorldTable(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """What every table of the file is: unknown keys are errors."""
+    """Base of the file's tables: unknown keys are errors."""
 
 
 class Spread(WorldTable, frozen=True):
@@ -87,9 +87,9 @@ class WaterTable(WorldTable, frozen=True):
 
     type: str | list[str] = "IB"
     turbidity: Number = 1.0
-    """Times the type's scattering."""
+    """Factor on the type's scattering."""
     veil: Number = 0.3
-    """Brightness of endless water in green, of a white target's under the same light."""
+    """Brightness of endless water in green, relative to a white target in the same light."""
     warm: Number = 0.0
     """Shift of the veil to yellow (dissolved matter), 0..1."""
     snow: Number = 0.0
@@ -104,12 +104,12 @@ class WaterTable(WorldTable, frozen=True):
 
 
 class CurrentTable(WorldTable, frozen=True):
-    """Movement of the water: a steady part, and gusts as a first-order random walk around it."""
+    """Movement of the water: a steady current, and gusts as a first-order Gauss–Markov process around it."""
 
     speed: Number = 0.0
     """m/s."""
     towards_deg: Number = 0.0
-    """Where it flows, degrees from north."""
+    """Direction of the flow, degrees from north."""
     gust: Number = 0.0
     """Standard deviation of the gusts, m/s."""
     gust_s: Number = 10.0
@@ -117,7 +117,7 @@ class CurrentTable(WorldTable, frozen=True):
 
 
 class StartTable(WorldTable, frozen=True):
-    """Where the vehicle begins."""
+    """Start of the vehicle: m and degrees."""
 
     north: Number = 0.0
     east: Number = 0.0
@@ -138,26 +138,26 @@ class LightTable(WorldTable, frozen=True):
 class GroundTable(WorldTable, frozen=True):
     kind: Literal["tiles", "sand", "mud"] = "sand"
     depth: Number = 5.0
-    """Of the bottom, m."""
+    """Depth of the bottom, m."""
     relief: Number = 0.0
     """Standard deviation of its height, m."""
     colour: Vector = (0.45, 0.4, 0.3)
     other: Vector = (0.3, 0.26, 0.18)
     walls: tuple[float, float, float, float] | None = None
-    """A basin's: north from, to, east from, to, m."""
+    """Walls of a basin: north from, to, east from, to, m."""
     wall: Vector = (0.35, 0.45, 0.5)
     waves: Number = 0.08
     """Slope of the surface, rad."""
 
 
 class CameraTable(WorldTable, frozen=True):
-    """The camera; what is drawn is drawn once per seed."""
+    """The camera; distributions are drawn once per seed."""
 
     hfov_deg: Number = 80.0
     distortion: tuple[float, float, float, float, float] = (-0.12, 0.02, 0.0, 0.0, 0.0)
     """k1 k2 p1 p2 k3 of ROS plumb_bob."""
     calibration: str = ""
-    """A ROS camera_info file as `rov calibrate camera` writes it, seen from the world's file: the lens instead."""
+    """A ROS camera_info file as `rov calibrate camera` writes it, relative to the world's file; replaces the lens."""
     brightness: Number = 0.45
     gain_max: Number = 8.0
     white: Number = 0.3
@@ -172,14 +172,14 @@ class CameraTable(WorldTable, frozen=True):
 
 
 class ThingTable(WorldTable, frozen=True):
-    """So many of a kind, each at a place drawn for itself."""
+    """`count` things of a kind, each at its own drawn place."""
 
     kind: str
     count: Number = 1.0
     north: Number = 0.0
     east: Number = 0.0
     above: Number = 0.0
-    """Height over the bottom, m; what lies, stands or grows on the bottom needs none."""
+    """Height above the bottom, m; things that lie, stand or grow on the bottom need none."""
     scale: Number = 1.0
 
     def __post_init__(self) -> None:
@@ -188,17 +188,17 @@ class ThingTable(WorldTable, frozen=True):
 
 
 class Step(WorldTable, frozen=True):
-    """One leg of a course. `follow` looks for its target by turning, and ends early where it is reached."""
+    """One leg of a course. `follow` turns to search for its target, and ends early when it is reached."""
 
     mode: Literal["hold", "follow", "surface"]
     seconds: float = 20.0
-    """At most."""
+    """Longest duration, s."""
     target: str = ""
     """Class to follow."""
     size: float = 0.25
     """Apparent height at which the target is reached, share of the image height."""
     turn: float = 1.0
-    """Which way to look for it: 1 clockwise, −1 the other way."""
+    """Direction of the search: 1 clockwise, −1 anticlockwise."""
     surge: float = 0.0
     """Sticks of `hold`, −1..1."""
     sway: float = 0.0
@@ -223,12 +223,12 @@ class World(WorldTable, frozen=True):
     things: list[ThingTable] = []
     course: list[Step] = []
     name: str = ""
-    """Of the file; not written in it."""
+    """The file's name without suffix; not a key of the file."""
 
 
 @dataclass(frozen=True)
 class RealisedWorld:
-    """One concrete world: what the vehicle feels, and what its camera sees."""
+    """One concrete world: the water that moves the vehicle, and the scene that its camera sees."""
 
     name: str
     seed: int
@@ -253,10 +253,10 @@ class RealisedWorld:
     jpeg: int
     course: tuple[Step, ...] = ()
     calibration: Calibration | None = None
-    """A measured lens in the drawn one's place."""
+    """A measured lens, which replaces the drawn one."""
 
     def lens(self, width: int, height: int) -> Lens:
-        """For pictures of this size. Raises WorldError where a measured lens' pictures have another shape."""
+        """The lens for pictures of this size. Raises WorldError where a measured lens has another aspect ratio."""
         if self.calibration is None:
             return Lens.wide(width, height, self.hfov_deg, self.distortion)
         c = self.calibration
@@ -277,7 +277,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> World:
-    """A world of `sim/worlds` by its name, or any by its path. Raises WorldError."""
+    """A world by its name in `sim/worlds`, or by its path. Raises WorldError."""
     path = Path(name) if name.endswith(".toml") else folder() / f"{name}.toml"
     try:
         text = toml.read_text(path).encode()
@@ -290,7 +290,7 @@ def load(name: str) -> World:
 
 
 def parse(text: bytes, path: Path) -> World:
-    """The world in a text; errors name file and key."""
+    """The world in a TOML text. Raises WorldError, which names file and key."""
     try:
         world = toml.convert(toml.parse(text.decode()), World, strict=False)
     except toml.TomlError as error:
@@ -308,7 +308,7 @@ def through(world: World, calibration: Path | None) -> World:
 
 
 def realise(world: World, seed: int) -> RealisedWorld:
-    """The one world that the seed stands for: the same on every machine (PCG64, one stream per table and thing)."""
+    """The concrete world of a seed, the same on every machine (PCG64, one stream per table and thing)."""
 
     def stream(*key: int) -> Random:
         return np.random.Generator(np.random.PCG64([seed, *key]))
@@ -362,7 +362,7 @@ def realise(world: World, seed: int) -> RealisedWorld:
 
 
 def _draw(value: Any, random: Random, where: str) -> Any:
-    """Raises WorldError for a number that no world has."""
+    """The value, drawn if it is a distribution. Raises WorldError where it is out of range."""
     drawn = value.draw(random) if isinstance(value, Spread) else value
     if isinstance(drawn, float) and not abs(drawn) <= NUMBER_MAX:
         raise WorldError(f"{where} = {drawn}: is no number of a world")

@@ -193,9 +193,9 @@ def test_orders_that_make_no_sense_are_said() -> None:
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path, Path]]:
-    """`python -m sim.board`, its link and its record."""
+    """`python -m sim board`, its link and its record."""
     link, record = tmp_path / "board", tmp_path / "record.jsonl"
-    command = [sys.executable, "-W", "error", "-m", "sim.board", "--link", str(link), "--record", str(record)]
+    command = [sys.executable, "-W", "error", "-m", "sim", "board", "--link", str(link), "--record", str(record)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe) as running:
         assert running.stdout is not None

@@ -75,7 +75,7 @@ class Daemon:
         self.save("")
         env = os.environ | {"PYTHONPATH": str(checkout()), "OMP_NUM_THREADS": "1"}
         self.board = subprocess.Popen(
-            [sys.executable, "-m", "sim.board", "--link", str(folder / "board")],
+            [sys.executable, "-m", "sim", "board", "--link", str(folder / "board")],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env=env,

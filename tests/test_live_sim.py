@@ -27,7 +27,7 @@ def free_port() -> int:
 
 def test_the_daemon_holds_in_a_current_and_its_dive_replays(tmp_path: Path) -> None:
     (tmp_path / "flow.toml").write_text(FLOWING.replace("seconds = 30.0", "seconds = 12.0"))
-    command = [sys.executable, "-m", "sim", "run", str(tmp_path / "flow.toml"), "--sail", "--size", "80x60"]
+    command = [sys.executable, "-m", "sim", "run", str(tmp_path / "flow.toml"), "--course", "--size", "80x60"]
     command += ["--out", str(tmp_path / "dives"), "--set", "perception.rate_hz=4", "--set", "vehicle.max_depth=20"]
     for end in ("public", "commands"):
         command += ["--set", f"bus.{end}=tcp://127.0.0.1:{free_port()}"]

@@ -74,21 +74,21 @@ def port() -> Iterator[tuple[int, str]]:
         os.close(end)
 
 
-def test_a_tap_sees_each_write_when_it_is_made(port: tuple[int, str]) -> None:
+def test_each_write_is_reported_when_it_is_made(port: tuple[int, str]) -> None:
     end, path = port
-    command = [sys.executable, "-m", "sim.port_write_times", path]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as tap:
-        assert tap.stdout is not None
-        while "inotify" not in {Path(os.readlink(fd)).name.split(":")[-1] for fd in descriptors(tap.pid)}:
+    command = [sys.executable, "-m", "sim", "port-write-times", path]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as watcher:
+        assert watcher.stdout is not None
+        while "inotify" not in {Path(os.readlink(fd)).name.split(":")[-1] for fd in descriptors(watcher.pid)}:
             time.sleep(0.01)
         time.sleep(0.1)  # it has its watch
         before = 0
         for text in (b"one", b"another"):
             before = time.monotonic_ns()
             os.write(end, text)
-            assert before <= int(tap.stdout.readline()) <= time.monotonic_ns()
-        tap.terminate()
-        assert tap.wait(5) == 0 and tap.stdout.read() == ""
+            assert before <= int(watcher.stdout.readline()) <= time.monotonic_ns()
+        watcher.terminate()
+        assert watcher.wait(5) == 0 and watcher.stdout.read() == ""
 
 
 def descriptors(pid: int) -> list[str]:
@@ -96,7 +96,7 @@ def descriptors(pid: int) -> list[str]:
     return [f"{folder}/{name}" for name in os.listdir(folder)]
 
 
-def test_a_tap_of_nothing_says_so(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sim.port_write_times", str(tmp_path / "none")]
+def test_a_port_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sim", "port-write-times", str(tmp_path / "none")]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode != 0 and "none: cannot be watched: No such file" in run.stderr

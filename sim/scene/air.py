@@ -1,4 +1,4 @@
-"""Water and light of scenes, as the renderer spreads them over pixels."""
+"""Water and light of scenes as tensors that the renderer broadcasts over pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sim.scene.scene import Scene
 
 
 class Air(NamedTuple):
-    """Water and light of each scene, to be spread over pixels: five (3, S, 1) of the colours, then (S, 1)."""
+    """Water and light of each scene, to broadcast over pixels: five (3, S, 1) per colour, then (S, 1)."""
 
     beam: Tensor
     blurred: Tensor
@@ -24,19 +24,19 @@ class Air(NamedTuple):
     level: Tensor
     """Sine of the sun's elevation in the water."""
     north: Tensor
-    """How far its rays go north for each metre down, and east."""
+    """How far the sun's rays go north for each metre down; below, east."""
     east: Tensor
     day: Tensor
     caustics: Tensor
     lamps: Tensor
 
     def of(self, row: Tensor) -> Air:
-        """(3, K) and (K,) of the rows; one scene is spread over all."""
+        """(3, K) and (K,) of the rows; a single scene is broadcast to all."""
         return Air(*(_of(each, row) for each in self))
 
 
 def stack(scenes: list[Scene], device: torch.device) -> Air:
-    """Of all scenes."""
+    """The tensors of all scenes."""
 
     def tensor(values: object) -> Tensor:
         return torch.tensor(np.array(values), dtype=torch.float32, device=device)

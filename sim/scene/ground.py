@@ -1,4 +1,4 @@
-"""What is behind everything: the bottom with its relief, a basin's walls, and the surface seen from below."""
+"""The background: the bottom with its relief, a basin's walls, and the surface seen from below."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sim.scene import textures
 from sim.scene.scene import Ground
 
 WAVES = 5
-"""Sines of the relief, and of the surface."""
+"""Number of sines of the relief, and of the surface."""
 MARCH = 6
-"""Steps towards the relief; each goes as far as the steepest slope allows."""
+"""Ray-marching steps towards the relief; each is as long as the steepest slope allows."""
 FAR = 1e4
-"""Range of what is not there, m."""
+"""Range of a miss, m."""
 SNELL = 0.661
-"""Cosine, from the vertical, of the edge of the window: sqrt(1 − 1/1.333²)."""
+"""Cosine, from the vertical, of the edge of Snell's window: sqrt(1 − 1/1.333²)."""
 SKY = (1.25, 1.35, 1.45)
-"""Radiance of the sky through the window, of a white target's under it."""
+"""Radiance of the sky through the window, relative to a white target under it."""
 
 
 class Grounds(NamedTuple):
@@ -38,11 +38,11 @@ class Grounds(NamedTuple):
     """(S, 4, WAVES): amplitude, north and east wave numbers, phase."""
     steepest: Tensor
     height: Tensor
-    """Largest of the relief, m."""
+    """Largest height of the relief, m."""
     swell: Tensor
     """(S, 5, WAVES): slope, north and east wave numbers, phase, rad/s."""
     shift: Tensor
-    """(S, 2) of the textures."""
+    """(S, 2) shift of the textures."""
     flat: bool
     walled: bool
 
@@ -51,18 +51,18 @@ class GroundHits(NamedTuple):
     """(N, M) unless said otherwise."""
 
     range: Tensor
-    """To the first thing met, the surface included; FAR where there is only water."""
+    """To the first hit, the surface included; FAR where there is only water."""
     path: Tensor
-    """Of the light: for what is mirrored in the surface, on to the bottom."""
+    """Length of the light's path: for a reflection in the surface, on to the bottom."""
     albedo: Tensor
     """(3, N, M)"""
     normal: tuple[Tensor, Tensor, Tensor]
     point: tuple[Tensor, Tensor, Tensor]
-    """In the world."""
+    """In world axes, m."""
     sky: Tensor
-    """Light that comes through the surface."""
+    """Share of light that comes through the surface."""
     floor: Tensor
-    """True where the bottom is seen directly."""
+    """True where the bottom is hit directly."""
 
 
 def stack(grounds: list[Ground], device: torch.device) -> Grounds:
@@ -111,19 +111,19 @@ def _relief(ground: Ground) -> NDArray[np.float64]:
 
 
 def depth(ground: Ground, north: float, east: float) -> float:
-    """Of the bottom at one place, m: what stands on it stands there."""
+    """Depth of the bottom at one place, m."""
     a, kx, ky, phase = _relief(ground)
     return ground.bottom - float((a * np.sin(kx * north + ky * east + phase)).sum())
 
 
 def rows(ground: Grounds, pick: Callable[[Tensor], Tensor]) -> Grounds:
-    """The same with `pick` applied to every tensor."""
+    """The grounds with `pick` applied to every tensor."""
     picked: dict[str, Any] = {k: pick(v) for k, v in ground._asdict().items() if isinstance(v, Tensor)}
     return ground._replace(**picked)
 
 
 def height(ground: Grounds, x: Tensor, y: Tensor) -> Tensor:
-    """Of the relief above the bottom's mean at (N, M) places."""
+    """Height of the relief above the mean bottom at (N, M) places, m."""
     a, kx, ky, phase = ground.relief[..., None].unbind(1)
     return (a * torch.sin(_phases(kx, ky, phase, x, y))).sum(1)
 
@@ -139,7 +139,7 @@ def intersect(ground: Grounds, origin: Tensor, direction: Tensor, t: Tensor) -> 
         up = up & (to_surface < to_wall)
         to_surface = torch.where(up, to_surface, FAR)
 
-    # A ray that meets the surface goes on as the one mirrored there; what gets through the window is the sky.
+    # A ray that hits the surface goes on as its reflection; the part that gets through Snell's window sees the sky.
     start = to_surface * up
     px, py = ox + start * dx, oy + start * dy
     sx, sy = _slope(ground, px, py, t)
@@ -201,9 +201,9 @@ def _slope(ground: Grounds, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Te
 
 
 def _walls(ground: Grounds, x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
-    """Range to the basin's wall from inside it, and whether that is one that runs east."""
+    """Range to the basin's wall from inside it, and whether that wall runs east."""
     north0, north1, east0, east1 = (each[:, None] for each in ground.walls.unbind(1))
-    # Of a pair of walls the one ahead is further along the ray than the one behind.
+    # Of a pair of opposite walls the one ahead has the larger range.
     per_x = 1 / torch.where(dx.abs() < 1e-6, 1e-6, dx)
     per_y = 1 / torch.where(dy.abs() < 1e-6, 1e-6, dy)
     to_x = torch.maximum((north0 - x) * per_x, (north1 - x) * per_x)

@@ -1,4 +1,4 @@
-"""Labels as a person would draw them: around what is visible of a thing, if enough of it is, large and clear enough."""
+"""Labels as a person would draw them: boxes around the visible part of things that are large and clear enough."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sim.scene.things import LABELS
 
 
 class Rules(NamedTuple):
-    """What is labelled; stated in the data card."""
+    """Limits for a label; stated in the data card."""
 
     visible: float = 0.25
-    """Least share of the thing's pixels in the picture that nothing stands before."""
+    """Least unoccluded share of the thing's pixels in the picture."""
     long: int = 8
     """Least longer side of the box, px."""
     short: int = 3
     """Least shorter side, px."""
     clear: float = 8.0
-    """Least contrast with its surroundings in the picture, levels of 255: of the mean, in some channel, or half of what
-    its pixels vary more than those around it. A judgement by pictures with their boxes."""
+    """Least contrast with its surroundings, levels of 255: the difference of the means in some channel, or half of how
+    much more its pixels vary. A judgement by pictures with their boxes."""
     rose: float = 5.0
     """Least contrast times the root of its pixels, over the noise around it: below that nobody finds a disc in noise
     (Rose 1948)."""
@@ -33,14 +33,14 @@ class Label(NamedTuple):
     thing: int
     name: str
     box: tuple[int, int, int, int]
-    """x1 y1 x2 y2 in pixels; the last ones outside."""
+    """x1 y1 x2 y2 in pixels; the last ones exclusive."""
     pixels: int
     visible: float
     contrast: float
 
 
 def labels(renderer: Renderer, shots: Shots, rules: Rules | None = None) -> list[list[Label]]:
-    """Of each row of `shots`, rendered with `alone=True`."""
+    """The labels of each row of `shots`, which must be rendered with `alone=True`."""
     rules = rules or Rules()
     images, segments = shots.image.cpu().numpy(), shots.segmentation.cpu().numpy()
     depths, alone = shots.depth.cpu().numpy(), shots.alone.cpu().numpy()
@@ -71,10 +71,10 @@ def labels(renderer: Renderer, shots: Shots, rules: Rules | None = None) -> list
 
 
 def stands_out(image: np.ndarray, mask: np.ndarray, box: tuple[int, int, int, int]) -> tuple[float, float]:
-    """How far the masked pixels stand out from those around them, and the noise there, in levels.
+    """Contrast of the masked pixels with those around them, and the noise there, in levels.
 
-    Both are taken from the finished picture: what water, light, exposure and noise have left of a difference in
-    radiance is all that a labeller sees. The noise is that between neighbours, so that a gradient is none.
+    Both come from the finished picture, after water, light, exposure and noise, because that is all a labeller sees.
+    The noise is measured between neighbours, so that a gradient does not count.
     """
     edge = max(3, (box[2] - box[0] + box[3] - box[1]) // 12)
     y1, x1 = max(0, box[1] - edge), max(0, box[0] - edge)

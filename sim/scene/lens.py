@@ -1,4 +1,4 @@
-"""The lens: pinhole with a distortion of ROS camera_info, drawn or measured. Rays are found once, by inverting it."""
+"""The lens: a pinhole with a distortion of ROS camera_info, drawn or measured. Its inverse, the rays, is found once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rov.optics.lens import Calibration, distorted, reach, undistorted
 from rov.types import Floats
 
 WIDEST = math.tan(math.radians(85.0))
-"""Of a fisheye's rays, on the plane one unit ahead; what looks further to the side looks there."""
+"""Limit of a fisheye's rays on the plane one unit ahead; wider rays are clamped to it."""
 
 
 class Lens(NamedTuple):
-    """In pixels; the centre of the first is (0, 0). Camera axes: x right, y down, z ahead."""
+    """In pixels; the centre of the first pixel is (0, 0). Camera axes: x right, y down, z ahead."""
 
     width: int
     height: int
@@ -35,7 +35,7 @@ class Lens(NamedTuple):
         hfov_deg: float,
         distortion: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0),
     ) -> Lens:
-        """A centred lens; `hfov_deg` is what it would see without its distortion."""
+        """A centred lens; `hfov_deg` is its horizontal field of view without distortion."""
         focal = 0.5 * width / math.tan(math.radians(hfov_deg) / 2)
         return cls(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2, distortion)
 
@@ -67,7 +67,7 @@ class Lens(NamedTuple):
 
     @property
     def reach(self) -> float:
-        """Radius on the pinhole's plane up to which the distortion means something."""
+        """Radius on the pinhole's plane up to which the distortion is valid."""
         return reach(self.calibration)
 
     def project(self, points: Floats) -> Floats:
@@ -76,7 +76,7 @@ class Lens(NamedTuple):
         return distorted(self.calibration, plane.reshape(-1, 2)).reshape(plane.shape)
 
     def rays(self) -> Floats:
-        """(3, height, width) unit directions in camera axes. Pixels beyond the lens' reach look where it ends."""
+        """(3, height, width) unit directions in camera axes. Pixels beyond the lens' reach get the ray at its edge."""
         column, row = np.meshgrid(np.arange(self.width, dtype=float), np.arange(self.height, dtype=float))
         plane = undistorted(self.calibration, np.stack((column.ravel(), row.ravel()), -1))
         if self.model == "equidistant":

@@ -1,7 +1,7 @@
-"""Rays against parts. Each part is tried only by the rays inside its box on the screen: one list of (ray, part) pairs
-for all cameras and all parts, so that the number of tensor operations does not grow with the scene.
+"""Ray casting of parts. Each part is tested only against the rays inside its box on the screen: one list of (ray, part)
+pairs for all cameras and parts, so that the number of tensor operations does not grow with the scene.
 
-What pairs look up comes by index_select from tables of columns: an index in brackets takes six times as long.
+Pairs look up their data by index_select from tables of columns: indexing in brackets takes six times as long.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from sim.scene.lens import Lens
 NEAR = 0.03
 """Nothing is drawn closer than this, m."""
 MARGIN = 2
-"""Pixels around a projected box, for the lens' curvature between its points."""
+"""Pixels added around a projected box, for the distortion between its projected points."""
 
 
 EDGES = tuple((i, i + bit) for bit in (1, 2, 4) for i in range(8) if not i & bit)
-"""Pairs of corners."""
+"""Pairs of corners of a box."""
 LAST = 2**32 - 1
-"""Parts have lower numbers."""
+"""Above every part's number."""
 
 
 class Screen(NamedTuple):
-    """The lens as the projection of boxes needs it."""
+    """Lens data for the projection of boxes."""
 
     lens: Lens
     left: float
     top: float
     right: float
     bottom: float
-    """Largest extents of the picture in the pinhole's plane."""
+    """Extent of the picture on the pinhole's plane."""
     reach: float
     """Of the lens, on that plane."""
     signs: Tensor
     """(8, 3) of a box's corners."""
     edges: tuple[Tensor, Tensor]
-    """(12,) corners where the edges begin, and where they end."""
+    """(12,) each: corners where the edges begin, and where they end."""
 
 
 class Hits(NamedTuple):
-    """Pairs that met, in no order."""
+    """Pairs that hit, in no order."""
 
     ray: Tensor
     """Index into the flat (N, H, W)."""
@@ -63,9 +63,9 @@ def screen(lens: Lens, plane: Tensor, device: torch.device) -> Screen:
 
 
 def screen_boxes(screen: Screen, corners: Tensor) -> Tensor:
-    """(…, 8, 3) corners in camera axes to (…, 4) pixels x0 y0 x1 y1, the last ones outside; empty when out of view.
+    """(…, 8, 3) corners in camera axes to (…, 4) pixels x0 y0 x1 y1, the last ones exclusive; empty when out of view.
 
-    A box that reaches behind the camera is cut off at NEAR: its corners ahead and the cuts through its edges count.
+    A box that reaches behind the camera is clipped at NEAR: its corners ahead and its clipped edges count.
     """
     lens = screen.lens
     z = corners[..., 2:]
@@ -92,7 +92,7 @@ def screen_boxes(screen: Screen, corners: Tensor) -> Tensor:
 
 
 def _distorted(screen: Screen, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels of points on the pinhole's plane; beyond the lens' reach further out than any pixel."""
+    """Pixels of points on the pinhole's plane; points beyond the lens' reach land outside the picture."""
     lens = screen.lens
     r2 = u * u + v * v
     if lens.model == "equidistant":
@@ -113,8 +113,8 @@ def _distorted(screen: Screen, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 def pairs(boxes: tuple[Tensor, Tensor], width: int, height: int) -> list[tuple[Tensor, Tensor]]:
     """All pixels of boxes (N, P, 4) and (N, I, 4): for each, indices into the flat (N, H, W), and into the flat (N, P).
 
-    The lists' lengths must be known to the host: the first of two waits for the device per picture, however many
-    cameras; the other is in `meet`.
+    The host needs the lengths of the lists: the first of two synchronisations with the device per picture, for any
+    number of cameras; the other is in `meet`.
     """
     n, device = boxes[0].shape[0], boxes[0].device
     per_row = [each.shape[1] for each in boxes]
@@ -143,8 +143,8 @@ def corners(screen: Screen, half: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def table(half: Tensor, centre: Tensor, turn: Tensor, camera: Tensor) -> Tensor:
-    """(12, N·P) what pairs look up of their part at `centre`, seen from `camera` (N, 3): the world to the part's own
-    frame, nine numbers by row, and the camera in that frame."""
+    """(12, N·P) per part at `centre`, for a camera at `camera` (N, 3): the matrix from world to the part's own frame,
+    row by row, and the camera's position in that frame."""
     matrix = turn.transpose(-1, -2) / half.clamp(min=1e-6)[..., :, None]
     origin = (matrix * (camera[:, None] - centre)[..., None, :]).sum(-1)
     return torch.cat((matrix.flatten(2), origin), -1).reshape(-1, 12).t().contiguous()
@@ -165,7 +165,7 @@ def meet(table: Tensor, form: Tensor, ray: Tensor, part: Tensor, direction: Tens
     qa = torch.where(qa.abs() < 1e-9, 1e-9, qa)
     qb = ox * lx + oy * ly + (a * oz + 0.5 * b) * lz
     qc = ox * ox + oy * oy + (a * oz + b) * oz - 1
-    if bumpy:  # the radius is dented where the ray passes closest
+    if bumpy:  # the radius is reduced by the dent where the ray passes closest
         s = -qb / qa
         x, y, z = ox + s * lx, oy + s * ly, oz + s * lz
         size = torch.rsqrt(x * x + y * y + z * z + 1e-9)
@@ -180,7 +180,7 @@ def meet(table: Tensor, form: Tensor, ray: Tensor, part: Tensor, direction: Tens
     z0, z1 = (low - oz) / lz, (high - oz) / lz
     enter_z, leave_z = torch.minimum(z0, z1), torch.maximum(z0, z1)
 
-    # With qa < 0 (along a cone, inwards) what lies outside the roots is inside the cone; the slab tells which side.
+    # With qa < 0 (along a cone, inwards) the cone is outside the roots; the slab decides on which side.
     start, end = torch.minimum(first, second), torch.maximum(first, second)
     before = enter_z <= start
     enter = torch.where(qa > 0, first, torch.where((disc < 0) | before, -torch.inf, end))
@@ -199,9 +199,9 @@ def meet(table: Tensor, form: Tensor, ray: Tensor, part: Tensor, direction: Tens
 
 
 def nearest(hits: Hits, rays: int) -> Hits:
-    """Every hit made the foremost of its ray; of two at one distance the part of higher number. What follows may work
-    on all of them and write them over each other, without waiting to be told how many rays there are."""
-    # The bits of positive numbers are in the numbers' order.
+    """Each hit replaced by the nearest of its ray; of two at the same range, the part with the higher number. Later steps
+    may process all of them and overwrite one with its copy, without a synchronisation to count the rays."""
+    # Positive floats sort like their bits as integers.
     key = (hits.range.view(torch.int32).long() << 32) + (LAST - hits.part)
     first = torch.full((rays,), torch.iinfo(torch.int64).max, device=key.device)
     key = first.scatter_reduce_(0, hits.ray, key, "amin").index_select(0, hits.ray)

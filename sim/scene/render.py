@@ -1,4 +1,4 @@
-"""The renderer: poses in, pictures, depth and segmentation out, for one camera or thousands."""
+"""The renderer: from poses to pictures, depth and segmentation, for one camera or thousands."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from sim.scene.lens import Lens
 from sim.scene.scene import Scene
 
 CHUNK = 400_000
-"""Rays cast at once on a processor: what it works on should stay in its caches. On a GPU: all of them."""
+"""Rays cast at once on a CPU, so that they fit its caches. On a GPU: all of them."""
 FAINT = 1e-3
-"""What the water lets through less of than this is not cast."""
+"""Parts whose light is attenuated below this share are not cast."""
 CAUSTIC_M = 1.7
 """Size of the caustics' tile."""
 LAMP_WIDE = 0.6
-"""Half-width of the lamps' light, rad."""
+"""Half-width of the lamps' beam, rad."""
 GLARE = 0.4
-"""Share of a coaxial lamp's backscatter that is left with the lamps beside the camera, times the integral of
-exp(−2 c s) / (s² + 0.08) over the first metres (judgement, by night pictures)."""
+"""Backscatter of lamps beside the camera as a share of a coaxial lamp's, times the integral of exp(−2 c s) / (s² + 0.08)
+over the first metres (judgement, by night pictures)."""
 PATCHY = 0.16
 """Unevenness of the veil: clouds of turbidity and of light from above."""
 SNOW = 160
 """Particles around each camera."""
 SNOW_BOX = 3.0
-"""They fill a box of this side, m, which repeats itself."""
+"""Side of the periodic box that they fill, m."""
 
 
 Colour = Sequence[Tensor]
@@ -42,9 +42,9 @@ class Spots(NamedTuple):
 
     centre: Tensor
     half: Tensor
-    """Radius, twice, and the height of the bottom's relief."""
+    """Radius, radius, and the height of the bottom's relief."""
     dark: Tensor
-    """0..1 in the middle; 0: none."""
+    """Darkness in the middle, 0..1; 0: no shadow."""
 
 
 class Shots(NamedTuple):
@@ -53,13 +53,13 @@ class Shots(NamedTuple):
     depth: Tensor
     """(N, H, W) m along the optical axis; inf where there is only water."""
     segmentation: Tensor
-    """(N, H, W) int32: 0 is water, bottom and walls, i + 1 is the scene's thing i."""
+    """(N, H, W) int32: 0 is water, bottom and walls; i + 1 is thing i of the scene."""
     alone: Tensor
-    """(N, I) pixels each thing would cover if nothing stood before it; empty unless asked for."""
+    """(N, I) pixels that each thing would cover without occlusion; empty unless asked for."""
 
 
 class Renderer:
-    """Cameras in water. One scene for all rows, or one for each; the scenes share the kind of their bottom.
+    """Cameras in water: one scene for all rows, or one for each row; the scenes share the kind of bottom.
 
     Everything is float32 and a function of the scenes, the poses and the times; there is no random state.
     """
@@ -80,7 +80,7 @@ class Renderer:
         self.snow = torch.tensor([each.water.snow for each in scenes], device=self.device)
         self.seeds = torch.tensor([s.seed % 2**31 for s in scenes], device=self.device)
         self.reach = -math.log(FAINT) / self.air.blurred.amin(0)
-        # What hits look up of their part, (columns, S, P): form 6, paint 16, half-sizes 3, the middle one of them.
+        # Data that hits look up by part, (columns, S, P): form 6, paint 16, half-sizes 3, and their median.
         half, form = self.parts.half, self.parts.form
         looks = torch.cat((form, self.parts.paint, half, half.median(-1, keepdim=True).values), -1)
         self.looks = looks.permute(2, 0, 1).contiguous()
@@ -99,7 +99,7 @@ class Renderer:
     ) -> Shots:
         """Pictures from `position` (N, 3) NED m and `attitude` (N, 4) w x y z body to world, at t s (one, or (N,)).
 
-        `turning` (N, 3) rad/s in the body smears what the shutter sees; `alone` also counts each thing unoccluded.
+        `turning` (N, 3), body rates in rad/s, adds motion blur; `alone` also counts each thing's unoccluded pixels.
         """
         n = position.shape[0]
         assert len(self.scenes) in (1, n), "one scene, or one for each row"
@@ -111,10 +111,10 @@ class Renderer:
                 self._render(slice(i, min(i + size, n)), position, attitude, times, turning, alone)
                 for i in range(0, n, size)
             ]
-        return Shots(*(torch.cat(each) for each in zip(*done, strict=True)))  # tensors that training may keep
+        return Shots(*(torch.cat(each) for each in zip(*done, strict=True)))  # normal tensors: usable in training
 
     def _row(self, tensor: Tensor, rows: slice) -> Tensor:
-        """The rows' part of what is kept by scene, to broadcast over the rows."""
+        """The rows of a tensor kept per scene; a single scene is broadcast."""
         return tensor if len(self.scenes) == 1 else tensor[rows]
 
     def _render(
@@ -156,7 +156,7 @@ class Renderer:
         point = (here + front.range * direct).unbind(0)
         lit = self._lit(own, albedo, normal, point, front.range, t.index_select(0, row), lobe)
         shine = self._shine(own, normal, direct, gloss, point[2], front.range, lobe)
-        # Through a clear thing one sees the background as the water between them leaves it.
+        # A transparent thing shows the background, attenuated by the water in between.
         path, seen = back.path.reshape(-1), back.range.reshape(-1)
         behind = light.flatten(1).index_select(1, front.ray)
         left = torch.exp(-own.blurred * (path.index_select(0, front.ray) - front.range))
@@ -197,7 +197,7 @@ class Renderer:
         origin: Tensor,
         world: Tensor,
     ) -> list[tuple[Tensor, Tensor]]:
-        """Which rays may meet which parts, and which may see whose shadow."""
+        """Pairs of rays and the parts they may hit, and of rays and the shadows they may see."""
         local = self._row(self.boxes, rows)
         corners = centre[:, :, None] + (pose[:, :, None] * local[..., None, :]).sum(-1)
         distance = (centre - origin[:, None]).norm(dim=-1) - parts.half.norm(dim=-1)
@@ -217,13 +217,13 @@ class Renderer:
         return torch.bincount(row * things + thing, minlength=n * things).view(n, things)
 
     def _ambient(self, air: Air, z: Tensor) -> Tensor:
-        """(3, …) daylight at depths."""
+        """(3, …) daylight at the depths `z`."""
         return air.day * torch.exp(-air.diffuse * z.clamp(min=0))
 
     def _lit(
         self, air: Air, albedo: Tensor, normal: Colour, point: Colour, path: Tensor, t: Tensor, lobe: Tensor
     ) -> Tensor:
-        """(3, …) light that leaves a matt surface, of a white one's facing up at the surface of the sea."""
+        """(3, …) radiance of a matt surface, relative to a white one facing up at the surface of the sea."""
         x, y, z = point
         nx, ny, nz = normal
         u, v = (x + air.north * z) / CAUSTIC_M, (y + air.east * z) / CAUSTIC_M
@@ -232,7 +232,7 @@ class Renderer:
             torch.stack((u + 0.05 * t, 0.83 * v - 0.04 * t + 0.4)),
             torch.stack((v + 0.03 * t, 0.83 * u + 0.045 * t)),
         )[0]
-        # Sharpest a little below the surface, washed out further down and far away.
+        # Caustics are sharpest a little below the surface, and fade with depth and distance.
         deep = z.clamp(min=0)
         sharp = air.caustics * (deep * 1.5).clamp(max=1) * torch.exp(deep / -7) / (1 + 0.1 * path)
         play = 1 + sharp * (1.6 * torch.minimum(two[0], two[1]) - 1)
@@ -274,7 +274,7 @@ class Renderer:
         return gloss * shine
 
     def _spots(self, bottom: ground.Grounds, things: scene.Things, at: Tensor, air: Air) -> Spots:
-        """Shadows on the bottom: dark where a thing touches it, wide and faint where it is high, away from the sun."""
+        """Shadows on the bottom, away from the sun: dark under a thing that touches it, wide and faint under a high one."""
         level = bottom.bottom[:, None] - ground.height(bottom, at[..., 0], at[..., 1])
         high = (level - at[..., 2]).clamp(min=0)
         lean = high * air.sun
@@ -286,7 +286,7 @@ class Renderer:
         return Spots(spot, torch.stack((radius, radius, tall), -1), dark)
 
     def _shadows(self, spots: Spots, back: ground.GroundHits, ray: Tensor, owner: Tensor) -> Tensor:
-        """(N, M) share of light that the shadows leave."""
+        """(N, M) share of light left by the shadows."""
         x, y, radius, dark = (
             each.reshape(-1).index_select(0, owner)
             for each in (spots.centre[..., 0], spots.centre[..., 1], spots.half[..., 0], spots.dark)
@@ -299,11 +299,11 @@ class Renderer:
         return left.index_add_(0, ray, torch.log1p(-shade.clamp(max=0.95))).exp().view_as(back.range)
 
     def _water(self, air: Air, light: Tensor, path: Tensor, direction: Tensor, z: Tensor) -> Tensor:
-        """(3, N, M): what arrives of the `light` (3, N, M) after `path` (N, M), and the veil before it; from `z` (N, 1)
+        """(3, N, M): the `light` (3, N, M) that is left after `path` (N, M) plus the veil before it; from depth `z` (N, 1)
         along `direction` (3, N, M).
 
-        Akkaynak and Treibitz: J exp(−beam r) + B (1 − exp(−veiling r)), with the light that was scattered by less than
-        the picture resolves coming back blurred, and the veil fed by daylight that changes with depth along the ray.
+        Akkaynak and Treibitz: J exp(−beam r) + B (1 − exp(−veiling r)). In addition, light scattered by small angles
+        arrives blurred, and the daylight behind the veil changes with depth along the ray.
         """
         lens = self.lens
         wide = sensor.spread(light.view(3, -1, lens.height, lens.width)).view_as(light)
@@ -313,7 +313,7 @@ class Renderer:
         kept = torch.exp(-air.blurred * path)
         rate = torch.maximum(air.veiling + air.diffuse * dz, 0.25 * air.veiling)
         veil = self._ambient(air, z) * air.veil * air.veiling / rate * (1 - torch.exp(-rate * path))
-        if self.lamps:  # the near water is lit most; a fit to the integral of exp(−2 c s) / (s² + 0.08)
+        if self.lamps:  # the near water is brightest; a fit to the integral of exp(−2 c s) / (s² + 0.08)
             lamp = GLARE * air.lamps * self.lobe * (1 - torch.exp(path / -0.7))
             veil = veil + lamp * (air.veil * air.veiling)
         return torch.lerp(wide * kept, light * kept, torch.exp((air.blurred - air.beam) * path)) + veil * uneven
@@ -321,7 +321,7 @@ class Renderer:
     def _snow(
         self, air: Air, picture: Tensor, seen: Tensor, origin: Tensor, world: Tensor, t: Tensor, density: Tensor
     ) -> Tensor:
-        """Particles drift by, sharp or out of focus."""
+        """The picture with drifting particles, sharp or out of focus."""
         n, _, h, w = picture.shape
         drift = torch.stack((0.03 * t, 0.02 * t, 0.01 * t), -1)[:, None]
         place = self.flakes[None, :, :3] * SNOW_BOX + drift - origin[:, None]

@@ -1,4 +1,4 @@
-"""A concrete scene, and many of them as tensors: what a world and a seed come to."""
+"""A concrete scene, drawn from a world by a seed, and many scenes as tensors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Ground:
 @dataclass(frozen=True)
 class Light:
     sun: float = 0.5
-    """Share of the daylight that comes straight."""
+    """Share of the daylight that is direct."""
     elevation: float = 1.0
     """Of the sun's rays in the water, rad above the horizon."""
     azimuth: float = 0.0
@@ -47,7 +47,7 @@ class Light:
     """Daylight at the surface; 0 at night."""
     caustics: float = 0.6
     lamps: float = 0.0
-    """Lamps beside the camera: light on a target 1 m ahead, of a bright day's at the surface."""
+    """Lamps beside the camera: light on a target 1 m ahead, relative to a bright day at the surface."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class Sensor:
     """The camera behind the lens; see sensor.py."""
 
     brightness: float = 0.45
-    """Mean the automatic exposure aims at, of full scale."""
+    """Mean that the automatic exposure aims at, as a share of full scale."""
     gain_max: float = 8.0
     white: float = 0.3
-    """How far the white balance goes towards grey."""
+    """Strength of the white balance: 1 makes the mean grey."""
     saturation: float = 1.15
     contrast: float = 0.2
     noise: float = 1.5
@@ -82,7 +82,7 @@ class Scene:
 
 
 class Things(NamedTuple):
-    """All things of all scenes, (S, I, …) with empty ones at the end."""
+    """All things of all scenes, (S, I, …), padded with empty ones."""
 
     at: Tensor
     turn: Tensor
@@ -159,12 +159,12 @@ def stack(scenes: list[Scene], device: torch.device) -> tuple[Things, Parts]:
 
 
 def places(things: Things, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Where things are at times t (N,) s: (N, I, 3), and how they are turned: (N, I, 3, 3)."""
+    """Positions (N, I, 3) and rotations (N, I, 3, 3) of things at times t (N,) s."""
     orbit, speed, phase, bob, beat = things.motion.unbind(-1)
     t = t[:, None]
     angle = speed * t + phase
     x, y, z = things.at.unbind(-1)
-    # A thing that stays is where it was put; one that circles has it as its centre.
+    # `at` is the position of a thing at rest, and the centre of one that circles.
     at = torch.stack((x + orbit * angle.cos(), y + orbit * angle.sin(), z + bob * (beat * t + phase).sin()), -1)
     ahead = torch.where(orbit > 0, angle + math.pi / 2 * speed.sign(), torch.zeros_like(angle))
     c, s, zero = ahead.cos()[..., None], ahead.sin()[..., None], torch.zeros_like(ahead)[..., None]

@@ -1,4 +1,4 @@
-"""Behind the lens: exposure, white balance, tone, softness, noise. From light to the bytes of a picture."""
+"""The image sensor: exposure, white balance, tone, softness, noise. From light to the bytes of a picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LUMA = (0.2126, 0.7152, 0.0722)
 
 
 class Sensors(NamedTuple):
-    """(S,) each, in the order of scene.Sensor."""
+    """The fields of `scene.Sensor`, (S,) each."""
 
     brightness: Tensor
     gain_max: Tensor
@@ -39,7 +39,7 @@ def stack(sensors: list[Sensor], device: torch.device) -> Sensors:
 
 
 def smooth(picture: Tensor, sigma: Tensor) -> Tensor:
-    """(N, C, H, W) blurred by (N,) pixels, one after the other in both directions; 7 taps."""
+    """(N, C, H, W) blurred by `sigma` (N,) pixels, one direction after the other; 7 taps."""
     n, c, h, w = picture.shape
     offset = torch.arange(-3, 4, device=picture.device)
     kernel = torch.exp(-0.5 * (offset / sigma.clamp(min=0.05)[:, None]) ** 2)
@@ -51,7 +51,7 @@ def smooth(picture: Tensor, sigma: Tensor) -> Tensor:
 
 
 def spread(picture: Tensor) -> Tensor:
-    """(N, C, H, W) as light that was scattered a little sees it: averaged over some 5 % of the picture's width."""
+    """(N, C, H, W) blurred as by forward scattering: averaged over some 5 % of the picture's width."""
     h, w = picture.shape[-2:]
     step = max(1, w // 40)
     small = F.avg_pool2d(picture, step, ceil_mode=True, count_include_pad=False)
@@ -60,7 +60,7 @@ def spread(picture: Tensor) -> Tensor:
 
 
 def drag(picture: Tensor, flow: Tensor) -> Tensor:
-    """(N, C, H, W) smeared along (N, 2) pixels: what turns while the shutter is open. Five moments."""
+    """(N, C, H, W) smeared along `flow` (N, 2) pixels: the motion while the shutter is open, in five moments."""
     n, _, h, w = picture.shape
     y, x = torch.meshgrid(
         torch.linspace(-1, 1, h, device=picture.device), torch.linspace(-1, 1, w, device=picture.device), indexing="ij"
@@ -76,12 +76,12 @@ def drag(picture: Tensor, flow: Tensor) -> Tensor:
 
 def develop(sensors: Sensors, light: Tensor, rim: Tensor, ticks: Tensor) -> Tensor:
     """(N, 3, H, W) light, linear R G B, to (N, H, W, 3) bytes B G R. `rim` (H, W) is 0 in the centre, 1 in the
-    corners; `ticks` (N,) whole numbers choose the noise."""
+    corners; `ticks` (N,) integers choose the noise."""
     n, _, h, w = light.shape
     row = [each[:, None, None, None] for each in sensors]
     brightness, gain_max, white, saturation, contrast, noise, _, vignette, _ = row
     light = light * (1 - vignette * rim)
-    # Metered on every fourth pixel: the exposure and the white balance of the whole picture.
+    # Exposure and white balance are metered on every fourth pixel.
     mean = light[:, :, ::4, ::4].mean((2, 3), keepdim=True).clamp(min=1e-6)
     balance = (mean[:, 1:2] / mean) ** white
     balance = balance.clamp(0.3, 5.0)

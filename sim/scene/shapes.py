@@ -1,9 +1,8 @@
-"""Shapes: everything in the water is a set of parts with one form of equation, so that one kernel casts them all.
+"""Shapes: every thing is a set of parts with one form of equation, so that one kernel casts them all.
 
-In its own frame, scaled to a half-size of one, a part is what lies within x² + y² + a z² + b z ≤ 1 and low ≤ z ≤ high:
-a ball (a = 1), a cylinder (a = 0), a cone (a = −k², b = 2k); or a box, |x|, |y|, |z| ≤ 1. Half-sizes make discs,
-fins and planks of them.
-Parts hang on a thing, which has a place and moves; a part may swing about a hinge.
+In its own frame, scaled to a half-size of one, a part is the region x² + y² + a z² + b z ≤ 1 and low ≤ z ≤ high:
+a ball (a = 1), a cylinder (a = 0), a cone (a = −k², b = 2k); or a box, |x|, |y|, |z| ≤ 1. Unequal half-sizes
+make discs, fins and planks. Parts belong to a thing, which has a place and moves; a part may swing about a hinge.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Paint:
     one: Vector
     two: Vector | None = None
     along: Vector = ZERO
-    """Gradient of the mix: 1 is from one colour to the other within half a half-size."""
+    """Gradient of the mix per half-size: with 1 a colour turns into the other over one half-size."""
     shift: float = 0.0
     mottle: float = 0.0
     """Share of noise in the mix."""
@@ -66,7 +65,7 @@ class Thing:
     """Parts around one place. Moves on a circle of `orbit` m at `speed` rad/s, bobs by `bob` m."""
 
     label: str
-    """Class; empty for what has no name (a cable, a weed)."""
+    """Class; empty for things without one (a cable, a weed)."""
     parts: tuple[Part, ...]
     at: Vector
     turn: Floats = field(default_factory=lambda: np.eye(3))
@@ -80,7 +79,7 @@ class Thing:
 
 
 def rotation(roll: float = 0.0, pitch: float = 0.0, yaw: float = 0.0) -> Floats:
-    """Body to world, radians, in the order of aviation."""
+    """Body to world, radians: yaw first, then pitch, then roll."""
     cr, sr, cp, sp, cy, sy = (f(x) for x in (roll, pitch, yaw) for f in (math.cos, math.sin))
     return np.array(
         [
@@ -92,7 +91,7 @@ def rotation(roll: float = 0.0, pitch: float = 0.0, yaw: float = 0.0) -> Floats:
 
 
 def towards(direction: Vector) -> Floats:
-    """A rotation that brings z to `direction`."""
+    """A rotation that turns z to `direction`."""
     z = np.array(direction) / np.linalg.norm(direction)
     x = np.cross(z, (0.0, 0.0, 1.0) if abs(z[2]) < 0.9 else (1.0, 0.0, 0.0))
     x /= np.linalg.norm(x)
@@ -124,7 +123,7 @@ def rod(start: Vector, end: Vector, radius: float, paint: Paint, tip: float = 1.
 
 
 def rods(start: Vector, end: Vector, radius: float, paint: Paint, pieces: int) -> tuple[Part, ...]:
-    """A long rod in pieces: what is small on the screen is cast fast."""
+    """A long rod in pieces: parts that are small on the screen are cast faster."""
     points = np.linspace(start, end, pieces + 1)
     return tuple(rod(tuple(a), tuple(b), radius, paint) for a, b in zip(points[:-1], points[1:], strict=True))
 
@@ -134,7 +133,7 @@ def plank(half: Vector, at: Vector, paint: Paint, turn: Floats | None = None, **
 
 
 def fin(root: Vector, tip: Vector, breadth: float, thin: Vector, paint: Paint, **more: object) -> Part:
-    """A flat cone from its broad `tip`, or narrow root, out; `thin` is the direction across which it is thin."""
+    """A flat cone from a narrow `root` to a broad `tip`; `thin` is the direction in which it is thin."""
     a, b = np.array(root), np.array(tip)
     z = (b - a) / np.linalg.norm(b - a)
     y = np.array(thin) - np.dot(thin, z) * z

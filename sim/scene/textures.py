@@ -1,4 +1,4 @@
-"""Tiling textures, made once from their seed: noise to look up instead of computing it for each pixel, and caustics."""
+"""Periodic textures, made once from a seed: noise and caustics to look up instead of computing them per pixel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SIDE = 256
-"""Pixels of a tile; one more row and column repeat the first, so that interpolation wraps."""
+"""Pixels of a tile; an extra row and column repeat the first, so that interpolation wraps."""
 
 
 def _random(seed: int) -> np.random.Generator:
@@ -41,8 +41,8 @@ def noise(device: torch.device) -> Tensor:
 
 @lru_cache
 def caustics(device: torch.device) -> Tensor:
-    """One channel, mean 1: light bundled by a rough surface. Rays through a periodic surface of 60 waves are bent by
-    its slope and counted where they land."""
+    """One channel, mean 1: light focused by a rough surface. Rays through a periodic surface of 60 waves are refracted
+    by its slope and counted where they land."""
     random, fine = _random(3), 4 * SIDE
     x, y = np.meshgrid(np.arange(fine) / fine, np.arange(fine) / fine)
     dx, dy = np.zeros_like(x), np.zeros_like(y)
@@ -65,7 +65,7 @@ def grain(device: torch.device) -> Tensor:
 
 
 def flakes(number: int, device: torch.device) -> Tensor:
-    """(number, 6) uniform numbers 0..1: place and looks of particles."""
+    """(number, 6) uniform in 0..1: place and appearance of particles."""
     return torch.from_numpy(_random(5).uniform(size=(number, 6)).astype(np.float32)).to(device)
 
 

@@ -1,4 +1,4 @@
-"""Water: how light fades on its way down and along a ray, and what the water itself sends back.
+"""Water: attenuation of light with depth and along a ray, and backscatter.
 
 Colours are taken at 620, 530 and 450 nm, the order R, G, B.
 """
@@ -21,27 +21,27 @@ IOP: dict[str, tuple[tuple[float, float, float], ...]] = {
     "5C": ((1.151, 1.207, 1.270), (1.499, 1.378, 1.587), (0.464, 0.308, 0.568)),
 }
 """By Jerlov type: scattering b, beam attenuation c, diffuse attenuation Kd, 1/m. Measured by Williamson & Hollins 2022
-(doi 10.1364/AO.470464). `pool`: absorption of pure water (Pope & Fry 1997), with scattering of our choice."""
+(doi 10.1364/AO.470464). `pool`: absorption of pure water (Pope & Fry 1997), with a chosen scattering."""
 BACK = 0.02
-"""Share of scattering that goes back, of which the diffuse attenuation of added turbidity grows (judgement)."""
+"""Share of backscatter in scattering; it raises the diffuse attenuation of added turbidity (judgement)."""
 WIDE = 0.08
 """Weight of scattering against absorption in what the veil loses (judgement; sets how colourful the veil is)."""
 
 
 @dataclass(frozen=True)
 class Water:
-    """Coefficients (3,) in 1/m, and the veil: radiance of endless water, of a white target's under the same light."""
+    """Coefficients (3,) in 1/m, and the veil: radiance of endless water, relative to a white target in the same light."""
 
     beam: Floats
     scatter: Floats
     diffuse: Floats
     veil: Floats
     forward: float = 0.6
-    """Share of the scattered light that stays so close to its ray that it blurs instead of getting lost."""
+    """Share of the scattered light that stays close to its ray: it blurs the picture instead of being lost."""
     back: float = 0.6
-    """The same for light on its way from the water itself: backscatter has its own coefficient."""
+    """The same for light from the water itself: backscatter has its own coefficient."""
     snow: float = 0.0
-    """Particles per m³ that are seen as such."""
+    """Visible particles per m³."""
 
     @property
     def blurred(self) -> Floats:
@@ -55,7 +55,7 @@ class Water:
 
 
 def water(kind: str, turbidity: float, veil: float, tint: Floats | None = None, **more: float) -> Water:
-    """Of a Jerlov type, with `turbidity` times its scattering and a veil of `veil` times a white target in green."""
+    """Water of a Jerlov type with `turbidity` times its scattering; `veil` is in green, relative to a white target."""
     scatter, beam, diffuse = (np.array(each) for each in IOP[kind])
     absorb = beam - scatter
     thicker = scatter * turbidity

@@ -119,7 +119,7 @@ class Daemon:
             self.process = subprocess.Popen(command, stderr=log, cwd=self.folder, env=environment() | (env or {}))
 
     def _board(self, port: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "sim.board", "--link", port, "--record", self.applied, "--depth", "5"]
+        command = [sys.executable, "-m", "sim", "board", "--link", port, "--record", self.applied, "--depth", "5"]
         board = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=checkout())
         assert board.stdout is not None
         board.stdout.readline()

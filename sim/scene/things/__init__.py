@@ -1,4 +1,4 @@
-"""The catalogue: what can be in the water, each built of parts from a random generator, a place and a scale.
+"""The catalogue of things, each built of parts from a random generator, a place and a scale.
 
 Things face x, with y to their right and z down; lengths in m. Colours are linear reflectances, judged from pictures.
 """
@@ -34,7 +34,7 @@ CATALOGUE: dict[str, Maker] = {
     "pipeline": pipeline,
     "pile": pile,
 }
-"""What a world's `[[things]]` may name."""
+"""The kinds that `[[things]]` of a world may name."""
 LABELS = (
     "buoy_red",
     "buoy_green",

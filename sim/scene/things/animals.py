@@ -1,4 +1,4 @@
-"""What lives there: starfish, fish, jellyfish, sharks, rays."""
+"""Animals: starfish, fish, jellyfish, sharks, rays."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _fish_parts(random: Random, r: float, phase: float) -> tuple[Part, ...]:
 
 
 def fish(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]:
-    """One fish on its round."""
+    """One fish that swims in a circle."""
     parts = _fish_parts(random, 0.12 * scale * float(random.uniform(0.7, 1.4)), float(random.uniform(0, 6)))
     orbit = float(random.uniform(0.8, 3.0))
     speed = float(random.choice((-1, 1)) * random.uniform(0.15, 0.5)) / orbit
@@ -93,7 +93,7 @@ def fish(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]
 
 
 def school(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]:
-    """Six to fourteen alike, on neighbouring rounds."""
+    """Six to fourteen fish alike, on neighbouring circles."""
     orbit, speed = float(random.uniform(1.5, 4.0)), float(random.choice((-1, 1)) * random.uniform(0.2, 0.5))
     parts = _fish_parts(random, 0.08 * scale * float(random.uniform(0.7, 1.4)), 0.0)
     middle, made = float(random.uniform(0, 6.28)), []

@@ -1,4 +1,4 @@
-"""What lies and grows on the bottom: rocks, corals, weed."""
+"""Rocks, corals and weed on the bottom."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def rock(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]
 
 
 def boulders(random: Random, at: Vector, bottom: float, scale: float) -> list[Thing]:
-    """Rocky ground: too large and too many to be objects; it has no class."""
+    """Rocky ground without a class: too large, and too much of it, to be objects."""
     made = []
     for _ in range(int(random.integers(3, 6))):
         r = scale * float(random.uniform(0.3, 0.9))

@@ -1,4 +1,4 @@
-"""What people put into the water: buoys, gates, a channel, a pipeline, piles."""
+"""Structures: buoys, gates, a channel, a pipeline, piles."""
 
 from __future__ import annotations
 

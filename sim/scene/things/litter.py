@@ -1,4 +1,4 @@
-"""What people throw away: bottles, cans, bags."""
+"""Litter: bottles, cans, bags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the makers of things share: who they are, and a chance turn and shade."""
+"""Shared by the builders of things: their type, a random turn and a random shade."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sim.scene.shapes import Thing, Vector, rotation
 
 Random = np.random.Generator
 Maker = Callable[[Random, Vector, float, float], list[Thing]]
-"""From chance, a place (NED, m), the depth of the bottom there and a scale."""
+"""Builds things from a random generator, a place (NED, m), the depth of the bottom there and a scale."""
 
 BLACK: Vector = (0.02, 0.02, 0.02)
 STEEL: Vector = (0.45, 0.46, 0.47)
