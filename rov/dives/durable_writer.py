@@ -75,16 +75,16 @@ class DurableWriter:
     @property
     def lost(self) -> str:
         """How the file was removed or cut while being written; "" when it was not."""
-        ours = os.fstat(self._stream.fileno())
+        opened = os.fstat(self._stream.fileno())
         try:
             there: os.stat_result | None = os.lstat(self.path)
         except OSError:
             there = None
-        if not ours.st_nlink:
+        if not opened.st_nlink:
             return "was deleted"
-        if there is None or (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+        if there is None or (there.st_dev, there.st_ino) != (opened.st_dev, opened.st_ino):
             return "was moved away"
-        return "was cut short" if ours.st_size < self._length else ""
+        return "was cut short" if opened.st_size < self._length else ""
 
     def close(self) -> None:
         """Write the index and close. After a failed write the file stays unfinished, for `recover`."""

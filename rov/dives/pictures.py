@@ -172,11 +172,11 @@ JSON = msgspec.json.Decoder(JsonPicture)
 
 
 def from_json(data: bytes) -> PictureMessage:
-    said = JSON.decode(data)
-    stamp = said.timestamp if said.timestamp.sec else said.header.stamp
-    pixels = Pixels(said.width, said.height, said.encoding, said.step, bool(said.is_bigendian))
+    m = JSON.decode(data)
+    stamp = m.timestamp if m.timestamp.sec else m.header.stamp
+    pixels = Pixels(m.width, m.height, m.encoding, m.step, bool(m.is_bigendian))
     t = stamp.sec * 1_000_000_000 + stamp.nsec + stamp.nanosec
-    return PictureMessage(t, said.data, said.format, pixels if said.encoding else None)
+    return PictureMessage(t, m.data, m.format, pixels if m.encoding else None)
 
 
 def compressed(fields: Fields, _: bool) -> PictureMessage:
