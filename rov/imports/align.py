@@ -126,12 +126,23 @@ def align(seen: Motion, states: list[VehicleState]) -> Alignment:
     if total is None or first is None:
         raise UserError("the vehicle of the log hardly moves: nothing to align by; say --offset SECONDS")
     lags = np.asarray((np.arange(len(total)) - (len(grid_seen) - 1)) * STEP_S, np.float64)
+    found = _best(lags, total, first)
+    _must_be_clear(found)
+    return found
+
+
+def _best(lags: Floats, total: Floats, first: Floats) -> Alignment:
+    """The highest peak of the score `total`, and how far it is above the next best one elsewhere."""
     best = int(np.argmax(total))
     elsewhere = total[np.abs(lags - lags[best]) > APART_S]
     second = float(max(elsewhere.max(), 0.0)) if len(elsewhere) else 0.0
     clear = 1.0 - second / max(float(total[best]), TINY)  # also 1 where nothing fits at any offset
     confidence = max(0.0, min(clear, float(first[best])))
-    found = Alignment(float(lags[best]) + _between(total, best) * STEP_S, confidence, float(first[best]), lags, total)
+    return Alignment(float(lags[best]) + _between(total, best) * STEP_S, confidence, float(first[best]), lags, total)
+
+
+def _must_be_clear(found: Alignment) -> None:
+    """Raises UserError when the motion fits nowhere, or at several offsets."""
     if max(found.correlation, 0.0) < CORRELATION_MIN:
         raise UserError(
             f"the picture's motion does not fit the log's anywhere (best at {found.offset_s:.2f} s, where yaw"
@@ -142,7 +153,6 @@ def align(seen: Motion, states: list[VehicleState]) -> Alignment:
             f"the picture's motion fits the log's nearly as well at several places (best at {found.offset_s:.2f} s,"
             f" confidence {found.confidence:.2f}; {CONFIDENCE_MIN} is needed); say --offset SECONDS"
         )
-    return found
 
 
 def correlation(seen: Floats, felt: Floats) -> tuple[Floats, Floats]:

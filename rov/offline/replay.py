@@ -94,62 +94,98 @@ def replay(
     result = ReplayResult(
         source.path, config, detector.card.weights_sha256, source.frames, has_vehicle=source.has_vehicle
     )
-    perception, pilot = Perception(config), PilotReplay(config, curve, source)
-    comparison = Diff(config, curve, source) if diff else None
-    rectifier = Rectifier(config.camera)
-    timeline = ConfigTimeline(config, recorded=True)
+    stages = ReplayStages(source, config, curve, result, diff=diff)
     sys.setswitchinterval(SWITCH_S)
-    began, first_t, last_t = time.perf_counter(), None, 0
+    began = time.perf_counter()
     with ReplayOutput(out, source, result, overlay) as output:
         items = timed(source.items, result.stages_ms["decode"])
-        groups = prefetch(prepare_groups(group_pictures(items, detector.batch, limit), detector, rectifier), 2)
+        groups = prefetch(prepare_groups(group_pictures(items, detector.batch, limit), detector, stages.rectifier), 2)
         found = detect_groups(groups, detector, config, result.stages_ms["detect"], detector.workers)
         stream = prefetch(found, 8)
-        previous_t: int | None = None
         try:
             for item, objects in stream:
-                if not source.has_ticks and previous_t is not None and item.t - previous_t > GAP_NS:
-                    output.write(pilot.run_until(previous_t + STOPPING_NS))
-                    pilot.restart()
-                    perception = Perception(config)
-                    output.gap += item.t - previous_t
-                previous_t = item.t
+                stages.restart_after_gap(item.t, output)
                 if isinstance(item, Record):
-                    if not source.frames:  # without pictures, messages advance the time
-                        output.write(pilot.run_until(item.t))
-                        first_t, last_t = item.t if first_t is None else first_t, item.t
-                    output.write(pilot.receive(item.data))
-                    if isinstance(item.data, ActiveSettings):
-                        timeline.add(item.data.settings, item.data.t)
-                    if comparison:
-                        comparison.recorded(item.data)
-                    continue
-                with timer(result.stages_ms["control"]):
-                    output.write(pilot.run_until(item.t))
-                frame = frame_of(item)
-                perception.apply_config(timeline.at(item.t))
-                with timer(result.stages_ms["perceive"]):
-                    perceived = perception.step(frame, rectifier.unrectify(objects), item.t)
-                pilot.receive_setpoint(perceived.setpoint)
-                if comparison:
-                    comparison.detected(perceived.detections)
-                output.picture(item, frame, perceived, pilot.command)
-                first_t, last_t = item.t if first_t is None else first_t, item.t
-                progress()
-            output.write(pilot.run_until(last_t + int(1e9 / source.fps)))
+                    stages.receive(item, output)
+                else:
+                    stages.process(item, objects, output)
+                    progress()
+            stages.finish(output)
         except KeyboardInterrupt:
             result.interrupted = True
         finally:
             stream.close()
     result.wall_s = time.perf_counter() - began
-    result.recorded_s = (last_t - first_t - output.gap) / 1e9 + 1 / source.fps if first_t is not None else 0.0
+    result.recorded_s = stages.recorded_s(output.gap)
     result.skipped, result.frames = source.skipped, max(source.frames, result.processed)
     if not (result.interrupted or limit):
         result.dropped = source.lost() if source.lost else result.frames - result.processed
         result.frames = result.processed + result.dropped
         result.fault = source.fault()
-    result.differences = comparison.summary() if comparison else None
+    result.differences = stages.comparison.summary() if stages.comparison else None
     return result
+
+
+class ReplayStages:
+    """The stages after the detector and the comparison, with the time they have reached."""
+
+    def __init__(self, source: Recording, config: Config, curve: Curve, result: ReplayResult, *, diff: bool):
+        self.source, self.config, self.result = source, config, result
+        self.perception, self.pilot = Perception(config), PilotReplay(config, curve, source)
+        self.comparison = Diff(config, curve, source) if diff else None
+        self.rectifier = Rectifier(config.camera)
+        self.timeline = ConfigTimeline(config, recorded=True)
+        self.first_t: int | None = None
+        self.last_t = 0
+        self.previous_t: int | None = None
+        """Time of the last item, picture or message."""
+
+    def restart_after_gap(self, t: int, output: ReplayOutput) -> None:
+        """Restart pilot and perception if more than GAP_NS passed since the last item."""
+        before, self.previous_t = self.previous_t, t
+        if self.source.has_ticks or before is None or t - before <= GAP_NS:
+            return
+        output.write(self.pilot.run_until(before + STOPPING_NS))
+        self.pilot.restart()
+        self.perception = Perception(self.config)
+        output.gap += t - before
+
+    def receive(self, record: Record, output: ReplayOutput) -> None:
+        """Give a recorded message to the pilot and the comparison."""
+        if not self.source.frames:  # without pictures, messages advance the time
+            output.write(self.pilot.run_until(record.t))
+            self._advance(record.t)
+        output.write(self.pilot.receive(record.data))
+        if isinstance(record.data, ActiveSettings):
+            self.timeline.add(record.data.settings, record.data.t)
+        if self.comparison:
+            self.comparison.recorded(record.data)
+
+    def process(self, shot: TimedFrame, objects: tuple[Detection, ...], output: ReplayOutput) -> None:
+        """Take a picture and its detections through perception and pilot."""
+        with timer(self.result.stages_ms["control"]):
+            output.write(self.pilot.run_until(shot.t))
+        frame = frame_of(shot)
+        self.perception.apply_config(self.timeline.at(shot.t))
+        with timer(self.result.stages_ms["perceive"]):
+            perceived = self.perception.step(frame, self.rectifier.unrectify(objects), shot.t)
+        self.pilot.receive_setpoint(perceived.setpoint)
+        if self.comparison:
+            self.comparison.detected(perceived.detections)
+        output.picture(shot, frame, perceived, self.pilot.command)
+        self._advance(shot.t)
+
+    def finish(self, output: ReplayOutput) -> None:
+        """Run the pilot until the end of the last frame."""
+        output.write(self.pilot.run_until(self.last_t + int(1e9 / self.source.fps)))
+
+    def recorded_s(self, gap: int) -> float:
+        """Length of what was replayed in s, without gaps of `gap` ns in all."""
+        return (self.last_t - self.first_t - gap) / 1e9 + 1 / self.source.fps if self.first_t is not None else 0.0
+
+    def _advance(self, t: int) -> None:
+        self.first_t = t if self.first_t is None else self.first_t
+        self.last_t = t
 
 
 class ReplayOutput:
