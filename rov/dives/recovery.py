@@ -201,35 +201,9 @@ def _copy(
     """Write what is intact to `out`, atomically: under another name, read back, then renamed. `before` are latched
     messages, which are logged at `start_t`."""
     part = part_of(out)
-    tallies: defaultdict[str, TopicTally] = defaultdict(TopicTally)
-    channels: dict[int, int] = {}
     writer = DurableWriter(part)
-
-    def add(raw: Raw, t: int) -> None:
-        channel, m = raw
-        if channel.id not in channels:
-            schema = source.schemas.get(channel.schema_id)
-            channels[channel.id] = writer.channel(channel.topic, channel.message_encoding, schema, channel.metadata)
-        writer.add(channels[channel.id], t, m.data, m.publish_time, m.sequence)
-        tallies[channel.topic].add(t, m.data)
-
     try:
-        try:
-            for record in source.metadata:
-                writer.add_metadata(record.name, record.metadata)
-            for name, note in (notes or {}).items():
-                writer.add_metadata(name, note)
-            for attachment in source.attachments():
-                writer.add_attachment(attachment)
-            for raw in source.messages(ordered=False, start_t=start_t, end_t=end_t):
-                if before:
-                    for held in before:
-                        add(held, start_t)
-                    before = None
-                add(raw, raw.message.log_time)
-        finally:
-            writer.close()
-        digests = {topic: tally.digest() for topic, tally in sorted(tallies.items())}
+        digests = _write_intact(source, writer, start_t, end_t, notes or {}, before or [])
         if out == source.path and source.failing:
             raise DiveError(f"{out}: the disk fails ({source.failing}), so it was left as it is; recover it to another")
         if not digests and (source.blocks or source.damage):
@@ -245,6 +219,43 @@ def _copy(
             raise DiveError(f"{out}: cannot be written: {error.strerror}") from None
         raise
     return digests
+
+
+def _write_intact(
+    source: SalvageReader,
+    writer: DurableWriter,
+    start_t: int,
+    end_t: int,
+    notes: dict[str, dict[str, str]],
+    before: list[Raw],
+) -> dict[str, TopicDigest]:
+    """Write metadata, attachments and messages, and finish the file. `before` is left out if no message follows it."""
+    tallies: defaultdict[str, TopicTally] = defaultdict(TopicTally)
+    channels: dict[int, int] = {}
+
+    def add(raw: Raw, t: int) -> None:
+        channel, m = raw
+        if channel.id not in channels:
+            schema = source.schemas.get(channel.schema_id)
+            channels[channel.id] = writer.channel(channel.topic, channel.message_encoding, schema, channel.metadata)
+        writer.add(channels[channel.id], t, m.data, m.publish_time, m.sequence)
+        tallies[channel.topic].add(t, m.data)
+
+    try:
+        for record in source.metadata:
+            writer.add_metadata(record.name, record.metadata)
+        for name, note in notes.items():
+            writer.add_metadata(name, note)
+        for attachment in source.attachments():
+            writer.add_attachment(attachment)
+        for raw in source.messages(ordered=False, start_t=start_t, end_t=end_t):
+            for held in before:
+                add(held, start_t)
+            before = []
+            add(raw, raw.message.log_time)
+    finally:
+        writer.close()
+    return {topic: tally.digest() for topic, tally in sorted(tallies.items())}
 
 
 def part_of(out: Path) -> Path:
