@@ -149,7 +149,7 @@ def _missing(film: Video, copied: int) -> list[str]:
     """The notes on a video whose packets were copied."""
     if copied >= film.declared:
         return film.said
-    return [*film.said, f"{film.declared - copied} of the {film.declared} pictures that the file declares are missing"]
+    return [*film.said, f"{film.declared - copied} of the {film.declared} pictures that the file promises are missing"]
 
 
 def _film(video: Video, start: int, format_: str, quality: int) -> Iterator[tuple[Frame, bytes]]:
