@@ -184,8 +184,8 @@ def main() -> int:
                 recording.close()
             except UserError:
                 pass  # the same again
-        while repairs is not None and not repairs.news.empty():
-            say(repairs.news.get())
+        while repairs is not None and not repairs.notices.empty():
+            say(repairs.notices.get())
         now = time.monotonic_ns()
         if meter.due(now):
             hz, ms = meter.read(now)

@@ -108,7 +108,8 @@ def test_every_type_survives(tmp_path: Path) -> None:
         ("commands", m.Stop(t=14, **who)), ("commands", m.SetMode(t=15, mode=m.Mode.POLICY, **who)),
         ("commands", m.SetTarget(t=16, label="pipe", **who)), ("commands", m.Sticks(t=17, **who, **axes)),
         ("inputs", m.ConsumedInput(t=18, by="pilotd", what="mode", asked_t=17, mode=m.Mode.HOLD)),
-        ("inputs", m.ConsumedInput(t=18, by="pilotd", what="setpoint", setpoint=m.Setpoint(t=7, source="steer", **ids, **axes))),
+        ("inputs", m.ConsumedInput(t=18, by="pilotd", what="setpoint",
+                                   setpoint=m.Setpoint(t=7, source="steer", **ids, **axes))),
         ("commands", m.TakeOver(t=18, **who)),
     ]  # fmt: skip
     assert {topic for topic, _ in sent} == set(m.TOPICS)

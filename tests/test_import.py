@@ -205,7 +205,7 @@ def test_a_restarted_autopilot_goes_on(tmp_path: Path) -> None:
         log.add(i / 20, mav.MAVLink_attitude_message(boot, 0, 0, 0, 0, 0, 0))
     (tmp_path / "l.tlog").write_bytes(log.data)
     read = logs.read(tmp_path / "l.tlog")
-    assert len(read.states) == 40 and any("started anew" in note for note in read.notes)
+    assert len(read.states) == 40 and any("restarted" in note for note in read.notes)
     assert all(0 < b.t - a.t <= 1.1e9 for a, b in zip(read.states, read.states[1:], strict=False))
 
 

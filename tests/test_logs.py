@@ -215,7 +215,7 @@ def test_a_restart_is_a_new_stretch(tmp_path: Path) -> None:
         boot = 900 + k / 10 if k < 50 else 2 + (k - 50) / 10
         log.add(k / 10 + (20 if k >= 50 else 0), attitude(boot))
     read = logs.read(log.write(tmp_path / "l.tlog"))
-    assert len(read.states) == 100 and any("started anew 904.9 s" in note for note in read.notes)
+    assert len(read.states) == 100 and any("restarted 904.9 s" in note for note in read.notes)
     steps = [b.t - a.t for a, b in itertools.pairwise(read.states)]
     assert steps[49] == pytest.approx(20.1e9) and all(step == 1e8 for k, step in enumerate(steps) if k != 49)
 
@@ -379,4 +379,4 @@ def test_disarmed_first(tmp_path: Path) -> None:
         log.add(k / 10, heartbeat(armed=k > 10, mode=4))
     read = logs.read(log.write(tmp_path / "l.tlog"))
     assert [type(each) for each in read.commands] == [Disarm, Arm]
-    assert any("GUIDED is none of ours" in note for note in read.notes) and read.events[0].code == "autopilot_mode"
+    assert any("GUIDED has no equivalent" in note for note in read.notes) and read.events[0].code == "autopilot_mode"

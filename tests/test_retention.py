@@ -191,7 +191,7 @@ def test_odd_entries_are_said_once_and_stop_nothing(tmp_path: Path, kind: str, n
     assert deletable(tmp_path, None) == []
     repairs = RepairThread(tmp_path, 0.0)
     repairs.run()
-    news = [repairs.news.get() for _ in range(repairs.news.qsize())]
+    news = [repairs.notices.get() for _ in range(repairs.notices.qsize())]
     assert [each.code for each in news] == ["dive_skipped"] and os.path.lexists(odd)
     for each in news:  # it can be sent and recorded
         msgspec.json.encode(Event(t=0, source="recorderd", **each._asdict()))
@@ -231,7 +231,7 @@ def test_a_disk_that_fails_is_said_and_costs_no_dive(
     monkeypatch.setattr(SalvageReader, "_bytes", read)
     repairs = RepairThread(tmp_path, 0.0)
     repairs.run()
-    news = {each.text.split()[0]: each for each in [repairs.news.get() for _ in range(repairs.news.qsize())]}
+    news = {each.text.split()[0]: each for each in [repairs.notices.get() for _ in range(repairs.notices.qsize())]}
     assert news["1.mcap"].code == news["z.mcap"].code == "dive_recovered"
     assert news["bad.mcap"].code == ("dive_cut_off" if where == "middle" else "dive_skipped")
     assert "nput/output error" in news["bad.mcap"].text
@@ -256,7 +256,7 @@ def test_a_file_that_vanishes_in_between(tmp_path: Path) -> None:
     for path in entries(tmp_path):
         path.unlink()
     repairs.run()
-    assert [repairs.news.get().code for _ in range(2)] == ["dive_skipped"] * 2 and repairs.news.empty()
+    assert [repairs.notices.get().code for _ in range(2)] == ["dive_skipped"] * 2 and repairs.notices.empty()
 
 
 @pytest.mark.parametrize("what", ["a file", "below a file", "nowhere to be made", "is gone"])
@@ -353,9 +353,9 @@ def test_what_was_cut_off_is_repaired(tmp_path: Path) -> None:
     (tmp_path / "x.mcap.part").touch()
     repairs = RepairThread(tmp_path, disk_free=0.0)
     repairs.run()
-    news = [repairs.news.get() for _ in range(2)]
+    news = [repairs.notices.get() for _ in range(2)]
     assert [each.code for each in news] == ["dive_recovered", "dive_deleted"] and "200 messages" in news[0].text
-    assert repairs.news.empty(), "the one that is being recorded is left alone"
+    assert repairs.notices.empty(), "the one that is being recorded is left alone"
     assert info(tmp_path / "copy.mcap").complete and not (tmp_path / "x.mcap.part").exists()
     writer.close()
 

@@ -1,1 +1,1 @@
-"""Recorded dives: MCAP files that survive a power cut, and their care."""
+"""Recorded dives: writing, reading, repairing, cutting and deleting MCAP files that survive a power cut."""

@@ -1,4 +1,4 @@
-"""The fields of a ROS message, one after the other: CDR (ROS 2, and BlueOS's recorder) and ROS 1's own way."""
+"""Reads the fields of a ROS message in order: CDR (ROS 2, BlueOS's recorder) and the ROS 1 encoding."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import struct
 from typing import Literal
 
 ORDERS: dict[int, Literal["big", "little"]] = {0: "big", 1: "little", 6: "big", 7: "little"}
-"""By the second byte of a CDR message: plain CDR, and plain XCDR2, which is the same for what is read here."""
+"""Byte order by the second byte of a CDR message. Plain XCDR2 equals plain CDR for the types read here."""
 
 
 class Fields:
-    """What is left of one message. Every method takes one field, and raises ValueError where it is not there."""
+    """A cursor over one message. Each method reads the next field and raises ValueError when the data end first."""
 
     def __init__(self, data: bytes, order: Literal["big", "little"], align: int):
-        """`align`: numbers stand at multiples of this, 4 in CDR, 1 in ROS 1."""
+        """`align`: numbers start at multiples of this many bytes: 4 in CDR, 1 in ROS 1."""
         self.data, self.order, self.align = data, order, align
         self.position = 0
 
@@ -43,7 +43,7 @@ class Fields:
 
 
 def cdr(data: bytes) -> Fields:
-    """Raises ValueError when it is not one of the plain kinds of CDR."""
+    """A cursor over a CDR message. Raises ValueError unless it is plain CDR or plain XCDR2."""
     kind = struct.unpack_from(">H", data)[0] if len(data) >= 4 else -1
     if kind not in ORDERS:
         raise ValueError("not plain CDR")
@@ -51,4 +51,5 @@ def cdr(data: bytes) -> Fields:
 
 
 def ros1(data: bytes) -> Fields:
+    """A cursor over a ROS 1 message."""
     return Fields(data, "little", 1)

@@ -1,9 +1,9 @@
-"""A dive: pictures and messages of one run in an MCAP file that Foxglove opens. Write one, read one.
+"""Writes and reads a dive: the pictures and messages of one run in an MCAP file that Foxglove opens.
 
-Every topic of `messages.TOPICS` is JSON with its schema, logged at its `t`; pictures are `foxglove.CompressedImage` or,
-one packet each, `foxglove.CompressedVideo`, logged at their capture time; `annotations` repeats the tracks for drawing,
-`calibration` is the lens, and neither is read back. Times are ns. Of recordings of other tools the pictures are read
-(`rov.dives.pictures`).
+Each topic of `messages.TOPICS` is JSON with its schema, logged at its `t`. Pictures are `foxglove.CompressedImage` or
+`foxglove.CompressedVideo` (one packet a message), logged at their capture time. `annotations` repeats the tracks for
+drawing and `calibration` holds the lens; neither is read back. Times are ns. In recordings of other tools only the
+pictures and MAVLink are read (`rov.dives.pictures`, `rov.dives.telemetry`).
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from rov.optics.lens import Calibration
 
 CAMERA, ANNOTATIONS, CALIBRATION, VIDEO = "camera", "annotations", "calibration", "video"
 METADATA = "rov"
-"""Name of the metadata record that says what made the dive."""
+"""Name of the metadata record that describes what made the dive."""
 
 TYPES: dict[str, Any] = {topic: line.type for topic, line in TOPICS.items()} | {"commands": AnyCommand}
-"""What is decoded per topic; the root class `Command` knows no verb."""
+"""The type to decode for each topic; a command must be one of the union, since the base `Command` has no verb."""
 
 
 class TopicDigest(msgspec.Struct, frozen=True):
-    """How much of a topic there is. Equal hashes: the same times and bytes in the same order."""
+    """Size and hash of a topic. Equal hashes mean the same times and bytes in the same order."""
 
     count: int
     sha256: str
@@ -69,17 +69,17 @@ class TopicTally:
 
 
 class Record(NamedTuple):
-    """One line of a dive."""
+    """One message or picture of a dive."""
 
     topic: str
     t: int
     data: Message | EncodedPicture
     number: int = 0
-    """Its sequence number in the file; that of a picture is its frame's."""
+    """The sequence number in the file; for a picture, its frame id."""
 
 
 class DiveWriter:
-    """Records a dive; for one thread. What was written half a second ago survives `kill -9` and a power cut."""
+    """Records a dive, from one thread. Data written half a second ago survive `kill -9` and a power cut."""
 
     def __init__(
         self,
@@ -90,8 +90,8 @@ class DiveWriter:
         overwrite: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """`metadata` says what made this dive: source, config_sha256, weights_sha256, … `attachments` are files that go
-        with it (`rov.dives.origin`). `clock` (s) paces the flushes. Raises DiveError when the file exists or cannot be
+        """`metadata` describes what made this dive: source, config_sha256, weights_sha256, … `attachments` are files to
+        include (`rov.dives.origin`). `clock` (s) paces the flushes. Raises DiveError when the file exists or cannot be
         created."""
         self._file = DurableWriter(path, overwrite=overwrite, clock=clock)
         self._channels: dict[str, int] = {}
@@ -114,11 +114,11 @@ class DiveWriter:
 
     @property
     def topics(self) -> dict[str, TopicDigest]:
-        """What was written so far; the same as `Dive.digests` says afterwards."""
+        """Digests of what was written so far; `Dive.digests` of the finished file returns the same."""
         return {topic: tally.digest() for topic, tally in sorted(self._tallies.items())}
 
     def write(self, topic: str, message: Message) -> None:
-        """Record one message, at its `t`. Raises DiveError when the disk refuses."""
+        """Record one message, at its `t`. Raises DiveError when it cannot be written, TypeError for a wrong message."""
         if not isinstance(message, TOPICS[topic].type):
             raise TypeError(f"{topic} carries {TOPICS[topic].type.__name__}, not {type(message).__name__}")
         self._add(topic, message.t, json_messages.encode(message))
@@ -126,8 +126,8 @@ class DiveWriter:
     def picture(
         self, frame_t: int, data: bytes, frame_id: int | None = None, form: Literal["jpeg", "h264", "h265"] = "jpeg"
     ) -> None:
-        """Record one picture with its capture time; `h264`, `h265`: Annex B, one picture, without B-frames. A dive
-        holds JPEGs or packets of one format. Without `frame_id` they are counted."""
+        """Record one picture at its capture time; `h264`, `h265`: one picture in Annex B, from a stream without
+        B-frames. A dive holds either JPEGs or packets of one format. Without `frame_id` pictures are numbered."""
         kind = CompressedImage if form == "jpeg" else CompressedVideo
         image = kind(frame_id=CAMERA, data=data, format=form)
         image.timestamp.FromNanoseconds(frame_t)
@@ -135,28 +135,28 @@ class DiveWriter:
         self._add(CAMERA, frame_t, image.SerializeToString(deterministic=True), schema=schema, number=frame_id)
 
     def annotations(self, tracks: Tracks) -> None:
-        """Record the boxes of these tracks, for drawing on the picture taken at their `frame_t`."""
+        """Record the boxes of these tracks, which Foxglove draws on the picture taken at their `frame_t`."""
         self._add(ANNOTATIONS, tracks.t, drawing(tracks).SerializeToString(deterministic=True))
 
     def calibration(self, t: int, lens: Calibration) -> None:
-        """Record the lens of the pictures from `t` on, for whoever measures in them."""
+        """Record the lens of the pictures from `t` on, so that one can measure in them."""
         self._add(CALIBRATION, t, camera_info(t, CAMERA, lens).SerializeToString(deterministic=True))
 
     @property
     def lost(self) -> str:
-        """What somebody has done to the file while it is written, or nothing."""
+        """How the file was removed or cut while being written; "" when it was not."""
         return self._file.lost
 
     def tick(self) -> None:
-        """Put on the disk what is half a second old; to be called at that pace while nothing is written."""
+        """Flush what is half a second old; call this at least every half second while nothing is written."""
         self._file.tick()
 
     def close(self) -> None:
-        """Finish the file. Raises DiveError when the disk refuses; what is there can then be recovered."""
+        """Finish the file. Raises DiveError when it cannot be written; what is there can then be recovered."""
         self._file.close()
 
     def _add(self, topic: str, t: int, data: bytes, *, schema: str = "", number: int | None = None) -> None:
-        """`number`: what the record's sequence says; else it counts. `schema`: where it is not the topic's own."""
+        """`number`: the sequence number, by default a count. `schema`: a schema other than the topic's own."""
         if topic not in self._channels:
             record = topic_schema(schema or topic)
             encoding = "protobuf" if record.encoding == "protobuf" else "json"
@@ -167,10 +167,10 @@ class DiveWriter:
 
 
 class Dive:
-    """A dive to read, finished or not, damaged or not: what is intact is there, and `problems` says what is not."""
+    """A dive to read, even unfinished or damaged: everything intact is read, and `problems` names what is lost."""
 
     def __init__(self, path: Path):
-        """Raises DiveError when it is no MCAP file. One that was cut off is read once to know what it holds."""
+        """Raises DiveError when it is no MCAP file. An unfinished file is scanned once to list its contents."""
         self.path = path
         self.file = SalvageReader(path)
         self.metadata: dict[str, str] = {}
@@ -178,9 +178,9 @@ class Dive:
             if each.name == METADATA:
                 self.metadata |= each.metadata
         self.dropped: Counter[str] = Counter()
-        """Messages that could not be decoded, by topic and reason; of the last `messages`."""
+        """Messages that the last `messages` call could not decode, by topic and reason."""
         self.skipped: Counter[str] = Counter()
-        """Messages of topics that are not ours; of the last `messages`."""
+        """Messages of unknown topics that the last `messages` call passed over."""
 
     def __enter__(self) -> Dive:
         return self
@@ -193,26 +193,27 @@ class Dive:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Messages per topic, as the file says."""
+        """Messages per topic, by the file's own count."""
         return self._per_topic(lambda channel: True)
 
     @property
     def readable(self) -> dict[str, int]:
-        """Messages per topic of ours, and of pictures whoever wrote them; as far as the file says."""
+        """Messages per topic that can be decoded (other tools' pictures and MAVLink, too), by the file's own count."""
         found = self._per_topic(lambda channel: self._decoder(channel) is not None)
         system = self.system
-        said = self._per_topic(
+        mavlink = self._per_topic(
             lambda channel: (
                 system is not None
                 and paces(channel.topic)
                 and system_of(channel.topic, channel.message_encoding) == system
             )
         )
-        return found | ({"vehicle": sum(said.values())} if said else {})
+        return found | ({"vehicle": sum(mavlink.values())} if mavlink else {})
 
     @property
     def system(self) -> int | None:
-        """Whose MAVLink tells of the vehicle, where no topic of ours does: the first system's that has an attitude."""
+        """The MAVLink system that the vehicle's state is read from: the lowest with an attitude. None where there is a
+        `vehicle` topic, or no MAVLink."""
         if self._per_topic(lambda channel: channel.topic == "vehicle" and self._decoder(channel) is not None):
             return None
         channels = [channel for channel in self.file.channels.values() if paces(channel.topic)]
@@ -221,12 +222,12 @@ class Dive:
 
     @property
     def cameras(self) -> dict[str, int]:
-        """Pictures per topic, of those that are written in a way that can be read."""
+        """Pictures per topic, for the topics whose encoding can be read."""
         return self._per_topic(lambda channel: reader(channel, self._schema(channel)) is not None)
 
     @property
     def foreign(self) -> list[str]:
-        """Topics of pictures that are written in a way that cannot be read, one sentence each."""
+        """Picture topics whose encoding cannot be read, one sentence each."""
         found = []
         for channel in self.file.channels.values():
             schema = self._schema(channel)
@@ -237,7 +238,7 @@ class Dive:
 
     @property
     def ours(self) -> bool:
-        """Written by rov."""
+        """Whether rov wrote it."""
         return "schema_version" in self.metadata
 
     @property
@@ -250,24 +251,24 @@ class Dive:
 
     @property
     def complete(self) -> bool:
-        """Closed by its writer, and nothing was found damaged so far: each pass over the file may find more."""
+        """Whether its writer closed it and no damage was found so far; each pass over the file may find more."""
         return self.file.finished and not self.file.damage
 
     @property
     def problems(self) -> list[str]:
-        """What is not there, one sentence each."""
+        """What is damaged or missing, one sentence each."""
         found = [f"{d.length} bytes at {at} cannot be read: {d.why}" for at, d in sorted(self.file.damage.items())]
         return found if self.file.finished else [*found, "it was never closed: the recording was cut off"]
 
     def require(self, topic: str) -> None:
-        """Raises DiveError when there is nothing of this topic."""
+        """Raises DiveError when the dive holds no message of this topic."""
         if not self.counts.get(topic):
             have = ", ".join(self.counts) or "nothing"
             raise DiveError(f"{self.path}: nothing on the topic {topic}; it has {have}")
 
     def messages(self, topics: Collection[str] | None = None) -> Iterator[Record]:
-        """Everything of these topics (None: all of ours), ordered by time. What cannot be decoded is dropped and
-        counted. Raises DiveError when a newer rov, whose fields mean something else, recorded this."""
+        """All messages of these topics (None: every known topic), ordered by time. Those that cannot be decoded are
+        dropped and counted. Raises DiveError when a rov with a newer message version recorded this."""
         version = self.metadata.get("schema_version", "0")
         if version.isdecimal() and int(version) > SCHEMA_VERSION:
             raise DiveError(f"{self.path}: recorded with messages of version {version}; update rov to read it")
@@ -295,7 +296,7 @@ class Dive:
                 self.dropped[f"{channel.topic}: {reason}"] += 1
 
     def digests(self) -> dict[str, TopicDigest]:
-        """Count and hash of every topic, ours or not. Reads the whole file: afterwards `complete` is certain."""
+        """Count and hash of every topic, by its name in the file. Reads the whole file: `complete` is final then."""
         tallies: defaultdict[str, TopicTally] = defaultdict(TopicTally)
         for channel, message in self.file.messages(ordered=False):
             tallies[channel.topic].add(message.log_time, message.data)
@@ -305,7 +306,7 @@ class Dive:
         return self.file.schemas.get(channel.schema_id)
 
     def _topic(self, channel: Channel) -> str:
-        """What the topic of a channel is called today."""
+        """The present name of a channel's topic (those of message version 1 were renamed)."""
         schema = self._schema(channel)
         ours = schema is not None and schema.name.startswith("rov.")
         return FORMER_TOPICS.get(channel.topic, channel.topic) if ours else channel.topic
@@ -323,7 +324,7 @@ class Dive:
         if read := reader(channel, schema):
             return read
         topic = self._topic(channel)
-        named = schema is None or schema.name.startswith("rov.")  # others have topics called `events`, too
+        named = schema is None or schema.name.startswith("rov.")  # other tools also have topics named `events`
         if channel.message_encoding == "json" and topic in TYPES and named:
             decode = json_messages.decoder(TYPES[topic])
             return lambda _, data: decode(data)
@@ -332,7 +333,7 @@ class Dive:
 
 @cache
 def topic_schema(topic: str) -> Schema:
-    """The schema record of one of our topics; its id is for the file to give."""
+    """The schema record of one of our topics; the file assigns its id."""
     protobuf: dict[str, Any] = {CAMERA: CompressedImage, VIDEO: CompressedVideo, ANNOTATIONS: ImageAnnotations}
     protobuf[CALIBRATION] = CameraCalibration
     if topic in protobuf:

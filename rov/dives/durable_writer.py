@@ -1,4 +1,4 @@
-"""An MCAP file written so that a power cut takes half a second of it at most."""
+"""Writes an MCAP file so that a power cut costs at most its last half second."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mcap.writer import CompressionType, Writer
 from rov.errors import UserError
 
 CHUNK_BYTES = 64 * 1024
-"""A chunk is closed once it holds more than this; a damaged one costs this much, and one picture."""
+"""A chunk is closed once it holds more than this. A damaged chunk costs about this much plus one picture."""
 FLUSH_S = 0.5
-"""What was written is on the disk after this long, in s."""
+"""Time until written data are on the disk, in s."""
 
 
 class DiveError(UserError):
@@ -25,10 +25,10 @@ class DiveError(UserError):
 
 
 class DurableWriter:
-    """An MCAP file being written, by one thread. While it is open it is locked, so that nobody repairs it meanwhile."""
+    """An MCAP file being written, by one thread. It is locked while open, so that no repair touches it."""
 
     def __init__(self, path: Path, *, overwrite: bool = False, clock: Callable[[], float] = time.monotonic):
-        """Raises DiveError when the file exists (unless `overwrite`), is being written, or cannot be."""
+        """Raises DiveError when the file exists (unless `overwrite`), is being written, or cannot be created."""
         self.path = path
         self.clock = clock
         self.broken = False
@@ -42,12 +42,12 @@ class DurableWriter:
         self._guarded(self._mcap.start)
 
     def channel(self, topic: str, encoding: str, schema: Schema | None, metadata: dict[str, str] | None = None) -> int:
-        """Announce a topic; the id of its messages. The schema's own id is not kept."""
+        """Register a topic and return its channel id. The schema gets a new id."""
         number = self._mcap.register_schema(schema.name, schema.encoding, schema.data) if schema else 0
         return self._mcap.register_channel(topic, encoding, number, metadata or {})
 
     def add(self, channel: int, t: int, data: bytes, publish_t: int, sequence: int) -> None:
-        """Write one message. Raises DiveError when the disk refuses."""
+        """Write one message. Raises DiveError when it cannot be written."""
         self._dirty = True
         self._guarded(lambda: self._mcap.add_message(channel, t, data, publish_t, sequence))
         self.tick()
@@ -61,7 +61,7 @@ class DurableWriter:
         self._guarded(lambda: self._mcap.add_attachment(a.create_time, a.log_time, a.name, a.media_type, a.data))
 
     def tick(self) -> None:
-        """Flush when it is time; to be called at least every FLUSH_S while nothing is written."""
+        """Flush when FLUSH_S have passed; call this at least that often while nothing is written."""
         if self._dirty and self.clock() - self._flushed >= FLUSH_S:
             self.flush()
 
@@ -74,20 +74,20 @@ class DurableWriter:
 
     @property
     def lost(self) -> str:
-        """What somebody has done to the file while it is written, or nothing."""
-        ours = os.fstat(self._stream.fileno())
+        """How the file was removed or cut while being written; "" when it was not."""
+        opened = os.fstat(self._stream.fileno())
         try:
             there: os.stat_result | None = os.lstat(self.path)
         except OSError:
             there = None
-        if not ours.st_nlink:
+        if not opened.st_nlink:
             return "was deleted"
-        if there is None or (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+        if there is None or (there.st_dev, there.st_ino) != (opened.st_dev, opened.st_ino):
             return "was moved away"
-        return "was cut short" if ours.st_size < self._length else ""
+        return "was cut short" if opened.st_size < self._length else ""
 
     def close(self) -> None:
-        """Write the index and close. After a failure the file is left unfinished, for `recover`."""
+        """Write the index and close. After a failed write the file stays unfinished, for `recover`."""
         if self._stream.closed:
             return
         try:
@@ -122,7 +122,7 @@ def create(path: Path, overwrite: bool) -> BinaryIO:
         raise DiveError(f"{path}: cannot be created: {error.strerror}") from None
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        stream.truncate(0)  # not before the lock: it may be somebody's recording
+        stream.truncate(0)  # only once locked: another process may be recording to it
         sync_folder(path.parent)
     except BlockingIOError:
         stream.close()
@@ -134,7 +134,7 @@ def create(path: Path, overwrite: bool) -> BinaryIO:
 
 
 def in_use(path: Path) -> bool:
-    """Does somebody write this file now?"""
+    """Whether a DurableWriter has this file open now."""
     try:
         with path.open("rb") as stream:
             return locked(stream)
@@ -143,7 +143,7 @@ def in_use(path: Path) -> bool:
 
 
 def locked(stream: BinaryIO) -> bool:
-    """Has a DurableWriter got it open?"""
+    """Whether a DurableWriter has this open file locked."""
     try:
         fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -153,7 +153,7 @@ def locked(stream: BinaryIO) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make names in a folder survive a power cut."""
+    """Make the folder's new and removed names survive a power cut."""
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)

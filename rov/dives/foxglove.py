@@ -1,4 +1,4 @@
-"""What Foxglove draws and plots: boxes on pictures, the lens, and schemas in the form it understands."""
+"""What Foxglove draws and plots: boxes on pictures, the lens, and JSON schemas in the subset it parses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rov.messages import Tracks
 from rov.optics.lens import Calibration
 
 SEEN, HIDDEN = (0.2, 1.0, 0.4, 1.0), (1.0, 0.7, 0.1, 0.6)
-"""Colours of a track that was detected in this frame, and of one that lives on its prediction: r, g, b, a."""
+"""Colours (r, g, b, a) of a track that was detected in this frame, and of one that is only predicted."""
 
 
 def drawing(tracks: Tracks) -> ImageAnnotations:
@@ -32,12 +32,12 @@ def drawing(tracks: Tracks) -> ImageAnnotations:
         text.position.x, text.position.y = x1, y1
         for part, colour in ((box, box.outline_color), (text, text.text_color)):
             colour.r, colour.g, colour.b, colour.a = red, green, blue, alpha
-            part.timestamp.FromNanoseconds(tracks.frame_t)  # the picture's own: this is how they are matched
+            part.timestamp.FromNanoseconds(tracks.frame_t)  # Foxglove matches a picture by its capture time
     return result
 
 
 def camera_info(t: int, frame: str, lens: Calibration) -> CameraCalibration:
-    """A calibration as ROS and Foxglove know it; the straight picture keeps the matrix of the original one."""
+    """A calibration as ROS and Foxglove define it; the rectified picture keeps the original camera matrix."""
     c = lens.matrix
     result = CameraCalibration(
         frame_id=frame, width=lens.width, height=lens.height, distortion_model=lens.model, D=lens.distortion,
@@ -48,7 +48,7 @@ def camera_info(t: int, frame: str, lens: Calibration) -> CameraCalibration:
 
 
 def descriptors(file: FileDescriptor) -> bytes:
-    """A protobuf file and all it imports, imports first, as a serialised FileDescriptorSet."""
+    """A protobuf file and its imports, imports first, as a serialised FileDescriptorSet."""
     found: dict[str, FileDescriptor] = {}
 
     def visit(each: FileDescriptor) -> None:
@@ -64,14 +64,14 @@ def descriptors(file: FileDescriptor) -> bytes:
 
 
 def json_schema(kind: Any) -> dict[str, Any]:
-    """One self-contained object for a message type, or for a union of them."""
+    """A self-contained schema of one object, for a message type or a union of them."""
     schema = msgspec.json.schema(kind)
     return plain(schema, schema.pop("$defs", {}))
 
 
 def plain(schema: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
-    """The part of JSON Schema that Foxglove's parser takes: every field has one type. So no references, no enum
-    without a type, no tuples (all of ours are of one type), no null (such a field may be null all the same)."""
+    """Reduce a schema to what Foxglove's parser accepts: one type per field. References are resolved, enums get a
+    type, tuples become arrays (ours hold one type each), and null is left out (such fields may still be null)."""
     if "$ref" in schema:
         return plain(named[schema["$ref"].rpartition("/")[2]], named)
     if "anyOf" in schema:
@@ -90,7 +90,7 @@ def plain(schema: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
 
 
 def merged(options: list[dict[str, Any]]) -> dict[str, Any]:
-    """One object with the fields of all; required is what all require."""
+    """One object with the fields of all options; required are the fields that all of them require."""
     fields: dict[str, Any] = {}
     for option in options:
         for name, field in option["properties"].items():

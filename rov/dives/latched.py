@@ -1,4 +1,4 @@
-"""What is said once and holds from then on: whoever begins in the middle of a recording needs the last of it."""
+"""Latched topics, whose last message holds until the next: a part cut from a dive must begin with these."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rov.dives.pictures import words_of
 from rov.dives.salvage import Block, Raw, SalvageReader
 
 TOPICS = {"calibration", "settings", "config_edit", "clock", "tuning", "edit"}
-"""Of ours; the last two as they were called before."""
+"""Our own; `tuning` and `edit` are the names of `settings` and `config_edit` in message version 1."""
 SCHEMAS = {"CameraCalibration", "CameraInfo"}
-"""Of others, by the last word of their names."""
+"""Of other tools, by the last word of the schema name."""
 STATIC = {"/tf_static", "/robot_description"}
 DURABLE = ("durability: 1", "durability: transient_local")
-"""What ROS 2 notes of a topic whose last message is kept for those who come later."""
+"""How ROS 2 records the QoS of a topic whose last message is kept for late subscribers."""
 
 
 def latched(channel: Channel, file: SalvageReader) -> bool:
-    """Does the last message of this channel hold until the next one?"""
+    """Whether the last message of this channel holds until the next one."""
     profiles = channel.metadata.get("offered_qos_profiles", "")
     return (
         channel.topic in TOPICS | STATIC
@@ -31,8 +31,8 @@ def latched(channel: Channel, file: SalvageReader) -> bool:
 
 
 def latched_before(file: SalvageReader, t: int) -> list[Raw]:
-    """The messages from before `t` that still hold then, by time. A change of the tuning takes effect a moment after it
-    was said: the one before it still holds until then."""
+    """The latched messages from before `t` that still hold at `t`, by time. Settings take effect EFFECT_NS after they
+    were published; until then the previous message is needed, too."""
     wanted = {number for number, channel in file.channels.items() if latched(channel, file)}
     if not wanted:
         return []
@@ -50,13 +50,13 @@ def latched_before(file: SalvageReader, t: int) -> list[Raw]:
 
 
 def _settled(found: list[Raw], block: Block, t: int) -> bool:
-    """Is there nothing that matters in this block, or in one that ended before it?"""
+    """Whether neither this block nor one that ended earlier can hold a later effective message."""
     before = [raw.message.log_time for raw in found if raw.message.log_time < t - EFFECT_NS]
     return bool(before) and max(before) >= block.end_t
 
 
 def _holding(found: list[Raw], t: int) -> list[Raw]:
-    """The last one that had taken effect, and those after it."""
+    """The last message that had taken effect at `t`, and those after it."""
     ordered = sorted(found, key=lambda raw: raw.message.log_time)
     old = [raw for raw in ordered if raw.message.log_time < t - EFFECT_NS]
     return old[-1:] + ordered[len(old) :]

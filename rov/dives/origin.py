@@ -1,9 +1,9 @@
-"""What a dive was recorded with: the configuration, and the files that it names, as attachments.
+"""The configuration a dive was recorded with, and the files it names, as attachments: written and read back.
 
-    rover.toml                      every key, as it held when the recording began, without passwords
+    rover.toml                      every key, as it was when the recording began, without passwords
     camera.calibration.yaml, …      the file that this key names
 
-Of the weights there is the hash only, in the metadata: they are large, and come with the program.
+Weights are recorded as a hash in the metadata only: they are large, and rov ships them.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from rov.vision.model_card import load_card
 
 NAME = "rover.toml"
 FILES = ("camera.calibration", "camera.colour", "vehicle.thrusters")
-"""Keys that name a file which is attached."""
+"""Keys whose file is attached."""
 FILE_BYTES_MAX = 1_000_000
 HERE = {
     "perception.weights", "perception.device", "perception.precision", "perception.threads", "perception.batch",
     "camera.source", "camera.width", "camera.height", "camera.fps", "camera.fourcc", "camera.latency_ms",
 }  # fmt: skip
-"""Keys of the machine that computes, or of what came before the recording: a replay takes its own."""
+"""Keys of the computer, or of stages before the recording: a replay takes them from its own configuration."""
 HERE_TOO = ("bus", "compute", "link", "recording")
-"""Sections of the same kind."""
+"""Sections whose keys a replay takes from its own configuration, too."""
 DIFFERENCES_MAX = 8
-"""So many keys are named where two configurations differ."""
+"""How many differing keys are named at most."""
 
 
 def attachments(config: Config) -> Iterator[Attachment]:
-    """What a dive that is recorded with this configuration shall hold."""
+    """The attachments of a dive that is recorded with this configuration."""
     yield _attachment(NAME, "application/toml", tomli_w.dumps(public(config)).encode())
     for key in FILES:
         if name := value_of(config, key):
@@ -52,7 +52,7 @@ def attachments(config: Config) -> Iterator[Attachment]:
                 path = find_resource(name, Path())
                 data = path.read_bytes()
             except (ResourceError, OSError):
-                continue  # whoever needs it says so
+                continue  # the stage that needs the file reports it
             if len(data) <= FILE_BYTES_MAX:
                 yield _attachment(key + path.suffix, "text/plain", data)
 
@@ -62,7 +62,7 @@ def _attachment(name: str, kind: str, data: bytes) -> Attachment:
 
 
 def public(config: Config) -> dict[str, Any]:
-    """The configuration as tables, without the names and passwords that an address may hold."""
+    """The configuration as tables, without the user names and passwords in addresses."""
     tables: dict[str, Any] = config.model_dump()
     for table in tables.values():
         table.update({key: hide_passwords(each) for key, each in table.items() if isinstance(each, str)})
@@ -74,22 +74,22 @@ def value_of(config: Config, key: str) -> Any:
     return getattr(getattr(config, section), name)
 
 
-# ---- read again ------------------------------------------------------------------------------------------------------
+# ---- reading it back -------------------------------------------------------------------------------------------------
 
 
 class DiveOrigin:
-    """What a dive says of the configuration it was recorded with; `config` is None where it says nothing."""
+    """The configuration a dive was recorded with; `config` is None where the dive does not hold one."""
 
     def __init__(self, dive: Dive, base: Config, folder: Path):
-        """`base` has what a replay takes from here. Files that were attached are written into `folder`."""
+        """`base` gives the keys that a replay takes from here. Attached files are written into `folder`."""
         self.notes: list[str] = []
-        """Sentences about what could not be taken over."""
+        """Sentences about what could not be used."""
         self.metadata = dive.metadata
-        self.values = first_tuning(dive)
-        """Live keys, as they were when it began."""
+        self.values = first_settings(dive)
+        """Live keys, as they were when the dive began."""
         files = {each.name: each.data for each in dive.file.attachments() if len(each.data) <= FILE_BYTES_MAX}
         self.whole = NAME in files
-        """Whether all keys are known, not only the live ones."""
+        """Whether all keys were recorded, not only the live ones."""
         tables = self._tables(files[NAME]) if self.whole else {}
         for key in FILES:
             for name, data in files.items():
@@ -109,7 +109,7 @@ class DiveOrigin:
             return {}
 
     def _config(self, tables: dict[str, Any], base: Config) -> Config | None:
-        """The recorded values where this version of rov knows the key and allows the value, all else as in `base`."""
+        """The recorded values where this version of rov has the key and allows the value; `base` for the rest."""
         merged = base.model_dump()
         self._take_weights(tables, merged)
         for section, table in tables.items():
@@ -129,7 +129,7 @@ class DiveOrigin:
         return None
 
     def _take_weights(self, tables: dict[str, Any], merged: dict[str, Any]) -> None:
-        """The recorded weights where they are here, too."""
+        """Use the recorded weights where this computer has them."""
         perception = tables.get("perception")
         name = perception.get("weights") if isinstance(perception, dict) else None
         wanted = self.metadata.get("weights_sha256")
@@ -137,22 +137,23 @@ class DiveOrigin:
             if isinstance(name, str) and wanted and load_card(find_resource(name)).weights_sha256 == wanted:
                 merged["perception"]["weights"] = name
         except UserError:
-            pass  # then those of this machine, and `weights_note` says so
+            pass  # this computer's weights are used, and `weights_note` reports it
 
 
 def weights_note(dive: Dive, weights_sha256: str) -> str:
-    """What to say when a dive was recorded with other weights; "" when it was not, or does not say."""
+    """A sentence when a dive was recorded with other weights; "" when the same, or not recorded."""
     was = dive.metadata.get("weights_sha256", weights_sha256)
     same = was == weights_sha256
     return "" if same else f"the weights are not those it was recorded with: {weights_sha256[:12]}, were {was[:12]}"
 
 
 def here(key: str) -> bool:
+    """Whether a replay takes this key from its own configuration."""
     return key in HERE or key.partition(".")[0] in HERE_TOO
 
 
 def _same(tables: dict[str, Any], key: str, data: bytes) -> bool:
-    """Is the file that the configuration names here, just as it was then?"""
+    """Whether the file that the configuration names is here, with the recorded content."""
     section, _, name = key.partition(".")
     table = tables.get(section)
     path = table.get(name) if isinstance(table, dict) else None
@@ -169,8 +170,8 @@ def _set(tables: dict[str, Any], key: str, value: Any) -> None:
         table[name] = value
 
 
-def first_tuning(dive: Dive) -> Values:
-    """The live keys as a dive says first; empty where it does not."""
+def first_settings(dive: Dive) -> Values:
+    """The live keys in a dive's first `settings` message; empty where there is none."""
     first = next(dive.messages(["settings"]), None) if dive.readable.get("settings") else None
     try:
         return values_of(first.data.settings) if first and isinstance(first.data, ActiveSettings) else {}
@@ -179,7 +180,7 @@ def first_tuning(dive: Dive) -> Values:
 
 
 def differences(now: Config, origin: DiveOrigin) -> str:
-    """How a configuration differs from the recorded one, as far as that is known; "" where it does not."""
+    """A sentence on how a configuration differs from the recorded keys; "" where it does not."""
     if origin.config is None:
         return ""
     known = live_keys() if origin.whole else origin.values
@@ -189,5 +190,5 @@ def differences(now: Config, origin: DiveOrigin) -> str:
         if not here(key) and is_now != was and key not in FILES:
             found.append(f"{key} is {is_now!r}, was {was!r}")
     more = f" and {len(found) - DIFFERENCES_MAX} more" if len(found) > DIFFERENCES_MAX else ""
-    said = "; ".join(found[:DIFFERENCES_MAX])
-    return f"the configuration is not the one recorded: {said}{more}" if found else ""
+    named = "; ".join(found[:DIFFERENCES_MAX])
+    return f"the configuration is not the one recorded: {named}{more}" if found else ""

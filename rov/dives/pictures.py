@@ -1,9 +1,9 @@
-"""Pictures in MCAP files, ours and others': Foxglove's and ROS's messages as protobuf, JSON, CDR or ROS 1.
+"""Reads picture messages of MCAP files, by rov and other tools: Foxglove and ROS, in protobuf, JSON, CDR or ROS 1.
 
     foxglove.CompressedImage, .CompressedVideo, .RawImage     protobuf, json, cdr (BlueOS's recorder, ROS 2), ros1
     sensor_msgs/CompressedImage, /Image                       cdr, json, ros1
 
-What a message says of its format is not always what is in it: a picture that stands alone is known by its first bytes.
+The `format` field is not always right, so the format of a still picture is taken from its first bytes.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from mcap.records import Channel, Schema
 from rov.dives.cdr import Fields, cdr, ros1
 
 UNREADABLE = (msgspec.DecodeError, DecodeError, UnicodeDecodeError, ValueError)
-"""What reading a message that is malformed raises."""
+"""What reading a malformed message raises."""
 STAMP_NS = 10_000_000_000
-"""A picture's own stamp is believed when it is this near to the time it was logged at; else it is of another clock."""
+"""A picture's own stamp is used when this near to its log time; otherwise it is of another clock."""
 VIDEO_NAMES = {"h264": "h264", "avc": "h264", "h265": "h265", "hevc": "h265", "vp8": "vp8", "vp9": "vp9", "av1": "av1"}
 STILLS = {"jpeg", "jpg", "png", "webp", "compressed", ""}
-"""Words of a format that promise a picture which stands alone."""
+"""Words in `format` that name a still picture."""
 
 
 class Pixels(NamedTuple):
-    """How the bytes of a picture without compression lie: `encoding` as ROS calls it, `step` bytes a row."""
+    """Layout of an uncompressed picture: `encoding` by its ROS name, `step` in bytes a row."""
 
     width: int
     height: int
@@ -42,8 +42,9 @@ class Pixels(NamedTuple):
 
 
 class EncodedPicture(NamedTuple):
-    """One picture with its capture time; `format` is jpeg, png or webp, whole in itself; h264, h265, vp8, vp9 or av1:
-    one packet of a stream, for `rov.media.h264_decoder`, decoded in order from a key frame on; or raw: `pixels` says how."""
+    """One picture with its capture time `t` in ns. `format` is jpeg, png or webp for a still picture; h264, h265, vp8,
+    vp9 or av1 for one packet of a stream, which `rov.media.h264_decoder` decodes in order from a key frame on; or raw,
+    laid out as `pixels`."""
 
     t: int
     data: bytes
@@ -52,10 +53,10 @@ class EncodedPicture(NamedTuple):
 
 
 class PictureMessage(NamedTuple):
-    """What a message of a picture says, whichever way it was written."""
+    """The fields of a picture message, whatever its encoding."""
 
     stamp: int
-    """Of its capture, ns; of whatever clock."""
+    """Capture time in ns, of an unknown clock."""
     data: bytes
     format: str
     pixels: Pixels | None = None
@@ -66,8 +67,8 @@ Read: TypeAlias = Callable[[int, bytes], EncodedPicture]
 
 
 def kind_of(schema: Schema | None) -> str:
-    """The kind of picture that a schema describes, as `foxglove.CompressedImage`; "" for anything else. ROS 1, ROS 2
-    and Foxglove spell the same names differently."""
+    """The picture type of a schema, such as `foxglove.CompressedImage`; "" for any other schema. ROS 1, ROS 2 and
+    Foxglove spell the same names differently."""
     words = words_of(schema)
     package = words[0].removesuffix("_msgs") if words else ""
     name = f"{package}.{words[-1]}" if words else ""
@@ -75,39 +76,40 @@ def kind_of(schema: Schema | None) -> str:
 
 
 def words_of(schema: Schema | None) -> list[str]:
-    """The parts of a schema's name."""
+    """The parts of a schema's name, such as `sensor_msgs`, `msg`, `Image`."""
     return re.split(r"[./:]+", schema.name) if schema else []
 
 
 def reader(channel: Channel, schema: Schema | None) -> Read | None:
-    """How to read a channel's pictures; None where it holds none, or in a way that is not known here."""
+    """The reader of a channel's pictures; None where it holds none, or in an unsupported encoding."""
     kind = kind_of(schema)
-    say: Callable[[bytes], PictureMessage] | None = None
+    parse: Callable[[bytes], PictureMessage] | None = None
     match channel.message_encoding:
         case "protobuf" if kind in PROTOBUF:
-            say = partial(from_protobuf, PROTOBUF[kind])
+            parse = partial(from_protobuf, PROTOBUF[kind])
         case "json" if kind:
-            say = from_json
+            parse = from_json
         case "cdr" if kind in FIELDS:
-            say = lambda data: FIELDS[kind](cdr(data), False)  # noqa: E731
+            parse = lambda data: FIELDS[kind](cdr(data), False)  # noqa: E731
         case "ros1" if kind in FIELDS:
-            say = lambda data: FIELDS[kind](ros1(data), True)  # noqa: E731
-    return partial(picture, say, kind.endswith("CompressedVideo")) if say else None
+            parse = lambda data: FIELDS[kind](ros1(data), True)  # noqa: E731
+    return partial(picture, parse, kind.endswith("CompressedVideo")) if parse else None
 
 
-def picture(say: Callable[[bytes], PictureMessage], video: bool, log_t: int, data: bytes) -> EncodedPicture:
+def picture(parse: Callable[[bytes], PictureMessage], video: bool, log_t: int, data: bytes) -> EncodedPicture:
     """The picture in a message. Raises one of UNREADABLE."""
-    said = say(data)
-    t = said.stamp if said.stamp > 0 and abs(said.stamp - log_t) <= STAMP_NS else log_t
-    if not said.data:
+    message = parse(data)
+    t = message.stamp if message.stamp > 0 and abs(message.stamp - log_t) <= STAMP_NS else log_t
+    if not message.data:
         raise msgspec.ValidationError("a picture without data")
-    if said.pixels:
-        return EncodedPicture(t, said.data, "raw", said.pixels)
-    return EncodedPicture(t, said.data, format_of(said.format.strip().lower(), said.data, video))
+    if message.pixels:
+        return EncodedPicture(t, message.data, "raw", message.pixels)
+    return EncodedPicture(t, message.data, format_of(message.format.strip().lower(), message.data, video))
 
 
 def format_of(name: str, data: bytes, video: bool) -> str:
-    """What is in the data. ROS writes `jpeg`, but also `rgb8; jpeg compressed bgr8`. Raises msgspec.ValidationError."""
+    """The format of the data, by its name (ROS: `jpeg`, or `rgb8; jpeg compressed bgr8`) and its first bytes. Raises
+    msgspec.ValidationError for an unknown one."""
     words = re.split(r"[^a-z0-9.]+", name)
     promised = next((VIDEO_NAMES[word] for word in words if word in VIDEO_NAMES), "")
     if promised and (video or promised not in ("h264", "h265") or data.startswith((b"\0\0\1", b"\0\0\0\1"))):
@@ -115,13 +117,15 @@ def format_of(name: str, data: bytes, video: bool) -> str:
     known = video or promised or "compresseddepth" in words
     if known or not (still := still_of(data)):
         if not known and STILLS & set(words) and "depth" not in name:
-            return "png" if "png" in words else "webp" if "webp" in words else "jpeg"  # so it says; it may be damaged
+            return (
+                "png" if "png" in words else "webp" if "webp" in words else "jpeg"
+            )  # by its name; the data may be damaged
         raise msgspec.ValidationError(f"a picture of format {name!r}")
     return still
 
 
 def still_of(data: bytes) -> str:
-    """The format of a picture that stands alone, by its first bytes."""
+    """The format of a still picture by its first bytes; "" when unknown."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if data.startswith(b"\x89PNG\r\n"):
@@ -129,15 +133,15 @@ def still_of(data: bytes) -> str:
     return "webp" if data.startswith(b"RIFF") and data[8:12] == b"WEBP" else ""
 
 
-# ---- the ways of writing it ------------------------------------------------------------------------------------------
+# ---- the encodings --------------------------------------------------------------------------------------------------
 
 
 def from_protobuf(kind: Any, data: bytes) -> PictureMessage:
-    said = kind.FromString(data)
-    stamp = said.timestamp.seconds * 1_000_000_000 + said.timestamp.nanos
+    m = kind.FromString(data)
+    stamp = m.timestamp.seconds * 1_000_000_000 + m.timestamp.nanos
     if kind is RawImage:
-        return PictureMessage(stamp, said.data, "", Pixels(said.width, said.height, said.encoding, said.step))
-    return PictureMessage(stamp, said.data, said.format)
+        return PictureMessage(stamp, m.data, "", Pixels(m.width, m.height, m.encoding, m.step))
+    return PictureMessage(stamp, m.data, m.format)
 
 
 class Stamp(msgspec.Struct):
@@ -168,11 +172,11 @@ JSON = msgspec.json.Decoder(JsonPicture)
 
 
 def from_json(data: bytes) -> PictureMessage:
-    said = JSON.decode(data)
-    stamp = said.timestamp if said.timestamp.sec else said.header.stamp
-    pixels = Pixels(said.width, said.height, said.encoding, said.step, bool(said.is_bigendian))
+    m = JSON.decode(data)
+    stamp = m.timestamp if m.timestamp.sec else m.header.stamp
+    pixels = Pixels(m.width, m.height, m.encoding, m.step, bool(m.is_bigendian))
     t = stamp.sec * 1_000_000_000 + stamp.nsec + stamp.nanosec
-    return PictureMessage(t, said.data, said.format, pixels if said.encoding else None)
+    return PictureMessage(t, m.data, m.format, pixels if m.encoding else None)
 
 
 def compressed(fields: Fields, _: bool) -> PictureMessage:
@@ -190,7 +194,7 @@ def raw(fields: Fields, _: bool) -> PictureMessage:
 
 
 def ros_compressed(fields: Fields, first: bool) -> PictureMessage:
-    """ROS's CompressedImage; `first`: of ROS 1, whose header has a number more."""
+    """ROS's CompressedImage; `first`: of ROS 1, whose header has one more number."""
     stamp = ros_header(fields, first)
     form = fields.text()
     return PictureMessage(stamp, fields.blob(), form)

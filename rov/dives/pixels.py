@@ -1,4 +1,4 @@
-"""Pictures that stand alone, as BGR: compressed ones, and bytes in each of the orders that ROS has names for."""
+"""Decodes still pictures to BGR: compressed ones, and raw bytes in each encoding that ROS names."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ BYTES: dict[str, tuple[int, int]] = {
     "uyvy": (2, cv2.COLOR_YUV2BGR_UYVY), "yuv422": (2, cv2.COLOR_YUV2BGR_UYVY),
     "yuyv": (2, cv2.COLOR_YUV2BGR_YUY2), "yuv422_yuy2": (2, cv2.COLOR_YUV2BGR_YUY2),
 }  # fmt: skip
-"""Encodings of 8 bits: bytes a pixel, and OpenCV's code (-1: as it is). It calls Bayer patterns by their second row."""
+"""8-bit encodings: bytes a pixel, and OpenCV's code (-1: BGR already), which names Bayer patterns by the second row."""
 WIDE = {"mono16": "mono8", "rgb16": "rgb8", "bgr16": "bgr8", "rgba16": "rgba8", "bgra16": "bgra8"} | {
     f"bayer_{order}16": f"bayer_{order}8" for order in ("rggb", "bggr", "gbrg", "grbg")
 }
-"""Encodings of 16 bits, of which the upper 8 are taken."""
+"""16-bit encodings, of which the upper 8 bits are used."""
 PLANES = {"nv12": cv2.COLOR_YUV2BGR_NV12, "nv21": cv2.COLOR_YUV2BGR_NV21}
 
 
 def decoded(picture: EncodedPicture) -> Image | str:
-    """A picture that stands alone, or why it cannot be decoded."""
+    """A still picture as BGR (height, width, 3), or why it cannot be decoded."""
     if picture.pixels is not None:
         return from_bytes(picture.data, picture.pixels)
     kind = kind_of(picture.data)
@@ -49,12 +49,12 @@ def decoded(picture: EncodedPicture) -> Image | str:
 
 
 def _breaks_off(jpeg: bytes) -> bool:
-    """Only one without its end is looked at more closely: OpenCV fills with grey what is missing."""
+    """Whether a JPEG is cut off (OpenCV fills the rest with grey). One with its end marker is not checked further."""
     return not jpeg.rstrip(b"\0").endswith(b"\xff\xd9") and damaged(jpeg)
 
 
 def from_bytes(data: bytes, pixels: Pixels) -> Image | str:
-    """A picture that was not compressed, or why it cannot be taken."""
+    """An uncompressed picture as BGR, or why it cannot be read."""
     width, height, step = pixels.width, pixels.height, pixels.step
     name = pixels.encoding.strip().lower()
     narrow = WIDE.get(name, name)
@@ -77,7 +77,7 @@ def from_bytes(data: bytes, pixels: Pixels) -> Image | str:
 
 
 def planar(data: bytes, pixels: Pixels, code: int) -> Image | str:
-    """One plane of brightness, and one of colour at half the size."""
+    """NV12 or NV21: a plane of brightness, then one of colour at half the size."""
     width, height = pixels.width & ~1, pixels.height & ~1
     if pixels.step not in (0, width) or len(data) < width * height * 3 // 2:
         return f"it has {len(data)} bytes, too few for {width} × {height} pixels of {pixels.encoding}"
@@ -90,5 +90,5 @@ def to_bgr(values: NDArray[Any], code: int) -> Image | str:
         return values
     try:
         return np.asarray(cv2.cvtColor(values, code), np.uint8)
-    except cv2.error as error:  # an odd width where two pixels share a colour
+    except cv2.error as error:  # such as an odd width where two pixels share a colour
         return str(error.err)

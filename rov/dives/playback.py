@@ -1,4 +1,4 @@
-"""A dive played: the pictures of one camera, decoded, among its messages, in the order of time."""
+"""Plays a dive: the decoded pictures of one camera and the messages, in order of time."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from rov.messages import Frame
 from rov.types import Image
 
 CAMERA = "camera"
-"""The topic of our own pictures."""
+"""The topic of the pictures that rov records."""
 ADVANCE_NS = 1_000_000
-"""A picture that is no newer than the one before it is taken to be so much newer: time must go on."""
+"""A picture no newer than the one before is played this much later, because time must advance."""
 REASONS = 5
-"""So many reasons are told why pictures cannot be decoded."""
+"""How many reasons for undecodable pictures are reported."""
 DROPPED_MAX = 10
-"""So many kinds of dropped messages are told."""
+"""How many kinds of dropped messages are reported."""
 
 
 def choose_camera(dive: Dive, wanted: str | None = None) -> tuple[str, str]:
-    """(the topic whose pictures are played, or "" where there are none; a sentence where there was a choice). `wanted`
-    names one. Raises DiveError when that is not there."""
+    """(the topic whose pictures are played, or "" where there are none; a sentence where there were several). `wanted`
+    names a topic. Raises DiveError when it has no pictures."""
     cameras = {topic: count for topic, count in dive.cameras.items() if count}
     if wanted is not None and wanted not in cameras:
         raise DiveError(f"{dive.path}: no pictures on the topic {wanted}; {listed(dive)}")
@@ -35,12 +35,12 @@ def choose_camera(dive: Dive, wanted: str | None = None) -> tuple[str, str]:
     most = max(cameras, key=lambda topic: (topic == CAMERA, cameras[topic]))
     chosen = wanted or most
     others = ", ".join(f"{topic} ({count})" for topic, count in cameras.items() if topic != chosen)
-    said = f"the pictures of {chosen} ({cameras[chosen]}) were taken, not those of {others}; --camera TOPIC chooses"
-    return chosen, said if others and not wanted else ""
+    note = f"the pictures of {chosen} ({cameras[chosen]}) were taken, not those of {others}; --camera TOPIC chooses"
+    return chosen, note if others and not wanted else ""
 
 
 def listed(dive: Dive) -> str:
-    """What there is instead of the pictures that were looked for, as a part of a sentence."""
+    """What the dive holds instead of the pictures wanted, as part of a sentence."""
     if cameras := ", ".join(f"{topic} ({count})" for topic, count in dive.cameras.items() if count):
         return f"there are those of {cameras}"
     if foreign := dive.foreign:
@@ -53,8 +53,8 @@ def listed(dive: Dive) -> str:
 def decode_pictures(
     dive: Dive, camera: str, skipped: list[str], *, alone: bool = False
 ) -> Iterator[TimedFrame | Record]:
-    """Our messages as they are (not if `alone`), and the pictures of one camera, each under the id that its `frame`
-    message gave it. `skipped` gets a sentence for what could not be decoded; it is complete at the end."""
+    """The dive's messages (none if `alone`) and the pictures of one camera, each with the frame id of its `frame`
+    message. Sentences on what could not be decoded are added to `skipped`, the last of them at the end."""
     player = DivePlayer(dive, skipped)
     for record in dive.messages({camera} if alone else {*TYPES, camera}):
         if isinstance(record.data, EncodedPicture):
@@ -68,14 +68,13 @@ def decode_pictures(
 
 
 class DivePictures:
-    """The pictures of a dive alone, as `media.films.Video` gives those of a film. Opened means: its first picture was
-    decoded."""
+    """Only the pictures of a dive, with the interface of `media.films.Video`. Opening it decodes the first picture."""
 
     def __init__(self, path: Path, camera: str | None = None):
-        """`camera`: a topic, where it has several. Raises DiveError when there are no pictures."""
+        """`camera`: a topic, where the dive has several. Raises DiveError when no picture can be decoded."""
         self.path = path
         self.notes: list[str] = []
-        """Sentences about what is odd or missing. Complete once all pictures were read."""
+        """Sentences about what is odd or missing; complete once all pictures were read."""
         with Dive(path) as dive:
             self.camera, self.choice = choose_camera(dive, camera)
             must_show(dive, self.camera)
@@ -83,7 +82,7 @@ class DivePictures:
             self.fps = rate_of(dive, self.promised)
 
     def shots(self) -> Iterator[TimedFrame]:
-        """Every picture that can be decoded; times are ns from the first one, and advance."""
+        """Every picture that can be decoded; times are ns since the first one, and only grow."""
         self.notes = [self.choice] if self.choice else []
         start: int | None = None
         with Dive(self.path) as dive:
@@ -102,12 +101,12 @@ def open_film(path: Path) -> Video | DivePictures:
 
 
 def rate_of(dive: Dive, pictures: int) -> float:
-    """Pictures a second; a guess where it has none."""
+    """Pictures a second; 25 where there are none."""
     return min(max(pictures / max(dive.duration_s, 1e-3), 0.1), 1000.0) if pictures else 25.0
 
 
 def dropped(dive: Dive) -> list[str]:
-    """What could not be decoded when it was last played, one sentence each."""
+    """What could not be decoded the last time the dive was played, one sentence each."""
     kinds = dive.dropped.most_common()
     more = sum(number for _, number in kinds[DROPPED_MAX:])
     found = [f"{number} messages dropped: {why}" for why, number in kinds[:DROPPED_MAX]]
@@ -132,7 +131,7 @@ def nothing(dive: Dive, camera: str, skipped: list[str]) -> str:
 
 
 class DivePlayer:
-    """Decodes pictures as they come."""
+    """Decodes a dive's pictures in the order they are read."""
 
     def __init__(self, dive: Dive, skipped: list[str]):
         self.ours, self.skipped = dive.ours, skipped
@@ -145,7 +144,7 @@ class DivePlayer:
         self.decoders: dict[str, VideoDecoder] = {}
 
     def shots(self, record: Record, picture: EncodedPicture) -> Iterator[TimedFrame]:
-        """What this picture, or packet, completes."""
+        """The frames that this picture or packet completes."""
         number = record.number if self.ours else 0
         t = self._advanced(picture.t)
         if picture.format in FORMATS:
@@ -162,7 +161,7 @@ class DivePlayer:
         yield self._shot(t, image, number, picture.data if picture.format == "jpeg" else None)
 
     def end(self) -> Iterator[TimedFrame]:
-        """What was held back, and the sentences that only the end can say."""
+        """The frames the decoders still hold. Adds the totals to `skipped`."""
         for decoder in self.decoders.values():
             yield from self._shown(decoder.flush())
         for why, times in sorted(self.failed.items(), key=lambda each: -len(each[1]))[:REASONS]:
@@ -185,7 +184,7 @@ class DivePlayer:
         return shot
 
     def _advanced(self, t: int) -> int:
-        """The time itself while it advances."""
+        """`t`, or ADVANCE_NS after the last time where `t` is not later."""
         if t <= self.last_t:
             self.moved += 1
             t = self.last_t + ADVANCE_NS

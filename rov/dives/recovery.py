@@ -1,4 +1,4 @@
-"""Care for recorded dives: repair one that was cut off, cut a piece out, mark one to be kept, say what is in one."""
+"""Maintains recorded dives: repair one that was cut off, cut a part out, mark one to be kept, describe one."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class RecoveryReport(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     """The repaired dive."""
     changed: bool
-    """False: the dive was complete, and was left alone."""
+    """False: the dive was complete and was left alone."""
     topics: dict[str, TopicDigest]
     lost_bytes: int
-    """Of the source, not readable."""
+    """Bytes of the source that could not be read."""
     problems: tuple[str, ...]
     last_t: int | None
-    """Time of the last message saved, ns."""
+    """Time of the last message kept, ns."""
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class TopicInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One topic of a dive; times in ns, `sha256` empty where the file was not read through."""
+    """One topic of a dive; times in ns. `sha256` is empty when only the index was read."""
 
     count: int
     rate_hz: float
@@ -59,7 +59,7 @@ class DiveInfo(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     size_bytes: int
     start_t: int
-    """Time of its first message, ns on the clock of its recorder."""
+    """Time of its first message, ns on the recorder's clock."""
     duration_s: float
     complete: bool
     recording: bool
@@ -73,18 +73,18 @@ class DiveInfo(msgspec.Struct, frozen=True, kw_only=True):
     attachments: tuple[str, ...] = ()
     """Their names."""
     notes: tuple[str, ...] = ()
-    """Other metadata, as what it was cut from; one line each."""
+    """Other metadata, such as what it was cut from; one line each."""
 
 
 def recover(source: Path, out: Path | None = None, *, overwrite: bool = False) -> RecoveryReport:
-    """Copy everything intact into a finished dive, and read that back before it is given its name. Without `out` it
-    takes the place of the source, and a complete dive is left alone. Raises DiveError; the source is then as it was."""
+    """Copy everything intact into a finished dive, which is read back before it gets its name. Without `out` it
+    replaces the source, and a complete dive is left alone. Raises DiveError and then leaves the source unchanged."""
     _refuse(source, out, overwrite)
     with Dive(source) as dive:
         if dive.file.locked:
             raise DiveError(f"{source}: is being recorded now; stop the recording first")
         if out is None and dive.file.finished:
-            digests = dive.digests()  # also finds damage inside, which the index does not know of
+            digests = dive.digests()  # also finds damage inside chunks, which the index cannot show
             if dive.complete:
                 return _report(source, dive, digests, changed=False)
         digests = _copy(dive.file, out or source)
@@ -92,11 +92,11 @@ def recover(source: Path, out: Path | None = None, *, overwrite: bool = False) -
 
 
 def cut(source: Path, out: Path, start_s: float, end_s: float, *, overwrite: bool = False) -> dict[str, TopicDigest]:
-    """Copy what was logged from start_s until before end_s, counted from the first message. Times stay as they are.
-    Raises DiveError, also when nothing lies in there."""
+    """Copy the messages logged from start_s until before end_s, counted from the first message, and the latched ones
+    that hold at start_s. Log times do not change. Raises DiveError, also when the span is empty."""
     _refuse(source, out, overwrite)
     with Dive(source) as dive:
-        if not (start_s < end_s and start_s <= dive.duration_s and end_s > 0):  # so said, it refuses nan too
+        if not (start_s < end_s and start_s <= dive.duration_s and end_s > 0):  # written so that it refuses NaN, too
             raise DiveError(f"{source}: nothing from {start_s:g} s to {end_s:g} s; it lasts {dive.duration_s:.3f} s")
         note = {"source": source.name, "start_s": repr(start_s), "end_s": repr(end_s)}
         start_t = dive.first_t + round(max(start_s, 0) * 1e9)
@@ -105,7 +105,7 @@ def cut(source: Path, out: Path, start_s: float, end_s: float, *, overwrite: boo
 
 
 def info(path: Path, *, hashes: bool = True) -> DiveInfo:
-    """What a dive holds. `hashes` reads it through, which also finds damage inside. Raises DiveError."""
+    """What a dive holds. `hashes` reads the whole file, which also finds damage inside it. Raises DiveError."""
     with Dive(path) as dive:
         if hashes:
             topics = {name: _topic_info(digest) for name, digest in dive.digests().items()}
@@ -140,13 +140,13 @@ def _line(record: Metadata) -> str:
 
 
 def mark_file(path: Path) -> Path:
-    """A file beside the dive, not a record in it: marking then costs nothing at any size, works on a dive that is being
-    recorded or is broken, cannot harm it, survives its recovery, and `cp dive.mcap*` or `touch` is enough by hand."""
+    """A file beside the dive, not a record in it: marking then takes no time at any size, works while the dive is being
+    recorded or is broken, cannot harm it, survives recovery, and can be done by hand (`touch`, `cp dive.mcap*`)."""
     return path.with_name(path.name + ".mark")
 
 
 def mark(path: Path, note: str = "") -> Mark:
-    """Keep this dive whatever happens; retention never deletes it. Raises DiveError."""
+    """Mark this dive to be kept: retention never deletes it. Raises DiveError."""
     if not path.is_file():
         raise DiveError(f"{path}: no such file")
     new = Mark(note, datetime.now(timezone.utc).replace(microsecond=0))
@@ -164,7 +164,7 @@ def mark(path: Path, note: str = "") -> Mark:
 
 
 def unmark(path: Path) -> None:
-    """Let retention have it. Not being marked is fine. Raises DiveError."""
+    """Remove the mark, if there is one; retention may then delete the dive. Raises DiveError."""
     try:
         mark_file(path).unlink(missing_ok=True)
     except OSError as error:
@@ -172,7 +172,7 @@ def unmark(path: Path) -> None:
 
 
 def marked(path: Path) -> Mark | None:
-    """Its mark. Whatever the file beside it holds, it counts: better one dive too many than one too few."""
+    """The dive's mark, or None. A mark file with any content counts: better to keep a dive too many than too few."""
     file = mark_file(path)
     if not file.exists():
         return None
@@ -198,45 +198,19 @@ def _copy(
     notes: dict[str, dict[str, str]] | None = None,
     before: list[Raw] | None = None,
 ) -> dict[str, TopicDigest]:
-    """Write what is intact to `out`, atomically: under another name, read back, then renamed. `before` is what still
-    holds at `start_t`; it is logged there."""
+    """Write what is intact to `out`, atomically: under another name, read back, then renamed. `before` are latched
+    messages, which are logged at `start_t`."""
     part = part_of(out)
-    tallies: defaultdict[str, TopicTally] = defaultdict(TopicTally)
-    channels: dict[int, int] = {}
     writer = DurableWriter(part)
-
-    def add(raw: Raw, t: int) -> None:
-        channel, m = raw
-        if channel.id not in channels:
-            schema = source.schemas.get(channel.schema_id)
-            channels[channel.id] = writer.channel(channel.topic, channel.message_encoding, schema, channel.metadata)
-        writer.add(channels[channel.id], t, m.data, m.publish_time, m.sequence)
-        tallies[channel.topic].add(t, m.data)
-
     try:
-        try:
-            for record in source.metadata:
-                writer.add_metadata(record.name, record.metadata)
-            for name, note in (notes or {}).items():
-                writer.add_metadata(name, note)
-            for attachment in source.attachments():
-                writer.add_attachment(attachment)
-            for raw in source.messages(ordered=False, start_t=start_t, end_t=end_t):
-                if before:
-                    for held in before:
-                        add(held, start_t)
-                    before = None
-                add(raw, raw.message.log_time)
-        finally:
-            writer.close()
-        digests = {topic: tally.digest() for topic, tally in sorted(tallies.items())}
+        digests = _write_intact(source, writer, start_t, end_t, notes or {}, before or [])
         if out == source.path and source.failing:
             raise DiveError(f"{out}: the disk fails ({source.failing}), so it was left as it is; recover it to another")
         if not digests and (source.blocks or source.damage):
             raise DiveError(f"{source.path}: no message there that can be copied; it was left as it is")
         check(part, digests)
         if out == source.path:
-            shutil.copystat(out, part)  # retention goes by age, which a repair does not change
+            shutil.copystat(out, part)  # retention deletes by age, which a repair must not change
         os.replace(part, out)
         sync_folder(out.parent)
     except BaseException as error:
@@ -247,14 +221,51 @@ def _copy(
     return digests
 
 
+def _write_intact(
+    source: SalvageReader,
+    writer: DurableWriter,
+    start_t: int,
+    end_t: int,
+    notes: dict[str, dict[str, str]],
+    before: list[Raw],
+) -> dict[str, TopicDigest]:
+    """Write metadata, attachments and messages, and finish the file. `before` is left out if no message follows it."""
+    tallies: defaultdict[str, TopicTally] = defaultdict(TopicTally)
+    channels: dict[int, int] = {}
+
+    def add(raw: Raw, t: int) -> None:
+        channel, m = raw
+        if channel.id not in channels:
+            schema = source.schemas.get(channel.schema_id)
+            channels[channel.id] = writer.channel(channel.topic, channel.message_encoding, schema, channel.metadata)
+        writer.add(channels[channel.id], t, m.data, m.publish_time, m.sequence)
+        tallies[channel.topic].add(t, m.data)
+
+    try:
+        for record in source.metadata:
+            writer.add_metadata(record.name, record.metadata)
+        for name, note in notes.items():
+            writer.add_metadata(name, note)
+        for attachment in source.attachments():
+            writer.add_attachment(attachment)
+        for raw in source.messages(ordered=False, start_t=start_t, end_t=end_t):
+            for held in before:
+                add(held, start_t)
+            before = []
+            add(raw, raw.message.log_time)
+    finally:
+        writer.close()
+    return {topic: tally.digest() for topic, tally in sorted(tallies.items())}
+
+
 def part_of(out: Path) -> Path:
-    """Where a file is written before it gets its name: nobody else, at the same time, writes there."""
+    """The name under which `out` is written first; random, so that two processes never write the same one."""
     return out.with_name(f"{out.name}.{secrets.token_hex(4)}.part")
 
 
 def check(path: Path, expected: dict[str, TopicDigest]) -> None:
-    """Read a finished dive with the public library, which shares nothing with how it was salvaged. Raises DiveError
-    unless it holds exactly this."""
+    """Read a finished dive with the public MCAP reader, which shares no code with SalvageReader. Raises DiveError
+    unless it holds exactly these messages."""
     tallies: defaultdict[str, TopicTally] = defaultdict(TopicTally)
     try:
         with path.open("rb") as stream:

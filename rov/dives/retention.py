@@ -1,4 +1,4 @@
-"""Room on the disk, and whole dives in it: what to delete, what to repair, when to stop recording."""
+"""Keeps disk space free and dives whole: which dives to delete, which to repair, when to stop recording."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from rov.dives.salvage import SalvageReader
 from rov.errors import UserError
 
 NEAR = 1.03
-"""Deleting is announced when less than so many times what is kept free is free."""
+"""Deletion is announced when less than this many times the free-space reserve is free."""
 RESUME = 0.01
-"""Recording begins again with so much more of the disk free than it stopped at, as a share."""
+"""Recording resumes when this share of the disk more is free than when it stopped."""
 KEEP_MOST = 0.5
-"""What is kept free is at most this share: 5 GB of a 4 GB card would leave no dive alive."""
+"""Upper limit on the free-space reserve, as a share of the disk, so that small cards can still hold dives."""
 NICE = 15
-"""Of the thread that repairs: everything else goes first."""
+"""Nice value of the repair thread: everything else goes first."""
 
 
 class DiskUsage(NamedTuple):
-    """Of a disk, in bytes."""
+    """Bytes of a disk."""
 
     total: int
     used: int
@@ -39,7 +39,7 @@ class DiskUsage(NamedTuple):
 
 
 class Notice(NamedTuple):
-    """Something to say: level, code and text of an event."""
+    """Level, code and text of an event to publish."""
 
     level: str
     code: str
@@ -47,12 +47,12 @@ class Notice(NamedTuple):
 
     @classmethod
     def of(cls, level: str, code: str, text: str) -> Notice:
-        """The same with a text that can be sent: a file's name need not be one."""
+        """A notice whose text can be encoded: a file name need not be valid UTF-8."""
         return cls(level, code, text.encode(errors="backslashreplace").decode())
 
 
 class DiskRetention:
-    """The folder of dives. `look` about once a second."""
+    """Watches the folder of dives and its disk. Call `poll` about once a second."""
 
     def __init__(self, folder: Path, wanted: RecordingConfig):
         self.folder = folder
@@ -60,13 +60,13 @@ class DiskRetention:
         self.room = True
         """Whether there is room to record."""
         self.warned = self.helpless = False
-        """Whether it was said that the disk fills, and that deleting dives would not help."""
+        """Whether these were reported: the disk fills up; deleting dives would not help."""
         self.stuck: set[Path] = set()
         """Dives that could not be deleted."""
 
     def poll(self, current: Path | None) -> Iterator[Notice]:
-        """Judge the disk and make room on it; says what changed. `current` is being recorded. Raises DiveError when
-        there is no such folder."""
+        """Check the disk, delete dives if needed, and yield what changed. `current` is the dive being recorded. Raises
+        DiveError when the folder cannot be used."""
         usage = self._usage()
         keep = min(max(self.wanted.keep_gb * 1e9, self.wanted.keep_share * usage.total), KEEP_MOST * usage.total)
         used, near = 1 - usage.free / usage.total, usage.free < NEAR * keep
@@ -88,14 +88,14 @@ class DiskRetention:
                 yield Notice("alarm", "disk_full", text)
 
     def _make_room(self, free: int, keep: float, current: Path | None) -> Iterator[Notice]:
-        """Delete the oldest dives until `keep` bytes are free, if that can be reached at all; else none."""
-        if not self.helpless or free + sum(map(size_of, entries(self.folder))) >= keep:  # or it is not worth a look
+        """Delete the oldest dives until `keep` bytes are free; none if even all of them would not suffice."""
+        if not self.helpless or free + sum(map(size_of, entries(self.folder))) >= keep:  # else skip the costly search
             dives = [path for path in deletable(self.folder, current) if path not in self.stuck]
             while dives and free < keep <= free + sum(map(size_of, dives)):
                 path = dives.pop(0)
                 size = size_of(path)
                 if mark_file(path).exists():
-                    continue  # a moment ago
+                    continue  # marked since the list was made
                 try:
                     path.unlink()
                 except OSError as error:
@@ -111,7 +111,7 @@ class DiskRetention:
             yield Notice("warning", "disk_of_others", f"{text}, others fill the disk; none is deleted for it")
 
     def _prospect(self, keep: float, current: Path | None) -> str:
-        """What will be deleted, as the end of a sentence."""
+        """Which dives will be deleted, as the end of a sentence."""
         if not keep:
             return ""
         dives = deletable(self.folder, current)
@@ -127,7 +127,7 @@ class DiskRetention:
 
 
 def ready(folder: Path) -> None:
-    """Make the folder of dives, where it is not there. Raises UserError."""
+    """Create the folder of dives if needed. Raises UserError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -136,7 +136,7 @@ def ready(folder: Path) -> None:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is named like a dive, whatever it is; nothing where that cannot be seen."""
+    """Everything named `*.mcap`, whatever it is; empty where the folder cannot be read."""
     try:
         with os.scandir(folder) as found:
             return sorted(folder / each.name for each in found if each.name.endswith(".mcap"))
@@ -145,7 +145,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes; 0 where that cannot be seen."""
+    """Size in bytes; 0 where it cannot be read."""
     try:
         return path.lstat().st_size
     except OSError:
@@ -153,8 +153,8 @@ def size_of(path: Path) -> int:
 
 
 def deletable(folder: Path, current: Path | None) -> list[Path]:
-    """Finished dives that may go, the oldest first: neither marked nor being written. What is no dive of ours, cannot
-    be read, or would free nothing (a link, or a file with other names) is not ours to delete."""
+    """Finished dives, neither marked nor being written, oldest first. Files that are no MCAP, cannot be read, or would
+    free nothing (symbolic links, files with other hard links) are never deleted."""
     found = []
     for path in entries(folder):
         try:
@@ -171,7 +171,7 @@ def deletable(folder: Path, current: Path | None) -> list[Path]:
 
 
 def free_name(folder: Path) -> Path:
-    """A name for a dive that begins now, by the wall clock; that may have been set back, so the name may be there."""
+    """A free name for a dive that begins now, by the wall clock (set back, it would give a name already used)."""
     stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     number = 1
     while os.path.lexists(path := folder / f"{stem}{f'-{number}' if number > 1 else ''}.mcap"):
@@ -180,33 +180,33 @@ def free_name(folder: Path) -> Path:
 
 
 class RepairThread(threading.Thread):
-    """Repairs what was cut off by a power cut, behind the recording; `news` has what there is to say. What is no dive,
-    or cannot be read, is left alone, and said."""
+    """Repairs the dives that a power cut ended, in the background; `notices` holds the events to publish. Files that
+    are no dives or cannot be read are left alone and reported."""
 
     def __init__(self, folder: Path, disk_free: float):
         super().__init__(name="repairs", daemon=True)
         self.folder = folder
         self.disk_free = disk_free
-        self.news: queue.SimpleQueue[Notice] = queue.SimpleQueue()
+        self.notices: queue.SimpleQueue[Notice] = queue.SimpleQueue()
         self.found = entries(folder)
-        """What was there before the recording began."""
+        """The dives that were there before this recording began."""
 
     def run(self) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-        for path in self.folder.glob("*.mcap*.part"):  # a repair that was cut off itself
+        for path in self.folder.glob("*.mcap*.part"):  # left by a repair that was itself cut off
             with contextlib.suppress(OSError):
                 if not in_use(path):
                     path.unlink()
         for path in self.found:
             try:
-                if news := self._repair(path):
-                    self.news.put(news)
+                if notice := self._repair(path):
+                    self.notices.put(notice)
             except (DiveError, OSError) as error:
                 why = str(error).removeprefix(f"{path}: ")
-                self.news.put(Notice.of("warning", "dive_skipped", f"{path.name} was left alone: {why}"))
+                self.notices.put(Notice.of("warning", "dive_skipped", f"{path.name} was left alone: {why}"))
 
     def _repair(self, path: Path) -> Notice | None:
-        """What became of it; None where there is nothing to do. Raises DiveError or OSError."""
+        """Repair a dive if it needs it, and report the outcome; None otherwise. Raises DiveError or OSError."""
         if not _cut_off(path):
             return None
         if path.is_symlink():
@@ -228,7 +228,7 @@ class RepairThread(threading.Thread):
 
 
 def _cut_off(path: Path) -> bool:
-    """Was it never finished, and does nobody write it? Only its end is looked at: the folder may be full of dives.
+    """Whether a dive is unfinished and not being written. Reads only its end, because the folder may be full of dives.
     Raises DiveError or OSError."""
     if stat.S_ISREG((status := path.lstat()).st_mode) and status.st_size == 0:
         return not _locked(path)
@@ -240,7 +240,7 @@ def _cut_off(path: Path) -> bool:
 
 
 def _locked(path: Path) -> bool:
-    """Does somebody write this file?"""
+    """Whether a process has this file locked for writing."""
     with path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""An MCAP file read as far as it is intact, whatever happened to it.
+"""Reads everything intact in an MCAP file, however damaged.
 
-The library's own readers end at the first damaged byte and pass short reads on as data; this one checks every length
-and checksum, steps over what is broken and remembers it. Times are `log_time`, ns.
+The MCAP library's readers stop at the first damaged byte and take short reads for data. This one checks every length
+and checksum, skips what is damaged, and lists it. Times are `log_time` in ns.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rov.dives.durable_writer import DiveError, locked
 
 T = TypeVar("T")
 RECORD_BYTES_MAX = 256 * 1024 * 1024
-"""A longer record is taken for damage: a flipped bit in a length shall not fill the memory."""
+"""A longer record is taken for damage, so that a flipped bit in a length cannot exhaust memory."""
 
 HEAD = struct.Struct("<BQ")  # of every record: opcode, length of what follows
 FOOT = struct.Struct("<QQI")  # summary start, summary offset start, CRC
@@ -40,12 +40,12 @@ TAIL_BYTES = HEAD.size + FOOT.size + len(MCAP0_MAGIC)
 
 # A chunk's opcode, a length below 4 GiB, times, size and CRC, then one of the three compressions.
 CHUNK_HEAD = re.compile(rb"\x06[\s\S]{4}\x00{4}[\s\S]{28}(?:\x00{4}|\x04\x00{3}zstd|\x03\x00{3}lz4)")
-# RuntimeError is lz4's; MemoryError and OverflowError are what a flipped size asks of a decompressor and of a read.
+# RuntimeError comes from lz4; MemoryError and OverflowError from decompressing or reading with a flipped size.
 DAMAGE = (McapError, ValueError, struct.error, zstandard.ZstdError, RuntimeError, MemoryError, OverflowError)
 
 
 class Block(NamedTuple):
-    """A record with messages: a chunk, or one message outside chunks (other tools write such)."""
+    """A record with messages: a chunk, or one message outside chunks (as some tools write)."""
 
     offset: int
     length: int
@@ -53,11 +53,11 @@ class Block(NamedTuple):
     end_t: int
     chunk: bool = True
     channels: frozenset[int] = frozenset()
-    """Whose messages are in it; empty where that is not known."""
+    """The channels with messages in it; empty where unknown."""
 
 
 class Raw(NamedTuple):
-    """One message as it lies in the file."""
+    """One undecoded message with its channel."""
 
     channel: Channel
     message: Message
@@ -71,14 +71,13 @@ class Damage(NamedTuple):
 
 
 class SalvageReader:
-    """Everything intact in an MCAP file. Its table of contents is the file's own where it is finished; else the whole
-    file is read once. `damage` has what could not be read, by byte offset; what lies in chunks is only known once read.
-    """
+    """Everything intact in an MCAP file. The table of contents is the index of a finished file; otherwise the whole
+    file is scanned once. `damage` lists what could not be read, by byte offset; damage in chunks is found as they are
+    read."""
 
     def __init__(self, path: Path, *, index_only: bool = False):
-        """`index_only`: do not read a file through that has no index; it is then only known not to be finished.
-        Raises DiveError when it is no MCAP file at all, or the disk does not even give its beginning (`index_only`: its
-        end)."""
+        """`index_only`: do not scan a file without an index; it is then only known to be unfinished. Raises DiveError
+        when it is no MCAP file, or the disk cannot read its beginning (`index_only`: its end)."""
         self.path = path
         self.channels: dict[int, Channel] = {}
         self.schemas: dict[int, Schema] = {}
@@ -86,16 +85,16 @@ class SalvageReader:
         self.blocks: list[Block] = []
         """In the order of the file."""
         self.channel_counts: Counter[int] = Counter()
-        """Messages per channel, of those whose channel is known."""
+        """Messages per known channel."""
         self.damage: dict[int, Damage] = {}
         self.finished = False
-        """It has its end; False after a power cut."""
+        """Whether the file has its footer; False after a power cut."""
         self.failing = ""
-        """What the disk answered when it did not give what is there; empty while it does."""
+        """The disk's last read error; "" when there was none."""
         self._attachments: list[tuple[int, int]] = []
         self._file = _open(path)
         try:
-            self.size = os.fstat(self._file.fileno()).st_size  # it may be growing: this much is read
+            self.size = os.fstat(self._file.fileno()).st_size  # it may be growing; what is added later is not read
             if self._bytes(0, min(len(MCAP0_MAGIC), self.size)) != MCAP0_MAGIC:
                 raise DiveError(f"{path}: not an MCAP file, so no dive")
             indexed = self._load_index()
@@ -114,7 +113,7 @@ class SalvageReader:
 
     @property
     def counts(self) -> Counter[str]:
-        """Messages per topic; several channels may carry the same."""
+        """Messages per topic, which several channels may share."""
         found: Counter[str] = Counter()
         for number, count in self.channel_counts.items():
             found[self.channels[number].topic] += count
@@ -130,12 +129,12 @@ class SalvageReader:
 
     @property
     def locked(self) -> bool:
-        """A DurableWriter has it open."""
+        """Whether a DurableWriter has it open."""
         return locked(self._file)
 
     def messages(self, *, ordered: bool = True, start_t: int = 0, end_t: int = 1 << 64) -> Iterator[Raw]:
-        """Messages with start_t <= log_time < end_t, by log_time (equal ones as in the file), or in the file's order.
-        Memory holds what overlaps in time, not the file."""
+        """Messages with start_t <= log_time < end_t, ordered by log_time (equal times as in the file), or in the file's
+        order. Only blocks that overlap in time are in memory, never the whole file."""
         blocks = [b for b in self.blocks if b.end_t >= start_t and b.start_t < end_t]
         inside = range(start_t, end_t)
         if not ordered:
@@ -153,7 +152,7 @@ class SalvageReader:
             yield heapq.heappop(waiting)[3]
 
     def attachments(self) -> Iterator[Attachment]:
-        """The intact ones."""
+        """The intact attachments."""
         for offset, length in self._attachments:
             try:
                 yield attachment(self._bytes(offset, length)[HEAD.size :])
@@ -163,7 +162,7 @@ class SalvageReader:
     # ---- one block ----------------------------------------------------------------------------------------------
 
     def block(self, block: Block) -> list[Raw]:
-        """The messages of one block; none where it is damaged."""
+        """The messages of one block; empty where it is damaged."""
         try:
             data = self._bytes(block.offset, block.length)
             body = data[HEAD.size :]
@@ -199,18 +198,18 @@ class SalvageReader:
     # ---- table of contents --------------------------------------------------------------------------------------
 
     def _load_index(self) -> bool:
-        """Take the table of contents from the end of a finished file; False where it is absent, partial or damaged."""
+        """Read the table of contents at the end of a finished file; False where it is absent, partial or damaged."""
         if self.size < TAIL_BYTES + len(MCAP0_MAGIC):
             return False
         try:
             tail = self._bytes(self.size - TAIL_BYTES, TAIL_BYTES)
         except McapError:
-            return False  # nor is the end of a file that is known to be cut off
+            return False  # an unfinished file
         start, _, crc = FOOT.unpack_from(tail, HEAD.size)
         if HEAD.unpack_from(tail) != (Opcode.FOOTER, FOOT.size) or not tail.endswith(MCAP0_MAGIC) or not start:
             return False
         try:
-            if crc and crc != zlib.crc32(self._bytes(start, self.size - 12 - start)):  # of all up to itself
+            if crc and crc != zlib.crc32(self._bytes(start, self.size - 12 - start)):  # covers everything before it
                 raise McapError("wrong checksum")
             self._file.seek(0)
             summary = SeekingReader(self._file, record_size_limit=RECORD_BYTES_MAX).get_summary()
@@ -228,7 +227,7 @@ class SalvageReader:
         counts = total.channel_message_counts
         if not counts.keys() <= summary.channels.keys() or sum(counts.values()) != total.message_count:
             return False
-        needed = {channel.schema_id for channel in summary.channels.values()} - {0}  # 0: it has none
+        needed = {channel.schema_id for channel in summary.channels.values()} - {0}  # 0: no schema
         if not needed <= summary.schemas.keys() or not self._indexed(summary, start):
             return False
         self.channels, self.schemas, self.finished = summary.channels, summary.schemas, True
@@ -249,8 +248,8 @@ class SalvageReader:
         return True
 
     def _indexed(self, summary: Summary, end: int) -> bool:
-        """Whether the table of contents knows of all messages: other tools also write some outside chunks. Only the
-        heads of what lies between the chunks are looked at."""
+        """Whether the index covers all messages (some tools write messages outside chunks). Reads only the heads of the
+        records between the indexed ones."""
         chunks = [(c.chunk_start_offset, c.chunk_length + c.message_index_length) for c in summary.chunk_indexes]
         others = [(each.offset, each.length) for each in summary.attachment_indexes]
         others += [(each.offset, each.length) for each in summary.metadata_indexes]
@@ -262,14 +261,14 @@ class SalvageReader:
                     unknown |= opcode in (Opcode.MESSAGE, Opcode.CHUNK)
                     position += HEAD.size + size
                 if position > offset:
-                    return True  # damage between them, not more messages
+                    return True  # damage between the records, not unlisted messages
                 position += length
         except DAMAGE:
             return True
         return not unknown
 
     def _scan(self) -> None:
-        """Make the table of contents by reading the file from its start."""
+        """Build the table of contents by reading the file from its start."""
         offset = len(MCAP0_MAGIC)
         while offset < self.size and not self.finished:
             try:
@@ -280,7 +279,7 @@ class SalvageReader:
                 offset = following
 
     def _accept(self, offset: int) -> int:
-        """Enter the record at this place; where the next one starts."""
+        """Add the record at this offset to the table; returns the offset of the next one."""
         opcode, length = self._head(offset)
         if not plausible(opcode, length):
             raise McapError("not a record")
@@ -319,21 +318,21 @@ class SalvageReader:
             self.blocks.append(Block(offset, length, min(times), max(times), chunk, channels))
         for record in records:
             if isinstance(record, Schema):
-                self.schemas.setdefault(record.id, record)  # those repeated at the end may be damaged
+                self.schemas.setdefault(record.id, record)  # the copies at the end may be damaged
             elif isinstance(record, Channel):
                 self.channels.setdefault(record.id, record)
             elif isinstance(record, Message) and record.channel_id in self.channels:
                 self.channel_counts[record.channel_id] += 1
 
     def _after_damage(self, offset: int) -> int:
-        """Where to read on: the next record where its place is still known, else the next chunk that is intact."""
+        """The offset to continue at: the next record if the length still leads to one, else the next intact chunk."""
         try:
             end = offset + HEAD.size + self._head(offset)[1]
             opcode, length = self._head(end)
             if plausible(opcode, length) and end + HEAD.size + length <= self.size:
                 return end
         except DAMAGE:
-            pass  # nothing follows there: search
+            pass  # no record follows there: search
         position = offset + 1
         while position < self.size:
             window = self._bytes(position, min(1 << 20, self.size - position))
@@ -346,13 +345,13 @@ class SalvageReader:
                         return start
                 except DAMAGE:
                     continue
-            position += max(1, len(window) - 64)  # a chunk's head may lie across the border
+            position += max(1, len(window) - 64)  # a chunk's head may span two windows
         return self.size
 
 
 def _open(path: Path) -> BinaryIO:
-    """Open a file to read. Looks at what was opened, not at what had the name a moment before, and waits for nobody (a
-    named pipe would). Raises DiveError."""
+    """Open a regular file to read. The type is checked after opening, so the file cannot be swapped in between, and
+    O_NONBLOCK keeps a named pipe from blocking. Raises DiveError."""
     try:
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -370,8 +369,8 @@ def _open(path: Path) -> BinaryIO:
 
 
 def plausible(opcode: int, length: int) -> bool:
-    """May be the head of a record. Those from 0x80 on are private, other unknown ones of a later MCAP; both are passed
-    over."""
+    """Whether this may be the head of a record. Opcodes from 0x80 on are private, other unknown ones of a later MCAP
+    version; both kinds are skipped."""
     return opcode >= Opcode.HEADER and length <= RECORD_BYTES_MAX
 
 
@@ -380,8 +379,8 @@ def stream_of(body: bytes) -> ReadDataStream:
 
 
 def parse(read: Callable[[ReadDataStream], T], body: bytes) -> T:
-    """One record. Raises one of DAMAGE, also where it is shorter than its length says: that length would swallow what
-    comes after it."""
+    """Parse one record. Raises one of DAMAGE, also where its fields end before its length does: a wrong length would
+    hide the records after it."""
     stream = stream_of(body)
     record = read(stream)
     if stream.count != len(body):
@@ -390,7 +389,7 @@ def parse(read: Callable[[ReadDataStream], T], body: bytes) -> T:
 
 
 def chunk_records(body: bytes) -> list[McapRecord]:
-    """What a chunk holds. Raises one of DAMAGE."""
+    """The records in a chunk. Raises one of DAMAGE."""
     chunk = parse(Chunk.read, body)
     if chunk.uncompressed_size > RECORD_BYTES_MAX:
         raise McapError("a chunk of impossible size")
@@ -416,10 +415,10 @@ def chunk_records(body: bytes) -> list[McapRecord]:
 
 
 def uncompressed(chunk: Chunk) -> bytes:
-    """A chunk's records. Takes no more memory than it says, whatever the compressed data ask for."""
+    """A chunk's uncompressed bytes. Uses no more memory than the chunk declares, whatever its data claim."""
     size = chunk.uncompressed_size
     if chunk.compression == "zstd":
-        # The decompressor believes the size in the data and asks for that much memory.
+        # The decompressor would allocate whatever size the data claim.
         inside = zstandard.get_frame_parameters(chunk.data).content_size
         if inside not in (size, zstandard.CONTENTSIZE_UNKNOWN):
             raise McapError("a chunk that contradicts itself")
@@ -443,7 +442,7 @@ def looks_like_chunk(body: bytes) -> bool:
 
 
 def attachment(body: bytes) -> Attachment:
-    """Raises one of DAMAGE; the library does not look at the checksum."""
+    """Parse an attachment and check its checksum, which the library does not. Raises one of DAMAGE."""
     (crc,) = struct.unpack("<I", body[-4:])
     if crc and crc != zlib.crc32(body[:-4]):
         raise McapError("an attachment with a wrong checksum")

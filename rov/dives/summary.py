@@ -1,4 +1,4 @@
-"""A dive in a few words: when it was, what the pilot did, what was alarming."""
+"""Summarises a dive: when it was, which modes the pilot used, which alarms there were."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from rov.messages import Clock, Event, PilotStatus, ThrusterCommand
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 UTC_FROM_NS = 946_684_800 * 10**9
-"""Times from the year 2000 on are the wall clock's own; earlier ones count from a start."""
+"""Log times from the year 2000 on are taken for UTC; earlier ones count from some start."""
 JUMP_NS = 1_000_000_000
-"""Clocks that drift apart by more than this were set."""
-SAYING = ("clock", "pilot", "thrusters", "events")
+"""Clocks that drift apart by more than this were set. Also the longest gap counted as time in a mode."""
+TOPICS = ("clock", "pilot", "thrusters", "events")
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands at the top of `rov dive info`."""
+    """The first lines of `rov dive info`."""
 
     start_utc: str = ""
-    """When it began, ISO 8601; empty where it does not say."""
+    """When the dive began, ISO 8601; empty where unknown."""
     clock_set_s: float = 0.0
-    """By how much the wall clock was set while it was recorded, in s."""
+    """By how much the wall clock was set during the recording, in s."""
     modes: dict[str, float] = {}
     """How long the pilot was in each mode while armed, in s."""
     alarms: dict[str, int] = {}
-    """How often, by code and text of the first."""
+    """How many of each, by code and the text of the first."""
 
 
 def summary(dive: Dive) -> Summary:
-    """Reads the dive's own topics."""
+    """Reads the topics of rov in a dive."""
     clocks: list[Clock] = []
     modes: Counter[str] = Counter()
     alarms: Counter[str] = Counter()
     texts: dict[str, str] = {}
     last: PilotStatus | ThrusterCommand | None = None
     pilot = "pilot" if dive.readable.get("pilot") else "thrusters"
-    for record in dive.messages(SAYING):
+    for record in dive.messages(TOPICS):
         match record.data:
             case Clock():
                 clocks.append(record.data)
@@ -59,15 +59,15 @@ def summary(dive: Dive) -> Summary:
 
 
 def start_utc(dive: Dive, clocks: list[Clock]) -> int | None:
-    """When the first message was logged, UTC in ns; the last word on the time is the best: a computer without a clock
-    of its own is told the time after it has begun."""
+    """When the first message was logged, UTC in ns. The last `clock` message counts: a computer without a clock of
+    its own learns the time only after it has started."""
     if clocks:
         return clocks[-1].utc_ns - (clocks[-1].t - dive.first_t)
     return dive.first_t if dive.first_t >= UTC_FROM_NS else None
 
 
 def drift(clocks: list[Clock]) -> int:
-    """By how much the wall clock was set, ns."""
+    """By how much the wall clock was set, ns; 0 for less than JUMP_NS."""
     moved = (clocks[-1].utc_ns - clocks[0].utc_ns) - (clocks[-1].t - clocks[0].t) if clocks else 0
     return moved if abs(moved) > JUMP_NS else 0
 

@@ -1,9 +1,9 @@
-"""MAVLink as JSON, as BlueOS's recorder writes it beside the pictures: what the vehicle said of itself then.
+"""Reads the vehicle's state from MAVLink in JSON, as BlueOS's recorder writes it beside the pictures.
 
     mavlink/1/1/ATTITUDE   {"header": {…}, "message": {"type": "ATTITUDE", "roll": 0.0, …}}
 
-The translation is the one of every link (`rov.link.vehicle_state`). Enumerations are names here, and texts may be lists
-of characters.
+Messages are translated as on a live link (`rov.link.vehicle_state`). In this JSON, enumerations are names and texts may
+be lists of characters.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from rov.link.vehicle_state import Telemetry
 from rov.messages import VehicleState
 
 TOPIC = re.compile(r"/?mavlink/(\d+)/1/(\w+)")
-"""The system's number and the message's name; component 1 is the autopilot."""
+"""The number of the MAVLink system and the message's name; component 1 is the autopilot."""
 PACE = "ATTITUDE"
-"""The message that a state is given for."""
+"""Each message of this type yields a VehicleState."""
 ORIENTATIONS = {"MAV_SENSOR_ROTATION_PITCH_270": 25, "MAV_SENSOR_ROTATION_NONE": 0}
 
 
 def system_of(topic: str, encoding: str) -> int | None:
-    """Whose MAVLink a topic carries; None where it carries none."""
+    """The MAVLink system of a topic; None for other topics."""
     match = TOPIC.fullmatch(topic)
     return int(match[1]) if match and encoding == "json" else None
 
@@ -33,14 +33,14 @@ def paces(topic: str) -> bool:
     return topic.endswith(f"/{PACE}")
 
 
-class Sentence(msgspec.Struct):
-    """One message."""
+class Envelope(msgspec.Struct):
+    """The JSON around one MAVLink message."""
 
     message: dict[str, Any]
 
 
 class JsonMavlinkMessage:
-    """A message with its fields as attributes, as pymavlink's are. A field that is not there raises ValueError."""
+    """A message with its fields as attributes, like pymavlink's. A missing field raises ValueError."""
 
     def __init__(self, fields: dict[str, Any]):
         self.fields = {"voltages_ext": [], "signal_quality": 0, "id": 0} | fields
@@ -56,7 +56,7 @@ class JsonMavlinkMessage:
 
 
 def number_of(name: str, value: Any) -> Any:
-    """A field's value as it is on the wire."""
+    """A field's value as MAVLink has it on the wire."""
     if isinstance(value, dict):
         value = value.get("bits", value.get("type", 0))
     if name == "base_mode" and isinstance(value, str):
@@ -69,21 +69,21 @@ def number_of(name: str, value: Any) -> Any:
 
 
 class RecordedVehicle:
-    """Hears one vehicle in a recording."""
+    """Collects the state of one vehicle from its recorded messages."""
 
     def __init__(self) -> None:
         self.telemetry = Telemetry()
-        self.decoder = msgspec.json.Decoder(Sentence)
+        self.decoder = msgspec.json.Decoder(Envelope)
 
     def receive(self, t: int, data: bytes) -> VehicleState | None:
-        """The state, where this message gives one. Raises msgspec.DecodeError or ValueError when it makes no sense."""
-        said = JsonMavlinkMessage(self.decoder.decode(data).message)
+        """The state, after an ATTITUDE message; else None. Raises msgspec.DecodeError or ValueError if malformed."""
+        message = JsonMavlinkMessage(self.decoder.decode(data).message)
         try:
-            if not self.telemetry.update(said, t):
-                raise msgspec.ValidationError(f"{said.get_type()}: values that make no sense")
+            if not self.telemetry.update(message, t):
+                raise msgspec.ValidationError(f"{message.get_type()}: values that make no sense")
         except (TypeError, AttributeError, OverflowError) as error:
             raise ValueError(str(error)) from None
-        if said.get_type() != PACE:
+        if message.get_type() != PACE:
             return None
         self.telemetry.expire(t)
         self.telemetry.receive(t)

@@ -1,1 +1,1 @@
-"""Dives that others recorded: an autopilot's log and a video become one of ours."""
+"""`rov import`: makes a dive of an autopilot's log and a video."""

@@ -1,7 +1,7 @@
-"""When a video began in a log's time: what the picture does against what the gyro and the depth sensor felt.
+"""Finds when a video began in a log, from the picture's motion against gyro and depth sensor.
 
-A vehicle that turns right sees the world move left, one whose nose goes up sees it move down, one that sinks sees it
-move up. So the motion of the whole picture correlates with yaw rate, pitch rate and sinking, at one offset only.
+When the vehicle turns right the picture moves left, when its nose goes up the picture moves down, when it sinks the
+picture moves up. So the motion of the whole picture correlates with yaw rate, pitch rate and sink rate at one offset.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from rov.messages import VehicleState
 from rov.types import Floats
 
 WIDTH = 320
-"""Pictures are looked at this wide: shifts of a tenth of a pixel are still found, and noise is not."""
+"""Pictures are scaled to this width: shifts of a tenth of a pixel are still found, and noise averages out."""
 FEATURES = 150
 STEP_S = 0.05
 """Of the common time grid; the peak is found between its points."""
 DRIFT_S = 8.0
-"""What changes more slowly than this says nothing of when."""
+"""Slower changes than this are removed, because they do not show the offset."""
 OVERLAP_S = 5.0
-"""Video and log must share this much, or half of the shorter, whichever is more."""
+"""Video and log must overlap by this, or by half of the shorter one if that is more."""
 APART_S = 1.5
-"""Another peak is one at least this far away."""
+"""A peak at least this far away counts as another one."""
 CONFIDENCE_MIN = 0.15
 CORRELATION_MIN = 0.6
-"""Below either, the answer is a guess, and none is given. A clip and a log that have nothing to do with each other were
-seen to reach a correlation of 0.48 somewhere, where the vehicle stood still but for one push."""
+"""Below either the answer would be a guess, so none is given. An unrelated clip and log reached a correlation of 0.48,
+where the vehicle stood still but for one push."""
 GAP_S = 0.5
-"""Between two samples further apart nothing is known."""
+"""Between samples further apart than this, nothing is interpolated."""
 QUIET = 0.01
-"""A rate (rad/s) or sinking (m/s) whose spread is below this is noise."""
+"""A rate (rad/s) or sink rate (m/s) with a standard deviation below this is noise."""
 TINY = 1e-12
 
 
 class Motion(NamedTuple):
-    """The picture's own motion: at `t` (N,) s from the video's start, widths of the picture per s to the right and
-    down; NaN where nothing could be followed."""
+    """The picture's motion at times `t` (N,) in s from the video's start, in picture widths per s to the right and
+    down; NaN where no corners could be followed."""
 
     t: Floats
     right: Floats
@@ -54,8 +54,8 @@ class Motion(NamedTuple):
 
 class Alignment(NamedTuple):
     """The video's first picture was taken `offset_s` after the log's first state. `confidence` 0..1 compares the peak
-    with the next best elsewhere, and is never more than the correlation; `correlation` is the yaw's there. `lags` and
-    `scores` are for the plot."""
+    with the next best one and is at most `correlation`, which is that of yaw at the peak (of the first usable axis).
+    `lags` and `scores` are for the plot."""
 
     offset_s: float
     confidence: float
@@ -65,7 +65,7 @@ class Alignment(NamedTuple):
 
 
 def motion(shots: Iterable[TimedFrame], progress: Callable[[], None] = lambda: None) -> Motion:
-    """Follow corners from picture to picture: the median of their shifts is the picture's."""
+    """Follow corners from picture to picture; the median of their shifts is the picture's motion."""
     t, right, down = [], [], []
     before: NDArray[np.uint8] | None = None
     before_t = 0
@@ -85,7 +85,7 @@ def motion(shots: Iterable[TimedFrame], progress: Callable[[], None] = lambda: N
 
 
 def _shift(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> tuple[float, float]:
-    """Pixels to the right and down; NaN when too few corners agree."""
+    """Shift in pixels to the right and down; NaN when too few corners were followed."""
     corners = cv2.goodFeaturesToTrack(before, FEATURES, 0.01, 6)
     if corners is None or len(corners) < 8:
         return math.nan, math.nan
@@ -98,7 +98,7 @@ def _shift(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> tuple[float, 
 
 
 def align(seen: Motion, states: list[VehicleState]) -> Alignment:
-    """Find the offset. Raises UserError when nothing moves, or no offset stands out."""
+    """Find the offset. Raises UserError when the vehicle hardly moves or no offset stands out."""
     if len(seen.t) < 2 or len(states) < 2:
         raise UserError("too few pictures or states to align by; say --offset SECONDS")
     log_t = np.array([(state.t - states[0].t) / 1e9 for state in states])
@@ -119,19 +119,30 @@ def align(seen: Motion, states: list[VehicleState]) -> Alignment:
             continue
         rho, shared = correlation(_even(seen.t, picture, grid_seen), _even(t, felt, grid_log))
         rho[shared < least] = 0.0
-        # Fisher's transformation: what a correlation over so many samples is worth against chance
+        # Fisher's transformation: how far a correlation over `shared` samples is above chance
         worth = np.asarray(np.arctanh(rho.clip(-0.999, 0.999)) * np.sqrt(np.maximum(shared, 0)), np.float64)
         total = worth if total is None else total + np.maximum(worth, 0.0)
         first = rho if first is None else first
     if total is None or first is None:
         raise UserError("the vehicle of the log hardly moves: nothing to align by; say --offset SECONDS")
     lags = np.asarray((np.arange(len(total)) - (len(grid_seen) - 1)) * STEP_S, np.float64)
+    found = _best(lags, total, first)
+    _must_be_clear(found)
+    return found
+
+
+def _best(lags: Floats, total: Floats, first: Floats) -> Alignment:
+    """The highest peak of the score `total`, and how far it is above the next best one elsewhere."""
     best = int(np.argmax(total))
     elsewhere = total[np.abs(lags - lags[best]) > APART_S]
     second = float(max(elsewhere.max(), 0.0)) if len(elsewhere) else 0.0
-    clear = 1.0 - second / max(float(total[best]), TINY)  # 1 also where nothing fits anywhere
+    clear = 1.0 - second / max(float(total[best]), TINY)  # also 1 where nothing fits at any offset
     confidence = max(0.0, min(clear, float(first[best])))
-    found = Alignment(float(lags[best]) + _between(total, best) * STEP_S, confidence, float(first[best]), lags, total)
+    return Alignment(float(lags[best]) + _between(total, best) * STEP_S, confidence, float(first[best]), lags, total)
+
+
+def _must_be_clear(found: Alignment) -> None:
+    """Raises UserError when the motion fits nowhere, or at several offsets."""
     if max(found.correlation, 0.0) < CORRELATION_MIN:
         raise UserError(
             f"the picture's motion does not fit the log's anywhere (best at {found.offset_s:.2f} s, where yaw"
@@ -142,12 +153,11 @@ def align(seen: Motion, states: list[VehicleState]) -> Alignment:
             f"the picture's motion fits the log's nearly as well at several places (best at {found.offset_s:.2f} s,"
             f" confidence {found.confidence:.2f}; {CONFIDENCE_MIN} is needed); say --offset SECONDS"
         )
-    return found
 
 
 def correlation(seen: Floats, felt: Floats) -> tuple[Floats, Floats]:
-    """Pearson's correlation of two evenly sampled series at every lag, and how many samples they share there; NaN is
-    nothing known. Element i: `seen` begins i − (len(seen) − 1) samples after `felt`."""
+    """Pearson's correlation of two evenly sampled series at every lag, and the number of samples they share there.
+    NaN samples are left out. Element i: `seen` begins i − (len(seen) − 1) samples after `felt`."""
     known_a, known_b = np.isfinite(seen).astype(float), np.isfinite(felt).astype(float)
     a, b = np.where(known_a > 0, seen, 0.0), np.where(known_b > 0, felt, 0.0)
     n, sum_a, sum_b, aa, bb, ab = (
@@ -164,7 +174,7 @@ def correlation(seen: Floats, felt: Floats) -> tuple[Floats, Floats]:
 
 
 def plot(seen: Motion, states: list[VehicleState], found: Alignment, path: Path) -> None:
-    """A picture of why: the score over all offsets, and yaw as the camera saw it and the gyro felt it."""
+    """Plot the score over all offsets, and the yaw rate from the camera and from the gyro. Writes `path`."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -189,14 +199,14 @@ def plot(seen: Motion, states: list[VehicleState], found: Alignment, path: Path)
 
 
 def _depths(states: list[VehicleState]) -> tuple[Floats, Floats]:
-    """(s from the first state, m) of every new depth."""
+    """Times (s from the first state) and values (m) of all depth readings."""
     found: dict[int, float] = {state.depth_t: state.depth for state in states if state.depth_t is not None}
     times = sorted(found)
     return np.array([(t - states[0].t) / 1e9 for t in times]), np.array([found[t] for t in times])
 
 
 def _even(t: Floats, values: Floats, grid: Floats) -> Floats:
-    """On an even grid, without what drifts; NaN in gaps."""
+    """Resample to an even grid and remove the drift; NaN in gaps."""
     good = np.isfinite(values)
     if good.sum() < 2:
         return np.full(len(grid), np.nan)
@@ -212,7 +222,7 @@ def _even(t: Floats, values: Floats, grid: Floats) -> Floats:
 
 
 def _between(score: Floats, best: int) -> float:
-    """Where the peak is between the samples beside it, −0.5..0.5: the top of the parabola through three."""
+    """The peak's position between samples, −0.5..0.5: the vertex of the parabola through three points."""
     if not 0 < best < len(score) - 1:
         return 0.0
     left, top, right = score[best - 1 : best + 2]

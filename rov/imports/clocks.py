@@ -1,7 +1,7 @@
-"""Which of a log's time stamps belong together: an autopilot that restarts begins anew, two vehicles interleave.
+"""Sorts a log's time stamps by clock: a restarted autopilot counts from 0 again, and two vehicles may interleave.
 
-Times are ns since the first boot that the log has, and only grow. A log is read twice: the first time finds the clocks
-in it, the second, with the same records in the same order, places each record on what the first has found.
+Times are ns since the first boot in the log, and only grow. A log is read twice: the first reading finds the clocks;
+the second, with the same records in the same order, places each record on the timeline made of them.
 """
 
 from __future__ import annotations
@@ -10,57 +10,58 @@ from dataclasses import dataclass
 
 S = 1_000_000_000
 LATE_NS = 5 * S
-"""A stamp this much earlier than the last one is a record that came late; one still earlier is of another clock."""
+"""A stamp up to this much before the last one is a late record; an even earlier one is of another clock."""
 AHEAD_NS = 5 * S
-"""A stamp is ahead of the last one by what has passed since, and this at most."""
+"""A stamp may be ahead of the last one by the time that passed on the wall clock plus this."""
 REAL = 3
-"""A clock with fewer stamps than this is damage."""
+"""A clock with fewer stamps than this comes from damaged records."""
 TURNS = 3
-"""Two clocks that take turns more often than this are two vehicles, not one that has restarted."""
+"""Two clocks that alternate more often than this are two vehicles, not one that restarted."""
 LONG_NS = 86_400 * S
 """A pause of more than a day is not believed."""
 OLDEST_NS = 400 * LONG_NS
-"""An autopilot that says it has run for longer is not believed."""
+"""An uptime of more than 400 days is not believed."""
 SINCE_NS = 2 * S
-"""A record without a stamp is at most this much later than the last stamped one; more is a wall clock that jumped."""
+"""A record without a stamp is placed at most this long after the last stamped one; a later one means that the wall
+clock jumped."""
 
 
 @dataclass
 class BootClock:
-    """One clock in a log: a boot of one vehicle."""
+    """One clock in a log: one boot of one vehicle. Stamps in ns, wall clock in s."""
 
     first: int
     first_wall: float | None
     begun: int
-    """Which stamp of all it began with."""
+    """Index of its first stamp among all stamps."""
     stamp: int = 0
     wall: float | None = None
-    """Of the newest stamp, s."""
+    """Wall clock at the newest stamp, s."""
     sequence: int = 0
     ended: int = 0
     count: int = 0
     turns: int = 0
-    """How often it took over from another."""
+    """How often it followed a stamp of another clock."""
 
     def fits(self, stamp: int, wall: float | None) -> int | None:
-        """How far a stamp is from what this clock should show; None when it is none of this one's."""
+        """How far a stamp is from the expected time, in ns; None when it cannot be of this clock."""
         passed = max(round((wall - self.wall) * S), 0) if wall is not None and self.wall is not None else 0
         ahead = stamp - self.stamp
         return abs(ahead - passed) if -LATE_NS <= ahead <= passed + AHEAD_NS else None
 
 
 class BootClocks:
-    """The clocks of one sender."""
+    """The clocks of one MAVLink sender."""
 
     def __init__(self) -> None:
         self.all: list[BootClock] = []
         self.stamps = 0
         self.current = -1
         self.jumps = 0
-        """How often the wall clock disagreed with the sender's by more than 5 s."""
+        """How often the wall clock jumped by more than 5 s against the sender's clock."""
 
     def assign(self, stamp: int, wall: float | None, sequence: int = 0) -> int:
-        """The number of the clock that a stamp (ns) belongs to; `wall`: when it arrived, s."""
+        """The number of the clock that a stamp (ns) belongs to, a new one if none fits. `wall`: arrival time, s."""
         fitting = [
             (off, number)
             for number, clock in enumerate(self.all[-8:], max(len(self.all) - 8, 0))
@@ -83,15 +84,15 @@ class BootClocks:
 
 
 class Timeline:
-    """What the first reading found: the clocks of one vehicle, one after the other."""
+    """The clocks of one vehicle in sequence, as the first reading found them."""
 
     def __init__(self, clocks: BootClocks):
         self.bases: dict[int, int] = {}
-        """By number of the clock: what its stamps are ahead of the log's time."""
+        """By clock number: what to add to its stamps to get the log's time, ns."""
         self.restarts: list[int] = []
-        """When the vehicle started anew."""
+        """When the vehicle restarted, ns."""
         self.others: list[int] = []
-        """Clocks of another vehicle under the same number, at the same time."""
+        """Clocks of another vehicle that used the same system number at the same time."""
         self.beginning: BootClock | None = None
         real = {n: clock for n, clock in enumerate(clocks.all) if clock.count >= REAL and clock.first < OLDEST_NS}
         mine: list[int] = []
@@ -108,7 +109,7 @@ class Timeline:
             before = clock
 
     def _following(self, base: int, before: BootClock, clock: BootClock) -> int:
-        """The base of a clock that comes after another."""
+        """The base of a clock that follows another one."""
         pause = clock.first - before.stamp
         if 0 <= pause < LONG_NS:
             return base  # the same boot, after a gap
@@ -120,13 +121,13 @@ class Timeline:
         return end + (passed if 0 < passed < LONG_NS else S) - clock.first
 
     def at(self, number: int, stamp: int) -> int | None:
-        """The log's time of a stamp; None where it is no time of this vehicle's."""
+        """The log's time of a stamp, ns; None for a clock that is not this vehicle's."""
         base = self.bases.get(number)
         return base + stamp if base is not None and base + stamp >= 0 else None
 
     def since(self, clocks: BootClocks, wall: float | None, sequence: int | None = None) -> int | None:
-        """The time of a record without a stamp, by the newest stamp before it, or the first one; None where that is of
-        another vehicle. `sequence` of the vehicle's own frames tells whose it is, where two vehicles take turns."""
+        """The time of a record without a stamp, from the newest stamp before it, or else the first one; None where
+        that is of another vehicle. Where two vehicles interleave, the frame's `sequence` shows whose record it is."""
         known = [n for n in (*self.bases, *self.others) if n < len(clocks.all)]
         if not known:
             return self._before(wall)
@@ -151,5 +152,5 @@ class Timeline:
 
 
 def at_once(a: BootClock, b: BootClock) -> bool:
-    """Did both go at the same time?"""
+    """Whether both clocks ran at the same time."""
     return a.begun < b.ended and b.begun < a.ended and min(a.turns, b.turns) > TURNS

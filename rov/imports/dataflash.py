@@ -1,7 +1,7 @@
-"""The records of an autopilot's own log (DataFlash, .BIN), which describes its records itself.
+"""Reads the records of an autopilot's own log (DataFlash, .BIN), a format that describes itself.
 
-Read here and not by pymavlink's DFReader: that prints a line for each damaged byte, and gives up a log for one damaged
-description. There is no checksum in this format; a record counts when the next one, or the end, follows it.
+pymavlink's DFReader is not used: it prints a line for each damaged byte, and gives up at one damaged description. The
+format has no checksums; a record counts as whole when another record, or the end of the file, follows it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 HEAD = b"\xa3\x95"
 FORMAT, FORMAT_BYTES = 128, 89
-"""The record that describes another, and its length."""
+"""The type of the record that describes other records, and its length in bytes."""
 CODES = {"a": "32h", "b": "b", "B": "B", "h": "h", "H": "H", "i": "i", "I": "I", "f": "f", "d": "d", "g": "e",
          "n": "4s", "N": "16s", "Z": "64s", "c": "h", "C": "H", "e": "i", "E": "I", "L": "i", "M": "B", "q": "q",
          "Q": "Q"}  # fmt: skip
@@ -27,7 +27,7 @@ class DataFlashRecord(NamedTuple):
     """One record of the log."""
 
     share: float
-    """Of the file that was read by then, 0..1."""
+    """Share of the file read so far, 0..1."""
     stamp: int
     """ns since the autopilot booted."""
     kind: str
@@ -36,7 +36,7 @@ class DataFlashRecord(NamedTuple):
 
 
 class Format(NamedTuple):
-    """What the records of one kind look like."""
+    """The layout of one kind of record."""
 
     length: int
     name: str
@@ -46,17 +46,17 @@ class Format(NamedTuple):
 
 
 class DataFlash:
-    """Reads a log, as often as it is asked for; `counts` and `unread` are of the last time."""
+    """A log that can be iterated repeatedly; `counts` and `unread` describe the last iteration."""
 
     def __init__(self, path: Path, wanted: Container[str]):
-        """`wanted`: the kinds of records to unpack. Others only count."""
-        with path.open("rb") as file:  # mapped: a season's log may be larger than the memory
+        """`wanted`: the kinds of records to unpack; others are only counted."""
+        with path.open("rb") as file:  # mapped, because a log may be larger than memory
             self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.wanted = wanted
         self.counts: Counter[str] = Counter()
-        """Of records: `whole`, `no stamp`."""
+        """Records by `whole` and `no stamp`."""
         self.unread = 0
-        """Bytes that belonged to no record."""
+        """Bytes that belong to no record."""
 
     def __iter__(self) -> Iterator[DataFlashRecord]:
         self.counts.clear()
@@ -81,7 +81,7 @@ class DataFlash:
         self.unread += max(len(self.data) - at, 0)
 
     def _end(self, at: int, formats: dict[int, Format]) -> int | None:
-        """Where the record at `at` ends; None where none stands."""
+        """Where the record at `at` ends; None where there is none."""
         if self.data[at : at + 2] != HEAD:
             return None
         kind = self.data[at + 2]
@@ -94,7 +94,7 @@ class DataFlash:
     def _row(self, at: int, end: int, form: Format) -> tuple[int, str, dict[str, Any]] | None:
         """Stamp, kind and fields; None when it has no stamp."""
         values = form.packing.unpack(self.data[at + 3 : end])
-        if "a" in form.letters:  # an array: nothing of it is read
+        if "a" in form.letters:  # records with arrays are not used
             return None
         fields = {
             column: text(value) if isinstance(value, bytes) else value * SCALES.get(letter, 1)
@@ -109,7 +109,7 @@ class DataFlash:
 
 
 def learn(data: bytes, formats: dict[int, Format]) -> None:
-    """Take a description in, if it agrees with itself; a kind that is known is not described anew by a damaged one."""
+    """Add a record description to `formats` if it is consistent and its kind is not yet described."""
     number, length = data[0], data[1]
     name, letters = text(data[2:6]), text(data[6:22])
     columns = tuple(text(data[22:86]).split(","))
@@ -121,5 +121,5 @@ def learn(data: bytes, formats: dict[int, Format]) -> None:
 
 
 def text(data: bytes) -> str:
-    """What stands before the first zero."""
+    """The text before the first zero byte."""
     return data.split(b"\0", 1)[0].decode("ascii", "replace")

@@ -1,7 +1,7 @@
-"""A video and an autopilot's log become one dive: its pictures, the vehicle's state, what the pilot commanded.
+"""Writes a dive from a video and an autopilot's log: pictures, vehicle states, the pilot's commands.
 
-H.264 and HEVC without B-frames are copied packet by packet; anything else becomes JPEG. The dive's time is the log's:
-ns since the autopilot booted.
+H.264 and HEVC without B-frames are copied packet by packet; anything else becomes JPEG. Times are the log's: ns since
+the autopilot booted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rov.messages import Frame, Message
 
 
 class ImportedDive(NamedTuple):
-    """What went into the dive."""
+    """What was written into the dive."""
 
     pictures: int
     copied: str
@@ -35,11 +35,11 @@ class ImportedDive(NamedTuple):
     messages: dict[str, int]
     """By topic."""
     notes: list[str]
-    """Sentences about what is odd in the video or missing."""
+    """Sentences about what is odd or missing in the video."""
 
 
 class _Entry(NamedTuple):
-    """Something to write at a time."""
+    """A write to be done in order of `t`."""
 
     t: int
     write: Callable[[], None]
@@ -56,8 +56,8 @@ def write(
     overwrite: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> ImportedDive:
-    """Write the dive; the video begins `offset_s` after the log's first state. It gets its name when it is whole: until
-    then, and whatever happens, what was there before is left as it was. Raises UserError."""
+    """Write the dive; the video begins `offset_s` after the log's first state. The file gets its name only once it is
+    complete; until then, and after any failure, a file of that name stays unchanged. Raises UserError."""
     film = Video(video) if video else None
     start = start_of(log, offset_s, length_s(film)) if film else 0
     must_be_free(out, overwrite)
@@ -78,7 +78,10 @@ def write(
     films = _film(film, start, format_, quality) if film else iter(())
     lines = heapq.merge(
         (_Entry(frame.t, partial(picture, frame, data)) for frame, data in films),
-        *([_Entry(each.t, partial(message, topic, each)) for each in said] for topic, said in log.topics.items()),
+        *(
+            [_Entry(each.t, partial(message, topic, each)) for each in messages]
+            for topic, messages in log.topics.items()
+        ),
         key=lambda line: line.t,
     )
     dive = DiveWriter(part, metadata | log.about, overwrite=True)
@@ -100,7 +103,7 @@ def write(
 
 
 def start_of(log: Log, offset_s: float, film_s: float) -> int:
-    """When the film begins in the dive, ns. Raises UserError when it would have nothing to do with the log."""
+    """When the video begins in the dive, ns. Raises UserError when it would not overlap the log."""
     first, last = log.states[0].t, log.states[-1].t
     begins = (first + offset_s * 1e9) / 1e9
     if not math.isfinite(offset_s) or begins < 0:
@@ -113,12 +116,11 @@ def start_of(log: Log, offset_s: float, film_s: float) -> int:
             f"--offset {offset_s:g}: the film lasts {film_s:.1f} s and the log {(last - first) / 1e9:.1f} s, so they"
             " would share nothing; say how many seconds after the log's first attitude the film begins"
         )
-    start = first + round(offset_s * 1e9)
-    return start
+    return first + round(offset_s * 1e9)
 
 
 def length_s(film: Video) -> float:
-    """How long a film is, as far as it says."""
+    """Length of a video in s, by what it declares."""
     return max(film.length_s, film.expected / film.fps)
 
 
@@ -138,13 +140,13 @@ def must_be_free(out: Path, overwrite: bool) -> None:
         with Dive(out) as dive:
             recording = dive.file.locked
     except DiveError:
-        return  # no dive, or none any more: nothing is lost
+        return  # not a dive, or no longer one: nothing is lost
     if recording:
         raise UserError(f"{out}: is being recorded now; choose another name")
 
 
 def _missing(film: Video, copied: int) -> list[str]:
-    """The same where its packets were copied."""
+    """The notes on a video whose packets were copied."""
     if copied >= film.declared:
         return film.remarks
     return [
@@ -154,7 +156,7 @@ def _missing(film: Video, copied: int) -> list[str]:
 
 
 def _film(video: Video, start: int, format_: str, quality: int) -> Iterator[tuple[Frame, bytes]]:
-    """Each picture of a video, compressed, under its time in the dive."""
+    """Each picture of a video, compressed, with its `frame` message at its time in the dive."""
     if format_:
         width, height = video.width, video.height
         for number, packet in enumerate(packets(video.path)):

@@ -1,7 +1,8 @@
-"""An autopilot's own log (DataFlash, .BIN), read: by the same rules as MAVLink of a live vehicle.
+"""Translates an autopilot's own log (DataFlash, .BIN) by the same rules as MAVLink of a live vehicle.
 
-Sources: ArduPilot's LogStructure.h and ArduSub's Log.cpp. What MAVLink calls SCALED_PRESSURE, 2 and 3 are the
-barometers 0, 1 and 2 here; CTUN.Alt is the height above where it began, as relative_alt is.
+Sources: ArduPilot's LogStructure.h and ArduSub's Log.cpp. The barometers 0, 1 and 2 of the log are
+MAVLink's SCALED_PRESSURE, SCALED_PRESSURE2 and SCALED_PRESSURE3; CTUN.Alt is the height above the start, like
+relative_alt.
 """
 
 from __future__ import annotations
@@ -18,68 +19,68 @@ from rov.imports.survey import LogSystem, SurveyedVehicle, vehicle
 
 BAROMETERS = ("SCALED_PRESSURE", "SCALED_PRESSURE2", "SCALED_PRESSURE3")
 BARO = {"BARO": 0, "BAR2": 1, "BAR3": 2}
-"""Older logs have a record for each barometer; newer ones its number in `I`."""
+"""Older logs have a kind of record per barometer; newer ones have its number in `I`."""
 HEIGHTS = {"CTUN.Alt": "Alt", "CTUN.BAlt": "BAlt"}
 """The filter's height, and the barometer's."""
 WANTED = {"ATT", "IMU", "CTUN", "BAT", "CURR", "RCIN", "RCOU", "ARM", "MODE", "MSG", "ERR", "EV", "RFND", "POS", "GPS",
           "XKF1", "ORGN", "PARM", *BARO}  # fmt: skip
 LEAK_SUBSYSTEM = 26
-"""Of ERR: its leak failsafe; code 0 says that it is over."""
+"""ERR subsystem of the leak failsafe; code 0 means that it has ended."""
 ARMED, DISARMED = 10, 11
-"""EV of logs that have no ARM."""
+"""EV ids, for logs without ARM records."""
 GPS_EPOCH, WEEK_S, LEAP_S = 315_964_800, 604_800, 18
-"""s: of GPS time in UTC, of a week, and what UTC is behind it by now."""
+"""In s: start of GPS time in UTC, a week, and the leap seconds that UTC is behind GPS time."""
 GOOD = 4
-"""RFND.Stat of a distance that counts; older logs have none."""
+"""RFND.Stat of a valid distance; older logs do not have it."""
 CHANNELS = 14
 
 
 def survey(log: DataFlash, progress: Callable[[float], None]) -> LogSystem:
-    """What must be known before the log can be read."""
-    speaker = LogSystem()
+    """The first reading: what must be known before the records can be translated."""
+    sender = LogSystem()
     for row in log:
         progress(row.share)
-        speaker.messages += 1
-        speaker.clocks.assign(row.stamp, None)
+        sender.messages += 1
+        sender.clocks.assign(row.stamp, None)
         try:
-            _learn(speaker, row.kind, row.fields)
-        except (KeyError, TypeError, ValueError):  # described otherwise than we know it; counted when it is heard
+            _learn(sender, row.kind, row.fields)
+        except (KeyError, TypeError, ValueError):  # an unknown layout; counted in the second reading
             continue
-    return speaker
+    return sender
 
 
-def _learn(speaker: LogSystem, kind: str, fields: dict[str, Any]) -> None:
+def _learn(sender: LogSystem, kind: str, fields: dict[str, Any]) -> None:
     match kind:
         case "ATT":
-            speaker.attitudes += 1
+            sender.attitudes += 1
         case "BARO" | "BAR2" | "BAR3":
             if (number := fields.get("I", BARO[kind])) < len(BAROMETERS):
-                speaker.pressure(BAROMETERS[number], fields["Press"])
+                sender.pressure(BAROMETERS[number], fields["Press"])
         case "CTUN":
             for source, column in HEIGHTS.items():
                 if column in fields:
-                    speaker.height(source, fields[column])
+                    sender.height(source, fields[column])
         case "BAT" | "CURR":
-            speaker.battery(battery_number(fields), fields["Volt"])
+            sender.battery(battery_number(fields), fields["Volt"])
         case "ORGN":
-            speaker.origin = f"{fields['Lat']:.7f} {fields['Lng']:.7f} {fields['Alt']:.2f}"
+            sender.origin = f"{fields['Lat']:.7f} {fields['Lng']:.7f} {fields['Alt']:.2f}"
         case "PARM":
-            speaker.parameters[fields["Name"]] = fields["Value"]
+            sender.parameters[fields["Name"]] = fields["Value"]
 
 
 def battery_number(fields: dict[str, Any]) -> int:
-    """`Inst` since ArduPilot 4.1, `Instance` before; before that there was one."""
+    """`Inst` since ArduPilot 4.1, `Instance` before, neither in logs with a single battery."""
     return int(fields.get("Inst", fields.get("Instance", 0)))
 
 
 def read(
     log: DataFlash, name: str, progress: Callable[[float], None], surface_pa: float | None, density: float | None
 ) -> LogBuilder:
-    """The log of the vehicle that wrote it. Raises UserError when there is nothing of it."""
-    speaker = survey(log, lambda share: progress(share / 2))
-    if not speaker.attitudes:
+    """Read the whole log, twice. Raises UserError when it has no attitude."""
+    sender = survey(log, lambda share: progress(share / 2))
+    if not sender.attitudes:
         raise UserError(f"{name}: no attitude in it: not a telemetry log of an autopilot, or cut off at its start")
-    translation = DataFlashTranslation(vehicle(speaker, surface_pa, density))
+    translation = DataFlashTranslation(vehicle(sender, surface_pa, density))
     for row in log:
         progress(0.5 + row.share / 2)
         translation.receive(row)
@@ -87,7 +88,7 @@ def read(
 
 
 class DataFlashTranslation:
-    """The second reading."""
+    """The second reading: passes each record to a LogBuilder."""
 
     def __init__(self, known: SurveyedVehicle):
         self.known = known
@@ -96,13 +97,13 @@ class DataFlashTranslation:
         self.rates = (0.0, 0.0, 0.0)
 
     def receive(self, row: DataFlashRecord) -> None:
-        """One record."""
+        """Translate one record; what is malformed or out of range is counted as dropped."""
         t = self.known.timeline.at(self.clocks.assign(row.stamp, None), row.stamp)
         if t is None:
             self.builder.dropped["records with a wrong time"] += 1
             return
         try:
-            fits = self._measured(row.kind, row.fields, t) and self._said(row.kind, row.fields, t)
+            fits = self._measured(row.kind, row.fields, t) and self._logged(row.kind, row.fields, t)
         except (KeyError, TypeError, ValueError):
             self.builder.dropped[f"{row.kind} without what is looked for in it"] += 1
             return
@@ -110,7 +111,7 @@ class DataFlashTranslation:
             self.builder.dropped[f"{row.kind} out of any range"] += 1
 
     def _measured(self, kind: str, fields: dict[str, Any], t: int) -> bool:
-        """What becomes state; False where it makes no sense."""
+        """Update the vehicle's state; False when a value is out of range."""
         telemetry = self.builder.telemetry
         match kind:
             case "IMU" if fields.get("I", 0) == 0:
@@ -138,8 +139,8 @@ class DataFlashTranslation:
                 return telemetry.position(fields["PN"], fields["PE"], t)
         return True
 
-    def _said(self, kind: str, fields: dict[str, Any], t: int) -> bool:
-        """What becomes commands, outputs, events and UTC."""
+    def _logged(self, kind: str, fields: dict[str, Any], t: int) -> bool:
+        """Add commands, thruster outputs, events and UTC."""
         builder = self.builder
         match kind:
             case "RCIN":

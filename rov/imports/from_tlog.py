@@ -1,4 +1,4 @@
-"""A ground station's log (.tlog), read: MAVLink of a vehicle, its pilot's sticks, and whoever else was on the line."""
+"""Translates a ground station's log (.tlog): MAVLink of the vehicle, its pilot's sticks, and other senders."""
 
 from __future__ import annotations
 
@@ -16,57 +16,57 @@ from rov.link.vehicle_state import level_of, volts_of
 MS = 1_000_000
 STAMPED = {"ATTITUDE", "SCALED_PRESSURE", "SCALED_PRESSURE2", "SCALED_PRESSURE3", "GLOBAL_POSITION_INT",
            "LOCAL_POSITION_NED", "RC_CHANNELS", "NAMED_VALUE_FLOAT", "NAMED_VALUE_INT"}  # fmt: skip
-"""What carries `time_boot_ms`."""
+"""Messages with `time_boot_ms`."""
 FROM_ANYBODY = {"DISTANCE_SENSOR", "STATUSTEXT", "RANGEFINDER", "VISION_POSITION_DELTA"}
-"""What other components of the vehicle say for it."""
+"""Messages that count also from other components of the vehicle."""
 WANTED = STAMPED | FROM_ANYBODY | {
     "HEARTBEAT", "VFR_HUD", "SYS_STATUS", "BATTERY_STATUS", "MANUAL_CONTROL", "SERVO_OUTPUT_RAW", "PARAM_VALUE",
     "GPS_GLOBAL_ORIGIN",
 }  # fmt: skip
 INVALID = 10_000
-"""An axis beyond this (32767) is one that the joystick lacks."""
+"""An axis beyond this (32767) is one that the joystick does not have."""
 OUTPUTS = 16
 
 
 def survey(log: Tlog, progress: Callable[[float], None]) -> dict[tuple[int, int], LogSystem]:
-    """Everybody in the log."""
-    speakers: defaultdict[tuple[int, int], LogSystem] = defaultdict(LogSystem)
+    """The first reading: all senders in the log, by (system, component)."""
+    senders: defaultdict[tuple[int, int], LogSystem] = defaultdict(LogSystem)
     steered: defaultdict[int, int] = defaultdict(int)
-    for heard in log:
-        progress(heard.share)
-        message, kind = heard.frame.message, heard.frame.message.get_type()
+    for record in log:
+        progress(record.share)
+        message, kind = record.frame.message, record.frame.message.get_type()
         if kind == "MANUAL_CONTROL":
             steered[message.target] += 1
             continue
-        speaker = speakers[heard.frame.sender]
-        speaker.messages += 1
+        sender = senders[record.frame.sender]
+        sender.messages += 1
         if kind in STAMPED:
-            speaker.clocks.assign(message.time_boot_ms * MS, heard.wall, heard.frame.sequence)
-        _learn(speaker, kind, message)
-    for (system, _), speaker in speakers.items():
-        speaker.sticks = steered[system] + steered[0]
-    return dict(speakers)
+            sender.clocks.assign(message.time_boot_ms * MS, record.wall, record.frame.sequence)
+        _learn(sender, kind, message)
+    for (system, _), sender in senders.items():
+        sender.sticks = steered[system] + steered[0]
+    return dict(senders)
 
 
-def _learn(speaker: LogSystem, kind: str, message: Any) -> None:
+def _learn(sender: LogSystem, kind: str, message: Any) -> None:
     match kind:
         case "ATTITUDE":
-            speaker.attitudes += 1
+            sender.attitudes += 1
         case "HEARTBEAT":
-            speaker.type = message.type
+            sender.type = message.type
         case "SCALED_PRESSURE" | "SCALED_PRESSURE2" | "SCALED_PRESSURE3":
-            speaker.pressure(kind, message.press_abs * 100)
+            sender.pressure(kind, message.press_abs * 100)
         case "GLOBAL_POSITION_INT":
-            speaker.height(kind, message.relative_alt / 1000)
+            sender.height(kind, message.relative_alt / 1000)
         case "VFR_HUD":
-            speaker.height(kind, message.alt)
+            sender.height(kind, message.alt)
         case "BATTERY_STATUS":
-            speaker.battery(message.id, volts_of(message), message.battery_function)
+            sender.battery(message.id, volts_of(message), message.battery_function)
         case "GPS_GLOBAL_ORIGIN":
             m = message
-            speaker.origin = f"{m.latitude / 1e7:.7f} {m.longitude / 1e7:.7f} {m.altitude / 1000:.2f}"
+            sender.origin = f"{m.latitude / 1e7:.7f} {m.longitude / 1e7:.7f} {m.altitude / 1000:.2f}"
         case "PARAM_VALUE":
-            speaker.parameters[str(message.param_id)] = message.param_value
+            sender.parameters[str(message.param_id)] = message.param_value
 
 
 def read(
@@ -77,68 +77,68 @@ def read(
     surface_pa: float | None,
     density: float | None,
 ) -> tuple[LogBuilder, list[str]]:
-    """The log of one system, and notes on what was chosen. Raises UserError when there is none."""
-    speakers = survey(log, lambda share: progress(share / 2))
-    who = chosen(speakers, system)
+    """Read the log of one system, twice, with notes on what was chosen. Raises UserError when it has no attitude."""
+    senders = survey(log, lambda share: progress(share / 2))
+    who = chosen(senders, system)
     if who is None:
-        if system is not None and speakers:
-            raise UserError(f"{name}: no attitude of system {system} in it; there are: {listed(speakers)}")
+        if system is not None and senders:
+            raise UserError(f"{name}: no attitude of system {system} in it; there are: {listed(senders)}")
         raise UserError(f"{name}: no attitude in it: not a telemetry log of an autopilot, or cut off at its start")
-    speaker = speakers[who]
-    translation = TlogTranslation(who, vehicle(speaker, surface_pa, density))
-    for heard in log:
-        progress(0.5 + heard.share / 2)
-        translation.receive(heard)
+    sender = senders[who]
+    translation = TlogTranslation(who, vehicle(sender, surface_pa, density))
+    for record in log:
+        progress(0.5 + record.share / 2)
+        translation.receive(record)
     translation.end()
     notes = []
-    if len({number for (number, _), each in speakers.items() if each.attitudes}) > 1:
-        notes.append(f"vehicles in this log: system {listed(speakers)}; taken: {who[0]}; --system takes another")
+    if len({number for (number, _), each in senders.items() if each.attitudes}) > 1:
+        notes.append(f"vehicles in this log: system {listed(senders)}; taken: {who[0]}; --system takes another")
     if translation.clocks.jumps:
         notes.append(f"the ground station's clock jumped {translation.clocks.jumps} times; the autopilot's was used")
     return translation.builder, notes
 
 
 class TlogTranslation:
-    """The second reading, for one sender."""
+    """The second reading: passes the messages of one vehicle to a LogBuilder."""
 
     def __init__(self, who: tuple[int, int], known: SurveyedVehicle):
         self.who, self.known = who, known
         self.clocks = BootClocks()
         self.builder = LogBuilder(known)
         self.texts: dict[tuple[tuple[int, int], int], list[Any]] = {}
-        """Chunks of long texts, by sender and number."""
+        """Chunks of long texts, by (sender, text id)."""
 
-    def receive(self, heard: TlogRecord) -> None:
-        """One frame, whoever sent it."""
-        message, kind = heard.frame.message, heard.frame.message.get_type()
+    def receive(self, record: TlogRecord) -> None:
+        """Translate one frame of any sender."""
+        message, kind = record.frame.message, record.frame.message.get_type()
         if kind == "MANUAL_CONTROL":
-            return self._sticks(heard, message)
-        if heard.frame.sender == self.who:
-            return self._own(heard, kind, message)
-        if heard.frame.sender[0] == self.who[0] and kind in FROM_ANYBODY:
-            t = self.known.timeline.since(self.clocks, heard.wall)
+            return self._sticks(record, message)
+        if record.frame.sender == self.who:
+            return self._own(record, kind, message)
+        if record.frame.sender[0] == self.who[0] and kind in FROM_ANYBODY:
+            t = self.known.timeline.since(self.clocks, record.wall)
             if t is not None:
                 self._measured(kind, message, t, t)
-                self._texts(heard, kind, message, t)
+                self._texts(record, kind, message, t)
 
-    def _own(self, heard: TlogRecord, kind: str, message: Any) -> None:
+    def _own(self, record: TlogRecord, kind: str, message: Any) -> None:
         if kind in STAMPED:
             stamp = message.time_boot_ms * MS
-            t = self.known.timeline.at(self.clocks.assign(stamp, heard.wall, heard.frame.sequence), stamp)
+            t = self.known.timeline.at(self.clocks.assign(stamp, record.wall, record.frame.sequence), stamp)
             if t is None:
                 self.builder.dropped["messages of another vehicle of this number, or with a wrong time"] += 1
                 return
-            self.builder.clock(t, heard.wall)
+            self.builder.clock(t, record.wall)
         else:
-            t = self.known.timeline.since(self.clocks, heard.wall, heard.frame.sequence)
+            t = self.known.timeline.since(self.clocks, record.wall, record.frame.sequence)
             if t is None:
                 return
-        self._say(kind, message, t)
+        self._controlled(kind, message, t)
         self._measured(kind, message, t, t)
-        self._texts(heard, kind, message, t)
+        self._texts(record, kind, message, t)
 
-    def _say(self, kind: str, message: Any, t: int) -> None:
-        """What makes commands and outputs."""
+    def _controlled(self, kind: str, message: Any, t: int) -> None:
+        """Add commands and thruster outputs."""
         match kind:
             case "HEARTBEAT" if message.type != GROUND_STATION:
                 self.builder.arming(t, bool(message.base_mode & 128))  # MAV_MODE_FLAG_SAFETY_ARMED
@@ -158,14 +158,14 @@ class TlogTranslation:
         elif not fits:
             self.builder.dropped[f"{kind} out of any range"] += 1
 
-    def _texts(self, heard: TlogRecord, kind: str, message: Any, t: int) -> None:
-        """A text, whole; one of more than 50 letters comes in chunks."""
+    def _texts(self, record: TlogRecord, kind: str, message: Any, t: int) -> None:
+        """Add a text once it is complete; texts of more than 50 characters come in chunks."""
         if kind != "STATUSTEXT":
             return
         number = getattr(message, "id", 0)
         if not number:
             return self.builder.add_text(t, level_of(message.severity), message.text)
-        chunks = self.texts.setdefault((heard.frame.sender, number), [])
+        chunks = self.texts.setdefault((record.frame.sender, number), [])
         if message.chunk_seq == 0:
             self._end_text(chunks, t)
         chunks.append(message)
@@ -179,20 +179,19 @@ class TlogTranslation:
             chunks.clear()
 
     def end(self) -> None:
-        """What was not ended."""
+        """Add the texts whose last chunk never came."""
         for chunks in self.texts.values():
             self._end_text(chunks, self.builder.states[-1].t if self.builder.states else 0)
 
-    def _sticks(self, heard: TlogRecord, m: Any) -> None:
-        """The pilot's; z: 0..1000, 500 neutral, up positive."""
+    def _sticks(self, record: TlogRecord, m: Any) -> None:
+        """Add the pilot's sticks; z is 0..1000, 500 neutral, up positive."""
         if m.target not in (0, self.who[0]):
             return
-        t = self.known.timeline.since(self.clocks, heard.wall)
+        t = self.known.timeline.since(self.clocks, record.wall)
         if t is None:
             self.builder.dropped["sticks before the first telemetry"] += 1
             return
-        there = [None if abs(each) > INVALID else each for each in (m.x, m.y, m.z, m.r)]
-        x, y, z, r = there
+        x, y, z, r = [None if abs(each) > INVALID else each for each in (m.x, m.y, m.z, m.r)]
         axes = [None if each is None else each / 1000 for each in (x, y, r)]
         self.builder.stick(t, (axes[0], axes[1], None if z is None else (500 - z) / 500, axes[2]))
         self.builder.pressed(t, m.buttons | getattr(m, "buttons2", 0) << 16)

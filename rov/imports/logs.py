@@ -1,8 +1,8 @@
-"""What an autopilot's log says of the vehicle and its pilot: a `.tlog` of the ground station, or a `.BIN` of ArduSub.
+"""Reads an autopilot's log of vehicle and pilot: a `.tlog` of the ground station, or a `.BIN` of ArduSub.
 
-Times are ns since the autopilot booted: its own clock, which nobody sets. What carries no such stamp (the pilot's
-sticks, the heartbeat) gets the time of the last message that did, plus what passed since on the ground station's clock,
-unless that clock jumped. What cannot be read is counted. A log is read twice: first who is in it, and in which water.
+Times are ns since the autopilot booted, a clock that is never set. Messages without such a stamp (the pilot's sticks,
+the heartbeat) get the time of the last stamped message plus what passed since on the ground station's clock, unless
+that clock jumped. Unreadable records are counted. A log is read twice: the first reading finds vehicles and water.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from rov.media.files import must_be_file
 from rov.messages import AnyCommand, Clock, Event, Message, ThrusterCommand, VehicleState
 
 READ_MIN = 0.05
-"""Of the file's bytes; where less of it could be read, it is no log."""
+"""Least share of the file's bytes that must be readable."""
 
 STEP = 0.005
-"""Of the work, between two signs of progress."""
+"""Least share of the work between two progress reports."""
 
 
 class Log(NamedTuple):
@@ -37,17 +37,17 @@ class Log(NamedTuple):
     commands: list[AnyCommand]
     events: list[Event]
     thrusters: list[ThrusterCommand]
-    """What the autopilot put out, at its own rate."""
+    """The autopilot's outputs, at its own rate."""
     clocks: list[Clock]
-    """UTC, once a second, where the log has it."""
+    """UTC once a second, where the log has it."""
     dropped: Counter[str]
     notes: list[str]
     about: dict[str, str]
-    """What a dive made of it should say of how it was read."""
+    """How the log was read, as metadata for the dive."""
 
     @property
     def topics(self) -> dict[str, Sequence[Message]]:
-        """Everything, by the topic it belongs to."""
+        """All messages by topic."""
         return {
             "vehicle": self.states,
             "commands": self.commands,
@@ -69,9 +69,9 @@ def read(
     surface_pa: float | None = None,
     density: float | None = None,
 ) -> Log:
-    """Read a `.tlog` or `.BIN`. `progress` hears the share done. `system`: the MAVLink system to take, where there are
-    several; `surface_pa`, `density`: of the water, Pa and kg/m³, where the log does not show it. Raises UserError when
-    there is no telemetry in it."""
+    """Read a `.tlog` or `.BIN`. `progress` receives the share done, 0..1. `system`: the MAVLink system to take, where
+    there are several. `surface_pa` (Pa) and `density` (kg/m³) of the water replace what the log shows. Raises UserError
+    when the log has no telemetry."""
     must_be_file(path)
     progress = seldom(progress)
     dropped: Counter[str] = Counter()
@@ -81,9 +81,9 @@ def read(
         builder = from_dataflash.read(records, str(path), progress, surface_pa, density)
         size, unread = len(records.data), records.unread
     else:
-        heard = Tlog(path, from_tlog.WANTED)
-        builder, notes = from_tlog.read(heard, str(path), progress, system, surface_pa, density)
-        dropped, size, unread = spoiled(heard), len(heard.data), heard.unread
+        tlog = Tlog(path, from_tlog.WANTED)
+        builder, notes = from_tlog.read(tlog, str(path), progress, system, surface_pa, density)
+        dropped, size, unread = spoiled(tlog), len(tlog.data), tlog.unread
     if not builder.states or unread > (1 - READ_MIN) * size:
         raise UserError(f"{path}: too damaged to be read: {unread} of {size} bytes belong to no message")
     if unread:
@@ -92,20 +92,20 @@ def read(
 
 
 def seldom(progress: Callable[[float], None]) -> Callable[[float], None]:
-    """The same, told only what can be seen: drawing a bar takes longer than reading a record."""
-    told = -1.0
+    """A progress function that passes on only visible steps: drawing a bar takes longer than reading a record."""
+    shown = -1.0
 
-    def tell(share: float) -> None:
-        nonlocal told
-        if share - told >= STEP:
-            told = share
+    def report(share: float) -> None:
+        nonlocal shown
+        if share - shown >= STEP:
+            shown = share
             progress(share)
 
-    return tell
+    return report
 
 
 def spoiled(log: Tlog) -> Counter[str]:
-    """Frames that stand where they should and cannot be read, and of how many."""
+    """Frames at a valid position that cannot be read, by reason, and of how many frames."""
     total = sum(log.counts.values())
     words = {
         "wrong checksum": "messages with a wrong checksum",
@@ -116,8 +116,8 @@ def spoiled(log: Tlog) -> Counter[str]:
 
 def _finished(path: Path, builder: LogBuilder, dropped: Counter[str], notes: list[str]) -> Log:
     timeline = builder.vehicle.timeline
-    told = [f"the autopilot started anew {t / 1e9:.1f} s after its first start" for t in timeline.restarts]
-    told += [f"{text} ({number} times)" if number > 1 else text for text, number in builder.noted.items()]
+    found = [f"the autopilot restarted {t / 1e9:.1f} s after its first start" for t in timeline.restarts]
+    found += [f"{text} ({number} times)" if number > 1 else text for text, number in builder.noted.items()]
     commands = [msgspec.structs.replace(each, seq=number) for number, each in enumerate(builder.commands)]
     water = builder.vehicle.water
     about = {"depth_from": ", ".join(water.sources), "battery": str(builder.vehicle.battery)}
@@ -133,6 +133,6 @@ def _finished(path: Path, builder: LogBuilder, dropped: Counter[str], notes: lis
         builder.thrusters,
         builder.clocks,
         dropped + builder.dropped,
-        [*notes, *water.notes, *told],
+        [*notes, *water.notes, *found],
         about,
     )

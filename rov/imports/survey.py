@@ -1,4 +1,4 @@
-"""The first reading of a log: who speaks in it, on which clocks, with which sensors and batteries."""
+"""The first reading of a log: its senders, with their clocks, sensors, batteries and parameters."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rov.link.ardusub.firmware import FRAMES
 SUBMARINE, GROUND_STATION = 12, 6
 """MAV_TYPE."""
 PAYLOAD = (3, 4)
-"""MAV_BATTERY_FUNCTION of batteries that drive nothing: avionics, payload."""
+"""MAV_BATTERY_FUNCTION of batteries that do not drive the thrusters: avionics, payload."""
 MOTORS = {33 + i: i for i in range(8)} | {82 + i: 8 + i for i in range(4)}
-"""SERVOn_FUNCTION of a motor, and which (0 first)."""
+"""SERVOn_FUNCTION of a motor -> its index, 0 first."""
 THRUSTERS = dict(zip(FRAMES, (6, 6, 8, 8, 3, 5), strict=True))
 
 
 class Sample(NamedTuple):
-    """One reading, of the clock that went then; `number` only grows in a log, whatever its clocks do."""
+    """One sensor reading with the clock that was current; `number` only grows, even when clocks restart."""
 
     clock: int
     number: int
@@ -28,7 +28,7 @@ class Sample(NamedTuple):
 
 
 class LogSystem:
-    """What one sender of a log said that must be known before the rest of it can be read."""
+    """What must be known of one sender before its messages can be translated."""
 
     def __init__(self) -> None:
         self.clocks = BootClocks()
@@ -40,11 +40,11 @@ class LogSystem:
         self.heights: defaultdict[str, list[Sample]] = defaultdict(list)
         self.parameters: dict[str, float] = {}
         self.batteries: dict[int, bool] = {}
-        """Those that know their voltage, by number: does it drive the vehicle?"""
+        """Batteries with a voltage, by number: whether each drives the thrusters."""
         self.origin = ""
-        """Latitude, longitude and height of the zero of its positions."""
+        """Latitude, longitude and height of the origin of its positions."""
         self.sticks = 0
-        """How often a ground station steered it."""
+        """Number of stick messages from a ground station."""
 
     def pressure(self, sensor: str, pascal: float) -> None:
         self.pressures[sensor].append(Sample(self.clocks.current, self.messages, pascal))
@@ -58,12 +58,12 @@ class LogSystem:
 
     @property
     def main_battery(self) -> int:
-        """The lowest number of those that drive it."""
+        """The lowest number of the batteries that drive the thrusters."""
         driving = [number for number, drives in self.batteries.items() if drives]
         return min(driving or self.batteries or (0,))
 
     def outputs(self) -> tuple[int, ...]:
-        """Output channels (0 first) of the motors, motor 1 first; empty when its parameters do not say."""
+        """Output channels (0 first) of the motors, motor 1 first; empty when the parameters do not show them."""
         found = {}
         for channel in range(16):
             function = self.parameters.get(f"SERVO{channel + 1}_FUNCTION", 0)
@@ -76,43 +76,41 @@ class LogSystem:
 
 
 class SurveyedVehicle(NamedTuple):
-    """Whom a log is read for, and what is known of it beforehand."""
+    """The vehicle whose messages are translated, as the first reading found it."""
 
     timeline: Timeline
     water: LogWater
     battery: int
     outputs: tuple[int, ...]
     origin: str
-    """Latitude, longitude and height of the zero of its positions; "" where it does not say."""
+    """Latitude, longitude and height of the origin of its positions; "" where unknown."""
     sticks: bool
-    """Whether a ground station's own sticks are in the log: what a receiver makes of them is then not needed."""
+    """Whether the log has a ground station's sticks; RC channels are then not needed."""
 
 
-def vehicle(speaker: LogSystem, surface_pa: float | None, density: float | None) -> SurveyedVehicle:
-    """Everything that the first reading found about this one."""
-    timeline = Timeline(speaker.clocks)
+def vehicle(sender: LogSystem, surface_pa: float | None, density: float | None) -> SurveyedVehicle:
+    """Everything that the first reading found about this vehicle."""
+    timeline = Timeline(sender.clocks)
     pressures, heights = (
         {name: [(each.number, each.value) for each in samples if each.clock in timeline.bases] for name, samples in of}
-        for of in (speaker.pressures.items(), sorted(speaker.heights.items()))
+        for of in (sender.pressures.items(), sorted(sender.heights.items()))
     )
-    judged = water(pressures, heights, speaker.parameters, surface_pa, density)
-    return SurveyedVehicle(
-        timeline, judged, speaker.main_battery, speaker.outputs(), speaker.origin, speaker.sticks > 0
-    )
+    judged = water(pressures, heights, sender.parameters, surface_pa, density)
+    return SurveyedVehicle(timeline, judged, sender.main_battery, sender.outputs(), sender.origin, sender.sticks > 0)
 
 
-def chosen(speakers: Mapping[tuple[int, int], LogSystem], system: int | None) -> tuple[int, int] | None:
-    """The sender that the log is of: one with attitudes, a submarine before others, then the one heard most, then
-    first. None when there is none, of this system if one is named."""
-    able = [who for who, each in speakers.items() if each.attitudes and system in (None, who[0])]
-    rank = {who: (speakers[who].type == SUBMARINE, speakers[who].attitudes) for who in able}
+def chosen(senders: Mapping[tuple[int, int], LogSystem], system: int | None) -> tuple[int, int] | None:
+    """The sender that the log is about: one with attitudes (of `system`, if given), submarines first, then the one with
+    most attitudes, then the first. None when there is none."""
+    able = [who for who, each in senders.items() if each.attitudes and system in (None, who[0])]
+    rank = {who: (senders[who].type == SUBMARINE, senders[who].attitudes) for who in able}
     return max(able, key=lambda who: rank[who], default=None)
 
 
-def listed(speakers: Mapping[tuple[int, int], LogSystem]) -> str:
-    """The systems of a log that could be its vehicle, in words."""
+def listed(senders: Mapping[tuple[int, int], LogSystem]) -> str:
+    """The systems of a log that send attitudes, in words."""
     systems: dict[int, int] = {}
-    for (number, _), each in speakers.items():
+    for (number, _), each in senders.items():
         if each.attitudes:
             systems[number] = systems.get(number, 0) + each.attitudes
     return ", ".join(f"{number} ({count} attitudes)" for number, count in sorted(systems.items())) or "none"

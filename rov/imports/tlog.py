@@ -1,7 +1,8 @@
-"""The records of a ground station's log (.tlog): 8 bytes of its wall clock in µs, big-endian, then a MAVLink frame.
+"""Reads the records of a ground station's log (.tlog): 8 bytes of wall clock in µs, big-endian, then a MAVLink frame.
 
-Frames of both versions, signed ones too. What is damaged is passed over: the next record is where a frame with a right
-checksum stands. pymavlink's dialect decodes; its log reader prints, and loses what follows a damaged record.
+Frames are of both MAVLink versions, also signed. After damage, reading continues at the next frame with a correct
+checksum. pymavlink's dialect decodes the frames; its log reader is not used, because it prints, and loses what follows
+a damaged record.
 """
 
 from __future__ import annotations
@@ -18,37 +19,37 @@ from pymavlink.dialects.v20 import ardupilotmega as dialect
 from rov.link.mavlink import CHECKSUM, HEADER, HEADER_1, START, START_1, MavlinkFrame
 
 STAMP = 8
-"""Bytes."""
+"""Bytes of the wall clock before each frame."""
 SIGNED, SIGNATURE = 0x01, 13
-"""The flag of a signed frame, and the bytes that it has more."""
+"""The flag of a signed frame, and the additional bytes of its signature."""
 STARTS = re.compile(b"[\xfd\xfe]")
 YEARS = (946_684_800.0, 4_102_444_800.0)
-"""From 2000 to 2100: a wall clock that shows anything else was not set."""
+"""From 2000 to 2100, in s since 1970; a wall clock outside of these was not set."""
 
 
 class TlogRecord(NamedTuple):
     """One frame of the log."""
 
     share: float
-    """Of the file that was read by then, 0..1."""
+    """Share of the file read so far, 0..1."""
     wall: float | None
-    """When it arrived, s since 1970 on the ground station's clock; None where that was not set."""
+    """Arrival, s since 1970 on the ground station's clock; None where that was not set."""
     frame: MavlinkFrame
 
 
 class Tlog:
-    """Reads a log, as often as it is asked for; `counts` and `unread` are of the last time."""
+    """A log that can be iterated repeatedly; `counts` and `unread` describe the last iteration."""
 
     def __init__(self, path: Path, wanted: Container[str]):
-        """`wanted`: names of the messages to decode. Others only count."""
-        with path.open("rb") as file:  # mapped: a season's log may be larger than the memory
+        """`wanted`: names of the messages to decode; others are only counted."""
+        with path.open("rb") as file:  # mapped, because a log may be larger than memory
             self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.wanted = {number for number, kind in dialect.mavlink_map.items() if kind.msgname in wanted}
         self.codec = dialect.MAVLink(None)
         self.counts: Counter[str] = Counter()
-        """Of frames: `whole`, `wrong checksum`, `unknown`."""
+        """Frames by `whole`, `wrong checksum` and `unknown`."""
         self.unread = 0
-        """Bytes that belonged to no record."""
+        """Bytes that belong to no record."""
 
     def __iter__(self) -> Iterator[TlogRecord]:
         self.counts.clear()
@@ -67,7 +68,7 @@ class Tlog:
         self.unread += max(len(self.data) - at, 0)
 
     def _end(self, at: int) -> int | None:
-        """Where the frame at `at` ends, by what it says; None where none begins."""
+        """Where the frame at `at` ends, by its length field; None where no frame begins."""
         if at + HEADER > len(self.data) or self.data[at] not in (START, START_1):
             return None
         if self.data[at] == START_1:
@@ -80,7 +81,7 @@ class Tlog:
         return end if end <= len(self.data) else None
 
     def _follows(self, end: int) -> bool:
-        """Does the next record, or the end of the file, stand there?"""
+        """Whether the next record, or the end of the file, is at `end`."""
         return end + STAMP >= len(self.data) or self.data[end + STAMP] in (START, START_1)
 
     def _kind(self, at: int) -> int:
@@ -89,7 +90,7 @@ class Tlog:
         return int.from_bytes(self.data[at + 7 : at + 10], "little")
 
     def _frame(self, at: int, end: int) -> MavlinkFrame | None:
-        """The frame between, when it is wanted and whole. Others that stand where they should are only counted."""
+        """The frame, if it is wanted and whole. Unwanted frames before another record are only counted."""
         kind = self._kind(at)
         if kind not in self.wanted and self._follows(end):
             self.counts["whole" if kind in dialect.mavlink_map else "unknown"] += 1
@@ -113,7 +114,7 @@ class Tlog:
         return MavlinkFrame(sequence, (system, component), message)
 
     def _next(self, at: int) -> int:
-        """The next record after `at` that is whole for certain; the end of the file where none is."""
+        """The next record after `at` with a correct checksum; the end of the file where there is none."""
         for found in STARTS.finditer(self.data, at + STAMP + 1):
             end = self._end(found.start())
             if end is not None and self._decoded(found.start(), end) is not None:

@@ -1,7 +1,7 @@
-"""Where the surface is in a log, how dense its water was, and which of its sensors was in it: from the whole log.
+"""Finds the surface pressure, the water's density, and the pressure sensor in the water, from a whole log.
 
-A live link is told the pressure at the surface. Who reads a log later can see it: where the autopilot's own height is
-0, or, where it has none, at the lowest pressure there was, because nothing floats above the surface.
+A live link is given the surface pressure. A log shows it: it is the pressure where the autopilot's own height is 0 or,
+without heights, the lowest pressure of all, because the vehicle cannot rise above the surface.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from rov.link.vehicle_state import GRAVITY, HULL, PRESSURE_PA, WET_PA, depth_of
 from rov.types import Floats
 
 Series = list[tuple[int, float]]
-"""(order, value): what was read when; only the order counts."""
+"""(order, value) of each reading; only the order counts."""
 
 AIR_PA = (50_000.0, 108_500.0)
-"""Pressures that air may have: from a lake at 5500 m to the strongest high."""
+"""Possible air pressures: from a lake at 5500 m to the strongest high."""
 STANDARD_PA, SALT, DENSITIES = 101_325.0, 1025.0, (950.0, 1080.0)
 SHOWS_M = 1.0
-"""Heights that differ by less than this do not show how dense the water is."""
+"""Heights must span more than this to show the water's density."""
 BELOW_M = 0.3
-"""A surface may lie this much below the highest place that was measured: waves, and a sensor on deck."""
+"""The surface may be this far below the highest measured place, because of waves or a sensor on deck."""
 HIGH_M = 0.5
-"""Heights above this are not counted from the surface."""
+"""Heights that exceed this do not have their zero at the surface."""
 MOVES_PA = 1_000.0
 
 
 class LogWater(NamedTuple):
-    """What a log shows of its water."""
+    """The water of a log. `surface_pa` in Pa, `density` in kg/m³."""
 
     sources: tuple[str, ...]
-    """Where the depth comes from, the best first."""
+    """Sources of the depth, the best first."""
     surface_pa: float
     density: float
     above: dict[str, float]
-    """By source of heights: how far above its zero the surface is, m."""
+    """By source of heights: how far the surface is above its zero, m."""
     notes: list[str]
 
     @property
@@ -53,8 +53,8 @@ def water(
     surface_pa: float | None = None,
     density: float | None = None,
 ) -> LogWater:
-    """Judge by what sensors read in Pa, and by the autopilot's heights in m: all are positive up, the best are
-    named first. `surface_pa` and `density` are what the user says."""
+    """Derive the water from the sensors' pressures (Pa) and the autopilot's heights (m, positive up, best source
+    first). `surface_pa` and `density` are given by the user."""
     felt = {name: smooth(series, *PRESSURE_PA) for name, series in pressures.items()}
     sensor = in_the_water({name: values for name, (_, values) in felt.items() if len(values)})
     known = {name: smooth(series, -20_000.0, 20_000.0) for name, series in heights.items()}
@@ -84,7 +84,7 @@ def water(
 
 
 def smooth(series: Series, low: float, high: float) -> tuple[Floats, Floats]:
-    """Times and values, in order, without what is out of range and without single spikes."""
+    """Times and values in order, without values out of range or single spikes."""
     good = sorted({t: value for t, value in series if low < value < high}.items())
     values = np.array([value for _, value in good])
     if len(values) >= 5:
@@ -94,7 +94,8 @@ def smooth(series: Series, low: float, high: float) -> tuple[Floats, Floats]:
 
 
 def in_the_water(felt: Mapping[str, Floats]) -> str:
-    """The sensor whose pressure changes most; the first where none stands out. One in the hull is none."""
+    """The sensor in the water: the one whose pressure changes most, or the first if none stands out. The hull's own
+    barometer counts only when it is the only one and reads a pressure under water. "" for none."""
     outside = {name: values for name, values in felt.items() if name != HULL}
     if not outside:
         return HULL if HULL in felt and felt[HULL].max() > WET_PA else ""
@@ -108,7 +109,7 @@ def in_the_water(felt: Mapping[str, Floats]) -> str:
 def dense(
     t: Floats, pascal: Floats, heights: Mapping[str, tuple[Floats, Floats]], parameters: Mapping[str, float]
 ) -> tuple[float, str]:
-    """The water's density in kg/m³, and how that is known."""
+    """The water's density in kg/m³, and how it was found."""
     for name, series in heights.items():
         up = np.interp(t, *series)
         if len(t) >= 20 and np.ptp(up) > SHOWS_M and np.ptp(pascal) > 0:
@@ -125,10 +126,10 @@ def dense(
 def surface(
     t: Floats, pascal: Floats, heights: Mapping[str, tuple[Floats, Floats]], density: float
 ) -> tuple[float, str]:
-    """The pressure at the surface in Pa, and how that is known."""
+    """The pressure at the surface in Pa, and how it was found."""
     lowest = float(pascal.min())
     metre = density * GRAVITY
-    for name in (each for each in heights if each != "VFR_HUD"):  # which may be above the sea
+    for name in (each for each in heights if each != "VFR_HUD"):  # whose zero may be sea level
         up = np.interp(t, *heights[name])
         zero = pascal + up * metre
         steady = np.percentile(zero, 95) - np.percentile(zero, 5) < max(SHOWS_M * metre, 0.1 * float(np.ptp(pascal)))
@@ -141,6 +142,6 @@ def surface(
 
 
 def highest(values: Floats) -> float:
-    """Where the surface is in heights without a pressure: their zero, or the highest place where that is above it."""
+    """The surface in heights without a pressure, m: their zero, or the highest place if above HIGH_M."""
     top = float(values.max())
     return top if top > HIGH_M else 0.0

@@ -1,1 +1,1 @@
-"""Every stage on recorded time: replay, comparison, report, bench."""
+"""Runs the stages on recorded time: replay, comparison, report, bench."""

@@ -1,4 +1,4 @@
-"""`rov bench`: how fast each part is on this machine, as ratios against bare references measured in the same run."""
+"""`rov bench`: the pipeline's speed on this machine, relative to the bare network and decoder in the same run."""
 
 from __future__ import annotations
 
@@ -23,13 +23,19 @@ from rov.vision.detector import Detector
 
 
 def bench(
-    video: Path, config: Config, detector: Detector, curve: Curve, frames: int, rounds: int, tell: Callable[[str], None]
+    video: Path,
+    config: Config,
+    detector: Detector,
+    curve: Curve,
+    frames: int,
+    rounds: int,
+    report: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Bare decoder, bare network and the whole pipeline in turn, `rounds` times; medians and ratios round by round.
+    """Time bare decoder, bare network and whole pipeline in turn, `rounds` times; medians, and ratios per round.
 
-    The bare network has its pictures ready in memory, batch and threads as configured, and the machine to itself, one
-    batch at a time; `network_all_cores` has as many under way as there are cores, as the pipeline, which shares these
-    cores with decoding and writing. The pipeline does everything but the overlay.
+    The bare network gets pictures ready in memory, with batch and threads as configured, one batch at a time and
+    nothing else running. `network_all_cores` runs `detector.workers` batches at once, as the pipeline does, which also
+    decodes and writes on these cores. The pipeline does everything but the overlay. Rates are in frames/s.
     """
     pictures = []
     for shot in Video(video).shots():
@@ -43,7 +49,7 @@ def bench(
     rows: dict[str, list[float]] = {"decoder": [], "network": [], "network_all_cores": [], "pipeline": []}
     stages: dict[str, list[float]] = {}
     for number in range(1, rounds + 1):
-        tell(f"round {number} of {rounds}")
+        report(f"round {number} of {rounds}")
         rows["decoder"].append(frames / _seconds(lambda: _decode(video, frames)))
         rows["network"].append(frames / _seconds(lambda: _infer(detector, batch, frames, 1)))
         rows["network_all_cores"].append(frames / _seconds(lambda: _infer(detector, batch, frames, detector.workers)))
@@ -94,5 +100,5 @@ def _infer(detector: Detector, batch: Image, frames: int, workers: int) -> None:
 
 
 def _ratio(ours: list[float], reference: list[float]) -> float:
-    """Median of the ratios round by round: the machine's drift cancels."""
+    """Median of the ratios per round, which cancels drift of the machine's speed."""
     return round(statistics.median(a / b for a, b in zip(ours, reference, strict=True)), 3)

@@ -18,32 +18,32 @@ from rov.messages import Detection, Track, Tracks
 from rov.types import Image
 
 if TYPE_CHECKING:
-    from rov.vision.detector import Detector  # torch takes seconds: paths that cannot be read are told before
+    from rov.vision.detector import Detector  # importing torch takes seconds: bad paths are reported first
 
 
 DIVE = ".mcap"
 FILMS = VIDEOS | {DIVE}
-"""What holds more than one picture."""
+"""Files that hold more than one picture."""
 
 
 class NamedPicture(NamedTuple):
-    """A picture and the name it has in the answer: a file's path, or `video.mp4#12` for a frame."""
+    """A picture and its name in the result: a file's path, or `video.mp4#12` for a frame."""
 
     name: str
     image: Image
 
 
 class PictureSource:
-    """Pictures from a mix of images, folders and videos. `skipped` says what could not be read, and why. Raises
-    WorthlessError after the last one when they say nothing."""
+    """Pictures from a mix of images, folders, videos and dives. `skipped` has a sentence for what could not be read.
+    Raises WorthlessError after the last picture when they show nothing (see ContentCheck)."""
 
     def __init__(self, paths: list[Path], camera: str | None = None):
-        """`camera` is a topic, for dives. Raises UserError at once for a path that is not there or of no known kind."""
+        """`camera` is a topic, for dives. Raises UserError for a missing path or a folder without images."""
         self.camera = camera
         self.paths: list[Path] = []
         self.skipped: list[str] = []
         self.total = 0
-        """Pictures to come, as far as the files say."""
+        """Expected pictures, by what the files declare."""
         for path in paths:
             if path.is_dir():
                 inside = images_in(path)
@@ -63,7 +63,7 @@ class PictureSource:
                 self.total += 1
         self.one = len(self.paths) == 1
         self.promised = 0
-        """Pictures that there were to be, of the files read so far."""
+        """Pictures declared by the files read so far."""
 
     def __iter__(self) -> Iterator[NamedPicture]:
         check, self.promised = ContentCheck(), 0
@@ -98,8 +98,8 @@ class PictureSource:
 def detect_all(
     stills: PictureSource, detector: Detector, score_min: float, preview: Path | None, progress: Callable[[], None]
 ) -> dict[str, Any]:
-    """COCO: images, categories, annotations with bbox [x, y, w, h] in pixels of the original image, and score;
-    `skipped` says what could not be read, `fault`, if it is there, why this is no success all in all."""
+    """Detect in all pictures and return COCO: images, categories, annotations with score and bbox [x, y, w, h] in
+    pixels of the original image. `skipped` lists what could not be read; `fault`, if present, why the run failed."""
     answer: dict[str, Any] = {
         "info": {"description": f"rov detect, weights {detector.card.weights_sha256[:12]}"},
         "images": [],
@@ -138,14 +138,14 @@ def _add(answer: dict[str, Any], still: NamedPicture, found: tuple[Detection, ..
 
 
 def drawn(image: Image, found: tuple[Detection, ...]) -> Image:
-    """The picture with its objects."""
+    """The picture with its detections drawn on it."""
     height, width = image.shape[:2]
     items = tuple(Track(0, each.label, each.score, each.box) for each in found)
     return draw(image, Tracks(t=0, frame_id=0, frame_t=0, width=width, height=height, items=items))
 
 
 def _grouped(stills: PictureSource, size: int) -> Iterator[list[NamedPicture]]:
-    """What was read before an error comes before it."""
+    """Groups of `size` pictures. Those read before an error are yielded before it is raised."""
     group: list[NamedPicture] = []
     try:
         for still in stills:
@@ -162,4 +162,5 @@ def _grouped(stills: PictureSource, size: int) -> Iterator[list[NamedPicture]]:
 
 
 def _but(sentence: str) -> str:
+    """The end of an error message: what else a folder holds."""
     return f"; {sentence.partition(': ')[2]}" if sentence else ""

@@ -1,7 +1,7 @@
-"""What is computed now against what was recorded then, stage by stage.
+"""`rov replay --diff`: compares what is computed now with what was recorded, stage by stage.
 
-Each stage gets the input that was *recorded* for it, so one changed stage shows as one differing topic instead of
-upsetting everything behind it. Only the detector has a tolerance to speak of: a recorded picture has been through JPEG.
+Each stage gets the input that was *recorded* for it, so a changed stage shows as one differing topic, not as a
+difference in everything after it. Only the detector has a real tolerance: recorded pictures went through JPEG.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from rov.offline.source import Recording
 from rov.perception import Perception
 
 SCORE_TOLERANCE = 0.1
-"""Of a detection's score; one within this of the threshold may come or go."""
+"""Of a detection's score. A detection this close to the threshold may appear or disappear."""
 BOX_TOLERANCE = 0.1
 """Of a detection's box, as a share of its longer side (at least 4 pixels)."""
 NUMBER_TOLERANCE = 1e-6
-"""Everything behind the detector is exact but for rounding."""
+"""Stages after the detector are exact but for rounding."""
 TOLERANCES = {"detections": f"score {SCORE_TOLERANCE}, box {BOX_TOLERANCE:.0%} of its side, 2 % of the frames"}
 FRAMES_TOLERANCE = 0.02
 """Share of frames whose detections may differ."""
@@ -45,14 +45,14 @@ FRAMES_TOLERANCE = 0.02
 
 @dataclass
 class Difference:
-    """One topic's outcome. `worst` is the largest difference of a number, in its own unit."""
+    """The result for one topic. `worst` is the largest difference of a number, in its own unit."""
 
     topic: str
     compared: int = 0
     differing: int = 0
     worst: float = 0.0
     first: str = ""
-    """Where it first differed, and how."""
+    """When and how it first differed."""
 
     @property
     def tolerance(self) -> str:
@@ -60,41 +60,41 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """`same`, `differs` or, where there was nothing to compare, `not compared`."""
+        """`same`, `differs`, or `not compared` where there was nothing to compare."""
         if not self.compared and not self.differing:
             return "not compared"
         return "same" if self.within else "differs"
 
     @property
     def within(self) -> bool:
-        """No more differing than may be; nothing differs where nothing was compared."""
+        """Whether no more messages differ than the tolerance allows."""
         return self.differing <= (FRAMES_TOLERANCE * self.compared if self.topic == "detections" else 0)
 
 
 class Diff:
-    """Fed with everything a dive holds, in order, and with what the detector finds now."""
+    """Receives all messages of a dive, in order, and what the detector finds in its pictures now."""
 
     def __init__(self, config: Config, curve: Curve, source: Recording):
         self.timeline = ConfigTimeline(config, recorded=True)
         self.perception = Perception(config)
         self.known = not source.has_inputs
-        """Whether what perception remembers is known: not so in a dive that began in the middle of a run."""
+        """Whether perception's state is known; it is not in a dive that began in the middle of a run."""
         self.pilot = PilotReplay(config, curve, source)
         self.now: dict[tuple[str, int], Message] = {}
-        """What was computed and not yet compared, by topic and by time of the frame, or its own."""
+        """Computed and not yet compared messages, by topic and time (of the frame, where there is one)."""
         self.pictureless = 0
-        """Recorded detections of frames whose picture is not in the dive."""
+        """How many recorded detections have no picture in the dive."""
         self.table = {
             name: Difference(name)
             for name in ("detections", "tracks", "observation", "setpoint", "wrench", "thrusters")
         }
 
     def detected(self, detections: Detections) -> None:
-        """What the detector finds now in a recorded picture."""
+        """Take what the detector finds now in a recorded picture."""
         self._computed(detections)
 
     def recorded(self, message: object) -> None:
-        """A recorded message: compared with what is computed now, then fed to the stage behind it."""
+        """Take a recorded message: compare it with what is computed now, then feed it to the next stage."""
         if isinstance(message, Detections | Tracks | Observation):
             self.perception.apply_config(self.timeline.at(message.frame_t))
         match message:
@@ -140,11 +140,11 @@ class Diff:
             pass
 
     def summary(self) -> list[Difference]:
-        """The table; what was computed but never recorded counts as differing."""
+        """One row per topic. Messages that were computed now but not recorded count as differing."""
         for (topic, _), message in self.now.items():
             if topic in self.table and topic != "detections" and self.table[topic].compared:
                 self._count(topic, message, 0.0, "computed now, not recorded")
-        row = self.table["detections"]  # live not every frame is looked at, and not every one is recorded
+        row = self.table["detections"]  # live, some frames are not analysed and some not recorded
         if self.pictureless and not row.compared:
             row.differing, row.first = self.pictureless, "no picture of the frames that were looked at is in the dive"
         return list(self.table.values())
@@ -180,11 +180,11 @@ def _key(message: Message) -> tuple[str, int]:
 
 
 def numbers_differ(now: Message, then: Message) -> tuple[float, str]:
-    """(largest difference of a number, which field is not the same or ""), field by field."""
+    """(largest difference of a number, a sentence on the first field that differs or "")."""
     worst, where = 0.0, ""
     for name, a, b in _leaves("", now, then):
         if isinstance(a, float | int) and isinstance(b, float | int) and not isinstance(a, bool):
-            same = a == b or (a != a and b != b)  # NaN, and inf less inf, are no numbers to compare
+            same = a == b or (a != a and b != b)  # NaN equals NaN here; inf - inf is no difference
             if not same and not math.isnan(difference := abs(a - b)):
                 worst, same = max(worst, difference), difference <= NUMBER_TOLERANCE
         else:
@@ -206,7 +206,7 @@ def _leaves(name: str, a: object, b: object) -> Iterator[tuple[str, object, obje
 
 
 def detections_differ(now: Detections, then: Detections, score_min: float) -> tuple[float, str]:
-    """(largest difference of a matched score, what is not within tolerance or "")."""
+    """(largest difference of a matched score, what exceeds the tolerance or "")."""
     worst, missing = 0.0, list(now.items)
     for old in then.items:
         near = [new for new in missing if new.label == old.label and _box_near(new.box, old.box)]

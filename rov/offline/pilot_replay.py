@@ -1,4 +1,4 @@
-"""The pilot on recorded time: acts when it acted then, or at its own pace where the recording does not say."""
+"""Runs the pilot on recorded time: at the recorded steps, or at its own rate where none were recorded."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from rov.motion.thrusters import Curve
 from rov.offline.source import Recording
 
 WITHIN = 100
-"""A setpoint that is heard came from one of so many last frames."""
+"""A consumed setpoint is looked for among this many of the last frames."""
 
 
 class PilotReplay:
-    """A pilot with the latest of what it would have heard: setpoint, vehicle state, commands."""
+    """A pilot with the inputs it would have received: setpoint, vehicle state, commands."""
 
     def __init__(self, config: Config, curve: Curve, source: Recording):
-        """Where the source does not say what the pilot was doing when it began, it is armed and follows."""
+        """The pilot begins as the source recorded it, or else armed and in `follow`."""
         self.curve, self.source = curve, source
         self.pilot = Pilot(config, curve, vehicle_expected=source.has_vehicle)
         self.timeline = ConfigTimeline(config, recorded=True)
@@ -45,27 +45,28 @@ class PilotReplay:
         self.ticks = source.has_ticks
         self.start = source.start
         self.known = not source.has_inputs
-        """Whether what the pilot remembers is known: not so in a dive that began in the middle of a run."""
+        """Whether the pilot's state is known; it is not in a dive that began in the middle of a run."""
         self.recent_setpoints: deque[Setpoint] = deque(maxlen=WITHIN)
-        """Computed now, newest last."""
+        """Setpoints computed now, newest last."""
         self.setpoint: Setpoint | None = None
         self.vehicle: VehicleState | None = None
         self.command: ThrusterCommand | None = None
         self.next_t: int | None = None
 
-    def begin_anew(self) -> None:
-        """Forget everything but the settings: what comes next is another run."""
+    def restart(self) -> None:
+        """Forget everything but the settings, because what follows is another run."""
         self.pilot = Pilot(self.pilot.config, self.curve, vehicle_expected=self.source.has_vehicle)
         self.setpoint = self.vehicle = self.command = self.next_t = None
         self.recent_setpoints.clear()
 
     def receive_setpoint(self, setpoint: Setpoint) -> None:
-        """A setpoint computed now. The pilot takes it when it took that frame's then, or else with its next step."""
+        """Take a setpoint computed now. The pilot uses it when it consumed that frame's setpoint in the dive; in a dive
+        without inputs, in its next step."""
         self.recent_setpoints.append(setpoint)
         self.setpoint = setpoint
 
     def receive(self, message: object) -> Iterator[Message]:
-        """A recorded message; yields what the pilot says to it, and inputs that the new dive shall hold too."""
+        """Take a recorded message; yields the pilot's output, and the inputs to be recorded in the new dive."""
         match message:
             case VehicleState():
                 self.vehicle = message
@@ -73,9 +74,9 @@ class PilotReplay:
                     self.pilot.receive_state(message)
                 yield message
             case ConsumedInput():
-                heard = self._with_recomputed_setpoint(message)
-                self.apply(heard)
-                yield heard
+                consumed = self._with_recomputed_setpoint(message)
+                self.apply(consumed)
+                yield consumed
             case Command():
                 if not self.source.has_inputs:
                     self.apply_command(message)
@@ -90,7 +91,7 @@ class PilotReplay:
                 yield from self.step(message.t)
 
     def run_until(self, until: int) -> Iterator[Message]:
-        """Act at the pilot's pace up to a time (not including it), where the recording does not say when."""
+        """Step at the pilot's own rate until before this time (ns), if the recording has no steps of it."""
         if self.ticks:
             return
         self.next_t = until if self.next_t is None else self.next_t
@@ -108,24 +109,24 @@ class PilotReplay:
         yield output.thrusters
         yield from output.events
 
-    def apply(self, heard: ConsumedInput) -> None:
-        """What the pilot took in then."""
-        if heard.by == "pilotd" and heard.what == "start":
+    def apply(self, consumed: ConsumedInput) -> None:
+        """Give the pilot an input that it consumed in the dive."""
+        if consumed.by == "pilotd" and consumed.what == "start":
             self.pilot = Pilot(self.pilot.config, self.curve, vehicle_expected=self.source.has_vehicle)
             self.vehicle, self.start, self.known = None, None, True
-        elif heard.by == "pilotd":
-            self.pilot.apply(heard)
+        elif consumed.by == "pilotd":
+            self.pilot.apply(consumed)
 
-    def _with_recomputed_setpoint(self, heard: ConsumedInput) -> ConsumedInput:
-        """The same with the setpoint that is computed now from that frame, if it was, made when it was made then."""
-        then = heard.setpoint
+    def _with_recomputed_setpoint(self, consumed: ConsumedInput) -> ConsumedInput:
+        """The input with the setpoint computed now from the same frame, if any, at the recorded time."""
+        then = consumed.setpoint
         now = next((each for each in self.recent_setpoints if then and each.frame_t == then.frame_t), None)
         if then is None or now is None or now.source != then.source:
-            return heard
-        return msgspec.structs.replace(heard, setpoint=msgspec.structs.replace(now, t=then.t))
+            return consumed
+        return msgspec.structs.replace(consumed, setpoint=msgspec.structs.replace(now, t=then.t))
 
     def apply_command(self, command: Command) -> None:
-        """What an operator said then."""
+        """Give the pilot an operator's command, at the time it was sent."""
         match command:
             case Arm():
                 self.pilot.arm(command.t)
@@ -137,7 +138,7 @@ class PilotReplay:
                 self.pilot.request_mode(command.mode, command.t)
 
     def _restore_start(self, t: int) -> None:
-        """Bring the pilot to where it was: it must have heard what a mode needs before the mode is asked for."""
+        """Bring the pilot into its recorded state. Its inputs come first, because a mode without them is refused."""
         if self.known and self.source.has_inputs:
             return
         if self.vehicle:

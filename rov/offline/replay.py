@@ -1,6 +1,6 @@
-"""A recorded dive or a plain video through every stage, on recorded time: the same in, the same out.
+"""Runs a recorded dive or a plain video through every stage, on recorded time: the same input gives the same output.
 
-Decoding, the network and writing run in threads around one loop; where no state flows back, frames go in batches.
+Decoding, the network and writing run in threads around one loop. The detector has no state, so its frames are batched.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ from rov.vision.detector import Batch, Detector
 from rov.vision.rectify import Rectifier, open_lens
 
 SWITCH_S = 2e-4
-"""How long a thread may hold the interpreter while another waits, in s: the network's thread needs it for microseconds
-between its layers, and would idle through Python's default of 5 ms."""
+"""How long a thread may hold the interpreter while another waits, in s. The network's thread needs it for microseconds
+between layers, and would wait for Python's default of 5 ms each time."""
 GAP_NS = 10_000_000_000
-"""Where nothing at all was recorded for longer than this, pilot and trackers begin anew after it: whoever lives through
-it, 50 times a second, learns nothing, and a film's clock may jump by hours."""
+"""After a gap without any record longer than this, pilot and tracker restart. Stepping through it at 50 Hz would show
+nothing, and a video's clock may jump by hours."""
 STOPPING_NS = 1_000_000_000
-"""But so long the pilot goes on, to be seen to stop when it sees no more."""
+"""How long the pilot still runs into such a gap, so that the replay shows it stop without new frames."""
 STAGES = ("decode", "detect", "perceive", "control", "record")
 
 
 @dataclass
 class ReplayResult:
-    """What a replay did and found; `rov.offline.report` writes it out."""
+    """What a replay did and found; `rov.offline.report` writes it to files."""
 
     source: Path
     config: Config
     weights_sha256: str
     frames: int
-    """Frames the source promises or held, whichever is more."""
+    """Frames the source declares or held, whichever is more."""
     processed: int = 0
     dropped: int = 0
     wall_s: float = 0.0
@@ -63,11 +63,11 @@ class ReplayResult:
     has_vehicle: bool = False
     skipped: list[str] = field(default_factory=list)
     fault: str = ""
-    """Why this is no success, although it came to its end."""
+    """Why the replay is no success although it reached the end."""
     stages_ms: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
     """Per frame."""
     seen: list[tuple[float, Counter[str]]] = field(default_factory=list)
-    """(s, objects per label) of each frame."""
+    """(time in s, objects per label) of each frame."""
     setpoints: list[tuple[float, Setpoint]] = field(default_factory=list)
     thrusters: list[tuple[float, ThrusterCommand]] = field(default_factory=list)
     topics: dict[str, TopicDigest] = field(default_factory=dict)
@@ -88,71 +88,108 @@ def replay(
 ) -> ReplayResult:
     """Run a source through all stages; writes `out/dive.mcap` and `out/overlay.mp4`.
 
-    `diff` compares with what was recorded; `limit` ends after so many frames. Ctrl-C ends early, with what was done.
+    `diff` compares with what was recorded; `limit` is the most frames to process. Ctrl-C ends early and keeps what was
+    done. Raises UserError when `out` cannot be written.
     """
     result = ReplayResult(
         source.path, config, detector.card.weights_sha256, source.frames, has_vehicle=source.has_vehicle
     )
-    perception, rover = Perception(config), PilotReplay(config, curve, source)
-    comparison = Diff(config, curve, source) if diff else None
-    sight = Rectifier(config.camera)
-    schedule = ConfigTimeline(config, recorded=True)
+    stages = ReplayStages(source, config, curve, result, diff=diff)
     sys.setswitchinterval(SWITCH_S)
-    began, first_t, last_t = time.perf_counter(), None, 0
+    began = time.perf_counter()
     with ReplayOutput(out, source, result, overlay) as output:
         items = timed(source.items, result.stages_ms["decode"])
-        groups = prefetch(prepare_groups(group_pictures(items, detector.batch, limit), detector, sight), 2)
+        groups = prefetch(prepare_groups(group_pictures(items, detector.batch, limit), detector, stages.rectifier), 2)
         found = detect_groups(groups, detector, config, result.stages_ms["detect"], detector.workers)
         stream = prefetch(found, 8)
-        heard_t: int | None = None
         try:
             for item, objects in stream:
-                if not source.has_ticks and heard_t is not None and item.t - heard_t > GAP_NS:
-                    output.write(rover.run_until(heard_t + STOPPING_NS))
-                    rover.begin_anew()
-                    perception = Perception(config)
-                    output.gap += item.t - heard_t
-                heard_t = item.t
+                stages.restart_after_gap(item.t, output)
                 if isinstance(item, Record):
-                    if not source.frames:  # no picture will say how far time has come
-                        output.write(rover.run_until(item.t))
-                        first_t, last_t = item.t if first_t is None else first_t, item.t
-                    output.write(rover.receive(item.data))
-                    if isinstance(item.data, ActiveSettings):
-                        schedule.add(item.data.settings, item.data.t)
-                    if comparison:
-                        comparison.recorded(item.data)
-                    continue
-                with timer(result.stages_ms["control"]):
-                    output.write(rover.run_until(item.t))
-                frame = frame_of(item)
-                perception.apply_config(schedule.at(item.t))
-                with timer(result.stages_ms["perceive"]):
-                    perceived = perception.step(frame, sight.unrectify(objects), item.t)
-                rover.receive_setpoint(perceived.setpoint)
-                if comparison:
-                    comparison.detected(perceived.detections)
-                output.picture(item, frame, perceived, rover.command)
-                first_t, last_t = item.t if first_t is None else first_t, item.t
-                progress()
-            output.write(rover.run_until(last_t + int(1e9 / source.fps)))
+                    stages.receive(item, output)
+                else:
+                    stages.process(item, objects, output)
+                    progress()
+            stages.finish(output)
         except KeyboardInterrupt:
             result.interrupted = True
         finally:
             stream.close()
     result.wall_s = time.perf_counter() - began
-    result.recorded_s = (last_t - first_t - output.gap) / 1e9 + 1 / source.fps if first_t is not None else 0.0
+    result.recorded_s = stages.recorded_s(output.gap)
     result.skipped, result.frames = source.skipped, max(source.frames, result.processed)
     if not (result.interrupted or limit):
         result.dropped = source.lost() if source.lost else result.frames - result.processed
         result.frames = result.processed + result.dropped
         result.fault = source.fault()
-    result.differences = comparison.summary() if comparison else None
+    result.differences = stages.comparison.summary() if stages.comparison else None
     return result
 
 
+class ReplayStages:
+    """The stages after the detector and the comparison, with the time they have reached."""
+
+    def __init__(self, source: Recording, config: Config, curve: Curve, result: ReplayResult, *, diff: bool):
+        self.source, self.config, self.result = source, config, result
+        self.perception, self.pilot = Perception(config), PilotReplay(config, curve, source)
+        self.comparison = Diff(config, curve, source) if diff else None
+        self.rectifier = Rectifier(config.camera)
+        self.timeline = ConfigTimeline(config, recorded=True)
+        self.first_t: int | None = None
+        self.last_t = 0
+        self.previous_t: int | None = None
+        """Time of the last item, picture or message."""
+
+    def restart_after_gap(self, t: int, output: ReplayOutput) -> None:
+        """Restart pilot and perception if more than GAP_NS passed since the last item."""
+        before, self.previous_t = self.previous_t, t
+        if self.source.has_ticks or before is None or t - before <= GAP_NS:
+            return
+        output.write(self.pilot.run_until(before + STOPPING_NS))
+        self.pilot.restart()
+        self.perception = Perception(self.config)
+        output.gap += t - before
+
+    def receive(self, record: Record, output: ReplayOutput) -> None:
+        """Give a recorded message to the pilot and the comparison."""
+        if not self.source.frames:  # without pictures, messages advance the time
+            output.write(self.pilot.run_until(record.t))
+            self._advance(record.t)
+        output.write(self.pilot.receive(record.data))
+        if isinstance(record.data, ActiveSettings):
+            self.timeline.add(record.data.settings, record.data.t)
+        if self.comparison:
+            self.comparison.recorded(record.data)
+
+    def process(self, shot: TimedFrame, objects: tuple[Detection, ...], output: ReplayOutput) -> None:
+        """Take a picture and its detections through perception and pilot."""
+        with timer(self.result.stages_ms["control"]):
+            output.write(self.pilot.run_until(shot.t))
+        frame = frame_of(shot)
+        self.perception.apply_config(self.timeline.at(shot.t))
+        with timer(self.result.stages_ms["perceive"]):
+            perceived = self.perception.step(frame, self.rectifier.unrectify(objects), shot.t)
+        self.pilot.receive_setpoint(perceived.setpoint)
+        if self.comparison:
+            self.comparison.detected(perceived.detections)
+        output.picture(shot, frame, perceived, self.pilot.command)
+        self._advance(shot.t)
+
+    def finish(self, output: ReplayOutput) -> None:
+        """Run the pilot until the end of the last frame."""
+        output.write(self.pilot.run_until(self.last_t + int(1e9 / self.source.fps)))
+
+    def recorded_s(self, gap: int) -> float:
+        """Length of what was replayed in s, without gaps of `gap` ns in all."""
+        return (self.last_t - self.first_t - gap) / 1e9 + 1 / self.source.fps if self.first_t is not None else 0.0
+
+    def _advance(self, t: int) -> None:
+        self.first_t = t if self.first_t is None else self.first_t
+        self.last_t = t
+
+
 class ReplayOutput:
-    """What a replay writes, in a thread of its own: the dive, the overlay, and the numbers of the report."""
+    """Writes the dive and the overlay, and collects the numbers of the report, in a thread of its own."""
 
     def __init__(self, out: Path, source: Recording, result: ReplayResult, overlay: bool):
         if (out / "dive.mcap").resolve() == source.path.resolve():
@@ -175,7 +212,7 @@ class ReplayOutput:
         self.film: OverlayWriter | None = None
         self.worker = BackgroundWorker(depth=16)
         self.gap = 0
-        """ns without anything so far, which the film leaves out."""
+        """Total of the gaps so far in ns, which the overlay video leaves out."""
 
     def __enter__(self) -> ReplayOutput:
         return self
@@ -188,16 +225,16 @@ class ReplayOutput:
             if self.film:
                 self.film.close()
             self.result.topics = self.dive.topics
-            if kind is not None and not self.dive.topics:  # refused before anything was said
+            if kind is not None and not self.dive.topics:  # failed before anything was written
                 self.path.unlink(missing_ok=True)
 
     def write(self, messages: Iterable[Message]) -> None:
-        """Messages that belong to no picture."""
+        """Write messages that belong to no picture."""
         if messages := list(messages):
             self.worker.submit(partial(self._write, messages))
 
     def picture(self, shot: TimedFrame, frame: Frame, seen: PerceptionOutput, command: ThrusterCommand | None) -> None:
-        """A picture and everything that came from it; `command` is what the thrusters did at that time."""
+        """Write a picture and what perception made of it; `command`: the thruster command of that time."""
         self.worker.submit(partial(self._picture, shot, frame, seen, command, shot.t - self.gap))
 
     def _write(self, messages: list[Message]) -> None:
@@ -230,12 +267,13 @@ class ReplayOutput:
 
 
 def frame_of(shot: TimedFrame) -> Frame:
+    """The `frame` message of a picture."""
     height, width = shot.image.shape[:2]
     return Frame(t=shot.t, frame_id=shot.frame_id, frame_t=shot.t, width=width, height=height)
 
 
 def group_pictures(items: Iterable[Item], pictures: int, limit: int | None) -> Iterator[list[Item]]:
-    """Cut a stream into groups with so many pictures each, the last with fewer."""
+    """Split a stream into groups of `pictures` pictures each and the messages between; ends after `limit` pictures."""
     group: list[Item] = []
     count = total = 0
     for item in items:
@@ -252,17 +290,17 @@ def group_pictures(items: Iterable[Item], pictures: int, limit: int | None) -> I
 
 
 def prepare_groups(
-    groups: Iterable[list[Item]], detector: Detector, sight: Rectifier
+    groups: Iterable[list[Item]], detector: Detector, rectifier: Rectifier
 ) -> Iterator[tuple[list[Item], Batch | None]]:
-    """Each group with its pictures made fit for the network."""
+    """Each group with its pictures rectified and prepared for the network."""
     lower_priority()
     for group in groups:
         images = []
         for item in group:
             if isinstance(item, TimedFrame):
-                images.append(sight.rectify(item.image))
+                images.append(rectifier.rectify(item.image))
             elif isinstance(item.data, VehicleState):
-                sight.receive_state(item.data)
+                rectifier.receive_state(item.data)
         yield group, detector.prepare(images) if images else None
 
 
@@ -273,11 +311,12 @@ def detect_groups(
     ms: list[float],
     workers: int,
 ) -> Iterator[tuple[Item, tuple[Detection, ...]]]:
-    """Each item with what was found in it, in order; messages have nothing. `workers` groups are under way at once."""
+    """Each item with its detections, in order; messages have none. `workers` groups are in the network at once, and
+    the times per picture go to `ms`."""
 
-    schedule = ConfigTimeline(config, recorded=True)
+    timeline = ConfigTimeline(config, recorded=True)
 
-    def look(batch: Batch | None, limits: list[float]) -> tuple[list[tuple[Detection, ...]], float]:
+    def infer(batch: Batch | None, limits: list[float]) -> tuple[list[tuple[Detection, ...]], float]:
         began = time.perf_counter()
         found = detector.objects(batch, detector.infer(batch.pictures), limits) if batch else []
         return found, (time.perf_counter() - began) * 1e3
@@ -288,7 +327,7 @@ def detect_groups(
         iterator = iter(groups)
         while True:
             for group, batch in islice(iterator, workers + 1 - len(waiting)):
-                waiting.append((group, pool.submit(look, batch, thresholds(group, schedule))))
+                waiting.append((group, pool.submit(infer, batch, thresholds(group, timeline))))
             if not waiting:
                 return
             group, future = waiting.popleft()
@@ -301,19 +340,19 @@ def detect_groups(
         pool.shutdown(cancel_futures=True)
 
 
-def thresholds(group: list[Item], schedule: ConfigTimeline) -> list[float]:
-    """`score_min` for each picture of a group, as it was tuned on the way."""
+def thresholds(group: list[Item], timeline: ConfigTimeline) -> list[float]:
+    """`score_min` for each picture of a group, by the settings of its time."""
     found = []
     for item in group:
         if isinstance(item, TimedFrame):
-            found.append(schedule.at(item.t).perception.score_min)
+            found.append(timeline.at(item.t).perception.score_min)
         elif isinstance(item.data, ActiveSettings):
-            schedule.add(item.data.settings, item.data.t)
+            timeline.add(item.data.settings, item.data.t)
     return found
 
 
 def timed(items: Iterable[Item], ms: list[float]) -> Iterator[Item]:
-    """The same items; how long each picture took to come goes to `ms`."""
+    """The same items; the time each picture took to decode goes to `ms`."""
     iterator = iter(items)
     while True:
         began = time.perf_counter()
@@ -327,6 +366,7 @@ def timed(items: Iterable[Item], ms: list[float]) -> Iterator[Item]:
 
 @contextmanager
 def timer(ms: list[float]) -> Iterator[None]:
+    """Appends the time spent in the block, in ms."""
     began = time.perf_counter()
     yield
     ms.append((time.perf_counter() - began) * 1e3)

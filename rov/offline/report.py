@@ -1,4 +1,4 @@
-"""What a replay says at the end: `report.json` for programs, `report.html` for people."""
+"""Writes the results of a replay: `report.json` for programs, `report.html` for people."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rov.media.files import shown, write_text
 from rov.offline.replay import ReplayResult
 
 MAX_POINTS = 4000
-"""Points of one curve; more cannot be seen and only make the page heavy."""
+"""Most points of one curve; more cannot be seen and only make the page larger."""
 
 
 def summary(result: ReplayResult) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _page(result: ReplayResult, report: dict[str, Any], film: bool) -> str:
 
 def _plots(result: ReplayResult) -> str:
     """Detections, setpoint, thrusters and stage times over the dive, as one SVG."""
-    import matplotlib  # half a second to import; only a finished replay pays it
+    import matplotlib  # takes half a second to import, so only a finished replay does
 
     matplotlib.use("svg")
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""A recording to replay: a dive or a plain video, as one stream of pictures and messages in recorded order."""
+"""Opens a recording to replay: a dive or a plain video, as one stream of pictures and messages in recorded order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rov.messages import ThrusterCommand
 
 Item: TypeAlias = TimedFrame | Record
 IMPORTED = "log"
-"""Metadata of a dive that `rov import` made of an autopilot's log."""
+"""Metadata key of a dive that `rov import` made of an autopilot's log."""
 
 
 class Recording(NamedTuple):
@@ -24,34 +24,34 @@ class Recording(NamedTuple):
 
     path: Path
     frames: int
-    """Pictures it should hold; 0 where it does not say."""
+    """Pictures it declares; 0 where it does not."""
     fps: float
     has_vehicle: bool
-    """Whether a vehicle speaks in it. A bare video has none, so no state of it can be stale."""
+    """Whether it holds vehicle states. A plain video has none, so its state is never stale."""
     has_ticks: bool
-    """Whether it says when the pilot acted; else the pilot acts at its own pace on recorded time."""
+    """Whether it records the pilot's steps; else the pilot steps at its own rate on recorded time."""
     has_inputs: bool
-    """Whether it says what the processes took in and when; else they take in whatever there is as soon as it is."""
+    """Whether it records when the processes consumed their inputs; else they consume each at once."""
     start: ThrusterCommand | None
-    """What the pilot was doing when a dive began."""
+    """The pilot's first thruster command, which shows its state when the dive began."""
     items: Iterator[Item]
     skipped: list[str]
     """Sentences about what could not be read; complete once `items` is exhausted."""
     expected: int = 0
-    """Pictures to come, guessed where it does not say: for a progress bar."""
+    """Expected pictures, guessed where not declared; for a progress bar."""
     lost: Callable[[], int] | None = None
-    """How many of its pictures did not come, once `items` is exhausted; None: what of `frames` did not."""
+    """How many pictures were lost, once `items` is exhausted; None: those of `frames` that did not come."""
     fault: Callable[[], str] = str
-    """Why the pictures that came are of no worth, as a sentence, once `items` is exhausted; "" when they are."""
+    """Why the pictures show nothing, as a sentence, once `items` is exhausted; "" when they do show something."""
     notes: tuple[str, ...] = ()
-    """Sentences about what was chosen in it."""
+    """Sentences about choices made, such as which camera."""
     dive: Dive | None = None
-    """None: a video."""
+    """The opened dive; None for a video."""
 
 
 def open_recording(path: Path, camera: str | None = None) -> Recording:
-    """A dive (`.mcap`) or a video; `camera` is a topic of a dive. Raises UserError, also where no picture of many can
-    be decoded."""
+    """Open a dive (`.mcap`) or a video; `camera` is a topic of a dive. Raises UserError, also when none of its pictures
+    can be decoded."""
     must_be_file(path)
     if path.suffix.lower() == ".mcap":
         return _dive(path, camera)
@@ -91,9 +91,9 @@ def _dive(path: Path, wanted: str | None) -> Recording:
 
 def _source(dive: Dive, camera: str, choice: str) -> Recording:
     has = dive.readable
-    if camera or "vehicle" not in has or dive.foreign:  # a log alone still has loops to run
+    if camera or "vehicle" not in has or dive.foreign:  # a log without video still exercises the pilot
         must_show(dive, camera)
-    imported = IMPORTED in dive.metadata  # what an autopilot put out is no tick of ours, and nothing to compare with
+    imported = IMPORTED in dive.metadata  # an autopilot's outputs are no steps of our pilot
     first = None if imported else next(dive.messages(["thrusters"]), None)
     start = first.data if first and isinstance(first.data, ThrusterCommand) else None
     skipped: list[str] = []
