@@ -81,8 +81,8 @@ class Guard:
         volts: float | None = None,
         neutral_because: str = "",
     ) -> GuardResult:
-        """Check and limit `values` at `t`. `tilt` from level in rad, `depth` in m and `volts` of the battery: None where
-        unknown. A given `neutral_because` asks for neutral.
+        """Check and limit `values` at `t`. `tilt` from level in rad, `depth` in m and `volts` of the battery: None
+        where unknown. A given `neutral_because` asks for neutral.
 
         Neutral is immediate; other values are clamped to ±gain, kept from pushing down when too deep, and slewed.
         """
@@ -136,17 +136,17 @@ class Guard:
         thrust = thrust - float(thrust @ self.down) * self.down
         most = np.where(thrust < 0, -self._thrust(-gain, volts), self._thrust(gain, volts))
         over = np.abs(thrust) > most
-        return self._commands(thrust * np.min(most[over] / np.abs(thrust[over]), initial=1.0), volts)
+        return self._commands_for(thrust * np.min(most[over] / np.abs(thrust[over]), initial=1.0), volts)
 
     def _balanced(self, values: Floats, volts: float | None) -> Floats:
-        """Values whose downward thrust does not exceed the upward thrust. In its dead band a thruster gives less than it
-        was asked for: where that weakens the upward ones, the downward ones are scaled down."""
+        """Values whose downward thrust does not exceed the upward thrust. In its dead band a thruster gives less than
+        it was asked for: where that weakens the upward ones, the downward ones are scaled down."""
         thrust = self._thrust(values, volts)
         pushes = thrust * self.down
         up, down = -float(pushes[pushes < 0].sum()), float(pushes[pushes > 0].sum())
         if down <= up:
             return values
-        return np.where(pushes > 0, self._commands(thrust * (up / down), volts), values)
+        return np.where(pushes > 0, self._commands_for(thrust * (up / down), volts), values)
 
     def _upward_first(self, slewed: Floats, volts: float | None) -> Floats:
         """Where slewed outputs would push down for a moment, those that move downward wait for the others."""
@@ -162,8 +162,8 @@ class Guard:
     def _thrust(self, values: Floats, volts: float | None) -> Floats:
         return values if self.curve is None else self.curve.force(values, volts)
 
-    def _commands(self, thrust: Floats, volts: float | None) -> Floats:
-        return thrust if self.curve is None else self.curve.giving(thrust, volts, self.limits.gain)
+    def _commands_for(self, thrust: Floats, volts: float | None) -> Floats:
+        return thrust if self.curve is None else self.curve.commands_for(thrust, volts, self.limits.gain)
 
     def _watch_tilt(self, tilt: float | None, elapsed: float, t: int) -> None:
         """Disarm after `tilt_s` beyond `tilt_deg`. An unknown tilt neither counts nor resets the time."""

@@ -21,8 +21,8 @@ NEUTRAL_US, SPAN_US = 1500.0, 400.0
 CELL_FULL_V = 4.2
 """A full lithium-ion cell. Assumed where the voltage is unknown, because that commands the least."""
 CREEP_N = 0.1
-"""Wanted thrusts below this, in N, give commands inside the dead band, in proportion, so that noise around zero does not
-jump across it. The least measured thrust is 0.4 N."""
+"""Wanted thrusts below this, in N, give commands inside the dead band, in proportion, so that noise around zero does
+not jump across it. The least measured thrust is 0.4 N."""
 COMMANDS: Floats = np.linspace(-1.0, 1.0, 201)
 """The grid of all curves: 0.01 is 4 µs, the spacing of the published tables."""
 
@@ -76,10 +76,10 @@ class Curve:
         is not used. A NaN passes through: the guard catches it.
         """
         voltage = None if voltage is None else round(voltage, 2)  # so that mV of noise need no new inverse
-        return self.giving(np.asarray(fraction) * self._inverted(voltage, limit)[0], voltage, limit)
+        return self.commands_for(np.asarray(fraction) * self._inverted(voltage, limit)[0], voltage, limit)
 
-    def giving(self, thrust: Floats, voltage: float | None, limit: float = 1.0) -> Floats:
-        """The commands within ±`limit` for thrusts in N. Where dead band or limit prevent it they give less, never more."""
+    def commands_for(self, thrust: Floats, voltage: float | None, limit: float = 1.0) -> Floats:
+        """The commands within ±`limit` for thrusts in N; less where dead band or limit prevent that, never more."""
         _, thrusts, commands = self._inverted(voltage, limit)
         command = np.interp(thrust, thrusts, commands).clip(-limit, limit)
         # for a thrust just below 0, rounding in `interp` can give a command above 0
