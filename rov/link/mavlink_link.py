@@ -91,17 +91,23 @@ class Counters:
         return self.broken + self.lost + self.repeated + self.old + self.skipped // SHORTEST
 
 
-W = TypeVar("W", bound=ConnectionState)
+C = TypeVar("C", bound=ConnectionState)
 
 
-class MavlinkLink(ABC, Generic[W]):
+class MavlinkLink(ABC, Generic[C]):
     """A port, the frames received on it, and the vehicle's state."""
 
     loss_consequence = "neutral until armed again"
     """The consequence of a lost link, as the end of a sentence."""
 
     def __init__(
-        self, port: Transport, parser: Parser, packer: Packer, wire: type[W], surface_pa: float, density: float
+        self,
+        port: Transport,
+        parser: Parser,
+        packer: Packer,
+        connection_type: type[C],
+        surface_pa: float,
+        density: float,
     ):
         """`surface_pa`: air pressure at the surface in Pa; `density` of the water in kg/m³. Both may be set while
         running."""
@@ -115,8 +121,8 @@ class MavlinkLink(ABC, Generic[W]):
         self.absent_reported = False
         self.received: bytes | OSError | None = None
         """What `receive` read and `poll` has not yet processed."""
-        self.new_connection = wire
-        self.connection = wire()
+        self.new_connection = connection_type
+        self.connection = connection_type()
 
     @property
     def state(self) -> VehicleState | None:
@@ -225,7 +231,7 @@ class MavlinkLink(ABC, Generic[W]):
             return False
         if taken:
             if self.connection.blocked_reported:
-                self._event(t, "info", "link_blocked_over", f"{self.port.path} takes commands again")
+                self._event(t, "info", "link_blocked_over", f"{self.port.path} accepts commands again")
             self.connection.blocked_t, self.connection.blocked_reported = None, False
             self.counters.bytes_out += len(data)
         return taken
@@ -236,7 +242,9 @@ class MavlinkLink(ABC, Generic[W]):
             self.connection.blocked_t = t
         elif t - self.connection.blocked_t > BLOCKED_NS:
             if not self.connection.blocked_reported:
-                self._event(t, "alarm", "link_blocked", f"{self.port.path} takes no more bytes: its queue is discarded")
+                self._event(
+                    t, "alarm", "link_blocked", f"{self.port.path} accepts no more bytes: its queue is discarded"
+                )
             self.connection.blocked_t, self.connection.blocked_reported = t, True
             self.port.discard()
 

@@ -49,7 +49,7 @@ class BoardStage(str, Enum):
     """How far the board is trusted. Only in LIVE do thruster values leave."""
 
     IDLE = "idle"  # neutral, the board disarmed
-    ROUSING = "rousing"  # arming test: the board is armed, and must echo ARMING_TEST_COMMAND
+    ARMING = "arming"  # arming test: the board is armed, and must echo ARMING_TEST_COMMAND
     SILENT = "silent"  # arming test: no commands; the board must disarm and go neutral
     RESUMING = "resuming"  # it has done so; it is armed again, on neutral
     LIVE = "live"
@@ -136,7 +136,7 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
     @property
     def testing(self) -> bool:
         """Is the arming test in progress?"""
-        return self.stage in (BoardStage.ROUSING, BoardStage.SILENT, BoardStage.RESUMING)
+        return self.stage in (BoardStage.ARMING, BoardStage.SILENT, BoardStage.RESUMING)
 
     # ---- requests ----------------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
             return "nothing is heard from the thruster board"
         if self.connection.armed is not False:
             return "the thruster board does not say that it is disarmed"
-        self._enter(BoardStage.ROUSING, t)
+        self._enter(BoardStage.ARMING, t)
         return ""
 
     def disarm(self, t: int) -> None:
@@ -200,7 +200,7 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
             return
         allowed = tuple(self._values(values))
         data = self._command(allowed, t) if command else b""
-        arming = self.stage in (BoardStage.ROUSING, BoardStage.RESUMING) and not self.connection.armed
+        arming = self.stage in (BoardStage.ARMING, BoardStage.RESUMING) and not self.connection.armed
         disarming = self.stage is BoardStage.IDLE and self.connection.armed is not False
         requesting = (arming or disarming) and t - self.connection.asked_t >= REPEAT_NS
         beating = t - self.connection.heartbeat_sent_t >= HEARTBEAT_NS
@@ -213,7 +213,7 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
 
     def _values(self, values: Sequence[float]) -> Sequence[float]:
         """The values that may leave at this stage."""
-        if self.stage is BoardStage.ROUSING:
+        if self.stage is BoardStage.ARMING:
             return (ARMING_TEST_COMMAND,) * self.outputs
         if self.stage is not BoardStage.LIVE:
             return self.neutral
@@ -316,7 +316,7 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
             values = [value for group in groups for value in self.connection.echo_parts[group][1]]
             self.connection.echo = Echo(t, stamp * 1000, tuple(values[: self.outputs]))
             if self.connection.echoes.receive(stamp, self.connection.echo.values, t):
-                self._event(t, "info", "echo_differs_over", "the board gives the thrusters what is commanded again")
+                self._event(t, "info", "echo_differs_over", "the board applies what is commanded again")
             if stamp == self.connection.sent_us:
                 self.connection.unanswered_t = None
             elif self.connection.unanswered_t is not None:
@@ -334,7 +334,7 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
         """Advance the arming test; end LIVE when echoes stop or differ."""
         since = t - self.stage_t
         match self.stage:
-            case BoardStage.ROUSING:
+            case BoardStage.ARMING:
                 if self.connection.armed and self._applies(ARMING_TEST_COMMAND):
                     self._enter(BoardStage.SILENT, t)
                 elif since > WAKE_NS:
@@ -369,7 +369,7 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
         if not echoes.reported:
             echoes.reported = True
             action = "it goes on surfacing" if surfacing else "disarmed"
-            text = f"the board does not give the thrusters what is commanded ({echoes.difference}): {action}"
+            text = f"the board does not apply what is commanded ({echoes.difference}): {action}"
             self._event(t, "alarm", "echo_differs", text)
         if not surfacing:
             self.disarm(t)
@@ -402,7 +402,7 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
         if stage is not self.stage:
             self.stage, self.stage_t, self.connection.asked_t = stage, t, t - REPEAT_NS
             self.connection.echoes = EchoCheck()
-        if stage is BoardStage.ROUSING:
+        if stage is BoardStage.ARMING:
             self.connection.answer = ""
 
     def _idle(self, t: int) -> None:

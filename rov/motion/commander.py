@@ -128,7 +128,7 @@ class Commander:
         if reason := self.pilot.refusal(mode, now):
             return reason
         if mode in STREAMED and (hz := self._rate(mode, now)) < self._rate_min:
-            return f"{mode.value} needs {self._rate_min:g} frames looked at per second, over 3 s; there are {hz:.1f}"
+            return f"{mode.value} needs {self._rate_min:g} frames processed per second, over 3 s; there are {hz:.1f}"
         return ""
 
     def _begin_arming(self, asked_t: int, now: int) -> str:
@@ -151,7 +151,7 @@ class Commander:
         if reason := self.refusal(mode, now) or self._apply_input(now, "mode", asked_t, mode=mode):
             return reason
         if self.pilot.armed and self.must_surface and before is Mode.SURFACE is not mode:
-            text = f"{', '.join(self.must_surface)}: {mode.value} all the same, as the operator says"
+            text = f"{', '.join(self.must_surface)}: {mode.value} at the operator's request"
             self._event(now, "warning", "surfacing_ended", text)
             self.overruled |= {*self.must_surface}
         return ""
@@ -167,7 +167,7 @@ class Commander:
             return ""
         if reason := self._apply_input(now, "mode", mode=Mode.SURFACE):
             return reason
-        text = f"{', '.join(self.must_surface)}: arming in surface; any other mode must be asked for once armed"
+        text = f"{', '.join(self.must_surface)}: arming in surface; ask for any other mode once armed"
         self._event(now, "warning", "arming_upward", text)
         return ""
 
@@ -199,7 +199,7 @@ class Commander:
         if self.pilot.armed:
             self.held_values |= {key: new for key, new in changed.items() if live.is_looser(key, current[key], new)}
             for key in changed.keys() & self.held_values.keys():
-                text = f"{key} stays {current[key]} while armed; {changed[key]} is less safe, and holds once disarmed"
+                text = f"{key} stays {current[key]} while armed; {changed[key]} is less safe, and applies once disarmed"
                 self._event(now, "warning", "tuning_held", text)
         self._apply_settings({key: new for key, new in changed.items() if key not in self.held_values}, now)
 
@@ -299,7 +299,7 @@ class Commander:
             return
         if self.pilot.mode is Mode.SURFACE:  # with any on_lost: surfacing needs no operator
             if self.operator:
-                self._event(now, "alarm", "operator_lost", "no heartbeat of the operator: goes on going up")
+                self._event(now, "alarm", "operator_lost", "no heartbeat of the operator: surfacing goes on")
             self.operator = ""
         elif self.operator:
             self._event(now, "alarm", "operator_lost", f"no heartbeat of the operator: {self.config.operator.on_lost}")
@@ -316,7 +316,7 @@ class Commander:
         """End a streamed mode in hold when its stream is too slow to steer by."""
         mode = self.pilot.mode
         if mode in STREAMED and now - self.engaged_t >= RATE_NS and (hz := self._rate(mode, now)) < self._rate_min:
-            text = f"{hz:.1f} frames looked at per second over 3 s, not {self._rate_min:g}: {mode.value} ends in hold"
+            text = f"{hz:.1f} frames processed per second over 3 s, not {self._rate_min:g}: {mode.value} ends in hold"
             self._event(now, "warning", "perception_slow", text)
             if self._apply_input(now, "mode", mode=Mode.HOLD):
                 self._apply_input(now, "mode", mode=Mode.MANUAL)
@@ -336,14 +336,14 @@ class Commander:
         cell = cell if cell > MIN_CELL_V else math.inf
         hot = vehicle.hull_temperature_c is not None and vehicle.hull_temperature_c > limits.hull_c
         tight = vehicle.hull_pressure_kpa is not None and vehicle.hull_pressure_kpa > limits.hull_kpa
-        self._check_alarm("leak", vehicle.leak, 0.0, now, "water inside the hull: going up", surface=True)
-        self._check_alarm("surfacing", vehicle.surfacing, 0.0, now, "the autopilot goes up, or has to: surface")
+        self._check_alarm("leak", vehicle.leak, 0.0, now, "water inside the hull: surfacing", surface=True)
+        self._check_alarm("surfacing", vehicle.surfacing, 0.0, now, "the autopilot surfaces, or must: mode surface")
         if vehicle.surfacing and self.pilot.armed and self.pilot.mode is not Mode.SURFACE:
             self._apply_input(now, "mode", mode=Mode.SURFACE)
         self._check_alarm(
             "battery_warning", cell < limits.battery_warn_v, 0.0, now, f"battery at {cell:.2f} V per cell"
         )
-        text = f"battery at {cell:.2f} V per cell: going up"
+        text = f"battery at {cell:.2f} V per cell: surfacing"
         self._check_alarm("battery_low", cell < limits.battery_low_v, limits.battery_low_s, now, text, surface=True)
         self._check_alarm(
             "hull_hot", hot, limits.hull_s, now, f"{vehicle.hull_temperature_c or 0:.1f} °C inside the hull"

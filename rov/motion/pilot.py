@@ -339,7 +339,7 @@ class Pilot:
             last = self.setpoints.get(SOURCE[self.mode])
             limit_s = self.config.guard.perception_gone_s
             if last is None or not _fresh(last.frame_t, t, 1e3 * limit_s):
-                text = f"no usable setpoint for {limit_s:g} s: {self.mode.value} ends in hold, until engaged again"
+                text = f"no usable setpoint for {limit_s:g} s: {self.mode.value} ends in hold until engaged again"
                 self._change_mode(Mode.HOLD, t, "warning", "perception_gone", text)
         if self.mode in CLOSED_LOOP and (reason := self._state_refusal(self.mode, t)):
             self._change_mode(Mode.MANUAL, t, "alarm", "state_lost", f"{reason}: {self.mode.value} ends in manual")

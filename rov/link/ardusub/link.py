@@ -37,7 +37,7 @@ from rov.link.ardusub.firmware import ALT_HOLD, MANUAL, MODES, NAMES, PARAMETERS
 from rov.link.ardusub.parameters import AUTOPILOT, command_long
 from rov.link.ardusub.pilot_input import steered_system
 from rov.link.ardusub.sticks import COMPANION, StickStream
-from rov.link.ardusub.surfacing import SurfacingPlan, by_itself
+from rov.link.ardusub.surfacing import SurfacingPlan, is_own_failsafe
 from rov.link.mavlink import MS, MavlinkFrame, Packer, Parser
 from rov.link.mavlink_link import ARM_DISARM, HEARTBEAT_NS, RESULTS, MavlinkLink
 from rov.link.transport import NetworkTransport, transport_of
@@ -56,7 +56,7 @@ ANSWER_NS = 4000 * MS
 STRANGER_NS = 60_000 * MS
 """Another sender at our UDP port is reported this often."""
 
-GO_UP = 4
+GCS_SURFACE = 4
 """FS_GCS_ENABLE: surface when the ground station is lost. Our silence would disarm the vehicle before that."""
 NO_STICKS = ("link_lost", "autopilot_lost", "parameters_unknown")
 """Obstacles with which no stick can be sent at all."""
@@ -233,7 +233,7 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
                 return self.disarm(t)
             return self._end_control(t, code, text)
         self.tolerated = code
-        if not self._explained(t):
+        if not self._resolve_change(t):
             return
         wanted = self.plan.modes(self.connection.mode) if self.surfacing else MODES[self.mode]
         if self.connection.mode not in wanted:
@@ -256,26 +256,26 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         """Does our control go on in spite of this obstacle, because the vehicle must come up?"""
         if not self.live or code in NO_STICKS:
             return False
-        up = code == "gcs_lost" and self.connection.parameters.parameters.get("FS_GCS_ENABLE") == GO_UP
+        up = code == "gcs_lost" and self.connection.parameters.parameters.get("FS_GCS_ENABLE") == GCS_SURFACE
         if not self.surfacing and (self.urgent or up):
-            self._go_up()
+            self._begin_surfacing()
         if self.surfacing and code != self.tolerated:
-            self._event(t, "alarm", code, f"{text}: our control goes on until it is up")
+            self._event(t, "alarm", code, f"{text}: our control goes on until it has surfaced")
         return self.surfacing
 
-    def _go_up(self) -> None:
+    def _begin_surfacing(self) -> None:
         """Surface from now on, whatever `mode` is."""
         self.plan.begin()
         if self.mode is not Mode.SURFACE:
             self.overruled_mode = self.mode
 
-    def _explained(self, t: int) -> bool:
+    def _resolve_change(self, t: int) -> bool:
         """Decide who changed the mode, or disarmed, while the vehicle surfaces; end our control if it was the pilot.
         Returns False while undecided, or ended: the autopilot's text that explains it may come one read later."""
         if self.unexplained is None:
             return True
         what, since, seen_t = self.unexplained
-        if not by_itself(what, texts := self.connection.texts(since)):
+        if not is_own_failsafe(what, texts := self.connection.texts(since)):
             if t == seen_t:
                 return False
             self.unexplained = None
@@ -285,14 +285,14 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
             return False
         self.unexplained, why = None, explanation(texts)
         if not self.surfacing:
-            self._go_up()
+            self._begin_surfacing()
         if what == "mode":
             self.own_mode, self.allowed_modes, self.pending_command = self.connection.mode, set(), None
             self.plan.drop(SURFACE, self.own_mode)
             on = self.plan.drop(ALT_HOLD, self.own_mode)
-            self._event(t, "alarm", "surface_refused", f"the autopilot has left the mode by itself{why}: {on}")
+            self._event(t, "alarm", "surface_refused", f"the autopilot left the mode by itself{why}: {on}")
         else:
-            self._event(t, "alarm", "rearmed", f"the autopilot disarmed by itself{why}: armed again, to come up")
+            self._event(t, "alarm", "rearmed", f"the autopilot disarmed by itself{why}: armed again, to surface")
         return True
 
     def _request(self, what: str, command: int, first: float, second: float, t: int) -> None:
@@ -331,8 +331,8 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
             )
         elif self.urgent:
             self.pending_command = None
-            self._go_up()
-            self._event(t, "alarm", "command_refused", f"{text}: it leaks, and goes up")
+            self._begin_surfacing()
+            self._event(t, "alarm", "command_refused", f"{text}: the vehicle leaks, and surfaces")
         elif self.stage is ArdusubStage.IDLE:
             self._event(t, "alarm", "command_refused", text)
         else:
@@ -351,7 +351,7 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         ends, self.ends = self.ends, []
         for t, code, text, since in ends:
             why = explanation(self.connection.texts(since))
-            self._event(t, "alarm", code, f"{text}{why}: our control ends, until engaged again")
+            self._event(t, "alarm", code, f"{text}{why}: our control ends until engaged again")
 
     def _update_obstacle(self, t: int) -> None:
         """Put `surfacing` and `obstacle` into the vehicle's state."""
@@ -365,7 +365,9 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         """Report another sender at the vehicle's UDP port."""
         if isinstance(self.port, NetworkTransport) and self.port.stranger and t - self.stranger_t >= STRANGER_NS:
             self.stranger_t = t
-            text = f"{self.port.path}: {self.port.stranger} sends there too, and is not heard while the vehicle is"
+            text = (
+                f"{self.port.path}: {self.port.stranger} sends there too; it is ignored while the vehicle is connected"
+            )
             self._event(t, "warning", "stranger", text)
 
     def _idle(self, t: int) -> None:
@@ -421,7 +423,7 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
                 return
             if system != self.system:
                 self.system, self.packer = system, Packer(system, COMPANION)
-            self._connected(t, f"{self.port.path}: the autopilot is heard, system {system}")
+            self._connected(t, f"{self.port.path}: the autopilot answers, system {system}")
         if self._is_newer(frame.sequence, t):
             self.connection.parameters.count(message)
             self._handle_message(message, t)
@@ -491,7 +493,7 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
     def _mode_changed(self, mode: int, t: int) -> None:
         """The autopilot is in another mode than it was."""
         if mode == SURFACE and mode not in self.allowed_modes:
-            self._go_up()  # a failsafe, or the pilot: our silence would disarm it on its way
+            self._begin_surfacing()  # a failsafe, or the pilot: our silence would disarm it on its way
         elif mode == ALT_HOLD and self.own_mode == SURFACE and self.surfacing:
             self._event(t, "info", "surfaced", "the autopilot has ended SURFACE in ALT_HOLD, as it does at the surface")
             self.plan.drop(SURFACE, mode)
@@ -551,7 +553,7 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         if self.port.is_open and beat_t is not None and t - beat_t > QUIET_AUTOPILOT_NS:
             return self._disconnect(t, "no heartbeat of the autopilot for 2 s", "autopilot_lost")
         if self.port.is_open and beat_t is None and t - self.open_t > SILENT_NS:
-            return self._disconnect(t, "no autopilot is heard there")
+            return self._disconnect(t, "no autopilot answers there")
         self.telemetry.expire(t)
         if self.disarming is not None and t - self.disarming > ANSWER_NS:
             self.disarming = self.pending_command = None

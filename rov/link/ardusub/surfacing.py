@@ -7,7 +7,7 @@ from rov.link.ardusub.firmware import ALT_HOLD, MANUAL, NAMES, STABILIZE, SURFAC
 
 STEPS = ((SURFACE,), (ALT_HOLD,), (STABILIZE, MANUAL))
 """ArduSub modes to surface in, the best first."""
-BY_ITSELF = {
+FAILSAFE_TEXTS = {
     "mode": ("depth sensor error",),
     "disarmed": ("lost manual control", "heartbeat lost", "ekf bad", "crash detected", "battery"),
 }
@@ -37,9 +37,9 @@ class SurfacingPlan:
         self.dropped.add(mode)
         left = self.modes(now)
         mode = now if now in left else left[0] if left else mode
-        return f"going up by stick in {NAMES.get(mode, mode)}"
+        return f"surfacing by heave stick in {NAMES.get(mode, mode)}"
 
 
-def by_itself(what: str, texts: list[str]) -> bool:
+def is_own_failsafe(what: str, texts: list[str]) -> bool:
     """Do the autopilot's texts say that it changed its mode, or disarmed, by itself?"""
-    return any(mark in text.lower() for mark in BY_ITSELF[what] for text in texts)
+    return any(mark in text.lower() for mark in FAILSAFE_TEXTS[what] for text in texts)
