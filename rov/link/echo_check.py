@@ -13,8 +13,8 @@ which costs 0.0000001; nothing else may change them, and the board does not slew
 DIFFERS_NS = 200 * MS
 """A board whose echoes differ from the commands for this long is no longer trusted."""
 FALLEN_NS = 1000 * MS
-"""The limit while all echoes are 0 and no heartbeat since reports armed: within five heartbeats the board may report that
-it has disarmed, which is the better explanation."""
+"""The limit while all echoes are 0 and no heartbeat since reports armed: within five heartbeats the board may report
+that it has disarmed, which is the better explanation."""
 AGREES_NS = 100 * MS
 """A difference ends after echoes have agreed for this long: a single match may be chance."""
 KEPT_US = 1_000_000
