@@ -217,7 +217,7 @@ def test_without_a_daemon_the_list_ends_there(config: Config, tmp_path: Path) ->
 # ---- the manual --------------------------------------------------------------------------------------------------
 
 LEVELS = ("info", "warning", "alarm")
-CODE_AT = {"_alarm": 0, "_end": 1, "_lose": 2}
+CODE_AT = {"_check_alarm": 0, "_end_control": 1, "_disconnect": 2}
 """Where functions that do not name a level have the code."""
 
 

@@ -168,7 +168,7 @@ def test_condas_environment_is_the_same() -> None:
 # ---- the manual --------------------------------------------------------------------------------------------------
 
 CODE = re.compile(r"[a-z]+(_[a-z]+)*")
-SPEAKERS = {"Event", "News", "_event", "_alarm", "_say", "say", "_change"}
+SPEAKERS = {"Event", "Notice", "_event", "_check_alarm", "publish_event", "_change_mode"}
 LEVELS = {"info", "warning", "alarm"}
 
 
