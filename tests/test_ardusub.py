@@ -784,7 +784,7 @@ def test_a_stranger_is_one_event(rig: Rig) -> None:
     port.stranger = "10.0.0.9:5"
     for _ in range(50):
         rig.link.port = port
-        rig.link._strangers(rig.t)
+        rig.link._report_stranger(rig.t)
         rig.link.port = rig.cable
         rig.tick()
     assert [event.code for event in rig.events if event.level == "warning"] == ["stranger"]

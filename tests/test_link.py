@@ -505,7 +505,7 @@ def test_arming_is_refused_without_a_board(tmp_path: Path, rig: Rig) -> None:
 
 
 def test_disarm_during_the_test_ends_it(rig: Rig) -> None:
-    for stage in (BoardStage.ROUSING, BoardStage.SILENT, BoardStage.RESUMING):
+    for stage in (BoardStage.ARMING, BoardStage.SILENT, BoardStage.RESUMING):
         rig.until(lambda: rig.link.connection.armed is False)
         assert rig.link.arm(rig.t) == ""
         rig.until(lambda stage=stage: rig.link.stage is stage)  # type: ignore[misc]

@@ -203,7 +203,7 @@ def test_the_events_say_what_it_was_and_what_it_is() -> None:
     world.tune(live.with_values(CONFIG, {"guard.gain": 0.8, "steering.target": "buoy_green"}))
     said = [each.text for each in world.commander.outgoing if isinstance(each, Event)]
     assert said == [
-        "guard.gain stays 0.5 while armed; 0.8 is less safe, and holds once disarmed",
+        "guard.gain stays 0.5 while armed; 0.8 is less safe, and applies once disarmed",
         "steering.target is buoy_green, was buoy_red",
     ]
     world.tune(CONFIG)  # taken back before it could hold

@@ -1,4 +1,4 @@
-"""The way to the vehicle: a thruster board, or an autopilot that has its own."""
+"""MAVLink links to the vehicle: a bare thruster board, or an ArduSub autopilot."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def open_link(config: Config, motors: int) -> Link:
-    """The link that a configuration chooses, to a vehicle with so many motors; only its kind is loaded. Raises
-    UserError for a `link.url` that cannot be."""
+    """The link that the configuration chooses, to a vehicle with `motors` motors; imports only its kind. Raises
+    UserError for an invalid `link.url`."""
     link, frame = config.link, config.vehicle.frame
     if link.kind == "ardusub":
         from rov.link.ardusub.link import ArdusubLink

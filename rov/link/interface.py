@@ -1,53 +1,49 @@
-"""What the pilot needs of a link to the vehicle."""
+"""The interface of a link to the vehicle, as the commander uses it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from rov.messages import (
-    Event,
-    Mode,
-    VehicleState,
-)
+from rov.messages import Event, Mode, VehicleState
 
 
 class Link(Protocol):
-    """The way to the vehicle. Each tick: `receive`, `poll`, `send`; nothing in it waits. Times are monotonic ns."""
+    """A link to the vehicle. Each tick: `receive`, `poll`, `send`; nothing in it waits. Times are monotonic ns."""
 
     surface_pa: float
     density: float
-    """Of the water in kg/m³; with the pressure at the surface in Pa it makes depths of pressures."""
+    """Air pressure at the surface in Pa and density of the water in kg/m³: they turn pressures into depths."""
     mode: Mode
-    """What the pilot does, as the commander says it: an autopilot needs a mode of its own that fits."""
+    """The pilot's mode, set by the commander: an autopilot needs a matching mode of its own."""
 
     @property
     def state(self) -> VehicleState | None:
-        """What the vehicle says of itself; None until it is heard."""
+        """The vehicle's state as it reports it; None until something was received."""
 
     @property
     def live(self) -> bool:
-        """May values leave?"""
+        """Are values sent to the thrusters?"""
 
     @property
     def testing(self) -> bool:
-        """Is an arming under way?"""
+        """Is arming in progress?"""
 
     def receive(self) -> None:
-        """Take from the port what is there, for the next `poll`, whose time is read after this: or what came between
-        the two would look early, and all that follows late."""
+        """Read the port for the next `poll`. Read the clock for that after this call: data that arrives in between
+        would seem early, and all that follows late."""
 
     def poll(self, t: int) -> Iterable[Event]:
-        """Take in what has arrived; what happened."""
+        """Process what was received; returns the events."""
 
     def arm(self, t: int) -> str:
-        """Begin to arm; why not, or nothing."""
+        """Begin to arm; returns the reason for a refusal, or ""."""
 
     def disarm(self, t: int) -> None:
         """Neutral and disarmed, at once."""
 
     def send(self, values: Sequence[float], armed: bool, t: int) -> None:
-        """The tick's outputs, −1..1."""
+        """Send this tick's outputs, −1..1."""
 
     def close(self, t: int) -> None:
-        """Neutral and disarmed as far as that is still possible, and nothing more."""
+        """Neutral and disarmed as far as that is still possible; then close the port."""

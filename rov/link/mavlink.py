@@ -1,4 +1,4 @@
-"""MAVLink on a byte stream: frames found in whatever arrives, messages packed, and the sender's clock.
+"""MAVLink on a byte stream: finds frames in whatever arrives, packs messages, and follows the sender's clock.
 
 pymavlink's generated dialect packs and decodes. Its own stream parser is not used: after a false or broken frame it
 throws away as many bytes as that frame claimed to have, good frames among them, it lets unknown messages through
@@ -21,13 +21,13 @@ HEADER_1 = 6
 CHECKSUM = 2
 MS = 1_000_000  # ns
 QUIET_NS = 500 * MS
-"""After this long without anything newer, what looks older is a sender that has restarted."""
+"""After this long without anything newer, older stamps mean that the sender has restarted."""
 DRIFT = 1e-3
-"""Rate at which two clocks may drift apart; crystals do better by far, and the board contract asks for them."""
+"""Rate at which two clocks may drift apart; crystals are far better, and the board contract demands them."""
 
 
 class MavlinkFrame(NamedTuple):
-    """One message that arrived whole, and who sent it."""
+    """One message that arrived whole, and its sender."""
 
     sequence: int
     """0..255, one more with every frame of its sender."""
@@ -40,9 +40,9 @@ class MavlinkFrame(NamedTuple):
 class Parser:
     """Bytes in, frames out. Never raises, and keeps at most one unfinished frame (267 bytes).
 
-    Where a frame turns out to be none, the search goes on at its second byte: a good frame is found whatever stands
-    before it. Signed frames and messages outside the dialect are skipped as if they were noise, and so is MAVLink 1,
-    unless it is expected (`version_1`).
+    Where a supposed frame fails, the search goes on at its second byte, so that a good frame is found whatever precedes
+    it. Signed frames and messages outside the dialect are skipped as noise, and so is MAVLink 1 unless it is expected
+    (`version_1`).
     """
 
     def __init__(self, *, version_1: bool = False) -> None:
@@ -52,7 +52,7 @@ class Parser:
         self.skipped = 0
         """Bytes that belonged to no frame."""
         self.broken = 0
-        """Frames that began well and failed their checksum."""
+        """Frames with a good header and a wrong checksum."""
 
     def feed(self, data: bytes) -> list[MavlinkFrame]:
         """The frames that these bytes complete, in order."""
@@ -64,7 +64,7 @@ class Parser:
             at = found.start()
             length = self._length(at)
             if length is not None and len(self.buffer) < at + length:
-                break  # a beginning; the rest has not arrived
+                break  # the rest has not arrived
             frame = None if length is None else self._frame(self.buffer[at : at + length])
             if frame is None or length is None:
                 self.skipped += 1
@@ -79,11 +79,11 @@ class Parser:
         return frames
 
     def reset(self) -> None:
-        """Forget an unfinished frame: the stream begins anew."""
+        """Forget an unfinished frame: a new stream begins."""
         self.buffer.clear()
 
     def _length(self, at: int) -> int | None:
-        """Bytes of the frame that begins at `at`, HEADER while that is not yet known, None if none can begin there."""
+        """Bytes of the frame at `at`; the header's while that is incomplete; None if no frame can begin there."""
         header = self.buffer[at : at + HEADER]
         if header[0] == START_1:
             if len(header) < HEADER_1:
@@ -98,7 +98,7 @@ class Parser:
         return HEADER + header[1] + CHECKSUM
 
     def _frame(self, raw: bytearray) -> MavlinkFrame | None:
-        """The frame in its bytes, if the checksum and the dialect agree with it."""
+        """Decode one frame; None if its checksum is wrong or the dialect cannot decode it."""
         first = raw[0] == START_1
         kind = common.mavlink_map[raw[5] if first else int.from_bytes(raw[7:10], "little")]
         checksum = common.x25crc(raw[1:-CHECKSUM] + bytes([kind.crc_extra])).crc
@@ -115,7 +115,7 @@ class Parser:
 
 
 class Packer:
-    """Messages in, bytes out, numbered."""
+    """Packs messages into numbered frames."""
 
     def __init__(self, system: int, component: int):
         self.codec = common.MAVLink(None, srcSystem=system, srcComponent=component)
@@ -128,26 +128,26 @@ class Packer:
 
 
 class SenderClock:
-    """Measurements in order and on our time, by their `time_boot_ms`. All times are monotonic ns, ours."""
+    """Orders measurements by their `time_boot_ms` and converts that to our clock. All times are monotonic ns, ours."""
 
     def __init__(self) -> None:
         self.now: int | None = None
-        """The newest stamp, ms; counted on where the wire's 32 bits begin anew after 49.7 days."""
-        self.heard_t = 0
+        """The newest stamp, ms; counts on where the wire's 32 bits wrap after 49.7 days."""
+        self.received_t = 0
         self.newest: dict[str, int] = {}
         self.behind: dict[str, int] = {}
         """The last stamp of each kind that looked old."""
         self.offset = 0
-        """From the sender's time to ours in ns, by the least delayed message (and what clocks may have drifted)."""
+        """From the sender's time to ours in ns, by the least delayed message and what the clocks may have drifted."""
         self.lower: tuple[int, int] | None = None
-        """When a message seemed less delayed than ever, and by how much. It counts once another one, read at another
-        time, was: what is read with a clock of before a stall only seems so, all of it at once."""
+        """Time and lag of a message that seemed less delayed than any before. It counts once a message of another read
+        confirms it: after a stall a whole read carries an outdated clock, and all of it seems early."""
 
     def measured(self, kind: str, stamp: int, t: int) -> int | None:
-        """When something that arrives at `t` was measured, on our clock; None if newer of its kind is known.
+        """When something that arrives at `t` was measured, on our clock; None if a newer one of its kind is known.
 
-        A stamp counts as late by as much as it is later than the least delayed one: what queued up somewhere does not
-        look fresh. Where stamps stay behind and yet advance for QUIET_NS, the sender has restarted: see `restarted`.
+        A message counts as late by its extra delay over the least delayed one, so that queued messages do not look
+        fresh. Where stamps stay behind and yet advance for QUIET_NS, the sender has restarted: see `restarted`.
         """
         clock = self._counted(stamp)
         if clock <= self._floor(kind, clock - 1):
@@ -158,12 +158,12 @@ class SenderClock:
         lag = t - clock * MS
         self.offset = lag if self.now is None else self._least(lag, t)
         self.now = clock if self.now is None else max(self.now, clock)
-        self.heard_t = t
+        self.received_t = t
         return min(clock * MS + self.offset, t)
 
     def _least(self, lag: int, t: int) -> int:
-        """The least lag, after this one."""
-        offset = self.offset + int(DRIFT * (t - self.heard_t))
+        """The least lag, this one included."""
+        offset = self.offset + int(DRIFT * (t - self.received_t))
         if lag >= offset:
             return offset
         if self.lower is None or t - self.lower[0] > QUIET_NS:
@@ -173,19 +173,19 @@ class SenderClock:
         return offset
 
     def restarted(self, kind: str, stamp: int, t: int) -> bool:
-        """Does this stamp, not yet given to `measured`, show that the sender's time began anew?"""
-        if kind not in self.behind or t - self.heard_t <= QUIET_NS:
+        """Does this stamp, not yet given to `measured`, show that the sender's clock has restarted?"""
+        if kind not in self.behind or t - self.received_t <= QUIET_NS:
             return False
         return self.behind[kind] < self._counted(stamp) <= self._floor(kind, 0)
 
     def _counted(self, stamp: int) -> int:
-        """A stamp of 32 bits as the nearest one to `now` without that limit."""
+        """A 32-bit stamp unwrapped to the value nearest to `now`."""
         if self.now is None:
             return stamp
         return self.now + (stamp - self.now + 2**31) % 2**32 - 2**31
 
     def _floor(self, kind: str, unknown: int) -> int:
-        """What is not above this is old: for its kind, or because anything else is newer by QUIET_NS."""
+        """Stamps up to this are old: for their kind, or because another kind is newer by QUIET_NS."""
         if self.now is None:
             return unknown
         return max(self.newest.get(kind, self.now - QUIET_NS // MS), self.now - QUIET_NS // MS)

@@ -1,5 +1,5 @@
-"""What of the vehicle's own state is not believed: depths above the surface, jumps that nothing in water makes, and a
-depth sensor that has stopped. Time is an argument, monotonic ns."""
+"""Rejects implausible vehicle states: depths above the surface, jumps that nothing makes in water, and a depth sensor
+that has stopped. Time is an argument, monotonic ns."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ from typing import Any
 from rov.link.mavlink import MS
 
 DEPTH_MIN = -2.0
-"""m. A surface pressure may be wrong by the weather and some height of the lake, not by more."""
+"""m. The configured surface pressure may be off by the weather and the altitude of a lake, not by more."""
 DEPTH_SLACK, DEPTH_RATE = 0.5, 5.0
-"""m, and m/s: what a depth may change by from one reading to the next."""
+"""m, and m/s: how much the depth may change from one reading to the next."""
 TURN_SLACK, TURN_RATE = 0.4, 10.0
-"""rad, and rad/s, of the angle between two attitudes: near the vertical, heading and roll jump while it does not."""
+"""rad, and rad/s, of the angle between two attitudes: near the vertical, heading and roll jump and this does not."""
 AGREED_NS, AGREED = 250 * MS, 3
-"""A jump is believed once readings have agreed with it for so long, and so many."""
+"""A jump is believed once this many readings over this time have agreed with it."""
 FROZEN_NS = 3000 * MS
+"""A noisy depth sensor that repeats itself for this long has stopped."""
 FINE = 0.0015
 """m. A sensor that resolves less than this never repeats itself for long: its own noise is larger (MS5837: 2 mm)."""
 CHANGES, TURNS = 40, 12
-"""Of so many changes in a row, so many went back and forth: that is noise, not motion."""
+"""A depth whose direction turned TURNS times in the last CHANGES changes shows noise, not motion."""
 
 
 class ContinuityCheck:
-    """Readings that follow from one another."""
+    """Accepts readings that can follow from one another, and rejects jumps."""
 
     def __init__(self, slack: float, rate: float):
         self.slack, self.rate = slack, rate
         self.last: tuple[float, ...] | None = None
         self.last_t = 0
         self.other: tuple[float, ...] | None = None
-        """The last one that does not follow from them."""
+        """The last rejected reading."""
         self.other_t = self.since = self.agreed = 0
 
     def follows(self, new: tuple[float, ...], t: int) -> bool:
-        """Is this one to be believed? It then is the last."""
+        """Is this reading believed? If so, it becomes the last one."""
         if self.last is not None and not self._near(self.last, self.last_t, new, t):
             if self.other is None or not self._near(self.other, self.other_t, new, t):
                 self.since, self.agreed = t, 0
@@ -47,17 +48,17 @@ class ContinuityCheck:
         return True
 
     def _near(self, old: tuple[float, ...], old_t: int, new: tuple[float, ...], t: int) -> bool:
-        return _apart(old, new) <= self.slack + self.rate * max(0, t - old_t) / 1e9
+        return _distance(old, new) <= self.slack + self.rate * max(0, t - old_t) / 1e9
 
 
 class PlausibilityCheck:
-    """What one connection has shown."""
+    """The plausibility checks of one connection."""
 
     def __init__(self) -> None:
         self.depths, self.attitudes = ContinuityCheck(DEPTH_SLACK, DEPTH_RATE), ContinuityCheck(TURN_SLACK, TURN_RATE)
         self.depth: float | None = None
         self.depth_t = 0
-        """Since when the depth is what it is, to the last bit."""
+        """Since when the depth has not changed, to the last bit."""
         self.upward = False
         self.turns: deque[bool] = deque(maxlen=CHANGES)
         self.finest = math.inf
@@ -65,16 +66,16 @@ class PlausibilityCheck:
         self.angles_t = 0
         """When the attitude last changed."""
 
-    def reason(self, news: dict[str, Any], t: int) -> str:
-        """Why these fields of the state are not believed, or nothing."""
-        if "yaw" in news:
-            angles = (news["roll"], news["pitch"], news["yaw"])
+    def reason(self, changed: dict[str, Any], t: int) -> str:
+        """Why these changed fields of the state are not believed, or ""."""
+        if "yaw" in changed:
+            angles = (changed["roll"], changed["pitch"], changed["yaw"])
             if angles != self.angles:
                 self.angles, self.angles_t = angles, t
             if not self.attitudes.follows(angles, t):
                 return "the attitude jumps"
-        if "depth" in news:
-            return self._depth(news["depth"], t)
+        if "depth" in changed:
+            return self._depth(changed["depth"], t)
         return ""
 
     def _depth(self, depth: float, t: int) -> str:
@@ -85,8 +86,8 @@ class PlausibilityCheck:
         return "" if self.depths.follows((depth,), t) else "the depth jumps"
 
     def _frozen(self, depth: float, t: int) -> bool:
-        """Does a sensor that has shown its noise show none for FROZEN_NS, while the attitude goes on changing? What is
-        coarse, or simulated without noise, may stand still for as long as it likes."""
+        """Has a noisy sensor repeated itself for FROZEN_NS while the attitude went on changing? A coarse sensor, or one
+        simulated without noise, may stand still for any time."""
         if depth != self.depth:
             step = depth - (depth if self.depth is None else self.depth)
             self.finest = min(self.finest, abs(step) or math.inf)
@@ -96,8 +97,8 @@ class PlausibilityCheck:
         return noisy and t - self.depth_t > FROZEN_NS and t - self.angles_t < FROZEN_NS // 3
 
 
-def _apart(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    """Between two numbers, or the angle in rad between two attitudes: roll, pitch, yaw."""
+def _distance(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """Distance of two depths in m, or angle in rad between two attitudes (roll, pitch, yaw)."""
     if len(a) == 1:
         return abs(a[0] - b[0])
     p, q = _quaternion(*a), _quaternion(*b)

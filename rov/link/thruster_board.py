@@ -1,7 +1,7 @@
 """The link to a thruster board: state in, thruster commands out, MAVLink 2 on a serial port (`systemd/BOARD.md`).
 
-Nothing in here waits: not for the port, the board or a full buffer. Time is an argument, monotonic ns. The board is
-only let loose after it has shown, in this connection, that it stops by itself when commands stop.
+Nothing in here waits: not for the port, the board or a full buffer. Time is an argument, monotonic ns. Thruster values
+leave only after the board has shown, in this connection, that it stops by itself when commands stop.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from rov.messages import Event, Mode
 from rov.types import Level
 
 REPEAT_NS = 100 * MS
-"""Arming and disarming are asked for this often until the board's heartbeat shows it done."""
+"""Arming and disarming are requested this often until the board's heartbeat confirms them."""
 UNANSWERED_NS = 300 * MS
-"""A live board that echoes nothing newer for this long is not hearing us, whatever the port pretends to send: a pty
-takes 20 kB, 7 s of commands, before it blocks."""
+"""A live board that echoes nothing newer for this long does not receive our commands, even if the port accepts them: a
+pty accepts 20 kB, 7 s of commands, before it blocks."""
 NOISE_NS, NOISE_FRAMES = 1000 * MS, 5
-"""A line on which more frames than this are damaged, lost or out of order in that time is said to be noisy: of 180."""
+"""The line is reported as noisy when more frames than this, of 180, are damaged, lost or out of order in this time."""
 BATTERY_NS = 5000 * MS
 """An older voltage is unknown."""
 
 WATCHDOG_NS = 500 * MS
 """The board goes neutral this long after the last valid, advancing command."""
 WATCHDOG_EARLY_NS, WATCHDOG_LATE_NS = 100 * MS, 200 * MS
-"""How far from that the arming test lets it be, seen from here: two ticks, the wire, and the board's own tick."""
+"""Deviation from that which the arming test accepts, as seen from here: two ticks, the wire, the board's own tick."""
 WAKE_NS = 1000 * MS
 """Time for the board to arm and echo."""
 ARMING_TEST_COMMAND = 0.001
-"""The command of the arming test: 0.4 µs of pulse width. No thruster turns (a T200's dead band is ±28 µs), and no
-output that counts whole microseconds even changes; but the echo, which is not rounded, shows that it is applied."""
+"""The command of the arming test: 0.4 µs of pulse width. No thruster turns (a T200's dead band is ±28 µs), and outputs
+in whole microseconds do not even change; but the echo, which is not rounded, shows that it is applied."""
 
 GROUP = 8
 """Thrusters per SET_ACTUATOR_CONTROL_TARGET."""
@@ -49,17 +49,17 @@ class BoardStage(str, Enum):
     """How far the board is trusted. Only in LIVE do thruster values leave."""
 
     IDLE = "idle"  # neutral, the board disarmed
-    ROUSING = "rousing"  # arming test: the board is armed, and shall echo WHISPER
-    SILENT = "silent"  # arming test: no commands; the board shall disarm and go neutral
-    RESUMING = "resuming"  # it did; it is armed again, on neutral
+    ARMING = "arming"  # arming test: the board is armed, and must echo ARMING_TEST_COMMAND
+    SILENT = "silent"  # arming test: no commands; the board must disarm and go neutral
+    RESUMING = "resuming"  # it has done so; it is armed again, on neutral
     LIVE = "live"
 
 
 class Echo(NamedTuple):
-    """What the board last said that it applies."""
+    """The command that the board last reported to apply."""
 
     t: int
-    """When that arrived."""
+    """When the echo arrived."""
     sent_t: int
     """Time stamp of the command it applies, as given to `send`, to the µs."""
     values: tuple[float, ...]
@@ -67,7 +67,7 @@ class Echo(NamedTuple):
 
 @dataclass
 class BoardConnection(ConnectionState):
-    """What one connection has carried; forgotten when it ends."""
+    """State of one connection; forgotten when it ends."""
 
     armed: bool | None = None
     """By the board's heartbeat; None while not known."""
@@ -75,22 +75,22 @@ class BoardConnection(ConnectionState):
     """The board's last answer to arming or disarming, as MAVLink names it."""
     echo: Echo | None = None
     echo_parts: dict[int, tuple[int, list[float]]] = field(default_factory=dict)
-    """Newest of each group: stamp and controls."""
+    """Newest echo of each group: stamp and controls."""
     sent_us: int = 0
     """Stamp of the last command."""
     sent_t: int = 0
     unanswered_t: int | None = None
-    """Since when nothing newer was echoed, while there was something to echo."""
+    """Since when a command waits for its echo, and nothing newer was echoed."""
     asked_t: int = -REPEAT_NS
     armed_t: int = 0
-    """When its heartbeat last said that it is armed."""
+    """When its heartbeat last reported it armed."""
     echoes: EchoCheck = field(default_factory=EchoCheck)
-    """Of this stage."""
+    """The echoes of this stage."""
 
 
 class ThrusterBoardLink(MavlinkLink[BoardConnection]):
     """A thruster board on a serial port. Each tick: `poll`, then `send`. `arm` starts the arming test, `disarm` ends
-    everything at once; whoever wants to move waits for `live`, and disarms when it ends."""
+    everything at once. The caller waits for `live` before it commands thrust, and disarms when that ends."""
 
     def __init__(
         self,
@@ -104,8 +104,8 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
         surface_pa: float = 101_325.0,
         density: float = 1025.0,
     ):
-        """`system` and `component` are ours, `board` the board's. A board has no modes; of `mode` only whether the
-        vehicle surfaces matters."""
+        """`system` and `component` are our MAVLink ids, `board` the board's. A board has no modes: of `mode` it matters
+        only whether the vehicle surfaces."""
         super().__init__(
             SerialTransport(port, baud, "link.port"),
             Parser(),
@@ -125,60 +125,60 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
 
     @property
     def live(self) -> bool:
-        """Has the board been tested and armed, and does it hear us?"""
+        """Is the board tested, armed and answering?"""
         return self.stage is BoardStage.LIVE
 
     @property
     def echo(self) -> Echo | None:
-        """What the board last said that it applies, in this connection."""
+        """The board's last echo in this connection."""
         return self.connection.echo
 
     @property
     def testing(self) -> bool:
-        """Is an arming under way?"""
-        return self.stage in (BoardStage.ROUSING, BoardStage.SILENT, BoardStage.RESUMING)
+        """Is the arming test in progress?"""
+        return self.stage in (BoardStage.ARMING, BoardStage.SILENT, BoardStage.RESUMING)
 
-    # ---- what may be asked of it -------------------------------------------------------------------------------
+    # ---- requests ----------------------------------------------------------------------------------------------
 
     def arm(self, t: int) -> str:
-        """Start the arming test; returns why not, or nothing. It takes about 0.6 s, and ends in `live` or an event
-        `arming_failed`. The board must be heard and disarmed."""
+        """Start the arming test; returns the reason for a refusal, or "". The test takes about 0.6 s, and ends in
+        `live` or an event `arming_failed`. Refused unless the board reports itself disarmed."""
         if self.live or self.testing:
             return ""
         if not self.port.is_open:
             return f"{self.port.path} is not open"
-        if self.connection.heard_t is None or t - self.connection.heard_t > QUIET_NS:
+        if self.connection.received_t is None or t - self.connection.received_t > QUIET_NS:
             return "nothing is heard from the thruster board"
         if self.connection.armed is not False:
             return "the thruster board does not say that it is disarmed"
-        self._enter(BoardStage.ROUSING, t)
+        self._enter(BoardStage.ARMING, t)
         return ""
 
     def disarm(self, t: int) -> None:
-        """Neutral and disarmed at once, past everything that still waits to be sent; repeated by `send` until the
-        board says that it is."""
+        """Neutral and disarmed at once, discarding everything that still waits to be sent; repeated by `send` until the
+        board confirms."""
         self._enter(BoardStage.IDLE, t)
         if self.connection.armed is False:
-            self.connection.armed = None  # an arming may be on its way to it
+            self.connection.armed = None  # a request to arm may still be on its way
         if not self.port.is_open:
             return
         if self.port.unsent or self._unanswered(t) > REPEAT_NS:
             self.port.discard()
         self.connection.asked_t = t
-        self._write_command(self._command(self.neutral, t) + self._ask(armed=False), t, command=True)
+        self._write_command(self._command(self.neutral, t) + self._arm_request(armed=False), t, command=True)
 
     def close(self, t: int) -> None:
         """Disarm, as far as that is still possible, and close the port. The next `poll` opens it again."""
         self.disarm(t)
         if self._unanswered(t) > UNANSWERED_NS:
-            self.port.discard()  # or closing would wait for what nobody reads
+            self.port.discard()  # or closing would wait for bytes that nobody reads
         self.port.close()
         self._forget()
 
     # ---- one tick ----------------------------------------------------------------------------------------------
 
     def poll(self, t: int) -> tuple[Event, ...]:
-        """Take in what has arrived, (re)open the port, move the arming test on; returns what happened."""
+        """Process what has arrived, (re)open the port, advance the arming test; returns the events."""
         for frame in self._receive_frames(t):
             self._handle_frame(frame, t)
         self.telemetry.expire(t)
@@ -189,31 +189,31 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
 
     def send(self, values: Sequence[float], armed: bool, t: int) -> None:
         """The tick's command, −1..1 per thruster, motor 1 first. Values leave only while the link is live and `armed`;
-        else neutral does, or what the arming test needs. `armed` False in LIVE disarms the board."""
+        otherwise neutral, or what the arming test needs. `armed` False in LIVE disarms the board."""
         if self.live and not armed:
             return self.disarm(t)
         if not self.port.is_open:
             return
         command = self.stage is not BoardStage.SILENT
-        if command and t // 1000 <= self.connection.sent_us:  # time stands still: that must not keep a board awake
+        if command and t // 1000 <= self.connection.sent_us:  # our clock stands still: that must not feed the watchdog
             self.counters.dropped += 1
             return
         allowed = tuple(self._values(values))
         data = self._command(allowed, t) if command else b""
-        waking = self.stage in (BoardStage.ROUSING, BoardStage.RESUMING) and not self.connection.armed
-        resting = self.stage is BoardStage.IDLE and self.connection.armed is not False
-        asking = (waking or resting) and t - self.connection.asked_t >= REPEAT_NS
+        arming = self.stage in (BoardStage.ARMING, BoardStage.RESUMING) and not self.connection.armed
+        disarming = self.stage is BoardStage.IDLE and self.connection.armed is not False
+        requesting = (arming or disarming) and t - self.connection.asked_t >= REPEAT_NS
         beating = t - self.connection.heartbeat_sent_t >= HEARTBEAT_NS
-        data += (self._ask(waking) if asking else b"") + (self._heartbeat_frame() if beating else b"")
+        data += (self._arm_request(arming) if requesting else b"") + (self._heartbeat_frame() if beating else b"")
         if data and self._write_command(data, t, command):
             if command and self.live:
                 self.connection.echoes.sent(self.connection.sent_us, allowed)
-            self.connection.asked_t = t if asking else self.connection.asked_t
+            self.connection.asked_t = t if requesting else self.connection.asked_t
             self.connection.heartbeat_sent_t = t if beating else self.connection.heartbeat_sent_t
 
     def _values(self, values: Sequence[float]) -> Sequence[float]:
-        """What may leave at this stage."""
-        if self.stage is BoardStage.ROUSING:
+        """The values that may leave at this stage."""
+        if self.stage is BoardStage.ARMING:
             return (ARMING_TEST_COMMAND,) * self.outputs
         if self.stage is not BoardStage.LIVE:
             return self.neutral
@@ -222,10 +222,10 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
             return self.neutral
         return [min(max(value, -1.0), 1.0) for value in values]
 
-    # ---- out ---------------------------------------------------------------------------------------------------
+    # ---- sending -----------------------------------------------------------------------------------------------
 
     def _stamp(self, t: int) -> int:
-        """Time of the next command in µs; always later than the last one's."""
+        """Time stamp of the next command in µs; always later than the last one."""
         return max(t // 1000, self.connection.sent_us + 1)
 
     def _command(self, values: Sequence[float], t: int) -> bytes:
@@ -238,14 +238,14 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
             )
         return frames
 
-    def _ask(self, armed: bool) -> bytes:
+    def _arm_request(self, armed: bool) -> bytes:
         """COMMAND_LONG to arm or disarm."""
         return self.packer.pack(
             common.MAVLink_command_long_message(*self.address, ARM_DISARM, 0, float(armed), 0, 0, 0, 0, 0, 0)
         )
 
     def _write_command(self, data: bytes, t: int, command: bool) -> bool:
-        """Hand bytes to the port, all or none. `command`: is there one in them?"""
+        """Write all bytes or none. `command`: do they contain a thruster command?"""
         taken = self._write(data, t)
         if not self.port.is_open:
             return False  # it is gone
@@ -259,13 +259,13 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
         return taken
 
     def _unanswered(self, t: int) -> int:
-        """For how long, in ns, nothing newer was echoed while there was something to echo."""
+        """For how long, in ns, a command has waited for an echo; 0 when none does."""
         return 0 if self.connection.unanswered_t is None else t - self.connection.unanswered_t
 
-    # ---- in ----------------------------------------------------------------------------------------------------
+    # ---- receiving ---------------------------------------------------------------------------------------------
 
     def _handle_frame(self, frame: MavlinkFrame, t: int) -> None:
-        """Take one frame, if it is the board's and newer than what was there."""
+        """Process a frame, if it is the board's and not an old one."""
         if frame.sender != self.address:
             self.counters.foreign += 1
             return
@@ -299,7 +299,7 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
             self._enter(BoardStage.IDLE, t)
 
     def _handle_echo(self, message: Any, t: int) -> None:
-        """Take what the board says that it applies; with several groups, once all are of one command."""
+        """Take the board's echo of a command; with several groups, once all of them echo the same one."""
         stamp = message.time_usec
         if stamp > self.connection.sent_us or message.group_mlx * GROUP >= self.outputs:
             self.counters.foreign += 1
@@ -316,7 +316,7 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
             values = [value for group in groups for value in self.connection.echo_parts[group][1]]
             self.connection.echo = Echo(t, stamp * 1000, tuple(values[: self.outputs]))
             if self.connection.echoes.receive(stamp, self.connection.echo.values, t):
-                self._event(t, "info", "echo_differs_over", "the board gives the thrusters what is commanded again")
+                self._event(t, "info", "echo_differs_over", "the board applies what is commanded again")
             if stamp == self.connection.sent_us:
                 self.connection.unanswered_t = None
             elif self.connection.unanswered_t is not None:
@@ -331,10 +331,10 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
     # ---- the arming test ---------------------------------------------------------------------------------------
 
     def _check(self, t: int) -> None:
-        """Move the arming test on; end LIVE when the board does not hear us."""
+        """Advance the arming test; end LIVE when echoes stop or differ."""
         since = t - self.stage_t
         match self.stage:
-            case BoardStage.ROUSING:
+            case BoardStage.ARMING:
                 if self.connection.armed and self._applies(ARMING_TEST_COMMAND):
                     self._enter(BoardStage.SILENT, t)
                 elif since > WAKE_NS:
@@ -361,21 +361,21 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
                     self._event(t, "alarm", "board_deaf", text)
                     self.disarm(t)
                 elif self.connection.echoes.doubted(self.connection.armed_t, t):
-                    self._doubt(t)
+                    self._handle_difference(t)
 
-    def _doubt(self, t: int) -> None:
-        """Its echoes have differed for too long. On the way up it goes on: a vehicle left at depth is lost."""
+    def _handle_difference(self, t: int) -> None:
+        """Echoes have differed for too long: disarm. Not while surfacing: a vehicle left at depth is lost."""
         surfacing, echoes = self.mode is Mode.SURFACE, self.connection.echoes
-        if not echoes.said:
-            echoes.said = True
-            does = "it goes on surfacing" if surfacing else "disarmed"
-            text = f"the board does not give the thrusters what is commanded ({echoes.difference}): {does}"
+        if not echoes.reported:
+            echoes.reported = True
+            action = "it goes on surfacing" if surfacing else "disarmed"
+            text = f"the board does not apply what is commanded ({echoes.difference}): {action}"
             self._event(t, "alarm", "echo_differs", text)
         if not surfacing:
             self.disarm(t)
 
     def _check_noise(self, t: int) -> None:
-        """Say when the line begins to spoil frames, and when it does no more."""
+        """Report when the line begins to damage or lose frames, and when it stops."""
         if t - self.noise_t < NOISE_NS:
             return
         spoiled = self.counters.spoiled - self.noise_count
@@ -389,7 +389,7 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
                 self._event(t, "info", "link_noisy_over", f"{self.port.path}: frames arrive whole again")
 
     def _applies(self, value: float) -> bool:
-        """Has the board said, since this stage began, that it applies this to every thruster?"""
+        """Has the board echoed this value for every thruster since this stage began?"""
         echo = self.connection.echo
         return echo is not None and echo.t >= self.stage_t and all(abs(v - value) < 1e-6 for v in echo.values)
 
@@ -402,7 +402,7 @@ class ThrusterBoardLink(MavlinkLink[BoardConnection]):
         if stage is not self.stage:
             self.stage, self.stage_t, self.connection.asked_t = stage, t, t - REPEAT_NS
             self.connection.echoes = EchoCheck()
-        if stage is BoardStage.ROUSING:
+        if stage is BoardStage.ARMING:
             self.connection.answer = ""
 
     def _idle(self, t: int) -> None:

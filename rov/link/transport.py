@@ -1,4 +1,4 @@
-"""Ways to an autopilot: a serial port, TCP or UDP, by one URL. None of them ever blocks.
+"""Transports to the vehicle: a serial port, TCP or UDP, named by a URL. None of them ever blocks.
 
 serial:/dev/ttyACM0:115200    tcp:127.0.0.1:5760    udp:0.0.0.0:14550 (listens)    udpout:192.168.2.2:14550
 """
@@ -25,15 +25,15 @@ from rov.link.mavlink import Parser
 
 DATAGRAM = 65536
 READ_MAX, DATAGRAMS_MAX = 16_384, 1000
-"""Bytes and datagrams read per poll of a socket: at 50 Hz 800 kB a second. What is more waits for the next one."""
-SUITORS_MAX = 8
-"""Senders over UDP that are listened to for a frame of the vehicle's."""
+"""Bytes and datagrams read per poll of a socket: at 50 Hz 800 kB a second. The rest waits for the next poll."""
+CANDIDATES_MAX = 8
+"""Most UDP senders whose datagrams are searched for a frame of an autopilot."""
 DRAIN_S = 0.5
-"""A TCP connection that is closed on purpose waits so long for its other end to have read everything."""
+"""A TCP connection closed on purpose waits this long for the other end to read everything."""
 SERIAL_MAX = 4096
 """Bytes read per poll of a serial port: at 50 Hz twice what 921,600 baud carries."""
 QUEUE_MAX = 2000
-"""Bytes that may wait in the kernel to be sent: 1 s of sticks. More is history that nobody should act on."""
+"""Most bytes that may wait in the kernel to be sent: 1 s of sticks. Older commands must not take effect."""
 OPEN_FAILURES = {
     errno.ENOENT: "no such port",
     errno.EACCES: "may not be opened; is the user in the group dialout?",
@@ -44,7 +44,7 @@ URL = r"^(serial:[^:]+:\d+|(tcp|udp|udpout):[^:]+:\d+)$"
 
 
 class Transport(Protocol):
-    """What a link needs of its port. All methods but `open` may raise OSError when the other end is gone."""
+    """The port of a link. All methods but `open` may raise OSError when the other end is gone."""
 
     path: str
     unsent: bytes
@@ -63,7 +63,7 @@ class SerialTransport:
     """A serial port that never blocks. All methods but `open` may raise OSError when the device is gone."""
 
     def __init__(self, path: str, baud: int, key: str = "link.url"):
-        """`key`: where it is configured, for messages."""
+        """`key`: the configuration key of the path, for messages."""
         self.path, self.key = path, key
         self.baud = baud
         self.serial: serial.Serial | None = None
@@ -75,7 +75,7 @@ class SerialTransport:
         return self.serial is not None
 
     def open(self) -> str:
-        """Open it for ourselves alone; returns why not, or nothing. What lay in its queues is discarded."""
+        """Open it exclusively; returns the reason for a failure, or "". Its queues are discarded."""
         try:
             self.serial = serial.Serial(self.path, self.baud, timeout=0, write_timeout=0, exclusive=True)
         except (OSError, ValueError, termios.error) as error:  # missing or busy; a baud rate it cannot do; just gone
@@ -85,7 +85,7 @@ class SerialTransport:
         return ""
 
     def read(self) -> bytes:
-        """What is there, at most SERIAL_MAX bytes."""
+        """The bytes that have arrived, at most SERIAL_MAX."""
         assert self.serial is not None
         data: bytes = self.serial.read(SERIAL_MAX)
         return data
@@ -93,7 +93,7 @@ class SerialTransport:
     def write(self, data: bytes) -> bool:
         """Send all of it, or nothing and return False.
 
-        What the kernel takes only in part is finished before anything else is sent: a frame that was cut would cost
+        A frame that the kernel accepts only in part is finished before anything else is sent: cut off, it would cost
         the board the next one too. The system call is our own because pyserial's spins until there is room, even with
         a time-out of zero (pyserial issue 280).
         """
@@ -106,7 +106,7 @@ class SerialTransport:
         return taken > 0
 
     def _write_some(self, data: bytes) -> int:
-        """How many of these bytes the kernel took."""
+        """How many of these bytes the kernel accepted."""
         assert self.serial is not None
         try:
             return os.write(self.serial.fileno(), data)
@@ -114,10 +114,10 @@ class SerialTransport:
             return 0
 
     def discard(self) -> None:
-        """Throw away what was written and not yet sent."""
+        """Discard what was written and not yet sent."""
         self.unsent = b""
         if self.serial is not None:
-            with contextlib.suppress(termios.error):  # gone: the next read says so
+            with contextlib.suppress(termios.error):  # gone: the next read reports it
                 termios.tcflush(self.serial.fileno(), termios.TCOFLUSH)
 
     def close(self) -> None:
@@ -131,12 +131,12 @@ class SerialTransport:
 class NetworkTransport:
     """TCP to an address, or UDP: listening at one and answering the vehicle there, or sending to one.
 
-    The vehicle is who first sent a whole frame of an autopilot's, until the port is closed: that is when it is not
-    heard any more. What others send is not even read, and nothing is sent to them.
+    The vehicle is the first sender of a whole autopilot frame, until the port is closed (which the link does when the
+    vehicle falls silent). Datagrams of other senders are dropped, and nothing is sent to them.
     """
 
     def __init__(self, kind: Literal["tcp", "udp", "udpout"], host: str, port: int):
-        """The name is looked up once, here, because a look-up blocks. Raises UserError when it is not known."""
+        """Looks the host name up once, here, because that blocks. Raises UserError for an unknown host."""
         self.kind = kind
         self.path = f"{kind}:{host}:{port}"
         try:
@@ -146,10 +146,10 @@ class NetworkTransport:
         self.address: tuple[Any, ...] = address
         self.socket: socket.socket | None = None
         self.peer = None if kind == "udp" else self.address
-        self.suitors: dict[tuple[Any, ...], Parser] = {}
-        """Who else speaks there, while no vehicle is known."""
+        self.candidates: dict[tuple[Any, ...], Parser] = {}
+        """Senders that may be the vehicle, while it is not known."""
         self.stranger = ""
-        """Who else spoke there last, while the vehicle is known."""
+        """The last other sender, while the vehicle is known."""
         self.connected = False
         self.unsent = b""
 
@@ -158,7 +158,7 @@ class NetworkTransport:
         return self.socket is not None
 
     def open(self) -> str:
-        """Begin to connect, or bind; returns why not, or nothing. A connection that fails later raises in `read`."""
+        """Begin to connect, or bind; returns the reason for a failure, or "". A later failure raises in `read`."""
         stream = self.kind == "tcp"
         made = socket.socket(socket.AF_INET, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM)
         made.setblocking(False)
@@ -177,7 +177,7 @@ class NetworkTransport:
         return ""
 
     def read(self) -> bytes:
-        """What is there; empty when nothing is, or the connection is still being made."""
+        """The bytes that have arrived; none while the connection is still being made."""
         assert self.socket is not None
         if not self._ready():
             return b""
@@ -190,7 +190,7 @@ class NetworkTransport:
             out = b""
             for _ in range(DATAGRAMS_MAX):
                 part, sender = self.socket.recvfrom(DATAGRAM)
-                if self._vehicles(part, sender):
+                if self._is_vehicle(part, sender):
                     out += part
                 if len(out) >= READ_MAX:
                     break
@@ -202,21 +202,21 @@ class NetworkTransport:
                 raise
             return b""  # nobody listens there yet
 
-    def _vehicles(self, part: bytes, sender: tuple[Any, ...]) -> bool:
-        """Is this datagram of the vehicle's? The first one to send a frame of an autopilot's is it."""
+    def _is_vehicle(self, part: bytes, sender: tuple[Any, ...]) -> bool:
+        """Is this datagram the vehicle's, that is, of the first sender of an autopilot frame?"""
         if self.peer is None:
-            if sender not in self.suitors and len(self.suitors) >= SUITORS_MAX:
-                self.suitors.pop(next(iter(self.suitors)))
-            parser = self.suitors.setdefault(sender, Parser(version_1=True))
+            if sender not in self.candidates and len(self.candidates) >= CANDIDATES_MAX:
+                self.candidates.pop(next(iter(self.candidates)))
+            parser = self.candidates.setdefault(sender, Parser(version_1=True))
             if not any(frame.sender[1] == common.MAV_COMP_ID_AUTOPILOT1 for frame in parser.feed(part)):
                 return False
-            self.peer, self.suitors = sender, {}
+            self.peer, self.candidates = sender, {}
         if sender != self.peer:
             self.stranger = f"{sender[0]}:{sender[1]}"
         return sender == self.peer
 
     def write(self, data: bytes) -> bool:
-        """Send all of it, or nothing and return False. What TCP takes only in part is finished first."""
+        """Send all of it, or nothing and return False. What TCP accepts only in part is finished first."""
         assert self.socket is not None
         if not self._ready() or self.peer is None:
             return False
@@ -263,11 +263,11 @@ class NetworkTransport:
             self.socket.close()
         self.socket = None
         self.unsent = b""
-        self.suitors, self.stranger = {}, ""
+        self.candidates, self.stranger = {}, ""
         self.peer = None if self.kind == "udp" else self.address
 
     def _ready(self) -> bool:
-        """Is the connection there? Raises OSError when it could not be made."""
+        """Is the connection made? Raises OSError when it failed."""
         assert self.socket is not None
         if not self.connected:
             if not select.select([], [self.socket], [], 0)[1]:
@@ -284,7 +284,7 @@ class NetworkTransport:
 
 
 def transport_of(url: str) -> Transport:
-    """The way that a URL names; opened by its user. Raises UserError."""
+    """The transport that a URL names, not yet opened. Raises UserError for an invalid URL."""
     if not re.match(URL, url):
         raise UserError(
             f"link.url = {url!r}: must look like tcp:127.0.0.1:5760, udp:0.0.0.0:14550 or serial:/dev/x:115200"

@@ -1,1 +1,1 @@
-"""From a wish for motion to thruster commands that may leave: modes, loops, allocation, guard. Never imports torch."""
+"""From setpoints to thruster commands: commander, pilot, control loops, allocation, guard. Never imports torch."""

@@ -1,4 +1,4 @@
-"""From a wrench to thrusters: the motor factors of the ArduSub frames, and saturation that keeps the direction.
+"""Allocates a wrench to thrusters: motor factors of the ArduSub frames, and saturation that keeps the direction.
 
 Written once in array-API style: numpy in the pilot, torch in a batched world.
 """
@@ -66,21 +66,21 @@ FACTORS: dict[str, tuple[tuple[float, ...], ...]] = {
 LEVEL = (0.0, 0.0, 0.0, 1.0, 1.0, 0.0)
 """The axes that keep the vehicle upright."""
 TINY = 1e-9
-"""No output smaller than this takes any room."""
+"""Outputs smaller than this are not divided by."""
 
 
 @cache
 def mixer(frame: str) -> Floats:
     """(n motors, 6): output of each motor per unit of surge, sway, heave, roll, pitch, yaw.
 
-    The one place where ArduSub's order and its throttle, positive up, become ours, positive down."""
+    The one place that converts ArduSub's axis order and upward throttle to ours, positive down."""
     roll, pitch, yaw, throttle, forward, lateral = np.array(FACTORS[frame], dtype=np.float64).T
     return np.stack([forward, lateral, -throttle, roll, pitch, yaw], axis=-1)
 
 
 @cache
 def effect(frame: str) -> Floats:
-    """(6, n motors): the wrench that motor outputs stand for; takes `allocate` back where nothing saturates."""
+    """(6, n motors): from motor outputs to their wrench; the inverse of `allocate` where nothing saturates."""
     return np.asarray(np.linalg.pinv(mixer(frame)), dtype=np.float64)
 
 
@@ -92,8 +92,8 @@ def controllable_axes(frame: str) -> tuple[bool, ...]:
 
 @cache
 def groups(frame: str) -> tuple[tuple[bool, ...], ...]:
-    """The axes (masks of 6) that share motors, directly or through others: on a BlueROV2 the horizontal ones and the
-    vertical ones."""
+    """Groups of axes (masks of 6) that share motors, directly or through others: on a BlueROV2 the horizontal and the
+    vertical axes."""
     used = mixer(frame) != 0
     left = [i for i in range(6) if used[:, i].any()]
     found = []
@@ -110,11 +110,11 @@ def groups(frame: str) -> tuple[tuple[bool, ...], ...]:
 def allocate(wrench: Array, frame: str) -> Array:
     """Wrench (…, 6) in −1..1 -> motors (…, n) in −1..1, motor 1 first.
 
-    Groups share no motor, so none pays for another: full ahead takes nothing from depth and attitude (ArduSub's
-    VECTORED_6DOF does the same). Within a group that saturates, roll and pitch come first, scaled as a whole, and the
-    other axes share what is left, scaled as a whole: a vehicle that tilts turns its thrust where nobody wants it, the
-    depth loop answers with more of it, and scaled together they tumble the vehicle at half a stick ahead. Axes that the
-    frame cannot act on are dropped.
+    Groups share no motor, so none takes from another: full ahead takes nothing from depth and attitude (ArduSub's
+    VECTORED_6DOF does the same). Within a group that saturates, roll and pitch come first, scaled together, and the
+    other axes share the rest, scaled together. Scaled all alike, half a stick ahead would tumble the vehicle: a tilted
+    vehicle thrusts in the wrong direction, and the depth loop answers with more thrust. Axes that the frame cannot act
+    on are dropped.
     """
     xp = array_namespace(wrench)
     matrix = xp.asarray(mixer(frame).T, dtype=wrench.dtype, device=device(wrench))  # (6, n)
@@ -124,7 +124,7 @@ def allocate(wrench: Array, frame: str) -> Array:
         mask = xp.asarray(axes, dtype=wrench.dtype, device=device(wrench))
         first, rest = (wrench * mask * level) @ matrix, (wrench * mask * (1.0 - level)) @ matrix  # (…, n)
         first = first / xp.max(xp.abs(first), axis=-1, keepdims=True).clip(min=1.0)
-        room = 1.0 - xp.sign(rest) * first  # what is left of each motor the way `rest` goes
+        room = 1.0 - xp.sign(rest) * first  # what each motor has left in the direction of `rest`
         share = xp.min(room / xp.abs(rest).clip(min=TINY), axis=-1, keepdims=True).clip(max=1.0)
         motors = motors + first + share * rest
     return motors

@@ -1,15 +1,14 @@
-"""Between the pilot and those around it: what operators ask for, what the vehicle reports, and what must happen by
-itself when the operator, the board or the battery goes. Time is an argument; `pilotd` is the loop around it."""
+"""The commander: carries out operators' commands, steps link and pilot, and acts by itself on a lost operator, a leak,
+a low battery or slow perception. Time is an argument, monotonic ns; `pilotd` is the loop around it."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rov.config import live
 from rov.config.schema import Config
-from rov.link.interface import Link
 from rov.messages import (
     ActiveSettings,
     AnyCommand,
@@ -31,70 +30,72 @@ from rov.messages import (
 )
 from rov.motion.pilot import SOURCE, STREAMED, Pilot
 
+if TYPE_CHECKING:
+    from rov.link.interface import Link
+
 STATUS_NS = 200_000_000
-"""The pilot's status goes out at 5 Hz."""
-TUNING_NS = 1_000_000_000
-"""What holds is said anew at 1 Hz, for processes that have just started, and for dives."""
+"""The pilot's status is published at 5 Hz."""
+SETTINGS_NS = 1_000_000_000
+"""The active settings are published at 1 Hz, for processes that have just started, and for dives."""
 RATE_NS, RATE_SHARE = 3_000_000_000, 0.8
-"""A stream that brings less than this share of perception.rate_hz over this time is no stream to steer by."""
+"""A stream below this share of perception.rate_hz over this time is too slow to steer by."""
 MIN_CELL_V = 0.5
-"""A cell below this is not measured."""
+"""A cell voltage below this means that it is not measured."""
 SURFACING_ALARMS = ("leak", "battery_low")
-"""Alarms that take the vehicle up. As long as one holds, arming goes straight to `surface`: to forbid it would strand a
-vehicle that was disarmed at depth."""
+"""Alarms that surface the vehicle. While one is present, arming goes straight to `surface`: to forbid arming would
+strand a vehicle that was disarmed at depth."""
 
 
 class Commander:
-    """The pilot, its link, and the rows of the safety table that neither knows alone."""
+    """The pilot, its link, and the failsafes that need both."""
 
     def __init__(self, config: Config, pilot: Pilot, link: Link, classes: tuple[str, ...] = ()):
-        """`classes` are those that the detector knows; without any, every target is taken."""
+        """`classes`: those that the detector knows; empty accepts every target."""
         self.config, self.pilot, self.link, self.classes = config, pilot, link, classes
         self.saved_values: live.Values | None = None
-        """What the file said last; None: nothing yet. Only what changes in it is applied, or it would undo what an
-        operator has set."""
+        """The last values of the configuration file; None: not yet received. Only what changes in the file is applied,
+        so that it does not undo what an operator has set."""
         self.held_values: live.Values = {}
-        """What may be applied only while disarmed."""
-        self.tuning_t: int | None = None
+        """Values that wait for the vehicle to be disarmed."""
+        self.settings_t: int | None = None
         self.arming = False
         self.asked_t = 0
-        """When the arming under way was asked for."""
+        """When the arming in progress was asked for."""
         self.operator = ""
         self.no_operator_t: int | None = None
         self.bad_since: dict[str, int] = {}
         """Since when a reading has been bad, by code."""
         self.alarms: set[str] = set()
-        """Codes of the readings that are bad now, and have been for long enough."""
+        """Codes of the readings that have been bad for long enough, and still are."""
         self.overruled: set[str] = set()
-        """What takes the vehicle up, and the operator has said not to, since it was armed: a sensor that comes and goes
-        asks once."""
+        """Alarms whose surfacing the operator has ended since arming: an alarm that comes and goes surfaces once."""
         self.refused = ""
-        """Why the last arming, mode or target was refused, by whomever; empty when it was not."""
+        """Why the last arming, mode or target was refused, by pilot, commander or link; empty when it was accepted."""
         self.stick_id = 0
         self.status_t = 0
         self.outgoing: list[Message] = []
-        """To be published with this tick."""
+        """Messages to publish with this tick."""
         self.setpoint_times: dict[str, deque[int]] = {}
-        """When the setpoints of each source were heard, over the last RATE_NS."""
+        """When the setpoints of each source were received, over the last RATE_NS."""
         self.engaged_t = 0
-        """Since when the mode is the one it is."""
+        """When the mode last changed."""
 
-    # ---- what operators ask for --------------------------------------------------------------------------------
+    # ---- commands ----------------------------------------------------------------------------------------------
 
     def start(self, now: int) -> None:
-        """Say that this is a pilot without a past."""
+        """Publish the start, so that a replay begins with a fresh pilot."""
         self.outgoing.append(ConsumedInput(t=now, by="pilotd", what="start"))
 
     def handle_setpoint(self, setpoint: Setpoint, now: int) -> None:
-        """A setpoint from perception."""
-        heard = self.setpoint_times.setdefault(setpoint.source, deque())
-        heard.append(now)
-        while now - heard[0] > RATE_NS:
-            heard.popleft()
+        """Take a setpoint from perception."""
+        times = self.setpoint_times.setdefault(setpoint.source, deque())
+        times.append(now)
+        while now - times[0] > RATE_NS:
+            times.popleft()
         self._apply_input(now, "setpoint", setpoint=setpoint)
 
     def handle_command(self, command: AnyCommand, sent_t: int, now: int) -> str:
-        """Carry out a command that was sent at `sent_t` on our clock; returns why not, or nothing."""
+        """Carry out a command that was sent at `sent_t` on our clock; returns the reason for a refusal, or ""."""
         match command:
             case Stop():
                 self.arming = False
@@ -123,52 +124,55 @@ class Commander:
         return ""
 
     def refusal(self, mode: Mode, now: int) -> str:
-        """A sentence about what a mode lacks, or nothing."""
+        """A sentence about what a mode lacks, or ""."""
         if reason := self.pilot.refusal(mode, now):
             return reason
         if mode in STREAMED and (hz := self._rate(mode, now)) < self._rate_min:
-            return f"{mode.value} needs {self._rate_min:g} frames looked at per second, over 3 s; there are {hz:.1f}"
+            return f"{mode.value} needs {self._rate_min:g} frames processed per second, over 3 s; there are {hz:.1f}"
         return ""
 
     def _begin_arming(self, asked_t: int, now: int) -> str:
-        """Start the link's arming; returns why not, or nothing."""
-        if reason := self.pilot.stop_refusal(asked_t) or self._must_surface(now) or self.refusal(self.pilot.mode, now):
+        """Start the link's arming; returns the reason for a refusal, or ""."""
+        if (
+            reason := self.pilot.stop_refusal(asked_t)
+            or self._prepare_surfacing(now)
+            or self.refusal(self.pilot.mode, now)
+        ):
             return reason
         self.overruled.clear()
-        self.link.mode = self.pilot.mode  # an autopilot arms in the mode that it will need
+        self.link.mode = self.pilot.mode  # an autopilot arms in the mode that ours needs
         reason = self.link.arm(now)
         self.arming, self.asked_t = not reason, asked_t
         return reason
 
     def _set_mode(self, mode: Mode, asked_t: int, now: int) -> str:
-        """Change the mode as the operator says; returns why not, or nothing. Armed, this may also end a surfacing."""
+        """Change the mode for the operator; returns the reason for a refusal, or "". May end a surfacing."""
         before = self.pilot.mode
         if reason := self.refusal(mode, now) or self._apply_input(now, "mode", asked_t, mode=mode):
             return reason
         if self.pilot.armed and self.must_surface and before is Mode.SURFACE is not mode:
-            text = f"{', '.join(self.must_surface)}: {mode.value} all the same, as the operator says"
+            text = f"{', '.join(self.must_surface)}: {mode.value} at the operator's request"
             self._event(now, "warning", "surfacing_ended", text)
             self.overruled |= {*self.must_surface}
         return ""
 
     @property
     def must_surface(self) -> list[str]:
-        """Codes of what takes the vehicle up now."""
+        """Codes of the alarms that surface the vehicle now."""
         return [code for code in SURFACING_ALARMS if code in self.alarms]
 
-    def _must_surface(self, now: int) -> str:
-        """Before arming: while something is urgent, `surface` is the mode to arm in. Returns why that cannot be, or
-        nothing."""
+    def _prepare_surfacing(self, now: int) -> str:
+        """Before arming: change to `surface` while an alarm demands that. Returns the reason for a refusal, or ""."""
         if not self.must_surface or self.pilot.mode is Mode.SURFACE:
             return ""
         if reason := self._apply_input(now, "mode", mode=Mode.SURFACE):
             return reason
-        text = f"{', '.join(self.must_surface)}: arming in surface; any other mode must be asked for once armed"
+        text = f"{', '.join(self.must_surface)}: arming in surface; ask for any other mode once armed"
         self._event(now, "warning", "arming_upward", text)
         return ""
 
     def _set_target(self, label: str, size: float | None, now: int) -> str:
-        """Follow another class; returns why not, or nothing."""
+        """Follow another class; returns the reason for a refusal, or ""."""
         if self.classes and label not in self.classes:
             return f"{label} is no class that the detector knows; there are {', '.join(self.classes)}"
         if size is not None and not 0 < size < 1:
@@ -180,27 +184,27 @@ class Commander:
         self._apply_settings(live.differences(live.values(self.config), wanted), now)
         return ""
 
-    # ---- what is tuned -----------------------------------------------------------------------------------------
+    # ---- live settings -----------------------------------------------------------------------------------------
 
     def handle_edit(self, edit: ConfigEdit, now: int) -> None:
-        """Take over what was changed in the saved configuration. While armed, safety keys only tighten: what would
-        loosen one is held until the vehicle is disarmed, or the file says otherwise."""
-        news = live.values_of(edit.settings)
+        """Apply changes of the configuration file. While armed, safety keys may only tighten: a looser value waits
+        until the vehicle is disarmed, or the file changes again."""
+        saved = live.values_of(edit.settings)
         before = live.values(self.config) if self.saved_values is None else self.saved_values
-        changed = {key: new for key, new in live.differences(before, news).items() if key not in edit.overruled}
-        self.saved_values = news
+        changed = {key: new for key, new in live.differences(before, saved).items() if key not in edit.overruled}
+        self.saved_values = saved
         for key in changed:
             self.held_values.pop(key, None)
         current = live.values(self.config)
         if self.pilot.armed:
             self.held_values |= {key: new for key, new in changed.items() if live.is_looser(key, current[key], new)}
             for key in changed.keys() & self.held_values.keys():
-                text = f"{key} stays {current[key]} while armed; {changed[key]} is less safe, and holds once disarmed"
+                text = f"{key} stays {current[key]} while armed; {changed[key]} is less safe, and applies once disarmed"
                 self._event(now, "warning", "tuning_held", text)
         self._apply_settings({key: new for key, new in changed.items() if key not in self.held_values}, now)
 
     def _apply_settings(self, changes: live.Values, now: int) -> None:
-        """Let these values hold from now on, everywhere."""
+        """Apply these values to pilot and link, and publish them."""
         current = live.values(self.config)
         changes = live.differences(current, changes)
         if not changes:
@@ -213,18 +217,18 @@ class Commander:
             self._event(now, "info", "tuned", f"{key} is {new}, was {current[key]}")
 
     def _publish_settings(self, now: int) -> None:
-        """Say what holds, in the order in which it came to hold."""
-        self.tuning_t = now
+        """Publish the active settings, in order with what else is consumed."""
+        self.settings_t = now
         self.outgoing.append(ActiveSettings(t=now, settings=live.settings(self.config)))
 
     # ---- one tick ----------------------------------------------------------------------------------------------
 
     def step(self, operator: str, now: int) -> list[Message]:
-        """One step: read the link, decide, send; returns what there is to publish."""
+        """One step: read the link, decide, send; returns the messages to publish."""
         if self.held_values and not self.pilot.armed:
             held, self.held_values = self.held_values, {}
             self._apply_settings(held, now)
-        if self.tuning_t is None or now - self.tuning_t >= TUNING_NS:
+        if self.settings_t is None or now - self.settings_t >= SETTINGS_NS:
             self._publish_settings(now)
         self.link.mode = self.pilot.mode
         self.outgoing += self.link.poll(now)
@@ -242,7 +246,7 @@ class Commander:
         if self.pilot.mode is not mode:
             self.engaged_t = now
         consumed, self.outgoing = self.outgoing, []
-        # What it took in before what it did: a replay reads them in this order.
+        # Inputs come before the outputs that they led to: a replay reads them in this order.
         messages = [*consumed, output.wrench, output.thrusters, *output.events]
         if now - self.status_t >= STATUS_NS:
             self.status_t = now
@@ -260,11 +264,13 @@ class Commander:
         )
 
     def _finish_arming(self, now: int) -> None:
-        """The pilot is armed once the board has been tested; a board that is no longer trusted disarms it."""
+        """Arm the pilot once the link is live; disarm it when the link no longer is."""
         if self.arming and self.link.live:
             self.arming = False
             reason = (
-                self.pilot.stop_refusal(self.asked_t) or self._must_surface(now) or self.refusal(self.pilot.mode, now)
+                self.pilot.stop_refusal(self.asked_t)
+                or self._prepare_surfacing(now)
+                or self.refusal(self.pilot.mode, now)
             )
             self.refused = reason or self._apply_input(now, "arm")
             if self.refused:
@@ -280,20 +286,20 @@ class Commander:
                 self._event(now, "alarm", "link_lost", "the vehicle is not under our control: disarmed")
 
     def _link_trouble(self) -> list[Event]:
-        """What the link says in this tick and is no good news, the newest first."""
-        said = [each for each in reversed(self.outgoing) if isinstance(each, Event) and each.source == "link"]
-        return [each for each in said if each.level != "info"]
+        """Warnings and alarms of the link in this tick, the newest first."""
+        events = [each for each in reversed(self.outgoing) if isinstance(each, Event) and each.source == "link"]
+        return [each for each in events if each.level != "info"]
 
     def _check_operator(self, operator: str, now: int) -> None:
-        """The operator's heartbeat was lost, or never seen, while armed."""
+        """Act on an operator's heartbeat that was lost, or never received, while armed."""
         if operator:
             self.operator = operator
             return
         if not self.pilot.armed:
             return
-        if self.pilot.mode is Mode.SURFACE:  # whatever on_lost says: on its way up it needs nobody
+        if self.pilot.mode is Mode.SURFACE:  # with any on_lost: surfacing needs no operator
             if self.operator:
-                self._event(now, "alarm", "operator_lost", "no heartbeat of the operator: goes on going up")
+                self._event(now, "alarm", "operator_lost", "no heartbeat of the operator: surfacing goes on")
             self.operator = ""
         elif self.operator:
             self._event(now, "alarm", "operator_lost", f"no heartbeat of the operator: {self.config.operator.on_lost}")
@@ -307,10 +313,10 @@ class Commander:
             self._apply_input(now, "disarm")
 
     def _check_perception_rate(self, now: int) -> None:
-        """A streamed mode ends in hold when its stream is too slow to steer by."""
+        """End a streamed mode in hold when its stream is too slow to steer by."""
         mode = self.pilot.mode
         if mode in STREAMED and now - self.engaged_t >= RATE_NS and (hz := self._rate(mode, now)) < self._rate_min:
-            text = f"{hz:.1f} frames looked at per second over 3 s, not {self._rate_min:g}: {mode.value} ends in hold"
+            text = f"{hz:.1f} frames processed per second over 3 s, not {self._rate_min:g}: {mode.value} ends in hold"
             self._event(now, "warning", "perception_slow", text)
             if self._apply_input(now, "mode", mode=Mode.HOLD):
                 self._apply_input(now, "mode", mode=Mode.MANUAL)
@@ -324,20 +330,20 @@ class Commander:
         return RATE_SHARE * self.config.perception.rate_hz
 
     def _check_failsafes(self, vehicle: VehicleState, now: int) -> None:
-        """Leak, battery, hull."""
+        """Check leak, battery and hull, and whether the autopilot surfaces."""
         limits = self.config.guard
         cell = (vehicle.battery_v or math.inf) / self.config.vehicle.battery_cells
         cell = cell if cell > MIN_CELL_V else math.inf
         hot = vehicle.hull_temperature_c is not None and vehicle.hull_temperature_c > limits.hull_c
         tight = vehicle.hull_pressure_kpa is not None and vehicle.hull_pressure_kpa > limits.hull_kpa
-        self._check_alarm("leak", vehicle.leak, 0.0, now, "water inside the hull: going up", surface=True)
-        self._check_alarm("surfacing", vehicle.surfacing, 0.0, now, "the autopilot goes up, or has to: surface")
+        self._check_alarm("leak", vehicle.leak, 0.0, now, "water inside the hull: surfacing", surface=True)
+        self._check_alarm("surfacing", vehicle.surfacing, 0.0, now, "the autopilot surfaces, or must: mode surface")
         if vehicle.surfacing and self.pilot.armed and self.pilot.mode is not Mode.SURFACE:
             self._apply_input(now, "mode", mode=Mode.SURFACE)
         self._check_alarm(
             "battery_warning", cell < limits.battery_warn_v, 0.0, now, f"battery at {cell:.2f} V per cell"
         )
-        text = f"battery at {cell:.2f} V per cell: going up"
+        text = f"battery at {cell:.2f} V per cell: surfacing"
         self._check_alarm("battery_low", cell < limits.battery_low_v, limits.battery_low_s, now, text, surface=True)
         self._check_alarm(
             "hull_hot", hot, limits.hull_s, now, f"{vehicle.hull_temperature_c or 0:.1f} °C inside the hull"
@@ -347,7 +353,8 @@ class Commander:
         )
 
     def _check_alarm(self, code: str, bad: bool, seconds: float, now: int, text: str, *, surface: bool = False) -> None:
-        """An event once a reading has been bad for so long, and again after it was good; `surface` also goes up."""
+        """Report a reading once it has been bad for `seconds`, and again after it was good; `surface` also surfaces the
+        vehicle."""
         if not bad:
             self.bad_since.pop(code, None)
             self.alarms.discard(code)
@@ -368,11 +375,11 @@ class Commander:
         mode: Mode | None = None,
         setpoint: Setpoint | None = None,
     ) -> str:
-        """Ask something of the pilot, and let the recording know; returns why it is refused, or nothing."""
-        heard = ConsumedInput(t=now, by="pilotd", what=what, asked_t=asked_t or now, mode=mode, setpoint=setpoint)
-        self.outgoing.append(heard)
+        """Pass a request to the pilot, and publish it for the recording; returns the reason for a refusal, or ""."""
+        consumed = ConsumedInput(t=now, by="pilotd", what=what, asked_t=asked_t or now, mode=mode, setpoint=setpoint)
+        self.outgoing.append(consumed)
         before = self.pilot.mode
-        refused = self.pilot.apply(heard)
+        refused = self.pilot.apply(consumed)
         if self.pilot.mode is not before:
             self.engaged_t = now
         return refused

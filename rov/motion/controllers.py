@@ -1,7 +1,7 @@
-"""The inner loops: sticks and the vehicle's state in, a wrench out. Depth, heading, roll and pitch.
+"""The inner control loops for depth, heading, roll and pitch: sticks and the vehicle's state in, a wrench out.
 
 Written once in array-API style: numpy arrays of shape (…) in the pilot, torch tensors (N, …) in a batched world.
-Pure: what the loops remember goes in and comes out as `Memory`. Axes, signs and units as in `rov.messages`.
+Pure: the memory of the loops goes in and comes out as `LoopMemory`. Axes, signs and units as in `rov.messages`.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from rov.config.schema import ControlConfig
 from rov.types import Array
 
 DEAD_BAND = 0.05
-"""A stick within this is released: the axis is held."""
+"""A stick within this counts as released: the axis is held."""
 TRIM_MAX = 0.5
-"""Most that an integrator may add, as effort. A BlueROV2's net buoyancy needs less than 0.1."""
+"""Largest effort of an integrator. A BlueROV2's net buoyancy needs less than 0.1."""
 LEAD_MAX_S = 5.0
-"""A target is captured at most so many s ahead: no vehicle of this class coasts for longer."""
+"""A target is captured at most this many s ahead: no vehicle of this class coasts for longer."""
 RATE_TAU = 0.2
 """Time constant of the depth rate's filter in s: a Bar30 resolves 2 mm, which unfiltered is 0.1 m/s at 50 Hz."""
 DEPTH_RATE_MAX = 2.0
-"""No vehicle of this class dives faster than this many m/s: a steeper step of the depth is the sensor's."""
+"""No vehicle of this class dives faster than this, m/s: a steeper step of the depth is an error of the sensor."""
 
 
 class LoopState(NamedTuple):
-    """What the loops know of the vehicle. Must be finite also where it is unknown; `loops` says what to use."""
+    """The vehicle's state for the loops. Must be finite also where unknown: `loops` switches off what needs it."""
 
     attitude: Array
     """(…, 3) roll, pitch, yaw in rad."""
@@ -43,16 +43,16 @@ class LoopMemory(NamedTuple):
     """What the loops remember from step to step, each of shape (…)."""
 
     depth: Array
-    """The depth that is held, m."""
+    """The depth to hold, m."""
     heading: Array
-    """The heading that is held, rad."""
+    """The heading to hold, rad."""
     depth_trim: Array
     """Integrator of the depth loop, as effort: the heave that balances the vehicle."""
     heading_trim: Array
 
 
 def initial_memory(state: LoopState) -> LoopMemory:
-    """The memory to start from: hold what is, no trim."""
+    """The memory to start from: hold the present depth and heading, without trim."""
     xp = array_namespace(state.attitude)
     heading = state.attitude[..., 2]
     return LoopMemory(state.depth, heading, xp.zeros_like(heading), xp.zeros_like(heading))
@@ -66,8 +66,8 @@ def step_loops(
 
     `loops` (…, 3) bool: is the depth, the heading, the level loop on? Where one is off its stick passes through, and
     its memory follows the vehicle without trim, so that switching it on starts from zero effort. Where it is on, a
-    stick outside DEAD_BAND moves the vehicle open loop, on top of the trim; releasing it captures where the vehicle is
-    going to stop, and holds that. Below `max_depth` (m) heave is only ever upward, whatever the loops.
+    stick outside DEAD_BAND moves the vehicle open loop, on top of the trim; when it is released, the loop captures the
+    point where the vehicle will stop, and holds that. Below `max_depth` (m) heave is only upward, with any loops.
     """
     xp = array_namespace(sticks)
     surge, sway, heave, yaw = (sticks[..., i] for i in range(4))
@@ -91,8 +91,8 @@ def step_loops(
     error = wrapped(heading_goal - heading)
     effort = gains.heading_kp * error - gains.heading_kd * r
     growth = gains.heading_ki * error * dt
-    # A turn by hand is damped as the held heading is: a vehicle with little drag in yaw would else spin up, and a servo
-    # that sees late would turn past its target.
+    # A turn by stick is damped like the held heading: otherwise a vehicle with little drag in yaw would spin up, and a
+    # visual servo with its delay would turn past the target.
     yaw = xp.where(heading_held, effort, yaw - xp.where(heading_on, gains.heading_kd * r, xp.zeros_like(r)))
     yaw, heading_trim = _trimmed(yaw, memory.heading_trim, growth, heading_on, heading_held)
 
@@ -106,7 +106,7 @@ def step_loops(
 def differentiate(rate: Array, before: Array, now: Array, dt: float) -> Array:
     """The next estimate of the depth rate, from two depths `dt` > 0 s apart: a difference through a first-order filter.
 
-    Of the measurement and not of the loop's error, so that a new target does not kick."""
+    Of the measurement, not of the loop's error, so that a new target gives no kick."""
     array_namespace(now)
     slope = ((now - before) / dt).clip(min=-DEPTH_RATE_MAX, max=DEPTH_RATE_MAX)
     return rate + dt / (dt + RATE_TAU) * (slope - rate)
@@ -119,16 +119,16 @@ def wrapped(angle: Array) -> Array:
 
 
 def _lead(kp: float, kd: float) -> float:
-    """How far ahead, in s, to capture a target: kp · lead · rate = kd · rate, so that a moving vehicle's first effort
-    is zero and it coasts to the target instead of coming back to it."""
+    """How far ahead, in s, to capture a target: from kp · lead · rate = kd · rate, so that the first effort of a moving
+    vehicle is zero, and it coasts to the target instead of coming back to it."""
     if kp <= 0:
         return 0.0
     return kd / kp if kd < LEAD_MAX_S * kp else LEAD_MAX_S  # a tiny kp must not divide into infinity
 
 
 def _trimmed(effort: Array, trim: Array, growth: Array, on: Array, held: Array) -> tuple[Array, Array]:
-    """Add the trim to an axis' effort, then integrate. Anti-windup: the trim is bounded, and stands still while the
-    axis is moved by hand or is saturated and would go further into saturation."""
+    """Add the trim to an axis' effort, then integrate. Anti-windup: the trim is bounded, and does not change
+    while a stick moves the axis, or while the axis is saturated and would go further into saturation."""
     xp = array_namespace(effort)
     trim = xp.where(on, trim, xp.zeros_like(trim))
     total = effort + trim

@@ -1,6 +1,6 @@
-"""The last step before the wire: whatever was computed, only finite, limited and permitted values leave.
+"""The last step before the wire: lets only finite, limited and permitted values through, whatever was computed.
 
-Owns arming, because what may disarm must not depend on what it guards against. Time is an argument, monotonic ns.
+Owns arming, because what disarms must not depend on the code that it guards against. Time is an argument, monotonic ns.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from rov.motion.thrusters import Curve
 from rov.types import Floats
 
 STEP_MAX_S = 0.1
-"""The longest step that slew counts: after a gap in time an axis may still only change by `slew` times this."""
+"""Longest time step for the slew limit: after a gap an output may still change only by `slew` times this."""
 
 
 class GuardResult(NamedTuple):
-    """What may go over the wire, and why it is not what was asked."""
+    """The values that may go over the wire, and why they differ from those asked for."""
 
     values: tuple[float, ...]
     neutral_because: str
-    """Code of what made it neutral; empty when nothing did."""
+    """Code of the reason for neutral; empty when there is none."""
     conditions: frozenset[str]
     """Codes of what is wrong now: `bad_output`, `too_deep`, `tilted`."""
 
 
 class Guard:
-    """Checks, limits and gates outputs −1..1: thrusters, or the axes of an autopilot that has its own."""
+    """Checks, limits and gates outputs −1..1: thrusters, or the axes of an autopilot that allocates itself."""
 
     def __init__(self, limits: schema.GuardConfig, max_depth: float, down: ArrayLike, curve: Curve | None = None):
-        """`down` (n,): how much the thrust of each output pushes down, in any unit; `max_depth` in m. `curve` tells the
-        thrust of a command; without one an output is its thrust, as the axes of an autopilot are."""
+        """`down` (n,): how much the thrust of each output pushes down, in any unit; `max_depth` in m. `curve` gives
+        the thrust of a command; without one an output is its own thrust, as for the axes of an autopilot."""
         self.limits = limits
         self.curve = curve
         self.max_depth = max_depth
@@ -50,14 +50,14 @@ class Guard:
         self.too_deep = False
 
     def limit(self, limits: schema.GuardConfig, max_depth: float) -> None:
-        """Other limits from now on. A smaller gain holds at once; slew goes on from there."""
+        """Apply other limits from now on. A smaller gain acts at once; slew goes on from there."""
         self.limits, self.max_depth = limits, max_depth
         self.last = np.clip(self.last, -limits.gain, limits.gain)
 
     def arm(self, t: int) -> str:
-        """Let values through. `t` is when that was asked for; returns why not, or nothing.
+        """Let values through. `t`: when that was asked for. Returns the reason for a refusal, or "".
 
-        Refused when asked before, or as, the last stop or disarming: an arming already under way undoes neither."""
+        Refused when asked for before, or at, the last stop or disarming: a request on its way undoes neither."""
         if self.off_t is not None and t <= self.off_t:
             return f"arming was asked for before the vehicle was {self.off_because}; ask again"
         if not self.armed:
@@ -65,7 +65,7 @@ class Guard:
         return ""
 
     def disarm(self, t: int, because: str = "disarmed") -> None:
-        """Neutral from now on, also if already disarmed (a stop then still voids the armings under way)."""
+        """Neutral from now on; also when already disarmed, because a stop voids the arming requests on their way."""
         if self.armed or because == "stopped":
             self.off_because = because
         self.armed = False
@@ -81,12 +81,14 @@ class Guard:
         volts: float | None = None,
         neutral_because: str = "",
     ) -> GuardResult:
-        """`tilt` from level in rad, `depth` in m and `volts` of the battery, None where unknown; a given
-        `neutral_because` asks for neutral.
+        """Check and limit `values` at `t`. `tilt` from level in rad, `depth` in m and `volts` of the battery: None
+        where unknown. A given `neutral_because` asks for neutral.
 
-        Neutral is immediate; otherwise values are clamped to ±gain, kept from pushing down when too deep, and slewed.
+        Neutral is immediate; other values are clamped to ±gain, kept from pushing down when too deep, and slewed.
         """
-        elapsed = 0.0 if self.last_t is None else max(0, t - self.last_t) / 1e9  # time that runs backwards stands still
+        elapsed = (
+            0.0 if self.last_t is None else max(0, t - self.last_t) / 1e9
+        )  # time that runs backwards counts as none
         self.last_t = t
         conditions = set()
         self._watch_tilt(tilt, elapsed, t)
@@ -112,7 +114,7 @@ class Guard:
         return GuardResult(tuple(self.last.tolist()), because, frozenset(conditions))
 
     def _checked(self, values: ArrayLike) -> Floats | None:
-        """The values, if they are numbers, finite and as many as there are outputs."""
+        """The values as an array; None unless they are finite numbers, one per output."""
         try:
             array = np.asarray(values, dtype=np.float64)
         except (TypeError, ValueError, OverflowError):
@@ -120,7 +122,7 @@ class Guard:
         return array if array.shape == self.down.shape and np.isfinite(array).all() else None
 
     def _limited(self, values: Floats, volts: float | None) -> Floats:
-        """Values within ±gain and, when too deep, without what pushes down."""
+        """Values within ±gain and, when too deep, without downward push."""
         gain = self.limits.gain
         limited = np.clip(values, -gain, gain)
         if self.too_deep and self._push(limited, volts) > 0:
@@ -134,37 +136,37 @@ class Guard:
         thrust = thrust - float(thrust @ self.down) * self.down
         most = np.where(thrust < 0, -self._thrust(-gain, volts), self._thrust(gain, volts))
         over = np.abs(thrust) > most
-        return self._giving(thrust * np.min(most[over] / np.abs(thrust[over]), initial=1.0), volts)
+        return self._commands_for(thrust * np.min(most[over] / np.abs(thrust[over]), initial=1.0), volts)
 
     def _balanced(self, values: Floats, volts: float | None) -> Floats:
-        """Values of which those that push down give no more than those that push up. In a dead band a thruster gives
-        less than it was asked for: that must not be one of those that push up."""
+        """Values whose downward thrust does not exceed the upward thrust. In its dead band a thruster gives less than
+        it was asked for: where that weakens the upward ones, the downward ones are scaled down."""
         thrust = self._thrust(values, volts)
         pushes = thrust * self.down
         up, down = -float(pushes[pushes < 0].sum()), float(pushes[pushes > 0].sum())
         if down <= up:
             return values
-        return np.where(pushes > 0, self._giving(thrust * (up / down), volts), values)
+        return np.where(pushes > 0, self._commands_for(thrust * (up / down), volts), values)
 
     def _upward_first(self, slewed: Floats, volts: float | None) -> Floats:
-        """Where outputs on their way would push down, those that move downward wait for the others."""
+        """Where slewed outputs would push down for a moment, those that move downward wait for the others."""
         if self._push(slewed, volts) <= 0:
             return slewed
         further = (self._thrust(slewed, volts) - self._thrust(self.last, volts)) * self.down > 0
         return np.where(further, self.last, slewed)
 
     def _push(self, values: Floats, volts: float | None) -> float:
-        """How much these values push down together."""
+        """The downward push of these values together."""
         return float(self._thrust(values, volts) @ self.down)
 
     def _thrust(self, values: Floats, volts: float | None) -> Floats:
         return values if self.curve is None else self.curve.force(values, volts)
 
-    def _giving(self, thrust: Floats, volts: float | None) -> Floats:
-        return thrust if self.curve is None else self.curve.giving(thrust, volts, self.limits.gain)
+    def _commands_for(self, thrust: Floats, volts: float | None) -> Floats:
+        return thrust if self.curve is None else self.curve.commands_for(thrust, volts, self.limits.gain)
 
     def _watch_tilt(self, tilt: float | None, elapsed: float, t: int) -> None:
-        """Disarm after `tilt_s` beyond `tilt_deg`. A tilt that is unknown neither counts nor clears."""
+        """Disarm after `tilt_s` beyond `tilt_deg`. An unknown tilt neither counts nor resets the time."""
         if tilt is None or not self.armed:
             return
         self.tilted_s = self.tilted_s + elapsed if tilt > math.radians(self.limits.tilt_deg) else 0.0

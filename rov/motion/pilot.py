@@ -1,7 +1,7 @@
 """The pilot: setpoints and the vehicle's state in, thruster commands out, one step per tick.
 
-Composes control, allocation, the thruster curve and the guard; owns the mode and what each mode needs. It has no clock
-and no sockets: the live process steps it on real time, a replay on recorded time, and both get the same answers.
+Composes the control loops, allocation, the thruster curve and the guard; owns the mode and the conditions of each mode.
+It has no clock and no sockets: the live process steps it on real time, a replay on recorded time, with equal results.
 """
 
 from __future__ import annotations
@@ -16,33 +16,32 @@ from rov.config.schema import Config, ControlConfig
 from rov.messages import ConsumedInput, Event, Mode, Setpoint, ThrusterCommand, VehicleState, Wrench
 from rov.motion.allocation import allocate, controllable_axes, effect
 from rov.motion.controllers import LoopMemory, LoopState, differentiate, initial_memory, step_loops
-from rov.motion.guard import STEP_MAX_S, Guard
+from rov.motion.guard import STEP_MAX_S, Guard, GuardResult
 from rov.motion.thrusters import Curve
 from rov.types import FUTURE_NS, Level
 
 DEPTH_MIN, DEPTH_MAX = -2.0, 12_000.0
-"""No depth in m beyond these is believed: the deepest sea is 10,935 m, and the weather moves the surface by 0.6 m (that
-of a lake in the mountains is higher: set link.surface_pa)."""
+"""Limits of plausible depths in m: the deepest sea is 10,935 m, and the weather shifts the surface by 0.6 m (a mountain
+lake shifts it more: set link.surface_pa)."""
 ANGLE_MAX, RATE_MAX = 7.0, 50.0
-"""No angle in rad beyond a full turn, and no rate beyond eight turns a second, is believed."""
+"""Limits of plausible angles (rad, a full turn) and rates (rad/s, eight turns a second)."""
 DEPTH_GAP_S = 1.0
-"""Depths further apart than this in s say nothing about the rate."""
+"""Depths further apart than this, in s, give no rate."""
 GAIN_CHANGE_NS = 1_000_000_000
-"""Changed gains of the inner loops reach their new values over this time: an effort that jumped would be a kick."""
+"""Changed gains of the inner loops reach their new values over this time, so that the effort does not jump."""
 SURFACE_EFFORT = 0.5
 """Upward effort of `surface`; fades over the last metre, as ArduSub's SURFACE_MAX_THR does."""
 SURFACE_LEVEL = (1.0 - SURFACE_EFFORT) / 2
-"""Most effort of roll and of pitch while surfacing: together they leave the upward effort whole."""
+"""Largest effort of roll and of pitch while surfacing: the upward effort stays whole beside both."""
 
 SOURCE = {Mode.MANUAL: "operator", Mode.HOLD: "operator", Mode.FOLLOW: "steer", Mode.POLICY: "policy"}
-"""Whose setpoints move the vehicle in a mode."""
+"""The source of the setpoints that move the vehicle in a mode."""
 STREAMED = (Mode.FOLLOW, Mode.POLICY)
-"""Modes that live on a stream of setpoints from frames."""
+"""Modes that need a stream of setpoints from frames."""
 AXES_DOWN = (0.0, 0.0, 1.0, 0.0)
-"""How much surge, sway, heave and yaw push down: the outputs, where an autopilot allocates."""
+"""How much surge, sway, heave and yaw push down: they are the outputs where an autopilot allocates."""
 CLOSED_LOOP = (Mode.HOLD, Mode.FOLLOW, Mode.POLICY)
 """Modes that need depth and attitude."""
-
 
 CONDITIONS: dict[str, tuple[Level, str]] = {
     "setpoint_stale": ("warning", "no fresh setpoint for this mode: it moves nothing"),
@@ -55,15 +54,15 @@ CONDITIONS: dict[str, tuple[Level, str]] = {
     "too_deep": ("warning", "below vehicle.max_depth: only upward"),
     "tilted": ("alarm", "tilted beyond guard.tilt_deg for guard.tilt_s: neutral and disarmed"),
 }
-"""What can be wrong for a while. Each is one event when it begins, and one (info, code + `_over`) when it has been over
-for OVER_NS: what comes and goes with every picture is said once."""
+"""Conditions that last. Each gives one event when it begins, and one (info, code + `_over`) when it has been over for
+OVER_NS: a condition that comes and goes with every frame is reported once."""
 OVER_NS = 1_000_000_000
-STOP_SAID_NS = 1_000_000_000
-"""A stop that stops nothing is said this often at most."""
+STOP_REPORTED_NS = 1_000_000_000
+"""A stop that changes nothing is reported at most this often."""
 
 
 class PilotOutput(NamedTuple):
-    """What one step computed."""
+    """The result of one step."""
 
     wrench: Wrench
     thrusters: ThrusterCommand
@@ -73,8 +72,8 @@ class PilotOutput(NamedTuple):
 class Pilot:
     """Modes, arming and the path from a setpoint to the thrusters. Starts disarmed, in `manual`.
 
-    `vehicle_expected=False` is what a plain video offers: there is no vehicle, so no state can be missing and no loop
-    can run. Every mode is then open loop and stale setpoints are neutral. Only the replay of a plain video has that.
+    `vehicle_expected=False` is for the replay of a plain video only: there is no vehicle, so no state can be missing
+    and no loop can run. Every mode is then open loop, and stale setpoints give neutral.
     """
 
     def __init__(self, config: Config, curve: Curve, *, vehicle_expected: bool = True):
@@ -84,33 +83,33 @@ class Pilot:
         self.frame = config.vehicle.frame
         self.controlled_axes = np.array(controllable_axes(self.frame), dtype=np.float64)
         self.autopilot = config.link.kind == "ardusub"
-        """Does the vehicle hold depth and heading by itself? Then the outputs are axes, and the loops are its own."""
+        """Does an autopilot hold depth and heading? Then the outputs are axes, and our loops are off."""
         down = AXES_DOWN if self.autopilot else effect(self.frame)[2]
         self.guard = Guard(config.guard, config.vehicle.max_depth, down, None if self.autopilot else curve)
         self.mode = Mode.MANUAL
         self.refused = ""
-        """Why the last arming or mode was refused; empty when it was not."""
+        """Why the last arming or mode was refused; empty when it was accepted."""
         self.t: int | None = None
         self.stopped_t: int | None = None
-        self.stop_said_t: int | None = None
+        self.stop_reported_t: int | None = None
         self.setpoints: dict[str, Setpoint] = {}
-        """The newest of each source."""
+        """The newest setpoint of each source."""
         self.vehicle: VehicleState | None = None
         self.attitude_t: int | None = None
         self.depth_t: int | None = None
         self.state = LoopState(np.zeros(3), np.zeros(3), np.zeros(()), np.zeros(()))
-        """The last that was known."""
+        """The last known state."""
         self.memory: LoopMemory = initial_memory(self.state)
         self.gains = config.control
-        """What the loops use now: the configured ones, or on the way to them."""
+        """The gains in use: the configured ones, or between the former ones and those."""
         self.gain_change: tuple[int, ControlConfig] | None = None
-        """When they were changed, and from what."""
+        """When the gains were changed, and the former ones."""
         self.rebase = False
-        """The next depth is measured on another scale: what is held moves with it."""
+        """Whether the next depth is measured on another scale: the held depth shifts with it."""
         self.setpoint_faults: dict[str, str] = {}
-        """Why the last setpoint of a source was not taken: a code of CONDITIONS."""
+        """Why the last setpoint of a source was rejected: a code of CONDITIONS."""
         self.active_conditions: dict[str, int] = {}
-        """When each of CONDITIONS that is not over was last the case."""
+        """The CONDITIONS that are not over, and when each was last present."""
         self.pending: list[Event] = []
 
     @property
@@ -118,7 +117,7 @@ class Pilot:
         return self.guard.armed
 
     def apply_config(self, config: Config, t: int) -> None:
-        """Go on with other live values from `t` on, without a jump. What was set up once stays: frame, curve, rate."""
+        """Use other live values from `t` on, without a jump. Frame, curve and rate stay as they were at the start."""
         if config.control != self.config.control:
             self.gains = self._gains_at(t)
             self.gain_change = (t, self.gains)
@@ -126,10 +125,10 @@ class Pilot:
         self.config = config
         self.guard.limit(config.guard, config.vehicle.max_depth)
 
-    # ---- what may be asked of it -------------------------------------------------------------------------------
+    # ---- requests ----------------------------------------------------------------------------------------------
 
     def arm(self, t: int) -> str:
-        """Let the thrusters turn. `t` is when that was asked for; returns why it is refused, or nothing."""
+        """Let the thrusters turn. `t`: when that was asked for. Returns the reason for a refusal, or ""."""
         reason = self.refusal(self.mode, t) or self._tilt_reason(t)
         was = self.armed
         self.refused = reason or self.guard.arm(t)
@@ -144,33 +143,33 @@ class Pilot:
         self.guard.disarm(t)
 
     def stop(self, t: int) -> None:
-        """Disarm at once, end the mode, and void every setpoint, mode change and arming made until now."""
+        """Disarm at once, end the mode, and void all setpoints, mode changes and armings asked for until now."""
         changed = self.armed or self.mode is not Mode.MANUAL
         self.guard.disarm(t, "stopped")
         self.stopped_t = t if self.stopped_t is None else max(t, self.stopped_t)
         self.setpoints.clear()
         self.setpoint_faults.clear()
         self.mode = Mode.MANUAL
-        if changed or self.stop_said_t is None or t - self.stop_said_t >= STOP_SAID_NS:
-            self.stop_said_t = t
+        if changed or self.stop_reported_t is None or t - self.stop_reported_t >= STOP_REPORTED_NS:
+            self.stop_reported_t = t
             what = "nothing of ours moves the vehicle" if self.autopilot else "neutral"
             self._event(t, "alarm", "stopped", f"stopped: {what} until armed again")
 
     def request_mode(self, mode: Mode, t: int) -> str:
-        """Change the mode. `t` is when that was asked for; returns why it is refused, or nothing."""
+        """Change the mode. `t`: when that was asked for. Returns the reason for a refusal, or ""."""
         self.refused = self.stop_refusal(t) or self.refusal(mode, t)
         if not self.refused and mode is not self.mode:
             self._change_mode(mode, t, "info", "mode", f"{mode.value}, was {self.mode.value}")
         return self.refused
 
     def stop_refusal(self, t: int) -> str:
-        """Why nothing that was made or asked for at `t` counts any more, or nothing."""
+        """Why a request made at `t` is void after a stop, or ""."""
         return (
             "it was asked for before the stop; ask again" if self.stopped_t is not None and t <= self.stopped_t else ""
         )
 
     def refusal(self, mode: Mode, t: int) -> str:
-        """A sentence about what a mode lacks, or nothing."""
+        """A sentence about what a mode lacks, or ""."""
         t = t if self.t is None else max(t, self.t)
         if reason := self._state_refusal(mode, t):
             return reason
@@ -178,25 +177,25 @@ class Pilot:
             return f"{mode.value} needs fresh setpoints from {SOURCE[mode]}; there are none"
         return ""
 
-    def apply(self, heard: ConsumedInput) -> str:
-        """Whatever may be asked of it, as the message that is recorded; returns why it is refused, or nothing."""
-        match heard.what:
+    def apply(self, message: ConsumedInput) -> str:
+        """Carry out a request, given as the message that is recorded; returns the reason for a refusal, or ""."""
+        match message.what:
             case "arm":
-                return self.arm(heard.asked_t)
+                return self.arm(message.asked_t)
             case "disarm":
-                self.disarm(heard.asked_t)
+                self.disarm(message.asked_t)
             case "stop":
-                self.stop(heard.asked_t)
-            case "mode" if heard.mode is not None:
-                return self.request_mode(heard.mode, heard.asked_t)
-            case "setpoint" if heard.setpoint is not None:
-                self.receive_setpoint(heard.setpoint, heard.t)
+                self.stop(message.asked_t)
+            case "mode" if message.mode is not None:
+                return self.request_mode(message.mode, message.asked_t)
+            case "setpoint" if message.setpoint is not None:
+                self.receive_setpoint(message.setpoint, message.t)
         return ""
 
     # ---- one tick ----------------------------------------------------------------------------------------------
 
     def step(self, setpoint: Setpoint | None, vehicle: VehicleState | None, t: int) -> PilotOutput:
-        """Compute the commands at `t`. Inputs are the newest there are, as often as you like; None: nothing new."""
+        """Compute the commands at `t`, from the newest inputs. They may be given repeatedly; None: nothing new."""
         if setpoint is not None:
             self.receive_setpoint(setpoint, t)
         if vehicle is not None:
@@ -205,8 +204,20 @@ class Pilot:
         self.t = t
         self._fall_back(t)
 
-        attitude, depth = self._attitude_known(t), self._depth_known(t)
         used = self._fresh_setpoint(self.mode, t)
+        wrench, loops_on = self._compute_wrench(used, dt, t)
+        conditions = self._conditions(used, t)
+        because = "vehicle_lost" if "vehicle_lost" in conditions else ""
+        if "setpoint_stale" in conditions and not loops_on:
+            because = because or "setpoint_stale"
+        guarded = self._guard_outputs(wrench, because, t)
+        self._report_conditions(conditions | guarded.conditions, t)
+        events, self.pending = tuple(self.pending), []
+        return PilotOutput(*self._messages(wrench, guarded, used, t), events)
+
+    def _compute_wrench(self, used: Setpoint | None, dt: float, t: int) -> tuple[NDArray[np.float64], bool]:
+        """The wrench (6,) of the inner loops, on the axes that the frame has; and whether any loop is on."""
+        attitude, depth = self._attitude_known(t), self._depth_known(t)
         on = self.armed and self.vehicle_expected and self.mode is not Mode.MANUAL and not self.autopilot
         loops = np.array([on and depth, on and attitude, on and attitude])
         self.gains = self._gains_at(t)
@@ -215,33 +226,34 @@ class Pilot:
         )
         if self.mode is Mode.SURFACE:  # a flooded vehicle that cannot be levelled must come up all the same
             wrench[3:5] = wrench[3:5].clip(-SURFACE_LEVEL, SURFACE_LEVEL)
-        wrench = wrench * self.controlled_axes + 0.0  # no negative zeros in files
+        return wrench * self.controlled_axes + 0.0, bool(loops.any())  # no negative zeros in files
 
-        conditions = self._conditions(used, t)
-        because = "vehicle_lost" if "vehicle_lost" in conditions else ""
-        if "setpoint_stale" in conditions and not loops.any():
-            because = because or "setpoint_stale"
+    def _guard_outputs(self, wrench: NDArray[np.float64], because: str, t: int) -> GuardResult:
+        """Allocate a wrench to the outputs, and pass them through the guard; `because`: a reason for neutral, or ""."""
         volts = None if self.vehicle is None else self.vehicle.battery_v
         if self.autopilot:
             commands = wrench[[0, 1, 2, 5]]
         else:
             commands = self.curve.command(allocate(wrench, self.frame), volts, self.config.guard.gain)
         was_armed = self.armed
-        # An autopilot levels the vehicle that it brings up; disarmed, that would sink.
+        # While surfacing an autopilot levels the vehicle itself; disarmed for its tilt, the vehicle would sink.
         rights_itself = self.autopilot and self.mode is Mode.SURFACE
         guarded = self.guard.step(
             commands,
             t,
-            tilt=self._tilt() if attitude and not rights_itself else None,
-            depth=float(self.state.depth) if depth else None,
+            tilt=self._tilt() if self._attitude_known(t) and not rights_itself else None,
+            depth=float(self.state.depth) if self._depth_known(t) else None,
             volts=volts,
             neutral_because=because,
         )
         if was_armed and not self.armed:
             self._event(t, "warning", "disarmed", f"disarmed by the guard: {self.guard.off_because}")
-        self._report_conditions(conditions | guarded.conditions, t)
-        events, self.pending = tuple(self.pending), []
+        return guarded
 
+    def _messages(
+        self, wrench: NDArray[np.float64], guarded: GuardResult, used: Setpoint | None, t: int
+    ) -> tuple[Wrench, ThrusterCommand]:
+        """What was asked for and what was sent, with the frame that moved it."""
         frame_id, frame_t = (used.frame_id, used.frame_t) if used else (-1, t)
         surge, sway, heave, roll, pitch, yaw = wrench.tolist()
         asked = Wrench(
@@ -265,15 +277,15 @@ class Pilot:
             values=guarded.values,
             neutral_because=guarded.neutral_because,
         )
-        return PilotOutput(asked, sent, events)
+        return asked, sent
 
     def receive_setpoint(self, setpoint: Setpoint, t: int | None = None) -> None:
-        """Take a setpoint at `t` (else: when it was made), if it may move anything. `step` does this with its own; here
-        it is for a second source in the same tick, and before a mode is asked for that lives on setpoints."""
+        """Take a setpoint at `t` (None: the time when it was made), if it is usable. `step` calls this with its own;
+        call it for a second source in the same tick, and before a request for a mode that needs setpoints."""
         t = setpoint.t if t is None else t
         last = self.setpoints.get(setpoint.source)
         if last is not None and (setpoint.frame_t <= last.frame_t or 0 <= setpoint.frame_id == last.frame_id):
-            return  # the same again, or a frame that does not advance
+            return  # repeated, or of an older frame
         if self.stop_refusal(setpoint.t):
             return
         self.setpoint_faults.pop(setpoint.source, None)
@@ -286,14 +298,14 @@ class Pilot:
             self.setpoints[setpoint.source] = setpoint
 
     def receive_state(self, vehicle: VehicleState) -> None:
-        """Take over what is new and believable in the vehicle's state. `step` does this with its own; here it is for
-        arming or a mode that is asked for before the first step."""
+        """Take what is new and plausible from the vehicle's state. `step` calls this with its own; call it for arming
+        or a mode that is requested before the first step."""
         self.vehicle = vehicle
         attitude, rates, depth, rate = self.state
         angles = (vehicle.roll, vehicle.pitch, vehicle.yaw, *vehicle.rates)
         limits = (ANGLE_MAX, ANGLE_MAX, ANGLE_MAX, RATE_MAX, RATE_MAX, RATE_MAX)
         likely = all(abs(each) <= limit for each, limit in zip(angles, limits, strict=True))
-        if vehicle.attitude_t is not None and likely:  # a NaN is not likely either
+        if vehicle.attitude_t is not None and likely:  # a NaN is not
             self.attitude_t = vehicle.attitude_t
             attitude, rates = np.array(angles[:3]), np.array(angles[3:])
         believable = DEPTH_MIN <= vehicle.depth <= DEPTH_MAX  # a NaN is not, either
@@ -322,12 +334,12 @@ class Pilot:
         return ControlConfig.model_construct(**mixed)
 
     def _fall_back(self, t: int) -> None:
-        """End a mode that has lost what it stands on. Going back up is the operator's."""
+        """Leave a mode whose inputs are gone; only the operator re-engages it."""
         if self.mode in STREAMED:
             last = self.setpoints.get(SOURCE[self.mode])
             limit_s = self.config.guard.perception_gone_s
             if last is None or not _fresh(last.frame_t, t, 1e3 * limit_s):
-                text = f"no usable setpoint for {limit_s:g} s: {self.mode.value} ends in hold, until engaged again"
+                text = f"no usable setpoint for {limit_s:g} s: {self.mode.value} ends in hold until engaged again"
                 self._change_mode(Mode.HOLD, t, "warning", "perception_gone", text)
         if self.mode in CLOSED_LOOP and (reason := self._state_refusal(self.mode, t)):
             self._change_mode(Mode.MANUAL, t, "alarm", "state_lost", f"{reason}: {self.mode.value} ends in manual")
@@ -336,16 +348,17 @@ class Pilot:
         """(4,) surge, sway, heave, yaw in −1..1; zero without a fresh setpoint."""
         if self.mode is Mode.SURFACE:
             known = self.t is not None and self._depth_known(self.t)
-            depth = float(self.state.depth) if known else 1.0  # an old one is no reason to stay down
+            depth = float(self.state.depth) if known else 1.0  # without a fresh depth, go up fully
             return np.array([0.0, 0.0, -SURFACE_EFFORT * min(max(depth, 0.0), 1.0), 0.0])
         if used is None:
             return np.zeros(4)
         return np.array([used.surge, used.sway, used.heave, used.yaw]).clip(-1.0, 1.0)
 
-    # ---- what is known, and for how long -----------------------------------------------------------------------
+    # ---- what is fresh -----------------------------------------------------------------------------------------
 
     def _state_refusal(self, mode: Mode, t: int) -> str:
-        """What a mode lacks of the vehicle's state. Manual needs fresh what the vehicle has at all; loops need all."""
+        """What a mode lacks of the vehicle's state, or "". In manual, what the vehicle has measured must be
+        fresh; loops need both."""
         if not self.vehicle_expected:
             return ""
         if not self._vehicle_heard(t):
@@ -369,7 +382,7 @@ class Pilot:
         return _fresh(self.depth_t, t, self.config.guard.state_stale_ms)
 
     def _fresh_setpoint(self, mode: Mode, t: int) -> Setpoint | None:
-        """The setpoint that may move the vehicle in a mode now."""
+        """The setpoint that may move the vehicle in a mode at `t`, or None."""
         last = self.setpoints.get(SOURCE.get(mode, ""))
         return last if last is not None and _fresh(last.frame_t, t, self.config.guard.setpoint_stale_ms) else None
 
@@ -383,10 +396,10 @@ class Pilot:
         tilt = math.degrees(self._tilt()) if self._attitude_known(t) else 0.0
         return f"the vehicle is tilted by {tilt:.0f} degrees; arming needs less than {limit:g}" if tilt > limit else ""
 
-    # ---- what it says ------------------------------------------------------------------------------------------
+    # ---- events ------------------------------------------------------------------------------------------------
 
     def _conditions(self, used: Setpoint | None, t: int) -> frozenset[str]:
-        """Codes of what is wrong at `t`, as far as the pilot can see. In `hold` nobody needs to touch the sticks."""
+        """Codes of the conditions that the pilot sees at `t`. In `hold` no sticks are needed."""
         found = {self.setpoint_faults[source] for source in {SOURCE.get(self.mode, "")} & self.setpoint_faults.keys()}
         if self.armed and used is None and self.mode in (Mode.MANUAL, *STREAMED):
             found.add("setpoint_stale")
@@ -400,7 +413,7 @@ class Pilot:
         return frozenset(found)
 
     def _report_conditions(self, conditions: frozenset[str], t: int) -> None:
-        """Say what began, and what has been over for a while."""
+        """Report conditions that began, and those that have been over for OVER_NS."""
         for code in sorted(conditions - self.active_conditions.keys()):
             self._event(t, CONDITIONS[code][0], code, CONDITIONS[code][1])
         self.active_conditions |= dict.fromkeys(conditions, t)

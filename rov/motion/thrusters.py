@@ -1,7 +1,7 @@
-"""What a thruster makes of a command: thrust and current at a battery voltage, and the command for a wanted thrust.
+"""Thruster curves: thrust and current of a command at a battery voltage, and the command for a wanted thrust.
 
 A command is −1..1 on the wire, 1100..1900 µs. Thrust is far from linear in it, has a dead band, is weaker astern, and
-grows with the voltage; the inverse makes it linear again, so that allocated forces keep their direction.
+grows with the voltage. The inverse makes it linear, so that allocated forces keep their direction.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from rov.types import Floats
 NEUTRAL_US, SPAN_US = 1500.0, 400.0
 """Pulse width of command 0, and from there to ±1 (Blue Robotics Basic ESC)."""
 CELL_FULL_V = 4.2
-"""A full lithium-ion cell. Assumed where the voltage is unknown: it is the assumption that commands the least."""
+"""A full lithium-ion cell. Assumed where the voltage is unknown, because that commands the least."""
 CREEP_N = 0.1
-"""Wishes below this many N stay inside the dead band, in proportion, so that one that trembles around zero does not
-jump across. The least thrust that was measured is 0.4 N."""
+"""Wanted thrusts below this, in N, give commands inside the dead band, in proportion, so that noise around zero does
+not jump across it. The least measured thrust is 0.4 N."""
 COMMANDS: Floats = np.linspace(-1.0, 1.0, 201)
 """The grid of all curves: 0.01 is 4 µs, the spacing of the published tables."""
 
@@ -72,22 +72,21 @@ class Curve:
     def command(self, fraction: Floats | float, voltage: float | None, limit: float = 1.0) -> Floats:
         """The commands within ±`limit` for fractions −1..1 of `reference`. Monotone, sign kept, 0 is exactly neutral.
 
-        One reference for both ways and all thrusters keeps the direction of the wrench exact; what a thruster could
-        do more ahead than astern is not used. A NaN stays one: the guard is there for it.
+        One reference for both ways and all thrusters keeps the direction of the wrench exact; the extra thrust ahead
+        is not used. A NaN passes through: the guard catches it.
         """
-        voltage = None if voltage is None else round(voltage, 2)  # so that noise of a mV asks for no new inverse
-        return self.giving(np.asarray(fraction) * self._inverted(voltage, limit)[0], voltage, limit)
+        voltage = None if voltage is None else round(voltage, 2)  # so that mV of noise need no new inverse
+        return self.commands_for(np.asarray(fraction) * self._inverted(voltage, limit)[0], voltage, limit)
 
-    def giving(self, thrust: Floats, voltage: float | None, limit: float = 1.0) -> Floats:
-        """The commands within ±`limit` for thrusts in N. They give these or, where dead band or limit are in the way,
-        less; never more."""
+    def commands_for(self, thrust: Floats, voltage: float | None, limit: float = 1.0) -> Floats:
+        """The commands within ±`limit` for thrusts in N; less where dead band or limit prevent that, never more."""
         _, thrusts, commands = self._inverted(voltage, limit)
         command = np.interp(thrust, thrusts, commands).clip(-limit, limit)
-        # just below a thrust of 0, rounding in `interp` can come out above it
+        # for a thrust just below 0, rounding in `interp` can give a command above 0
         return np.asarray(np.where(np.sign(command) * np.sign(thrust) < 0, 0.0, command))
 
     def _inverted(self, voltage: float | None, limit: float) -> tuple[float, Floats, Floats]:
-        """The inverse at a voltage; that moves slowly, so the last two are kept: the pilot's and its guard's."""
+        """The inverse at a voltage. That changes slowly, so the last two are cached: the pilot's and its guard's."""
         key = (voltage, limit)
         if key not in self._inverses:
             self._inverses = dict([*self._inverses.items()][-1:]) | {key: self._inverse(*key)}
@@ -103,7 +102,7 @@ class Curve:
         return self.reference(voltage, limit), thrusts, np.concatenate([-down[:0:-1], up])
 
     def _at(self, rows: Floats, voltage: float | None) -> Floats:
-        """(V, 201) -> (201,) at a voltage; beyond the tables their end."""
+        """(V, 201) -> (201,) interpolated at a voltage, clamped to those of the tables."""
         if voltage is None or not math.isfinite(voltage) or voltage <= 0:
             voltage = self.full_v
         place = float(np.interp(voltage, self.voltages, np.arange(self.voltages.size)))
@@ -113,7 +112,7 @@ class Curve:
 
 
 def load(path: Path, cells: int) -> Curve:
-    """Read a curve file, for a battery of `cells` in series. Raises CurveError with what is wrong."""
+    """Read a curve file, for a battery of `cells` in series. Raises CurveError."""
     try:
         file = toml.load(path, CurveFile)
     except OSError as error:
@@ -144,7 +143,7 @@ def _gridded(path: Path, table: ThrustTable) -> tuple[Floats, Floats]:
 
 
 def _monotone(forces: Floats) -> Floats:
-    """Thrust that never falls as the command grows: the measurement's scatter (up to 0.2 N) made flat, from neutral
+    """Thrust that never falls as the command grows: flattens the scatter of the measurement (up to 0.2 N), from neutral
     outwards."""
     middle = forces.size // 2
     astern = np.minimum.accumulate(np.minimum(forces[middle::-1], 0.0))[::-1]
@@ -153,7 +152,7 @@ def _monotone(forces: Floats) -> Floats:
 
 
 def _one_way(forces: Floats) -> tuple[Floats, Floats]:
-    """Thrusts, not falling, and their commands; `forces` (101,) from neutral to full, one way."""
+    """Thrusts, not falling, and their commands in one direction; `forces` (101,) from neutral to full."""
     commands = COMMANDS[COMMANDS.size // 2 :]
     first = int(np.argmax(forces > 0))  # the first beyond the dead band
     creep = min(CREEP_N, float(forces[first]) / 2)

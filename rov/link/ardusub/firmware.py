@@ -1,4 +1,4 @@
-"""What the link knows of ArduSub's firmware: modes, frames, parameters, what makes them unsafe, from sticks to pulses.
+"""Facts of ArduSub's firmware: modes, frames, parameters and their unsafe values, and how sticks become RC pulses.
 
 From its sources: Parameters.cpp, joystick.cpp, defines.h, GCS_MAVLink_Sub.cpp.
 """
@@ -19,9 +19,9 @@ MODES: dict[Mode, tuple[int, ...]] = {
     Mode.POLICY: (ALT_HOLD,),
     Mode.SURFACE: (SURFACE,),
 }
-"""ArduSub modes in which each of ours works; the first is asked for when the vehicle is in none of them."""
+"""ArduSub modes in which each of our modes works; the first is requested when the vehicle is in none of them."""
 FRAMES = ("bluerov1", "vectored", "vectored_6dof", "vectored_6dof_90deg", "simplerov_3", "simplerov_4")
-"""By FRAME_CONFIG."""
+"""Names of our frames by FRAME_CONFIG."""
 
 GCS_IDS = ("SYSID_MYGCS", "MAV_GCS_SYSID")
 """The ground station's system id: its name until ArduSub 4.6, and since."""
@@ -30,21 +30,21 @@ FAILSAFES = ("FS_GCS_ENABLE", "FS_GCS_TIMEOUT", "FS_LEAK_ENABLE", "FS_PRESS_ENAB
 GAINS = ("JS_GAIN_MIN", "JS_GAIN_MAX", "JS_GAIN_STEPS")
 PARAMETERS = (*GCS_IDS, *REQUIRED, *FAILSAFES, *GAINS, "FS_CRASH_CHECK", "RC_OVERRIDE_TIME")
 TRIES = 6
-"""A parameter that is not answered after so many requests is not there."""
+"""A parameter without an answer after this many requests does not exist."""
 TIMEOUT_MAX_S = 0.5
-"""FS_PILOT_TIMEOUT at most: for so long the last sticks go on after a crash of ours."""
+"""Largest FS_PILOT_TIMEOUT: the last sticks act for this long after a crash of ours."""
 SWITCHES = {
     "InputHold": "input hold is on: the autopilot adds sticks of its own; press its button again",
     "RollPitch": "roll and pitch mode is on: sticks would tilt the vehicle; press its button again",
 }
-"""NAMED_VALUE_FLOAT of the pilot's switches (GCS_MAVLink_Sub.cpp, send_info), and why sticks are refused while on."""
+"""NAMED_VALUE_FLOAT of the pilot's switches (GCS_MAVLink_Sub.cpp), and why sticks are refused while on."""
 
 Rc = tuple[float, float, float, float]
 """Pulses in µs of throttle, yaw, forward, lateral: RC channels 3 to 6."""
 
 
 def rc_of(x: float, y: float, z: float, r: float, gain: float, throttle_gain: float) -> Rc:
-    """Pulses that ArduSub makes of a MANUAL_CONTROL (joystick.cpp: 0.4 µs per unit and gain; throttle 0.8)."""
+    """The pulses that ArduSub makes of a MANUAL_CONTROL (joystick.cpp: 0.4 µs per unit and gain; throttle 0.8)."""
     k = 0.8 * gain * throttle_gain
     pulses = (1500 - 500 * k + k * z, 1500 + 0.4 * gain * r, 1500 + 0.4 * gain * x, 1500 + 0.4 * gain * y)
     throttle, yaw, forward, lateral = (min(max(us, 1100.0), 1900.0) for us in pulses)
@@ -52,7 +52,7 @@ def rc_of(x: float, y: float, z: float, r: float, gain: float, throttle_gain: fl
 
 
 def sticks_of(values: Sequence[float], gain: float, throttle_gain: float) -> tuple[int, int, int, int]:
-    """The inverse: x, y, z, r of which these fractions of full scale (400 µs) come out: surge, sway, heave, yaw."""
+    """The inverse: x, y, z, r that produce these fractions of full scale (400 µs): surge, sway, heave, yaw."""
     surge, sway, heave, yaw = values
     x, y, r = (round(min(max(1000 * value / gain, -1000), 1000)) for value in (surge, sway, yaw))
     z = round(min(max(500 - 500 * heave / (gain * throttle_gain), 0), 1000))
@@ -60,7 +60,7 @@ def sticks_of(values: Sequence[float], gain: float, throttle_gain: float) -> tup
 
 
 def first_gain(known: Mapping[str, float]) -> float:
-    """The pilot's gain with which the autopilot begins, by its parameters (init_joystick)."""
+    """The pilot's gain after a start of the autopilot, from its parameters (init_joystick)."""
     low, high, first = known.get("JS_GAIN_MIN", 0.25), known.get("JS_GAIN_MAX", 1.0), known["JS_GAIN_DEFAULT"]
     steps = int(known.get("JS_GAIN_STEPS", 4))
     if steps > 1 and not low - 0.01 < first < high + 0.01:
@@ -69,24 +69,24 @@ def first_gain(known: Mapping[str, float]) -> float:
 
 
 def unsafe_failsafe(known: Mapping[str, float]) -> str:
-    """Why a crash of ours would not make the vehicle neutral in time, or nothing."""
+    """Why the vehicle would not be neutral in time after a crash of ours, or ""."""
     if known["FS_PILOT_INPUT"] != 2:
         return f"FS_PILOT_INPUT is {known['FS_PILOT_INPUT']:g}; it must be 2 (disarm), or a crash leaves thrust on"
     if not 0 < known["FS_PILOT_TIMEOUT"] <= TIMEOUT_MAX_S + 1e-6:
         text = f"FS_PILOT_TIMEOUT is {known['FS_PILOT_TIMEOUT']:g} s; it must be 0.5 s or less"
-        return f"{text}, or a crash leaves the last thrust on for so long"
+        return f"{text}, or a crash leaves the last thrust on for that long"
     return ""
 
 
 def unsafe(name: str, value: float, frame: str) -> str:
-    """Why a parameter's value makes the vehicle unsafe under a companion, or nothing."""
+    """Why a parameter's value makes the vehicle unsafe while we steer, or ""."""
     match name:
         case "FS_PILOT_INPUT" if value != 2:
             return "it must be 2, disarm"
         case "FS_PILOT_TIMEOUT" if not 0 < value <= TIMEOUT_MAX_S + 1e-6:
-            return "it must be 0.5 s or less: so long the last thrust stays on after a crash"
+            return "it must be 0.5 s or less: the last thrust stays on for that long after a crash"
         case "FS_GCS_TIMEOUT" if value > 5:
-            return "so long nothing happens when the ground station is lost; 5 s is the default"
+            return "nothing happens for that long after the ground station is lost; 5 s is the default"
         case "FS_GCS_ENABLE" if value < 2:
             return "nothing happens when the ground station is lost; 2 disarms, with 4 rov goes up while it steers"
         case "FS_LEAK_ENABLE" if value < 1:

@@ -2,148 +2,80 @@
 
 ArduSub takes MANUAL_CONTROL only from its ground station's system id, and each one feeds its pilot-input failsafe. So:
 
-- Our heartbeat is the vehicle's system id, component 191. Sticks are sent as the ground station's id (SYSID_MYGCS),
-  and never without its own heartbeat in the last 3 s, or its loss would be masked.
-- `arm` engages: the vehicle gets the ArduSub mode that ours needs, is armed if its pilot has not done so, and our
-  sticks leave. It is refused while anybody else steers, and unless silence makes the vehicle neutral within 0.5 s
-  (FS_PILOT_INPUT = 2, FS_PILOT_TIMEOUT <= 0.5): that is what protects from a crash of ours.
-- The pilot wins: foreign sticks, a mode change or a disarming ends our control at once, and nothing more is sent.
-  Hand-back is silence. Engaging again is an explicit act.
-- `disarm` while we steer is neutral sticks, and a disarm command until the vehicle is: silence would disarm it 0.5 s
-  later anyway. While we do not steer it sends nothing: what moves then is not ours to stop.
-- `hold`, `follow` and `policy` are ALT_HOLD with sticks, `surface` is SURFACE; `manual` takes the pilot's mode.
-- Silence and disarming are not safe for a vehicle that must come up. A change to SURFACE, whoever makes it, and from it
-  to ALT_HOLD at the surface, takes nothing from us: neutral sticks go on. A refused SURFACE becomes the heave stick
-  (`climb.py`); what else would end our control does not while it goes up, but for its pilot and the loss of the link.
+- Our heartbeat has the vehicle's system id and component 191. Sticks carry the ground station's id (SYSID_MYGCS), and
+  leave only while its own heartbeat is younger than 3 s: otherwise they would hide its loss from the autopilot.
+- `arm` engages: it sets the ArduSub mode that ours needs, arms the vehicle if its pilot has not, and starts our sticks.
+  It is refused while anybody else steers, and unless silence makes the vehicle neutral within 0.5 s
+  (FS_PILOT_INPUT = 2, FS_PILOT_TIMEOUT <= 0.5): this is the protection against a crash of ours.
+- The pilot wins: foreign sticks, a mode change or a disarming end our control at once, and we send nothing more.
+  We hand back by silence. Only an explicit `arm` engages again.
+- `disarm` while we steer sends neutral sticks, and a disarm command until the vehicle is disarmed: silence would disarm
+  it 0.5 s later anyway. While we do not steer it sends nothing: then the pilot moves the vehicle.
+- `hold`, `follow` and `policy` are ALT_HOLD with sticks, `surface` is SURFACE; `manual` uses the pilot's mode.
+- Silence and disarming are not safe for a vehicle that must come up. A change to SURFACE by anybody, and from it to
+  ALT_HOLD at the surface, does not end our control: neutral sticks go on. A refused SURFACE becomes the heave stick
+  (`surfacing.py`). While the vehicle goes up, only its pilot and the loss of the link end our control.
 
-Its state is what `rov.link.vehicle_state` makes of its messages. Nothing in here waits; time is an argument,
+`rov.link.vehicle_state` makes the vehicle's state of its messages. Nothing in here waits; time is an argument,
 monotonic ns.
 
-It is one state machine, and stays in one file for all its length: what ends our control must be read in one go.
+All that can end our control is in this file, as one state machine. `connection.py` keeps what is known of the
+autopilot, `sticks.py` makes the frames.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from pymavlink.dialects.v20 import common
 
-from rov.link.ardusub.firmware import (
-    ALT_HOLD,
-    MANUAL,
-    MODES,
-    NAMES,
-    PARAMETERS,
-    SURFACE,
-    SWITCHES,
-    first_gain,
-    rc_of,
-    sticks_of,
-    unsafe,
-)
-from rov.link.ardusub.parameters import AUTOPILOT, ParameterPoller, command_long
-from rov.link.ardusub.pilot_input import PilotInputMonitor, steered_system
-from rov.link.ardusub.surfacing import SurfacingPlan, by_itself
+from rov.link.ardusub.connection import QUIET_AUTOPILOT_NS, ArdusubConnection, PendingCommand, explanation
+from rov.link.ardusub.firmware import ALT_HOLD, MANUAL, MODES, NAMES, PARAMETERS, SURFACE, SWITCHES, unsafe
+from rov.link.ardusub.parameters import AUTOPILOT, command_long
+from rov.link.ardusub.pilot_input import steered_system
+from rov.link.ardusub.sticks import COMPANION, StickStream
+from rov.link.ardusub.surfacing import SurfacingPlan, is_own_failsafe
 from rov.link.mavlink import MS, MavlinkFrame, Packer, Parser
-from rov.link.mavlink_link import ARM_DISARM, HEARTBEAT_NS, RESULTS, ConnectionState, MavlinkLink
+from rov.link.mavlink_link import ARM_DISARM, HEARTBEAT_NS, RESULTS, MavlinkLink
 from rov.link.transport import NetworkTransport, transport_of
 from rov.link.vehicle_state import SOURCES
 from rov.messages import Event, Mode
 
-COMPANION = common.MAV_COMP_ID_ONBOARD_COMPUTER
-"""191: our component, in heartbeats, commands and sticks. Sticks of other components are not ours."""
 DEPTH_SENSOR = common.MAV_SYS_STATUS_SENSOR_ABSOLUTE_PRESSURE
 SET_MODE = common.MAV_CMD_DO_SET_MODE
 
-STICK_NS = 20 * MS
-"""MANUAL_CONTROL at most this often; ArduSub wants 20 to 50 Hz."""
-GAPS = (1, 2, 2, 1, 2, 1, 2, 2, 1, 1, 2)
-"""From one stick to the next, in STICK_NS, in turn: 32 Hz, uneven over 17 ticks, a prime. A stream of the pilot's that
-keeps step with ours, and is overwritten each time at once, stays in the channels for a tick in each of the longer."""
-GCS_NS = 3000 * MS
-"""The ground station's heartbeat may be this old while sticks leave."""
-QUIET_AUTOPILOT_NS = 2000 * MS
-"""The autopilot's heartbeat may be this old."""
 SILENT_NS = 10_000 * MS
-"""A connection on which no autopilot is heard for this long is made anew. An autopilot boots in less."""
+"""A connection without a message of an autopilot for this long is reopened. An autopilot boots in less."""
 REPEAT_NS = 700 * MS
-"""A command or parameter is asked for again after this; more than a link that lags by 500 ms needs to answer once."""
+"""A command is repeated after this: longer than one answer takes over a link with a lag of 500 ms."""
 ANSWER_NS = 4000 * MS
-"""A command not carried out by then is taken as refused."""
-TOLD_MAX = 8
-"""Texts of the autopilot's that are kept, for what they explain."""
-GAIN_NS = 30_000 * MS
-"""A gain older than this is unknown."""
+"""A command not carried out after this counts as refused."""
 STRANGER_NS = 60_000 * MS
-"""Somebody else at our UDP port is said this often."""
+"""Another sender at our UDP port is reported this often."""
 
-
-GO_UP = 4
-"""FS_GCS_ENABLE: go up when the ground station is lost. Our silence would have it disarmed before."""
-GONE = ("link_lost", "autopilot_lost", "parameters_unknown")
+GCS_SURFACE = 4
+"""FS_GCS_ENABLE: surface when the ground station is lost. Our silence would disarm the vehicle before that."""
+NO_STICKS = ("link_lost", "autopilot_lost", "parameters_unknown")
 """Obstacles with which no stick can be sent at all."""
 
 
 class ArdusubStage(str, Enum):
-    IDLE = "idle"  # nothing of ours leaves
-    ENGAGING = "engaging"  # neutral sticks; mode and arming are asked for
+    IDLE = "idle"  # we send no sticks
+    ENGAGING = "engaging"  # neutral sticks; mode and arming are requested
     LIVE = "live"
 
 
-@dataclass
-class PendingCommand:
-    """A command under way to the autopilot."""
-
-    what: str
-    command: int
-    first: float
-    second: float
-    since: int
-    asked_t: int
-    tries: int = 0
-    accepted: bool = False
-    again: bool = False
-    """It was refused before, and that was said."""
-    refused: tuple[int, str] | None = None
-    """When it was, and the answer. The text that says why comes after that, in the same read or the next."""
-
-
-@dataclass
-class ArdusubConnection(ConnectionState):
-    """What one connection has shown of the autopilot; forgotten when it ends."""
-
-    heartbeat_t: int | None = None
-    type: int = 0
-    booting: bool = False
-    """Its last heartbeat was of one that starts: that it restarted, and not its pilot, disarmed it."""
-    mode: int | None = None
-    armed: bool = False
-    gcs_t: int | None = None
-    pilot_input: PilotInputMonitor = field(default_factory=PilotInputMonitor)
-    parameters: ParameterPoller = field(default_factory=ParameterPoller)
-    gain: float | None = None
-    gain_t: int = 0
-    switched: dict[str, bool] = field(default_factory=dict)
-    """The pilot's switches that change what sticks do (SWITCHES), by name."""
-    last_text: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=TOLD_MAX))
-    """What the autopilot wrote to its people, and when: why it refuses is only in there."""
-    depth_failed: bool = False
-    """The autopilot says that its depth sensor has: what it goes on sending is the last of it."""
-
-
 class ArdusubLink(MavlinkLink[ArdusubConnection]):
-    """An ArduSub autopilot behind a serial port, TCP or UDP. Each tick: `poll`, then `send`. The autopilot needs a mode
-    of its own that fits `mode`."""
+    """An ArduSub autopilot behind a serial port, TCP or UDP. Each tick: `poll`, then `send`. `mode` decides which
+    mode the autopilot needs."""
 
-    lost = "not in control until engaged again"
+    loss_consequence = "not in control until engaged again"
 
     def __init__(self, url: str, frame: str, *, surface_pa: float = 101_325.0, density: float = 1025.0):
-        """`frame` is what the configuration says, to compare; `surface_pa` and `density` as for a thruster board."""
+        """`frame`: the configured one, compared with the autopilot's. `surface_pa` in Pa, `density` in kg/m³."""
         self.system = 1
         super().__init__(
             transport_of(url),
@@ -154,25 +86,25 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
             density,
         )
         self.frame = frame
-        self.stick_packer: Packer | None = None
+        self.sticks = StickStream()
         self.stage = ArdusubStage.IDLE
         self.own_mode: int | None = None
-        """The autopilot's mode while we steer or engage; any other is somebody else's wish."""
+        """The autopilot's mode while we steer or engage; a change to any other is somebody else's."""
         self.allowed_modes: set[int] = set()
+        """Modes that we have requested."""
         self.pending_command: PendingCommand | None = None
         self.disarming: int | None = None
-        """Since when the vehicle is to be disarmed."""
-        self.climb = SurfacingPlan()
-        self.yielded: Mode | None = None
-        """What `mode` was when the vehicle began to go up without it; until it is another, the vehicle has its way."""
-        self.borne = ""
-        """Code of what would have ended our control, and did not because the vehicle goes up."""
-        self.puzzle: tuple[str, int, int] | None = None
-        """The autopilot changed its mode, or disarmed, while it went up: what, since when texts explain it, and when it
-        was seen."""
+        """Since when a disarming is in progress."""
+        self.plan = SurfacingPlan()
+        self.overruled_mode: Mode | None = None
+        """`mode` when the vehicle began to surface without it; our sticks stay neutral until `mode` changes."""
+        self.tolerated = ""
+        """Code of the obstacle that does not end our control only because the vehicle surfaces."""
+        self.unexplained: tuple[str, int, int] | None = None
+        """The autopilot changed its mode, or disarmed, while surfacing, and it is not yet known by whom: "mode" or
+        "disarmed", since when texts may explain it, and when it was seen."""
         self.ends: list[tuple[int, str, str, int]] = []
-        """What ended our control in this read: since when texts explain it, code, sentence, time."""
-        self.stick_t, self.gap = -STICK_NS, 0
+        """What ended our control in this read: time, code, sentence, and since when texts may explain it."""
         self.open_t = 0
         self.stranger_t = -STRANGER_NS
         self.reported_parameters: dict[str, float] = {}
@@ -185,23 +117,23 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
 
     @property
     def testing(self) -> bool:
-        """Is an engagement under way?"""
+        """Are we engaging?"""
         return self.stage is ArdusubStage.ENGAGING
 
     @property
-    def climbing(self) -> bool:
-        """Is the vehicle to go up, by our mode or without it?"""
-        return self.stage is not ArdusubStage.IDLE and (self.mode is Mode.SURFACE or self.yielded is not None)
+    def surfacing(self) -> bool:
+        """Must the vehicle surface, by our mode or without it?"""
+        return self.stage is not ArdusubStage.IDLE and (self.mode is Mode.SURFACE or self.overruled_mode is not None)
 
     @property
     def urgent(self) -> bool:
-        """Do we steer a vehicle that goes up, or would have to if we stopped?"""
-        return self.live and (self.climbing or self.state is not None and self.state.leak)
+        """Do we steer a vehicle that surfaces, or leaks?"""
+        return self.live and (self.surfacing or self.state is not None and self.state.leak)
 
-    # ---- what may be asked of it -------------------------------------------------------------------------------
+    # ---- requests ----------------------------------------------------------------------------------------------
 
     def arm(self, t: int) -> str:
-        """Engage; returns why not, or nothing. It ends in `live` or an event."""
+        """Engage; returns the reason for a refusal, or "". Ends in `live` or an event."""
         if self.stage is not ArdusubStage.IDLE:
             return ""
         if reason := self._obstacle(t)[1] or self.connection.pilot_input.takeover_reason(self.connection.armed, t):
@@ -209,13 +141,13 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         if self.disarming is not None:
             return "the vehicle is still being disarmed; ask again"
         self.pending_command, self.own_mode, self.allowed_modes = None, self.connection.mode, set()
-        self.climb.begin()
+        self.plan.begin()
         self.connection.pilot_input.start(t)
         self.stage = ArdusubStage.ENGAGING
         return ""
 
     def disarm(self, t: int) -> None:
-        """If we steer: neutral, and the vehicle disarmed. If not, nothing is sent."""
+        """While we steer: neutral, and disarm the vehicle. Otherwise nothing is sent."""
         if self.stage is ArdusubStage.IDLE:
             return
         self._idle(t)
@@ -225,7 +157,7 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
             self._send(neutral + self._command("disarm", ARM_DISARM, 0.0, 0.0, t), t)
 
     def close(self, t: int) -> None:
-        """End our control, as far as that is still possible, and close the port."""
+        """End our control as far as that is still possible, and close the port."""
         self.disarm(t)
         if isinstance(self.port, NetworkTransport):
             self.port.finish()
@@ -235,30 +167,30 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
     # ---- one tick ----------------------------------------------------------------------------------------------
 
     def poll(self, t: int) -> tuple[Event, ...]:
-        """Take in what has arrived, (re)open the port, judge; returns what happened."""
-        if self.yielded is not None and self.mode is not self.yielded:
-            self.yielded = None
-        if not self.climbing:
-            self.climb.begin()
+        """Process what has arrived, (re)open the port, and check whether our control must end; returns the events."""
+        if self.overruled_mode is not None and self.mode is not self.overruled_mode:
+            self.overruled_mode = None
+        if not self.surfacing:
+            self.plan.begin()
         for frame in self._receive_frames(t):
             self._handle_frame(frame, t)
         self._expire(t)
         self._check(t)
-        self._explain()
-        self._strangers(t)
-        self._report(t)
+        self._report_ends()
+        self._report_stranger(t)
+        self._update_obstacle(t)
         events, self.pending = tuple(self.pending), []
         return events
 
     def send(self, values: Sequence[float], armed: bool, t: int) -> None:
         """The tick's sticks: surge, sway, heave, yaw, −1..1 of full scale. They leave only while `live` and `armed`;
-        `armed` False ends our control. Also what else is due: heartbeat, requests."""
+        `armed` False ends our control. Also sends the heartbeat and requests when due."""
         if self.live and not armed:
             self.disarm(t)
         if not self.port.is_open:
             return
         data = b""
-        if self.stage is not ArdusubStage.IDLE and t - self.stick_t >= GAPS[self.gap] * STICK_NS - MS:
+        if self.stage is not ArdusubStage.IDLE and self.sticks.due(t):
             data += self._sticks(self._values(values), t)
         beating = t - self.connection.heartbeat_sent_t >= HEARTBEAT_NS
         data += self._heartbeat_frame() if beating else b""
@@ -273,57 +205,37 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         return taken
 
     def _values(self, values: Sequence[float]) -> Sequence[float]:
-        if not self.live or self.yielded is not None or self.climbing and self.connection.mode == SURFACE:
+        if not self.live or self.overruled_mode is not None or self.surfacing and self.connection.mode == SURFACE:
             return (0.0,) * 4
         if len(values) != 4 or not all(map(math.isfinite, values)):
             self.counters.bad_commands += 1
             return (0.0,) * 4
         return [min(max(value, -1.0), 1.0) for value in values]
 
-    # ---- what stands in the way --------------------------------------------------------------------------------
+    # ---- obstacles ---------------------------------------------------------------------------------------------
 
     def _obstacle(self, t: int) -> tuple[str, str]:
         """Code and sentence of what forbids sticks at `t`; empty when nothing does."""
-        wire = self.connection
         if not self.port.is_open:
             return "link_lost", f"{self.port.path} is not open"
-        if wire.heartbeat_t is None or t - wire.heartbeat_t > QUIET_AUTOPILOT_NS:
-            return "autopilot_lost", "no heartbeat of the autopilot for 2 s"
-        if wire.type != common.MAV_TYPE_SUBMARINE:
-            return "not_ardusub", "the autopilot does not say that it is ArduSub"
-        code, text = wire.parameters.obstacle()
-        if code:
-            return code, text
-        if wire.gcs_t is None or t - wire.gcs_t > GCS_NS:
-            where = f"(system {wire.parameters.ground_station}) for 3 s on {self.port.path}"
-            text = f"no heartbeat of the ground station {where}: sticks of ours would hide its loss from the autopilot"
-            return "gcs_lost", f"{text}; start it, or have its heartbeat forwarded"
-        if switched := [SWITCHES[name] for name, on in wire.switched.items() if on]:
-            return "pilot_switch", switched[0]
-        return "", ""
+        return self.connection.obstacle(t, self.port.path)
 
-    def _gain(self, t: int) -> float:
-        """The pilot's gain: as the autopilot says, else as it begins."""
-        if self.connection.gain is not None and t - self.connection.gain_t < GAIN_NS:
-            return self.connection.gain
-        return first_gain(self.connection.parameters.parameters)
-
-    # ---- judging -----------------------------------------------------------------------------------------------
+    # ---- what ends our control ---------------------------------------------------------------------------------
 
     def _check(self, t: int) -> None:
-        """Ends our control where it has to end; moves an engagement, or a change of mode, on."""
+        """End our control where it must end; advance an engagement or a change of mode."""
         if self.stage is ArdusubStage.IDLE:
-            return self._answered(t)
+            return self._check_answer(t)
         code, text = self._obstacle(t)
         if code and not self._tolerates(t, code, text):
             if code == "parameter_unsafe":
                 self._event(t, "alarm", code, f"{text}: our control ends")
                 return self.disarm(t)
             return self._end_control(t, code, text)
-        self.borne = code
-        if not self._solved(t):
+        self.tolerated = code
+        if not self._resolve_change(t):
             return
-        wanted = self.climb.modes(self.connection.mode) if self.climbing else MODES[self.mode]
+        wanted = self.plan.modes(self.connection.mode) if self.surfacing else MODES[self.mode]
         if self.connection.mode not in wanted:
             self._request("mode", SET_MODE, common.MAV_MODE_FLAG_CUSTOM_MODE_ENABLED, float(wanted[0]), t)
             self.allowed_modes.add(wanted[0])
@@ -338,87 +250,89 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
                 self._event(
                     t, "info", "link_live", f"engaged in {NAMES.get(self.own_mode, self.own_mode)}: our sticks steer"
                 )
-        self._answered(t)
+        self._check_answer(t)
 
     def _tolerates(self, t: int, code: str, text: str) -> bool:
-        """Does our control go on in spite of this, because the vehicle must come up?"""
-        if not self.live or code in GONE:
+        """Does our control go on in spite of this obstacle, because the vehicle must come up?"""
+        if not self.live or code in NO_STICKS:
             return False
-        up = code == "gcs_lost" and self.connection.parameters.parameters.get("FS_GCS_ENABLE") == GO_UP
-        if not self.climbing and (self.urgent or up):
-            self._go_up()
-        if self.climbing and code != self.borne:
-            self._event(t, "alarm", code, f"{text}: our control goes on until it is up")
-        return self.climbing
+        up = code == "gcs_lost" and self.connection.parameters.parameters.get("FS_GCS_ENABLE") == GCS_SURFACE
+        if not self.surfacing and (self.urgent or up):
+            self._begin_surfacing()
+        if self.surfacing and code != self.tolerated:
+            self._event(t, "alarm", code, f"{text}: our control goes on until it has surfaced")
+        return self.surfacing
 
-    def _go_up(self) -> None:
-        """The vehicle goes up from now on, whatever `mode` is."""
-        self.climb.begin()
+    def _begin_surfacing(self) -> None:
+        """Surface from now on, whatever `mode` is."""
+        self.plan.begin()
         if self.mode is not Mode.SURFACE:
-            self.yielded = self.mode
+            self.overruled_mode = self.mode
 
-    def _solved(self, t: int) -> bool:
-        """Who changed the mode, or disarmed, while the vehicle goes up? Ends our control if it was the pilot. The text
-        that says so may come one read later."""
-        if self.puzzle is None:
+    def _resolve_change(self, t: int) -> bool:
+        """Decide who changed the mode, or disarmed, while the vehicle surfaces; end our control if it was the pilot.
+        Returns False while undecided, or ended: the autopilot's text that explains it may come one read later."""
+        if self.unexplained is None:
             return True
-        what, since, seen_t = self.puzzle
-        if not by_itself(what, texts := self._texts(since)):
+        what, since, seen_t = self.unexplained
+        if not is_own_failsafe(what, texts := self.connection.texts(since)):
             if t == seen_t:
                 return False
-            self.puzzle = None
+            self.unexplained = None
             name = NAMES.get(self.connection.mode or 0, str(self.connection.mode))
             text = "the vehicle was disarmed" if what == "disarmed" else f"the vehicle's mode was changed to {name}"
             self._end_control(t, f"pilot_{what}", text, since)
             return False
-        self.puzzle, why = None, _why(texts)
-        if not self.climbing:
-            self._go_up()
+        self.unexplained, why = None, explanation(texts)
+        if not self.surfacing:
+            self._begin_surfacing()
         if what == "mode":
             self.own_mode, self.allowed_modes, self.pending_command = self.connection.mode, set(), None
-            self.climb.drop(SURFACE, self.own_mode)
-            on = self.climb.drop(ALT_HOLD, self.own_mode)
-            self._event(t, "alarm", "surface_refused", f"the autopilot has left the mode by itself{why}: {on}")
+            self.plan.drop(SURFACE, self.own_mode)
+            on = self.plan.drop(ALT_HOLD, self.own_mode)
+            self._event(t, "alarm", "surface_refused", f"the autopilot left the mode by itself{why}: {on}")
         else:
-            self._event(t, "alarm", "rearmed", f"the autopilot disarmed by itself{why}: armed again, to come up")
+            self._event(t, "alarm", "rearmed", f"the autopilot disarmed by itself{why}: armed again, to surface")
         return True
 
     def _request(self, what: str, command: int, first: float, second: float, t: int) -> None:
-        """See to it that this command is under way."""
+        """Make this the pending command, unless it is already."""
         if self.pending_command is None or (self.pending_command.what, self.pending_command.second) != (what, second):
             self.pending_command = PendingCommand(what, command, first, second, t, t - REPEAT_NS)
 
-    def _answered(self, t: int) -> None:
-        """Is the command under way refused, or never carried out? Said when the autopilot has had time to say why."""
-        wish = self.pending_command
-        if wish is None:
+    def _check_answer(self, t: int) -> None:
+        """Handle a pending command that was refused, once the autopilot had time to give the reason, or timed out."""
+        pending = self.pending_command
+        if pending is None:
             return
-        what = f"mode {NAMES.get(int(wish.second), int(wish.second))}" if wish.what == "mode" else wish.what
-        if wish.refused is not None:
-            since, answer = wish.refused
-            if (texts := self._texts(since)) or t > since:
-                wish.refused = None
-                self._handle_refusal(t, f"the autopilot refused: {what} ({answer}){_why(texts)}")
-        elif self.stage is not ArdusubStage.IDLE and t - wish.since > ANSWER_NS:
+        what = f"mode {NAMES.get(int(pending.second), int(pending.second))}" if pending.what == "mode" else pending.what
+        if pending.refused is not None:
+            since, answer = pending.refused
+            if (texts := self.connection.texts(since)) or t > since:
+                pending.refused = None
+                self._handle_refusal(t, f"the autopilot refused: {what} ({answer}){explanation(texts)}")
+        elif self.stage is not ArdusubStage.IDLE and t - pending.since > ANSWER_NS:
             self._handle_refusal(t, f"the autopilot did not carry out: {what}")
 
     def _handle_refusal(self, t: int, text: str) -> None:
-        """The command under way was. That ends our control, but for a vehicle that must come up: it does so another
-        way."""
-        wish = self.pending_command
-        assert wish is not None
-        if self.climbing and wish.what == "mode":
+        """The pending command was refused. That ends our control, except for a vehicle that must come up: it tries
+        another way."""
+        pending = self.pending_command
+        assert pending is not None
+        if self.surfacing and pending.what == "mode":
             self.pending_command = None
-            on = self.climb.drop(int(wish.second), self.connection.mode)
+            on = self.plan.drop(int(pending.second), self.connection.mode)
             self._event(t, "alarm", "surface_refused", f"{text}: {on}")
-        elif self.climbing and self.live:
-            if not wish.again:
+        elif self.surfacing and self.live:
+            if not pending.again:
                 self._event(t, "alarm", "command_refused", f"{text}: asked again until it is armed")
-            self.pending_command = PendingCommand(wish.what, wish.command, wish.first, wish.second, t, t, again=True)
+            self.pending_command = PendingCommand(
+                pending.what, pending.command, pending.first, pending.second, t, t, again=True
+            )
         elif self.urgent:
             self.pending_command = None
-            self._go_up()
-            self._event(t, "alarm", "command_refused", f"{text}: it leaks, and goes up")
+            self._begin_surfacing()
+            self._event(t, "alarm", "command_refused", f"{text}: the vehicle leaks, and surfaces")
         elif self.stage is ArdusubStage.IDLE:
             self._event(t, "alarm", "command_refused", text)
         else:
@@ -426,81 +340,73 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
             self.disarm(t)
 
     def _end_control(self, t: int, code: str, text: str, since: int | None = None) -> None:
-        """Our control ends, and nothing more is sent. Texts from `since` on, also later ones of this read, say why."""
+        """End our control and send nothing more. Texts from `since` on, also later ones of this read, explain it."""
         if self.stage is not ArdusubStage.IDLE:
             self.ends.append((t, code, text, t + 1 if since is None else since))
         self.pending_command = None
         self._idle(t)
 
-    def _explain(self) -> None:
-        """Say what ended our control, and why."""
+    def _report_ends(self) -> None:
+        """Report what ended our control, with the autopilot's texts."""
         ends, self.ends = self.ends, []
         for t, code, text, since in ends:
-            why = _why(self._texts(since))
-            self._event(t, "alarm", code, f"{text}{why}: our control ends, until engaged again")
+            why = explanation(self.connection.texts(since))
+            self._event(t, "alarm", code, f"{text}{why}: our control ends until engaged again")
 
-    def _texts(self, since: int) -> list[str]:
-        return [text for t, text in self.connection.last_text if t >= since]
-
-    def _report(self, t: int) -> None:
-        """Keep in the state what others need of ours."""
+    def _update_obstacle(self, t: int) -> None:
+        """Put `surfacing` and `obstacle` into the vehicle's state."""
         if self.state is not None:
             obstacle = self._obstacle(t)[1] if self.stage is ArdusubStage.IDLE else ""
-            up = self.live and self.yielded is not None
+            up = self.live and self.overruled_mode is not None
             if (up, obstacle) != (self.state.surfacing, self.state.obstacle):
                 self._update_state(surfacing=up, obstacle=obstacle)
 
-    def _strangers(self, t: int) -> None:
-        """Say that somebody else speaks where the vehicle does."""
+    def _report_stranger(self, t: int) -> None:
+        """Report another sender at the vehicle's UDP port."""
         if isinstance(self.port, NetworkTransport) and self.port.stranger and t - self.stranger_t >= STRANGER_NS:
             self.stranger_t = t
-            text = f"{self.port.path}: {self.port.stranger} sends there too, and is not heard while the vehicle is"
+            text = (
+                f"{self.port.path}: {self.port.stranger} sends there too; it is ignored while the vehicle is connected"
+            )
             self._event(t, "warning", "stranger", text)
 
     def _idle(self, t: int) -> None:
         self.stage = ArdusubStage.IDLE
-        self.yielded, self.puzzle, self.borne = None, None, ""
+        self.overruled_mode, self.unexplained, self.tolerated = None, None, ""
 
-    # ---- out ---------------------------------------------------------------------------------------------------
+    # ---- sending -----------------------------------------------------------------------------------------------
 
     def _sticks(self, values: Sequence[float], t: int) -> bytes:
-        """MANUAL_CONTROL such that these fractions of full scale come out of the autopilot's gain law."""
-        gcs = self.connection.parameters.ground_station
-        if self.stick_packer is None or self.stick_packer.codec.srcSystem != gcs:
-            self.stick_packer = Packer(gcs, COMPANION)
-        gain, throttle = self._gain(t), max(self.connection.parameters.parameters["JS_THR_GAIN"], 0.1)
-        x, y, z, r = sticks_of(values, gain, throttle)
-        self.connection.pilot_input.record_sent(rc_of(x, y, z, r, gain, throttle), t)
-        self.stick_t, self.gap = t, (self.gap + 1) % len(GAPS)
+        """The frame for these fractions of full scale: surge, sway, heave, yaw."""
         self.counters.sent += 1
-        return self.stick_packer.pack(common.MAVLink_manual_control_message(self.system, x, y, z, r, 0))
+        return self.sticks.frame(values, self.system, self.connection, t)
 
     def _command(self, what: str, command: int, first: float, second: float, t: int) -> bytes:
-        """Begin a command and send it."""
+        """The frame of a command, which becomes the pending one."""
         self.pending_command = PendingCommand(what, command, first, second, t, t, 1)
         return self.packer.pack(command_long(self.system, command, first, second))
 
     def _due_requests(self, t: int) -> bytes:
-        """What is asked of the autopilot at `t`: the command under way, a parameter, the streams."""
+        """Frames of the requests due at `t`: the pending command again, a parameter, the streams."""
         out = b""
-        wish = self.pending_command
-        if wish is not None and t - wish.asked_t >= REPEAT_NS and not wish.accepted:
-            wish.asked_t, wish.tries = t, wish.tries + 1
-            out += self.packer.pack(command_long(self.system, wish.command, wish.first, wish.second))
-        asked = self.connection.parameters.poll(
+        pending = self.pending_command
+        if pending is not None and t - pending.asked_t >= REPEAT_NS and not pending.accepted:
+            pending.asked_t, pending.tries = t, pending.tries + 1
+            out += self.packer.pack(command_long(self.system, pending.command, pending.first, pending.second))
+        messages = self.connection.parameters.poll(
             self.system, t, lambda level, code, text: self._event(t, level, code, text)
         )
-        return out + b"".join(self.packer.pack(message) for message in asked)
+        return out + b"".join(self.packer.pack(message) for message in messages)
 
-    # ---- in ----------------------------------------------------------------------------------------------------
+    # ---- receiving ---------------------------------------------------------------------------------------------
 
     def _handle_frame(self, frame: MavlinkFrame, t: int) -> None:
         message, (system, component) = frame.message, frame.sender
         if component == COMPANION and system in (self.system, self.connection.parameters.ground_station):
-            return  # ours, come back
+            return  # our own, forwarded back to us
         if (target := steered_system(message)) is not None:
             if target not in (0, self.system):
-                return  # of another vehicle
+                return  # for another vehicle
             self.connection.pilot_input.sticks_t = t
             if self.stage is ArdusubStage.IDLE:
                 self.disarming = self.pending_command = None
@@ -517,7 +423,7 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
                 return
             if system != self.system:
                 self.system, self.packer = system, Packer(system, COMPANION)
-            self._connected(t, f"{self.port.path}: the autopilot is heard, system {system}")
+            self._connected(t, f"{self.port.path}: the autopilot answers, system {system}")
         if self._is_newer(frame.sequence, t):
             self.connection.parameters.count(message)
             self._handle_message(message, t)
@@ -529,7 +435,7 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
             case common.MAVLink_command_ack_message():
                 self._handle_ack(message, t)
             case common.MAVLink_param_value_message():
-                self._parameter_is(message.param_id, message.param_value, t)
+                self._handle_parameter(message.param_id, message.param_value, t)
             case common.MAVLink_rc_channels_message():
                 self._handle_rc(message, t)
             case common.MAVLink_named_value_float_message() if message.name == "PilotGain":
@@ -580,37 +486,37 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         if was_armed and not self.connection.armed:
             if not self.urgent:
                 return self._end_control(t, "pilot_disarmed", "the vehicle was disarmed", since)
-            self.puzzle = ("disarmed", since, t)
+            self.unexplained = ("disarmed", since, t)
         elif self.connection.mode != self.own_mode:
-            self._turned(message.custom_mode, t)
+            self._mode_changed(message.custom_mode, t)
 
-    def _turned(self, mode: int, t: int) -> None:
-        """The autopilot's mode is another than it was."""
+    def _mode_changed(self, mode: int, t: int) -> None:
+        """The autopilot is in another mode than it was."""
         if mode == SURFACE and mode not in self.allowed_modes:
-            self._go_up()  # a failsafe, or the pilot: silence would have it disarmed on its way
-        elif mode == ALT_HOLD and self.own_mode == SURFACE and self.climbing:
+            self._begin_surfacing()  # a failsafe, or the pilot: our silence would disarm it on its way
+        elif mode == ALT_HOLD and self.own_mode == SURFACE and self.surfacing:
             self._event(t, "info", "surfaced", "the autopilot has ended SURFACE in ALT_HOLD, as it does at the surface")
-            self.climb.drop(SURFACE, mode)
+            self.plan.drop(SURFACE, mode)
         elif mode == MANUAL and self.urgent and mode not in self.allowed_modes:
-            self.puzzle = ("mode", t, t)
+            self.unexplained = ("mode", t, t)
             return
         elif mode not in self.allowed_modes:
             return self._end_control(t, "pilot_mode", f"the vehicle's mode was changed to {NAMES.get(mode, mode)}", t)
         self.own_mode, self.allowed_modes = mode, set()
 
     def _handle_ack(self, message: Any, t: int) -> None:
-        """The answer to the command under way, if it is to us."""
-        wish = self.pending_command
+        """Take the answer to the pending command, if it is addressed to us."""
+        pending = self.pending_command
         ours = message.target_component in (0, COMPANION) and message.target_system in (0, self.system)
-        if wish is None or not ours or message.command != wish.command or not wish.tries:
+        if pending is None or not ours or message.command != pending.command or not pending.tries:
             return
         if message.result == common.MAV_RESULT_ACCEPTED:
-            wish.accepted = True
-        elif message.result != common.MAV_RESULT_IN_PROGRESS and wish.refused is None:
-            wish.refused = (t, RESULTS.get(message.result, str(message.result)))
+            pending.accepted = True
+        elif message.result != common.MAV_RESULT_IN_PROGRESS and pending.refused is None:
+            pending.refused = (t, RESULTS.get(message.result, str(message.result)))
 
-    def _parameter_is(self, name: str, value: float, t: int) -> None:
-        """Take a parameter, whoever asked for it; say it once for each value that is new."""
+    def _handle_parameter(self, name: str, value: float, t: int) -> None:
+        """Take a parameter, also when somebody else requested it; report each new value once."""
         if name not in PARAMETERS or not math.isfinite(value):
             return
         self.connection.parameters.parameters[name] = value
@@ -623,7 +529,7 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
             self._event(t, "info", "parameter", f"{name} is {value:g}")
 
     def _handle_rc(self, message: Any, t: int) -> None:
-        """What the autopilot takes as its sticks: ours, while we steer."""
+        """Take the RC channels, which follow our sticks while we steer."""
         rc = (message.chan3_raw, message.chan4_raw, message.chan5_raw, message.chan6_raw)
         if self.connection.pilot_input.receive_rc(rc, self.stage is not ArdusubStage.IDLE, t):
             why = "somebody else steers, has changed the gain, or holds input"
@@ -634,7 +540,7 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         self._event(t, "alarm", "autopilot_restarted", text)
         self._idle(t)
         self.pending_command, self.disarming, self.open_t = None, None, t
-        self.connection = ArdusubConnection(heard_t=t, sequence=self.connection.sequence, known=True)
+        self.connection = ArdusubConnection(received_t=t, sequence=self.connection.sequence, known=True)
 
     def _update_telemetry(self, message: Any, t: int, measured_t: int | None = None) -> None:
         if self.connection.depth_failed and message.get_type() in SOURCES:
@@ -642,12 +548,12 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         super()._update_telemetry(message, t, measured_t)
 
     def _expire(self, t: int) -> None:
-        """Forget what is too old to be known, a disarming that nobody answers, and an autopilot that is silent."""
+        """Drop values that are too old, a disarming without an answer, and a silent autopilot."""
         beat_t = self.connection.heartbeat_t
         if self.port.is_open and beat_t is not None and t - beat_t > QUIET_AUTOPILOT_NS:
             return self._disconnect(t, "no heartbeat of the autopilot for 2 s", "autopilot_lost")
         if self.port.is_open and beat_t is None and t - self.open_t > SILENT_NS:
-            return self._disconnect(t, "no autopilot is heard there")
+            return self._disconnect(t, "no autopilot answers there")
         self.telemetry.expire(t)
         if self.disarming is not None and t - self.disarming > ANSWER_NS:
             self.disarming = self.pending_command = None
@@ -661,8 +567,3 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
     def _forget(self) -> None:
         super()._forget()
         self.pending_command, self.disarming = None, None
-
-
-def _why(texts: Sequence[str]) -> str:
-    """What the autopilot has just written, as the end of a sentence."""
-    return f' (it says "{"; ".join(texts)}")' if texts else ""

@@ -1,4 +1,4 @@
-"""What is asked of an ArduSub in one connection, and what it answered: its parameters, and streams at their rates."""
+"""Requests ArduSub's parameters and message streams, and keeps the parameters and rates that arrive."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rov.types import Level
 AUTOPILOT = common.MAV_COMP_ID_AUTOPILOT1
 SET_INTERVAL = common.MAV_CMD_SET_MESSAGE_INTERVAL
 PARAMETER_NS = 60 * MS
-"""The next parameter is asked for after this."""
+"""Time from one parameter request to the next."""
 RATE_NS = 3000 * MS
 RATE_SHARE = 0.5
-"""A stream that brings less of what was asked over RATE_NS is asked for again, and said to be slow."""
+"""A stream with less than this share of its rate over RATE_NS is requested again, and reported as slow."""
 
 STREAMS = {
     common.MAVLINK_MSG_ID_HEARTBEAT: 5.0,
@@ -31,15 +31,14 @@ STREAMS = {
     common.MAVLINK_MSG_ID_SYS_STATUS: 2.0,
     common.MAVLINK_MSG_ID_BATTERY_STATUS: 1.0,
 }
-"""What is asked for, Hz. The heartbeat's own 1 Hz would show the pilot's change of mode too late.
-RC_CHANNELS every 17 ms,
-out of step with our sticks: a stream of the pilot's may else be overwritten each time it is looked at."""
+"""The requested streams, Hz. The heartbeat's own 1 Hz would show the pilot's change of mode too late. RC_CHANNELS comes
+every 17 ms, out of step with our sticks: in step, it might show only our sticks and never the pilot's."""
 NAMED = common.MAVLINK_MSG_ID_NAMED_VALUE_FLOAT
 NAMED_HZ, NAMED_MIN = 4, 3.0
-"""NAMED_VALUE_FLOAT, PilotGain among them, has no interval of its own in ArduSub: it comes in bunches with a group,
-EXTENDED_STATUS, which is asked for where less of them comes per second than this."""
+"""NAMED_VALUE_FLOAT, PilotGain among them, has no interval of its own in ArduSub: it comes in bunches with the group
+EXTENDED_STATUS. That is requested at NAMED_HZ where fewer than NAMED_MIN arrive per second."""
 NEEDED = (common.MAVLINK_MSG_ID_ATTITUDE, common.MAVLINK_MSG_ID_SCALED_PRESSURE2, common.MAVLINK_MSG_ID_RC_CHANNELS)
-"""Slow ones among these are a warning."""
+"""A warning is given when one of these is slow."""
 GROUPS = {
     common.MAV_DATA_STREAM_EXTRA1: 20,
     common.MAV_DATA_STREAM_RAW_SENSORS: 10,
@@ -56,7 +55,7 @@ ReportEvent = Callable[[Level, str, str], None]
 
 @dataclass
 class ParameterPoller:
-    """Hears what arrives, knows what is missing, and says what to ask next."""
+    """The parameters and stream rates of one connection, and the requests that are due."""
 
     parameters: dict[str, float] = field(default_factory=dict)
     tries: dict[str, int] = field(default_factory=dict)
@@ -73,7 +72,7 @@ class ParameterPoller:
         return next((int(value) for value in known if 1 <= value <= 255), 0)
 
     def obstacle(self) -> tuple[str, str]:
-        """Code and sentence of what in the parameters forbids to steer; empty when nothing does."""
+        """Code and sentence of why the parameters forbid to steer; empty when they do not."""
         missing = [name for name in REQUIRED if name not in self.parameters] or (
             [] if self.ground_station else [GCS_IDS[0]]
         )
@@ -89,17 +88,17 @@ class ParameterPoller:
         if kind in STREAMS or kind == NAMED:
             self.counts[kind] = self.counts.get(kind, 0) + 1
 
-    def poll(self, system: int, t: int, tell: ReportEvent) -> Iterator[Any]:
-        """The messages to ask with at `t`; `tell` hears of streams that are slow."""
+    def poll(self, system: int, t: int, report: ReportEvent) -> Iterator[Any]:
+        """The request messages due at `t`; slow streams are reported to `report`."""
         if t - self.parameter_t >= PARAMETER_NS and (name := self._next(t)):
             self.tries[name] = self.tries.get(name, 0) + 1
             self.parameter_t = t
             yield common.MAVLink_param_request_read_message(system, AUTOPILOT, name.encode(), -1)
         if self.rates_t is None or t - self.rates_t >= RATE_NS:
-            yield from self._streams(system, t, tell)
+            yield from self._streams(system, t, report)
 
     def _next(self, t: int) -> str:
-        """The next parameter that is not known; once all are, one of those that matter each second again."""
+        """The next unknown parameter; once all are known, one of the required ones each second."""
         unknown = [n for n in PARAMETERS if n not in self.parameters and self.tries.get(n, 0) < TRIES]
         if not unknown:
             if t - self.parameter_t < HEARTBEAT_NS:
@@ -110,8 +109,8 @@ class ParameterPoller:
             unknown = [required[t // HEARTBEAT_NS % len(required)]]
         return min(unknown, key=lambda n: self.tries.get(n, 0))
 
-    def _streams(self, system: int, t: int, tell: ReportEvent) -> Iterator[Any]:
-        """Look at what came since the last time; ask again for what is too slow."""
+    def _streams(self, system: int, t: int, report: ReportEvent) -> Iterator[Any]:
+        """Check the rates since the last time; request slow streams again."""
         since, self.rates_t = self.rates_t, t
         counts, self.counts = self.counts, {}
         groups = False
@@ -126,9 +125,9 @@ class ParameterPoller:
                 groups |= times in (2, 3)
                 if times == 3 and kind in NEEDED:
                     rate = counts.get(kind, 0) / max(seconds, 0.1)
-                    tell("warning", "stream_slow", f"{name} comes at {rate:.1f} Hz instead of {hz:g}")
+                    report("warning", "stream_slow", f"{name} comes at {rate:.1f} Hz instead of {hz:g}")
             elif times > 3 and kind in NEEDED:
-                tell("info", "stream_slow_over", f"{name} comes at its rate")
+                report("info", "stream_slow_over", f"{name} comes at its rate")
         seconds = 0.0 if since is None else (t - since) / 1e9
         if counts.get(NAMED, 0) < NAMED_MIN * seconds or since is None:
             extended = common.MAV_DATA_STREAM_EXTENDED_STATUS

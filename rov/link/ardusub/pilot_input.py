@@ -1,4 +1,5 @@
-"""Who else steers: seen by their sticks, or by RC channels that do not follow ours. Time is an argument, in ns."""
+"""Detects another pilot from stick messages, and from RC channels that do not follow our sticks. Time is an argument,
+monotonic ns."""
 
 from __future__ import annotations
 
@@ -11,43 +12,42 @@ from rov.link.ardusub.firmware import Rc
 from rov.link.mavlink import MS
 
 STICKS_OVER_NS = 1000 * MS
-"""Somebody who has sent no stick for this long does not steer. Ground stations send at 5 Hz or more."""
+"""A pilot who has sent no stick for this long does not steer. Ground stations send at 5 Hz or more."""
 HISTORY_NS = 2000 * MS
-"""RC_CHANNELS is compared with what we sent over this time: a link that lags by 500 ms each way, twice."""
+"""RC_CHANNELS is compared with what we sent over this time: two round trips of a link that lags 500 ms each way."""
 RC_SLACK_US = 20
 RC_STRANGE = 3
-"""Reports within HISTORY_NS that do not fit our sticks, or changes without us, before somebody else is steering. Where
-two streams alternate, many reports show ours."""
+"""This many reports within HISTORY_NS that do not fit our sticks, or change without us, mean another pilot. Where two
+streams alternate, many reports show ours."""
 LAG_NS = 700 * MS
-"""A new gain of the pilot's is known after this at the latest. Until then reports that it explains are strange only
-where they come and go, RC_STRANGE times."""
+"""We know a new gain of the pilot after this at the latest. Until then, reports that a new gain explains count only if
+they come and go RC_STRANGE times."""
 GAIN_RATIO = 10.0
-"""Of the largest gain to the smallest."""
+"""Ratio of the largest gain to the smallest."""
 HOW = "to hand over, switch the joystick off in the ground station and engage again"
 
 
 class PilotInputMonitor:
-    """What one connection shows of them."""
+    """Evidence of another pilot in one connection."""
 
     def __init__(self) -> None:
         self.sticks_t: int | None = None
-        """When somebody else's stick was last seen."""
+        """When another pilot's stick message was last received."""
         self.rc: Rc | None = None
-        """What the autopilot last took as its sticks."""
+        """The RC channels that the autopilot last reported."""
         self.changes: deque[int] = deque()
-        """When it changed, without us."""
+        """When they changed while we did not steer."""
         self.history: deque[tuple[int, Rc]] = deque()
-        """What ours should have come to."""
+        """The RC pulses that our sticks should have produced, with their times."""
         self.strange: deque[int] = deque()
-        """When it did not fit them, whatever the gain."""
+        """When the channels did not fit them, whatever the gain."""
         self.scaled: deque[int] = deque()
-        """When it began not to fit them, but would with another gain."""
+        """When the channels began to fit them only with another gain."""
         self.scaled_t: int | None = None
-        """Since when it does so without a pause."""
+        """Since when they do so without a pause."""
 
     def takeover_reason(self, armed: bool, t: int) -> str:
-        """Why somebody else is thought to steer, or nothing. What a disarmed vehicle's channels rest at means
-        nothing."""
+        """Why another pilot seems to be in control, or "". RC values of a disarmed vehicle are ignored."""
         _forget(self.changes, t)
         if self.sticks_t is not None and t - self.sticks_t <= STICKS_OVER_NS:
             return f"another stick stream is present; {HOW}"
@@ -59,7 +59,7 @@ class PilotInputMonitor:
         return ""
 
     def start(self, t: int) -> None:
-        """We engage: from now on the channels are to follow us."""
+        """We engage: from now on the channels must follow our sticks."""
         self.history.clear()
         self.strange.clear()
         self.scaled.clear()
@@ -68,12 +68,12 @@ class PilotInputMonitor:
             self.history.append((t, self.rc))
 
     def record_sent(self, rc: Rc, t: int) -> None:
-        """A stick of ours leaves, which comes to these pulses."""
+        """Record the RC pulses that the MANUAL_CONTROL we just sent should produce."""
         self.history.append((t, rc))
         self._shorten(t)
 
     def receive_rc(self, rc: Rc, engaged: bool, t: int) -> bool:
-        """The autopilot's channels; while `engaged`, do they show that somebody else steers?"""
+        """Take the autopilot's RC channels; while `engaged`, do they show another pilot?"""
         last, self.rc = self.rc, rc
         if not engaged:
             if last is not None and any(abs(a - b) > RC_SLACK_US for a, b in zip(rc, last, strict=True)):
@@ -106,7 +106,7 @@ class PilotInputMonitor:
 
 
 def steered_system(message: Any) -> int | None:
-    """The system that a message steers with sticks; None if it does not."""
+    """The system that a stick message is addressed to; None for other messages."""
     match message:
         case common.MAVLink_manual_control_message():
             return int(message.target)
@@ -121,5 +121,5 @@ def _forget(times: deque[int], t: int) -> None:
 
 
 def _scaled(us: float, low: float, high: float) -> bool:
-    """Would another gain make this pulse, off its centre, of sticks that came to `low` to `high`?"""
+    """Does another gain explain this pulse, for sticks that produced `low` to `high`? All µs off the centre."""
     return GAIN_RATIO * min(low, 0.0) - RC_SLACK_US <= us <= GAIN_RATIO * max(high, 0.0) + RC_SLACK_US
