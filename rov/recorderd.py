@@ -1,4 +1,4 @@
-"""The recorder's process: everything that is said, and every picture it can keep up with, into dives."""
+"""The recorder's process: writes every message, and as many pictures as it can keep up with, into dives."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from rov.vision.rectify import open_lens
 
 IDLE_MS = 20
 OTHERS = 0o027
-"""Dives show who did what where: only their owner writes them, only its group reads them."""
-LOOK_S = 1.0
-"""The disk is looked at this often."""
+"""umask of dives, which show who did what and where: their owner writes them, its group reads them, nobody else."""
+DISK_POLL_S = 1.0
+"""How often the disk is checked."""
 LAST_WORDS_S = 0.3
-"""When stopping, others may still speak; when they have been silent for this long, they have not."""
+"""On shutdown, keep recording until no message has arrived for this long."""
 LAST_WORDS_MAX_S = 2.0
 
 
 class DiveRecording:
-    """One dive after the other, while there is room. What the disk refuses ends a dive, never the recorder."""
+    """Records one dive after the other while there is room. A disk error ends the dive, never the recorder."""
 
     def __init__(self, folder: Path, config: Config):
         self.folder, self.config, self.wanted = folder, config, config.recording
@@ -49,14 +49,14 @@ class DiveRecording:
         self.encoder: H264Encoder | None = None
         self.weights = weights_of(config)
         self.lens = open_lens(config.camera)
-        self.lens_said = False
+        self.lens_written = False
 
-    def tune(self, config: Config) -> None:
-        """Go on with other live values."""
+    def apply_settings(self, config: Config) -> None:
+        """Use other live values from now on."""
         self.config, self.wanted = config, config.recording
 
     def open(self) -> None:
-        """Raises DiveError."""
+        """Begin a dive. Raises DiveError."""
         path = free_name(self.folder)
         about = {
             "source": hide_passwords(self.config.camera.source),
@@ -67,19 +67,19 @@ class DiveRecording:
         about |= {"continues": self.continues} if self.continues else {}
         self.dive = DiveWriter(path, about, attachments=origin.attachments(self.config))
         self.dive.write("clock", clock())
-        self.path, self.began, self.continues, self.lens_said = path, time.monotonic(), path.name, False
+        self.path, self.began, self.continues, self.lens_written = path, time.monotonic(), path.name, False
         h264 = self.wanted.codec == "h264"
         self.encoder = H264Encoder(self.config.perception.rate_hz) if h264 else None
 
     def close(self) -> None:
-        """Raises DiveError; it is closed all the same, and can be recovered."""
+        """End the dive. Raises DiveError; the dive is closed even then, and can be recovered."""
         dive, self.dive, self.path = self.dive, None, None
         if dive is not None:
             dive.close()
 
     @property
     def over(self) -> bool:
-        """Whether it is time for another file."""
+        """Whether the next file is due: this one is too long, too large or lost."""
         if self.path is None:
             return False
         long = time.monotonic() - self.began > 60 * self.wanted.part_minutes
@@ -87,11 +87,11 @@ class DiveRecording:
 
     @property
     def lost(self) -> str:
-        """A sentence about what somebody did to the dive that is being recorded, or nothing."""
+        """A sentence when somebody moved or deleted the dive during its recording, else empty."""
         if self.dive is None or self.path is None or not (what := self.dive.lost):
             return ""
         kept = "what it held is there" if "moved" in what else "what it held is lost"
-        return f"{self.path.name} {what} while it was recorded: {kept}; another one begins"
+        return f"{self.path.name} {what} while it was recorded: {kept}; a new dive begins"
 
     def write(self, topic: str, message: Any) -> None:
         if self.dive is not None:
@@ -102,8 +102,8 @@ class DiveRecording:
     def picture(self, frame: Frame, image: Image) -> None:
         if self.dive is None:
             return
-        if self.lens is not None and not self.lens_said and self.lens.fits(frame.width, frame.height):
-            self.lens_said = True
+        if self.lens is not None and not self.lens_written and self.lens.fits(frame.width, frame.height):
+            self.lens_written = True
             self.dive.calibration(frame.frame_t, self.lens.calibration)
         if self.encoder is not None:
             self.dive.picture(frame.frame_t, self.encoder.encode(image), frame.frame_id, "h264")
@@ -113,7 +113,7 @@ class DiveRecording:
 
 
 def weights_of(config: Config) -> str:
-    """Hash of the network's weights; "" where they are not to be had, which `perceptiond` says."""
+    """Hash of the network's weights; "" when they are missing, which `perceptiond` reports."""
     try:
         return load_card(find_resource(config.perception.weights)).weights_sha256
     except UserError:
@@ -121,7 +121,7 @@ def weights_of(config: Config) -> str:
 
 
 def clock() -> Clock:
-    """What both clocks show now. The dive's own time stays the monotonic one: nobody sets that."""
+    """Both clocks now. The time in a dive stays the monotonic one, which nobody can set."""
     return Clock(t=time.monotonic_ns(), utc_ns=time.time_ns())
 
 
@@ -145,7 +145,7 @@ def main() -> int:
         if mail.wait(IDLE_MS):
             heard = time.monotonic()
         try:
-            if time.monotonic() - looked > LOOK_S:
+            if time.monotonic() - looked > DISK_POLL_S:
                 looked = time.monotonic()
                 ready(folder)
                 if repairs is None:
@@ -165,7 +165,7 @@ def main() -> int:
                         say(Notice("info", "recording_failed_over", "recording again"))
             for entry in mail.receive():
                 if isinstance(entry.message, ActiveSettings):
-                    recording.tune(with_values(recording.config, values_of(entry.message.settings)))
+                    recording.apply_settings(with_values(recording.config, values_of(entry.message.settings)))
                     keeper.wanted = recording.wanted
                 recording.write(entry.topic, entry.message)
             now = time.monotonic_ns()

@@ -185,24 +185,24 @@ def test_the_newest_wins(tmp_path: Path, open_) -> None:  # type: ignore[no-unty
     pub, sub = open_(Publisher("camerad", tmp_path, sinks=())), open_(Subscriber(Frame, tmp_path))
     joined(pub, sub)
     for i in range(1, 1001):
-        pub.send(frame(i))
-    until(lambda: sub.update(time.monotonic_ns()) and sub.msg.frame_id == 1000)
-    assert not sub.update(time.monotonic_ns())
+        pub.publish(frame(i))
+    until(lambda: sub.receive(time.monotonic_ns()) and sub.message.frame_id == 1000)
+    assert not sub.receive(time.monotonic_ns())
 
 
 def test_a_slow_joiner_gets_the_next_message(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
     sub = open_(Subscriber(Frame, tmp_path / "not-there-yet"))
-    assert not sub.update(time.monotonic_ns()) and not sub.fresh(time.monotonic_ns())
+    assert not sub.receive(time.monotonic_ns()) and not sub.fresh(time.monotonic_ns())
     time.sleep(0.1)
     joined(open_(Publisher("camerad", tmp_path / "not-there-yet", sinks=())), sub)
 
 
 def test_freshness_is_three_missed_messages(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
     sub = open_(Subscriber(VehicleState, tmp_path))
-    sub.msg = VehicleState(t=10 * S)
+    sub.message = VehicleState(t=10 * S)
     assert sub.fresh(10 * S + 3 * S // 50) and not sub.fresh(10 * S + 3 * S // 50 + 1)
     slower = open_(Subscriber(VehicleState, tmp_path, hz=10.0))
-    slower.msg = sub.msg
+    slower.message = sub.message
     assert slower.fresh(10 * S + 3 * S // 10) and not slower.fresh(10 * S + 3 * S // 10 + 1)
 
 
@@ -211,13 +211,13 @@ def test_what_is_malformed_or_from_the_future_is_counted_and_changes_nothing(tmp
     joined(pub, sub)
     for n, bad in enumerate((encode(frame(1))[:-3], encode(event(1)), encode(frame(9, time.monotonic_ns() + S)), b"")):
         pub.state["frame"].send(bad)
-        until(lambda n=n: (sub.update(time.monotonic_ns()), sub.malformed == n + 1)[1])
-    assert sub.msg.frame_id == 0
+        until(lambda n=n: (sub.receive(time.monotonic_ns()), sub.malformed == n + 1)[1])
+    assert sub.message.frame_id == 0
 
 
 def test_only_the_owner_publishes_a_state_and_many_publisher_topics_are_read_from_mail(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="camerad"):
-        open_(Publisher("perceptiond", tmp_path, sinks=())).send(frame(1))
+        open_(Publisher("perceptiond", tmp_path, sinks=())).publish(frame(1))
     with pytest.raises(ValueError, match="sink"):
         Subscriber(Health, tmp_path)
     with pytest.raises(UserError, match="too long"):
@@ -232,7 +232,7 @@ from rov.messages import Frame
 pub, i = Pub("camerad", Path(sys.argv[1]), sinks=()), int(sys.argv[2])
 while True:
     t, i = time.monotonic_ns(), i + 1
-    pub.send(Frame(t=t, frame_id=i, frame_t=t, width=4, height=3))
+    pub.publish(Frame(t=t, frame_id=i, frame_t=t, width=4, height=3))
     time.sleep(0.005)
 """
 
@@ -242,12 +242,12 @@ def test_a_killed_publisher_goes_stale_and_its_successor_is_heard(tmp_path: Path
     for start in (1000, 5000):
         process = subprocess.Popen([sys.executable, "-c", PUBLISHER, str(tmp_path), str(start)])
         try:
-            until(lambda: sub.update(time.monotonic_ns()) and sub.msg.frame_id > start)  # noqa: B023
+            until(lambda: sub.receive(time.monotonic_ns()) and sub.message.frame_id > start)  # noqa: B023
             assert sub.fresh(time.monotonic_ns())
         finally:
             process.kill()
             process.wait()
-        until(lambda: (sub.update(time.monotonic_ns()), not sub.fresh(time.monotonic_ns()))[1])
+        until(lambda: (sub.receive(time.monotonic_ns()), not sub.fresh(time.monotonic_ns()))[1])
 
 
 SLEEPER = """
@@ -256,7 +256,7 @@ from pathlib import Path
 from rov.bus import Sub, inbox
 from rov.messages import Frame, TOPICS
 sub, box = Sub(Frame, Path(sys.argv[1])), inbox("recorder", Path(sys.argv[1]))
-while not sub.update(time.monotonic_ns()):
+while not sub.receive(time.monotonic_ns()):
     pass
 print("joined", flush=True)
 signal.pause()
@@ -271,15 +271,15 @@ def test_readers_that_never_read_block_nobody_and_cost_bounded_memory(tmp_path: 
     process = subprocess.Popen([sys.executable, "-c", SLEEPER, str(tmp_path)], stdout=subprocess.PIPE)
     try:
         while not select_line(process):
-            pub.send(frame(0))
+            pub.publish(frame(0))
         os.kill(process.pid, signal.SIGSTOP)  # its input and output threads too
         sent = 100_000
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         longest = 0.0
         for i in range(sent):
             start = time.thread_time()
-            pub.send(frame(i))
-            public.send(frame(i))
+            pub.publish(frame(i))
+            public.publish(frame(i))
             longest = max(longest, time.thread_time() - start)
         grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     finally:
@@ -290,7 +290,7 @@ def test_readers_that_never_read_block_nobody_and_cost_bounded_memory(tmp_path: 
     assert grown_kb < 8_000
     assert sent - 8 * MAIL < pub.dropped["recorder"] <= sent
     assert longest < 0.1  # of processor time: it never waits in a loop either
-    assert 0 < sum(1 for _ in deaf.read(sent)) < 4 * MAIL
+    assert 0 < sum(1 for _ in deaf.receive(sent)) < 4 * MAIL
 
 
 def select_line(process: subprocess.Popen[bytes]) -> bool:
@@ -305,11 +305,11 @@ def select_line(process: subprocess.Popen[bytes]) -> bool:
 def test_mail_keeps_order_and_waits_for_a_late_sink(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
     pilot, camera = open_(Publisher("pilotd", tmp_path)), open_(Publisher("camerad", tmp_path))
     for i in range(100):
-        pilot.send(event(i))
-    camera.send(frame(7))
-    camera.send(Health(t=1, process="camerad", rate_hz=15.0))
+        pilot.publish(event(i))
+    camera.publish(frame(7))
+    camera.publish(Health(t=1, process="camerad", rate_hz=15.0))
     box, entries = open_(inbox("recorder", tmp_path)), []
-    until(lambda: (entries.extend(box.read()), len(entries) == 102)[1])
+    until(lambda: (entries.extend(box.receive()), len(entries) == 102)[1])
     assert [e.message.text for e in entries if e.topic == "events"] == [str(i) for i in range(100)]
     assert {e.topic for e in entries} == {"events", "frame", "health"}
     assert all(e.message == decode(e.topic, e.payload) for e in entries)
@@ -318,10 +318,10 @@ def test_mail_keeps_order_and_waits_for_a_late_sink(tmp_path: Path, open_) -> No
 def test_mail_that_finds_no_room_is_counted_where_it_was_said(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
     pub = open_(Publisher("pilotd", tmp_path, sinks=("recorder",)))
     for i in range(MAIL + 50):
-        pub.send(event(i))
+        pub.publish(event(i))
     assert pub.dropped == {"recorder": 50}
     box, got = open_(inbox("recorder", tmp_path)), []
-    until(lambda: (got.extend(box.read()), len(got) == MAIL)[1])
+    until(lambda: (got.extend(box.receive()), len(got) == MAIL)[1])
     assert got[-1].message.text == str(MAIL - 1)
 
 
@@ -331,7 +331,7 @@ def test_last_words_arrive(tmp_path: Path, open_) -> None:  # type: ignore[no-un
     pub.publish(event(1))
     pub.close()
     context.term()
-    assert box.wait(2000) and [e.message.text for e in box.read()] == ["1"]
+    assert box.wait(2000) and [e.message.text for e in box.receive()] == ["1"]
 
 
 def test_a_reader_drops_what_is_no_mail(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
@@ -339,9 +339,9 @@ def test_a_reader_drops_what_is_no_mail(tmp_path: Path, open_) -> None:  # type:
     pub = open_(Publisher("pilotd", tmp_path, sinks=("recorder",)))
     for parts in ([b"x"], [b"events", b"\xc1"], [b"nonsense", encode(event(1))], [b"a", b"b", b"c"], [b"\xff", b""]):
         pub.mail["recorder"].send_multipart(parts)
-    pub.send(event(2))
+    pub.publish(event(2))
     entries = []
-    until(lambda: (entries.extend(box.read()), len(entries) == 1)[1])
+    until(lambda: (entries.extend(box.receive()), len(entries) == 1)[1])
     assert box.malformed == 5
 
 
@@ -351,15 +351,15 @@ def test_every_topic_travels_on_the_public_side(tmp_path: Path, open_) -> None: 
     status = PilotStatus(t=3, armed=False, mode=Mode.MANUAL)
 
     def heard() -> bool:
-        public.send(status)
+        public.publish(status)
         return some.wait(10) and reader.wait(10)
 
     until(heard)
-    public.send(event(1))
+    public.publish(event(1))
     public.forward("commands", encode(Arm(t=1, session="a", seq=2)))
-    public.send(status)
-    until(lambda: Arm(t=1, session="a", seq=2) in [e.message for e in reader.read()])
-    assert {e.topic for e in some.read()} == {"pilot"}
+    public.publish(status)
+    until(lambda: Arm(t=1, session="a", seq=2) in [e.message for e in reader.receive()])
+    assert {e.topic for e in some.receive()} == {"pilot"}
     assert "pilot" in TOPICS
 
 
@@ -488,7 +488,7 @@ def test_a_client_that_reads_no_replies_blocks_nobody(server: CommandServer, end
 
 def test_nothing_is_queued_for_a_vehicle_that_is_not_there(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
     client = open_(CommandClient(f"ipc://{tmp_path}/nobody"))
-    assert not client.send(Arm(t=now(), session="ann", seq=1), 50) and client.reply(10) is None
+    assert not client.send(Arm(t=now(), session="ann", seq=1), 50) and client.receive_reply(10) is None
 
 
 # ---- who may connect -------------------------------------------------------------------------------------------
@@ -527,7 +527,7 @@ def test_without_keys_the_network_is_refused_and_bad_endpoints_are_told(tmp_path
                 make(nonsense)
     taken = open_(PublicPublisher("tcp://127.0.0.1:*"))
     with pytest.raises(UserError, match="in use"):
-        PublicPublisher(taken.door.address)
+        PublicPublisher(taken.server.address)
     with pytest.raises(UserError, match="no endpoint"):
         listen("nonsense")
 
@@ -544,20 +544,20 @@ def test_keys_open_the_door_and_nothing_else_does(tmp_path: Path, open_) -> None
         open_(CommandGateway("tcp://0.0.0.0:*", tmp_path, gate)),
     )
     public = open_(PublicPublisher("tcp://0.0.0.0:*", gate))
-    address, heard_at = (each.door.address.replace("0.0.0.0", "127.0.0.1") for each in (front, public))
+    address, heard_at = (each.server.address.replace("0.0.0.0", "127.0.0.1") for each in (front, public))
     with Stepping(front):
         for folder in (bundle, tmp_path / "keys" / "second"):
             client = open_(CommandClient(address, keys.load_client(folder)))
             assert ask(client, server, TakeOver(t=now(), session="any", seq=1, displace=True)).accepted
             assert server.operators.who == f"key {folder.name}"
             reader = open_(listen(heard_at, ["events"], keys.load_client(folder)))
-            until(lambda: (public.send(event(1)), reader.wait(10))[1])  # noqa: B023
+            until(lambda: (public.publish(event(1)), reader.wait(10))[1])  # noqa: B023
         wrong_server = keys.load_client(bundle)._replace(server=keys.load_client(stranger).public)
         for refused in (None, keys.load_client(stranger), wrong_server):
             client, reader = open_(CommandClient(address, refused)), open_(listen(heard_at, (), refused))
             client.send(Stop(t=now(), session="stranger", seq=1), 300)
-            public.send(event(2))
-            assert server.update(now()) == [] and client.reply(100) is None and not reader.wait(0)
+            public.publish(event(2))
+            assert server.requests(now()) == [] and client.receive_reply(100) is None and not reader.wait(0)
         assert server.counts == {"accepted": 2}
 
 

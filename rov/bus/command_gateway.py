@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 INSIDE = "to-pilotd"
 """The pilot's own endpoint."""
 UNANSWERED = 8
-"""Commands of one visitor that may be under way; then it is not listened to until it has an answer."""
+"""Commands of one peer that may be under way; then it is not listened to until it has an answer."""
 STRANGERS = 16
 """Commands under way of all those together who were granted nothing lately."""
 GRANTED_NS = 3_000_000_000
@@ -49,7 +49,7 @@ OUT_BYTES = 16 * 1024
 class UnansweredCommand:
     """A command, and who waits for its answer."""
 
-    visitor: PeerConnection
+    peer: PeerConnection
     payload: bytes
     kind: Literal["stop", "granted", "stranger"]
     seq: int
@@ -66,10 +66,10 @@ class CommandGateway:
     def __init__(self, endpoint: str, root: Path, gate: Gate | None = None, *, context: Context | None = None):
         """`root` is the directory of the daemon's own endpoints. Raises UserError when the endpoint cannot be bound, or
         is not on this machine and there are no keys."""
-        self.door = PublicServer(endpoint, b"ROUTER", gate, COMMAND_BYTES)
-        self.door.gone = self._forget
+        self.server = PublicServer(endpoint, b"ROUTER", gate, COMMAND_BYTES)
+        self.server.on_disconnect = self._forget
         self.inside = connected(context, zmq.DEALER, ipc(root, INSIDE), {zmq.IMMEDIATE: 1})
-        self.door.watch(self.inside.fileno())
+        self.server.watch(self.inside.fileno())
         self.asked: dict[bytes, UnansweredCommand] = {}
         """What was passed on, by token, the longest unanswered first."""
         self.stops: list[UnansweredCommand] = []
@@ -83,8 +83,8 @@ class CommandGateway:
 
     def step(self, timeout_s: float) -> None:
         """Wait at most so long for something to happen, and do it."""
-        for visitor, payload in self.door.step(timeout_s):
-            self._handle(visitor, payload, time.monotonic_ns())
+        for peer, payload in self.server.step(timeout_s):
+            self._handle(peer, payload, time.monotonic_ns())
         now = time.monotonic_ns()
         self._answer(now)
         self._give_up(now)
@@ -95,40 +95,40 @@ class CommandGateway:
 
     # ---- what is asked -----------------------------------------------------------------------------------------
 
-    def _handle(self, visitor: PeerConnection, payload: bytes, now: int) -> None:
+    def _handle(self, peer: PeerConnection, payload: bytes, now: int) -> None:
         try:
             command = decode_command(payload)
         except Malformed as error:
-            return self._reject(visitor, -1, f"not understood: {error}", now)
-        lately = now - self.granted.get(visitor, now - GRANTED_NS) < GRANTED_NS
+            return self._reject(peer, -1, f"not understood: {error}", now)
+        lately = now - self.granted.get(peer, now - GRANTED_NS) < GRANTED_NS
         kind: Literal["stop", "granted", "stranger"] = "granted" if lately else "stranger"
         kind = "stop" if isinstance(command, Stop) else kind
-        asked = UnansweredCommand(visitor, payload, kind, command.seq, visitor.talk.enveloped)
-        if kind == "stranger" and visitor in self.waiting:
-            return self._reject(visitor, command.seq, "too many commands at once; ask again", now)
-        self._owe(visitor, 1)
+        asked = UnansweredCommand(peer, payload, kind, command.seq, peer.protocol.enveloped)
+        if kind == "stranger" and peer in self.waiting:
+            return self._reject(peer, command.seq, "too many commands at once; ask again", now)
+        self._owe(peer, 1)
         if kind == "stop":
             self.stops.append(asked)
         elif kind == "granted" or (not self.waiting and self.strangers < STRANGERS):
             self._pass_on(asked, now)
         else:
-            self.waiting[visitor] = asked
+            self.waiting[peer] = asked
 
-    def _reject(self, visitor: PeerConnection, seq: int, reason: str, now: int) -> None:
+    def _reject(self, peer: PeerConnection, seq: int, reason: str, now: int) -> None:
         """Answered here, at the end of its turn. Who makes it necessary too often goes, and so does who has never said
         anything else."""
-        self._say(visitor, visitor.talk.enveloped, Reply(t=now, seq=seq, accepted=False, reason=reason))
-        if visitor in self.owed:
-            return self.door.bear(visitor)
-        self.door.flush(visitor)
-        self.door.show_out(visitor)
+        self._say(peer, peer.protocol.enveloped, Reply(t=now, seq=seq, accepted=False, reason=reason))
+        if peer in self.owed:
+            return self.server.penalise(peer)
+        self.server.flush(peer)
+        self.server.disconnect(peer)
 
     def _stop(self, now: int) -> None:
         """One stop for all who want one, unless one is under way."""
         if not self.stops:
             return
         first, *others = self.stops
-        others = [each for each in others if not each.visitor.gone]
+        others = [each for each in others if not each.peer.closed]
         self.stops = [first, *others]
         if not any(each.kind == "stop" for each in self.asked.values()):
             self.stops, first.also = [], [*first.also, *others]
@@ -136,7 +136,7 @@ class CommandGateway:
 
     def _pass_on(self, asked: UnansweredCommand, now: int) -> None:
         """To the pilot. Where it is not there, a stop waits for it; anything else is of no use later."""
-        who = self._who(asked.visitor)
+        who = self._who(asked.peer)
         self.count += 1
         token = self.count.to_bytes(8, "big")
         if asked.kind != "stop" and not who:
@@ -148,14 +148,14 @@ class CommandGateway:
         asked.t, self.asked[token] = now, asked
         self.strangers += asked.kind == "stranger"
 
-    def _who(self, visitor: PeerConnection) -> str:
+    def _who(self, peer: PeerConnection) -> str:
         """Whose key it has, or which user of this machine it is; empty for one that went before it was asked."""
-        if not visitor.name and not visitor.gone:
-            if key := visitor.talk.mechanism.who:
-                visitor.name = f"key {key}"
-            elif (user := peer_user(visitor.connection)) is not None:
-                visitor.name = f"{USER}{user}"
-        return visitor.name
+        if not peer.name and not peer.closed:
+            if key := peer.protocol.mechanism.who:
+                peer.name = f"key {key}"
+            elif (user := peer_user(peer.connection)) is not None:
+                peer.name = f"{USER}{user}"
+        return peer.name
 
     # ---- what is answered --------------------------------------------------------------------------------------
 
@@ -169,11 +169,11 @@ class CommandGateway:
             if asked is None:
                 continue
             reply = decode_reply(payload)
-            if reply.accepted and asked.kind != "stop" and not asked.visitor.gone:
-                self.granted[asked.visitor] = now
+            if reply.accepted and asked.kind != "stop" and not asked.peer.closed:
+                self.granted[asked.peer] = now
             for each in (asked, *asked.also):
-                self._say(each.visitor, each.enveloped, msgspec.structs.replace(reply, seq=each.seq))
-                self.door.flush(each.visitor)
+                self._say(each.peer, each.enveloped, msgspec.structs.replace(reply, seq=each.seq))
+                self.server.flush(each.peer)
             self._settle(asked)
 
     def _give_up(self, now: int) -> None:
@@ -188,12 +188,12 @@ class CommandGateway:
 
     def _keep(self, now: int) -> None:
         """Whoever was granted something lately is not the one to make room, however seldom it speaks."""
-        for visitor, granted_t in list(self.granted.items()):
-            visitor.favoured = now - granted_t < GRANTED_NS
-            if visitor.favoured:
-                self.door.heard(visitor)
+        for peer, granted_t in list(self.granted.items()):
+            peer.priority = now - granted_t < GRANTED_NS
+            if peer.priority:
+                self.server.mark_active(peer)
             else:
-                del self.granted[visitor]
+                del self.granted[peer]
 
     def _taken_back(self, token: bytes) -> UnansweredCommand | None:
         asked = self.asked.pop(token, None)
@@ -203,27 +203,27 @@ class CommandGateway:
     def _settle(self, asked: UnansweredCommand) -> None:
         """Nothing more is owed for it."""
         for each in (asked, *asked.also):
-            self._owe(each.visitor, -1)
+            self._owe(each.peer, -1)
 
-    def _owe(self, visitor: PeerConnection, more: int) -> None:
-        if visitor.gone:
+    def _owe(self, peer: PeerConnection, more: int) -> None:
+        if peer.closed:
             return
-        self.owed[visitor] = self.owed.get(visitor, 0) + more
-        if self.owed[visitor] >= UNANSWERED:
-            self.door.hold(visitor)
+        self.owed[peer] = self.owed.get(peer, 0) + more
+        if self.owed[peer] >= UNANSWERED:
+            self.server.pause(peer)
         else:
-            self.door.release(visitor)
+            self.server.resume(peer)
 
-    def _say(self, visitor: PeerConnection, enveloped: bool, reply: Reply) -> None:
+    def _say(self, peer: PeerConnection, enveloped: bool, reply: Reply) -> None:
         envelope = (b"",) if enveloped else ()
-        if not visitor.gone:
-            self.door.say(visitor, *envelope, encode(reply), limit=OUT_BYTES)
+        if not peer.closed:
+            self.server.queue(peer, *envelope, encode(reply), limit=OUT_BYTES)
 
-    def _forget(self, visitor: PeerConnection) -> None:
-        self.owed.pop(visitor, None)
-        self.granted.pop(visitor, None)
-        self.waiting.pop(visitor, None)
+    def _forget(self, peer: PeerConnection) -> None:
+        self.owed.pop(peer, None)
+        self.granted.pop(peer, None)
+        self.waiting.pop(peer, None)
 
     def close(self) -> None:
-        self.door.close()
+        self.server.close()
         self.inside.close(0)
