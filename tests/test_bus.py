@@ -227,9 +227,9 @@ def test_only_the_owner_publishes_a_state_and_many_publisher_topics_are_read_fro
 PUBLISHER = """
 import sys, time
 from pathlib import Path
-from rov.bus import Pub
+from rov.bus import Publisher
 from rov.messages import Frame
-pub, i = Pub("camerad", Path(sys.argv[1]), sinks=()), int(sys.argv[2])
+pub, i = Publisher("camerad", Path(sys.argv[1]), sinks=()), int(sys.argv[2])
 while True:
     t, i = time.monotonic_ns(), i + 1
     pub.publish(Frame(t=t, frame_id=i, frame_t=t, width=4, height=3))
@@ -253,9 +253,9 @@ def test_a_killed_publisher_goes_stale_and_its_successor_is_heard(tmp_path: Path
 SLEEPER = """
 import signal, sys, time
 from pathlib import Path
-from rov.bus import Sub, inbox
+from rov.bus import Subscriber, inbox
 from rov.messages import Frame, TOPICS
-sub, box = Sub(Frame, Path(sys.argv[1])), inbox("recorder", Path(sys.argv[1]))
+sub, box = Subscriber(Frame, Path(sys.argv[1])), inbox("recorder", Path(sys.argv[1]))
 while not sub.receive(time.monotonic_ns()):
     pass
 print("joined", flush=True)

@@ -1,10 +1,10 @@
-"""The front of the command endpoint: what strangers bring is read here, and commands alone are passed on to the pilot.
+"""The public command endpoint: reads what strangers send, and passes only valid commands on to the pilot.
 
     to the pilot    [token, who, payload], never more than it takes in one tick
     from the pilot  [token, reply]
 
-A stop goes first, and once: all who ask while it is under way get its answer, so that a flood of stops costs the
-pilot one a tick. Whoever was granted something lately comes next. The others share what is left, each in turn.
+A stop goes first, and only once: every peer that asks for a stop meanwhile receives the same answer, so that a flood of
+stops costs the pilot one per tick. Peers with a recently accepted command come next. The others share the rest in turn.
 """
 
 from __future__ import annotations
@@ -32,22 +32,23 @@ if TYPE_CHECKING:
 INSIDE = "to-pilotd"
 """The pilot's own endpoint."""
 UNANSWERED = 8
-"""Commands of one peer that may be under way; then it is not listened to until it has an answer."""
+"""Unanswered commands of one peer; at this number it is not read until an answer arrives."""
 STRANGERS = 16
-"""Commands under way of all those together who were granted nothing lately."""
+"""Unanswered commands of all peers together that have no recently accepted command."""
 GRANTED_NS = 3_000_000_000
+"""How long an accepted command gives its peer priority."""
 ANSWER_NS = 1_000_000_000
-"""A command that is not answered by then is forgotten: the pilot is gone."""
+"""A command without an answer is forgotten after this: the pilot is gone."""
 STOP_AGAIN_NS = 200_000_000
-"""A stop that is not answered by then is said again."""
+"""A stop without an answer is sent again after this."""
 ANSWERS_PER_STEP = 256
 OUT_BYTES = 16 * 1024
-"""Answers that wait for who does not read them."""
+"""Bytes of answers that may wait for a peer that does not read them."""
 
 
 @dataclass(eq=False)
 class UnansweredCommand:
-    """A command, and who waits for its answer."""
+    """A command, and the peer that waits for its answer."""
 
     peer: PeerConnection
     payload: bytes
@@ -57,11 +58,11 @@ class UnansweredCommand:
     t: int = 0
     """When it was passed on."""
     also: list[UnansweredCommand] = field(default_factory=list)
-    """Other stops that this one answers."""
+    """Other stops that receive the same answer."""
 
 
 class CommandGateway:
-    """Between those who command and the one who obeys."""
+    """Passes commands of public peers to the pilot, and its replies back."""
 
     def __init__(self, endpoint: str, root: Path, gate: Gate | None = None, *, context: Context | None = None):
         """`root` is the directory of the daemon's own endpoints. Raises UserError when the endpoint cannot be bound, or
@@ -71,18 +72,18 @@ class CommandGateway:
         self.inside = connected(context, zmq.DEALER, ipc(root, INSIDE), {zmq.IMMEDIATE: 1})
         self.server.watch(self.inside.fileno())
         self.asked: dict[bytes, UnansweredCommand] = {}
-        """What was passed on, by token, the longest unanswered first."""
+        """Commands passed on, by token, the longest unanswered first."""
         self.stops: list[UnansweredCommand] = []
         self.waiting: OrderedDict[PeerConnection, UnansweredCommand] = OrderedDict()
-        """A stranger's command each, that there was no room for yet."""
+        """One command of each stranger, waiting for room."""
         self.owed: dict[PeerConnection, int] = {}
-        """Answers to come."""
+        """Number of answers still to come."""
         self.granted: dict[PeerConnection, int] = {}
-        """When a command of theirs was last carried out, other than a stop."""
+        """When a command of theirs, other than a stop, was last accepted."""
         self.strangers = self.count = 0
 
     def step(self, timeout_s: float) -> None:
-        """Wait at most so long for something to happen, and do it."""
+        """Wait at most `timeout_s` for commands or replies, and handle them."""
         for peer, payload in self.server.step(timeout_s):
             self._handle(peer, payload, time.monotonic_ns())
         now = time.monotonic_ns()
@@ -93,7 +94,7 @@ class CommandGateway:
         while self.waiting and self.strangers < STRANGERS:
             self._pass_on(self.waiting.popitem(last=False)[1], now)
 
-    # ---- what is asked -----------------------------------------------------------------------------------------
+    # ---- commands ----------------------------------------------------------------------------------------------
 
     def _handle(self, peer: PeerConnection, payload: bytes, now: int) -> None:
         try:
@@ -115,8 +116,7 @@ class CommandGateway:
             self.waiting[peer] = asked
 
     def _reject(self, peer: PeerConnection, seq: int, reason: str, now: int) -> None:
-        """Answered here, at the end of its turn. Who makes it necessary too often goes, and so does who has never said
-        anything else."""
+        """Answer a bad command ourselves. A peer that sends too many, or has sent nothing else, is disconnected."""
         self._say(peer, peer.protocol.enveloped, Reply(t=now, seq=seq, accepted=False, reason=reason))
         if peer in self.owed:
             return self.server.penalise(peer)
@@ -124,7 +124,7 @@ class CommandGateway:
         self.server.disconnect(peer)
 
     def _stop(self, now: int) -> None:
-        """One stop for all who want one, unless one is under way."""
+        """Pass one stop on for all peers that want one, unless one is under way."""
         if not self.stops:
             return
         first, *others = self.stops
@@ -135,7 +135,7 @@ class CommandGateway:
             self._pass_on(first, now)
 
     def _pass_on(self, asked: UnansweredCommand, now: int) -> None:
-        """To the pilot. Where it is not there, a stop waits for it; anything else is of no use later."""
+        """Send a command to the pilot. Without a pilot a stop waits; other commands are dropped."""
         who = self._who(asked.peer)
         self.count += 1
         token = self.count.to_bytes(8, "big")
@@ -149,7 +149,7 @@ class CommandGateway:
         self.strangers += asked.kind == "stranger"
 
     def _who(self, peer: PeerConnection) -> str:
-        """Whose key it has, or which user of this machine it is; empty for one that went before it was asked."""
+        """The name of a peer's key, or its user on this machine; empty for one that left before we could ask."""
         if not peer.name and not peer.closed:
             if key := peer.protocol.mechanism.who:
                 peer.name = f"key {key}"
@@ -157,7 +157,7 @@ class CommandGateway:
                 peer.name = f"{USER}{user}"
         return peer.name
 
-    # ---- what is answered --------------------------------------------------------------------------------------
+    # ---- replies -----------------------------------------------------------------------------------------------
 
     def _answer(self, now: int) -> None:
         for _ in range(ANSWERS_PER_STEP):
@@ -177,7 +177,7 @@ class CommandGateway:
             self._settle(asked)
 
     def _give_up(self, now: int) -> None:
-        """The pilot is gone, or is another one now. A stop is said again."""
+        """Give up commands that the pilot did not answer: it is gone, or was restarted. A stop is sent again."""
         for token, asked in list(islice(self.asked.items(), STRANGERS)):
             if now - asked.t > (STOP_AGAIN_NS if asked.kind == "stop" else ANSWER_NS):
                 self._taken_back(token)
@@ -187,7 +187,7 @@ class CommandGateway:
                     self._settle(asked)
 
     def _keep(self, now: int) -> None:
-        """Whoever was granted something lately is not the one to make room, however seldom it speaks."""
+        """Never disconnect a peer with a recently accepted command to make room, however seldom it sends."""
         for peer, granted_t in list(self.granted.items()):
             peer.priority = now - granted_t < GRANTED_NS
             if peer.priority:
@@ -201,7 +201,7 @@ class CommandGateway:
         return asked
 
     def _settle(self, asked: UnansweredCommand) -> None:
-        """Nothing more is owed for it."""
+        """Count a command, and the stops it answers, as done."""
         for each in (asked, *asked.also):
             self._owe(each.peer, -1)
 
