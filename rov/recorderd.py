@@ -41,7 +41,7 @@ class DiveRecording:
     """Records one dive after the other while there is room. A disk error ends the dive, never the recorder."""
 
     def __init__(self, folder: Path, config: Config):
-        self.folder, self.config, self.wanted = folder, config, config.recording
+        self.folder, self.config, self.settings = folder, config, config.recording
         self.dive: DiveWriter | None = None
         self.path: Path | None = None
         self.began = 0.0
@@ -53,7 +53,7 @@ class DiveRecording:
 
     def apply_settings(self, config: Config) -> None:
         """Use other live values from now on."""
-        self.config, self.wanted = config, config.recording
+        self.config, self.settings = config, config.recording
 
     def open(self) -> None:
         """Begin a dive. Raises DiveError."""
@@ -68,7 +68,7 @@ class DiveRecording:
         self.dive = DiveWriter(path, about, attachments=origin.attachments(self.config))
         self.dive.write("clock", clock())
         self.path, self.began, self.continues, self.lens_written = path, time.monotonic(), path.name, False
-        h264 = self.wanted.codec == "h264"
+        h264 = self.settings.codec == "h264"
         self.encoder = H264Encoder(self.config.perception.rate_hz) if h264 else None
 
     def close(self) -> None:
@@ -82,8 +82,8 @@ class DiveRecording:
         """Whether the next file is due: this one is too long, too large or lost."""
         if self.path is None:
             return False
-        long = time.monotonic() - self.began > 60 * self.wanted.part_minutes
-        return long or size_of(self.path) > 1e9 * self.wanted.part_gb or bool(self.lost)
+        long = time.monotonic() - self.began > 60 * self.settings.part_minutes
+        return long or size_of(self.path) > 1e9 * self.settings.part_gb or bool(self.lost)
 
     @property
     def lost(self) -> str:
@@ -108,7 +108,7 @@ class DiveRecording:
         if self.encoder is not None:
             self.dive.picture(frame.frame_t, self.encoder.encode(image), frame.frame_id, "h264")
         else:
-            quality = [cv2.IMWRITE_JPEG_QUALITY, self.wanted.jpeg_quality]
+            quality = [cv2.IMWRITE_JPEG_QUALITY, self.settings.jpeg_quality]
             self.dive.picture(frame.frame_t, cv2.imencode(".jpg", image, quality)[1].tobytes(), frame.frame_id)
 
 
@@ -133,40 +133,40 @@ def main() -> int:
     mail = inbox("recorder", process.root)
     frames, ring = Subscriber(Frame, process.root), RingReader(process.ring)
     folder = Path(config.recording.folder)
-    recording, keeper = DiveRecording(folder, config), DiskRetention(folder, config.recording)
+    recording, retention = DiveRecording(folder, config), DiskRetention(folder, config.recording)
     repairs: RepairThread | None = None
-    failed, looked, meter = False, 0.0, RateMeter(time.monotonic_ns())
-    stopping = heard = 0.0
+    failed, polled, meter = False, 0.0, RateMeter(time.monotonic_ns())
+    stopping = received = 0.0
 
-    def say(news: Notice) -> None:
-        pub.publish(Event(t=time.monotonic_ns(), source="recorderd", **news._asdict()))
+    def publish(notice: Notice) -> None:
+        pub.publish(Event(t=time.monotonic_ns(), source="recorderd", **notice._asdict()))
 
     while True:
         if mail.wait(IDLE_MS):
-            heard = time.monotonic()
+            received = time.monotonic()
         try:
-            if time.monotonic() - looked > DISK_POLL_S:
-                looked = time.monotonic()
+            if time.monotonic() - polled > DISK_POLL_S:
+                polled = time.monotonic()
                 ready(folder)
                 if repairs is None:
                     repairs = RepairThread(folder, config.recording.disk_free)
                     repairs.start()
                 if recording.lost:
-                    say(Notice("warning", "recording_lost", recording.lost))
-                for news in keeper.poll(recording.path):
-                    say(news)
-                if recording.over or not keeper.room:
+                    publish(Notice("warning", "recording_lost", recording.lost))
+                for notice in retention.poll(recording.path):
+                    publish(notice)
+                if recording.over or not retention.room:
                     recording.close()
-                if keeper.room and recording.dive is None and not stopping:
+                if retention.room and recording.dive is None and not stopping:
                     recording.open()
-                    say(Notice("info", "recording", f"recording to {recording.path}"))
+                    publish(Notice("info", "recording", f"recording to {recording.path}"))
                     if failed:
                         failed = False
-                        say(Notice("info", "recording_failed_over", "recording again"))
+                        publish(Notice("info", "recording_failed_over", "recording again"))
             for entry in mail.receive():
                 if isinstance(entry.message, ActiveSettings):
                     recording.apply_settings(with_values(recording.config, values_of(entry.message.settings)))
-                    keeper.wanted = recording.wanted
+                    retention.wanted = recording.settings
                 recording.write(entry.topic, entry.message)
             now = time.monotonic_ns()
             if frames.receive(now) and frames.message is not None and recording.dive is not None:
@@ -176,16 +176,16 @@ def main() -> int:
                     meter.add((time.monotonic_ns() - frames.message.frame_t) / 1e6)
             if recording.dive is not None:
                 recording.dive.tick()
-        except UserError as error:  # the disk refuses; what is written so far can be recovered, and control goes on
+        except UserError as error:  # a disk error: the dive can be recovered up to here, and recording is tried again
             if not failed:
                 failed = True
-                say(Notice("alarm", "recording_failed", f"not recording: {error}"))
+                publish(Notice("alarm", "recording_failed", f"not recording: {error}"))
             try:
                 recording.close()
             except UserError:
-                pass  # the same again
+                pass  # the error was reported above
         while repairs is not None and not repairs.news.empty():
-            say(repairs.news.get())
+            publish(repairs.news.get())
         now = time.monotonic_ns()
         if meter.due(now):
             hz, ms = meter.read(now)
@@ -194,7 +194,7 @@ def main() -> int:
             pub.publish(clock())
         if process.stopped.is_set():
             stopping = stopping or time.monotonic()
-            silent = time.monotonic() - max(heard, stopping)
+            silent = time.monotonic() - max(received, stopping)
             if silent > LAST_WORDS_S or time.monotonic() - stopping > LAST_WORDS_MAX_S:
                 break
     try:

@@ -119,7 +119,7 @@ def test_whatever_is_written_is_messages_or_foul(noise: bytes, start: int, data:
     size = data.draw(st.integers(1, 100))
     with contextlib.suppress(ProtocolError):
         assert all(len(message) <= 4096 for message in taken(talk, said, size))
-    assert len(talk.heard) <= len(said)
+    assert len(talk.received) <= len(said)
 
 
 # ---- who it is -------------------------------------------------------------------------------------------------

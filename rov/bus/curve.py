@@ -34,7 +34,7 @@ class CurveMechanism:
         self.metadata, self.ready, self.who = b"", False, ""
         self.cookie = b""
         self.client_ = self.box = b""
-        self.sent = self.heard = 0
+        self.nonce = self.peer_nonce = 0
         """The last nonces, ours and the peer's: each only grows, so that no message is accepted twice."""
 
     def shake(self, command: bytes) -> bytes:
@@ -49,7 +49,7 @@ class CurveMechanism:
         self.client_, nonce, box = hello[80:112], hello[112:120], hello[120:]
         lasting = crypto_box_beforenm(self.client_, self.secret)
         crypto_box_open_afternm(box, b"CurveZMQHELLO---" + nonce, lasting)
-        self.heard = int.from_bytes(nonce, "big")
+        self.peer_nonce = int.from_bytes(nonce, "big")
         public_, self.secret_ = crypto_box_keypair()
         # The cookie would let a server keep no state between a client's first two commands; we keep the state.
         self.cookie, long_nonce = secrets.token_bytes(COOKIE), secrets.token_bytes(16)
@@ -91,12 +91,12 @@ class CurveMechanism:
         return frame(0, MESSAGE + nonce + crypto_box_afternm(inner, b"CurveZMQMESSAGES" + nonce, self.box))
 
     def _next(self) -> bytes:
-        self.sent += 1
-        return self.sent.to_bytes(NONCE, "big")
+        self.nonce += 1
+        return self.nonce.to_bytes(NONCE, "big")
 
     def _fresh(self, nonce: bytes) -> bytes:
         number = int.from_bytes(nonce, "big")
-        if number <= self.heard:
+        if number <= self.peer_nonce:
             raise ProtocolError("a nonce that was used")
-        self.heard = number
+        self.peer_nonce = number
         return nonce

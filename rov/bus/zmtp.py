@@ -78,7 +78,7 @@ class ZmtpConnection:
     def __init__(self, socket_type: bytes, mechanism: Mechanism, limit: int):
         """`socket_type` is ours, `limit` the largest message in bytes."""
         self.socket_type, self.mechanism, self.limit = socket_type, mechanism, limit
-        self.heard = bytearray()
+        self.received = bytearray()
         self.out = bytearray(greeting(mechanism.name))
         self.greeted = self.begun = self.enveloped = False
         """`begun`: an empty part arrived, its message not yet. `enveloped`: the last message had such an empty part,
@@ -90,7 +90,7 @@ class ZmtpConnection:
         return self.mechanism.ready
 
     def feed(self, data: bytes) -> None:
-        self.heard += data
+        self.received += data
 
     def receive(self) -> bytes | None:
         """The next message; empty for a frame of the protocol itself; None when no frame is complete. Raises
@@ -116,7 +116,7 @@ class ZmtpConnection:
 
     def _greet(self) -> bytes | None:
         """Check the peer's greeting as far as it has arrived."""
-        start = bytes(self.heard[:GREETING])
+        start = bytes(self.received[:GREETING])
         if (
             start[:1] not in (b"", SIGNATURE)
             or len(start) > 9
@@ -129,27 +129,27 @@ class ZmtpConnection:
             return None
         if start[12:32].rstrip(b"\0") != self.mechanism.name:
             raise ProtocolError(f"wants {start[12:32].rstrip(bytes(1))!r}, not {self.mechanism.name!r}")
-        del self.heard[:GREETING]
+        del self.received[:GREETING]
         self.greeted = True
         return b""
 
     def _frame(self) -> tuple[int, bytes] | None:
         """Flags and body of the next frame on the wire."""
-        if len(self.heard) < 2:
+        if len(self.received) < 2:
             return None
-        flags = self.heard[0]
+        flags = self.received[0]
         head = 9 if flags & LONG else 2
         if flags & ~(MORE | LONG | COMMAND):
             raise ProtocolError("not a frame")
-        if len(self.heard) < head:
+        if len(self.received) < head:
             return None
-        size = int.from_bytes(self.heard[1:head], "big")
+        size = int.from_bytes(self.received[1:head], "big")
         if size > (self.limit + self.mechanism.overhead if self.ready else HANDSHAKE_BYTES) and size > PING_BYTES:
             raise ProtocolError(f"a frame of {size} bytes")
-        if len(self.heard) < head + size:
+        if len(self.received) < head + size:
             return None
-        body = bytes(self.heard[head : head + size])
-        del self.heard[: head + size]
+        body = bytes(self.received[head : head + size])
+        del self.received[: head + size]
         return flags, body
 
     def _shake(self, flags: int, body: bytes) -> bytes:
