@@ -1,5 +1,5 @@
-"""The front of the command endpoint: strangers come in here, and only commands go on to the pilot. May be flooded, and
-killed, without harm: the operator's next heartbeat finds another one."""
+"""The public command endpoint: strangers connect here, and only valid commands go on to the pilot. It may be flooded or
+killed without harm: the operator's next heartbeat reaches the process that replaces it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def main() -> int:
     config = process.config
     pub = Publisher("commandd", process.root)
     confine()
-    front = CommandGateway(config.bus.commands, process.root, gate_of(config.bus.keys))
+    gateway = CommandGateway(config.bus.commands, process.root, gate_of(config.bus.keys))
     meter = RateMeter(time.monotonic_ns())
     while not process.stopped.is_set():
-        front.step(WAIT_S)
+        gateway.step(WAIT_S)
         now = time.monotonic_ns()
         meter.add(0.0)
         if meter.due(now):
             hz, ms = meter.read(now)
-            pub.publish(Health(t=now, process="commandd", rate_hz=hz, latency_ms=ms, dropped=front.door.dropped))
-    front.close()
+            pub.publish(Health(t=now, process="commandd", rate_hz=hz, latency_ms=ms, dropped=gateway.server.dropped))
+    gateway.close()
     pub.close()
     return 0
 

@@ -1,4 +1,4 @@
-"""Doing things at the same time, in order: `ahead` works before it is asked, `Behind` works after it was told."""
+"""Ordered concurrency: `prefetch` runs a generator in a thread, `BackgroundWorker` runs queued jobs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 _END = object()
 NICE = 10
-"""Of threads that can wait (Linux gives every thread its own)."""
+"""Niceness of threads that can wait (on Linux every thread has its own)."""
 
 
 def prefetch(source: Iterable[T], depth: int) -> Generator[T, None, None]:
-    """Run `source` in a thread, at most `depth` items ahead of whoever consumes; same items, same order.
+    """Run `source` in a thread, at most `depth` items ahead of the consumer; same items, same order.
 
-    Its exception is raised here, after the items before it. Closing this generator (or leaving its `for` loop early
-    and dropping it) ends the thread.
+    An exception of `source` is raised here, after the items that preceded it. Closing this generator (or leaving its
+    `for` loop early and dropping it) ends the thread.
     """
     items: queue.Queue[object] = queue.Queue(depth)
     stopped = threading.Event()
@@ -39,14 +39,14 @@ def prefetch(source: Iterable[T], depth: int) -> Generator[T, None, None]:
                 put(next(iterator))
         except StopIteration:
             pass
-        except BaseException as error:  # noqa: BLE001  carried over to the consumer, which raises it
+        except BaseException as error:  # noqa: BLE001  raised again in the consumer's thread
             failure.append(error)
         finally:
             if hasattr(iterator, "close"):
                 iterator.close()  # a chain of generators ends from the last to the first
             put(_END)
 
-    thread = threading.Thread(target=work, name="ahead", daemon=True)
+    thread = threading.Thread(target=work, name="prefetch", daemon=True)
     thread.start()
     try:
         while (item := items.get()) is not _END:
@@ -59,17 +59,17 @@ def prefetch(source: Iterable[T], depth: int) -> Generator[T, None, None]:
 
 
 def lower_priority() -> None:
-    """Let other threads go first from now on: the network's thread is the one that must not wait."""
+    """Lower the priority of this thread: the network's thread must not wait for it."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 class BackgroundWorker:
-    """A thread that does what it is given, in order. An exception in it is raised at the next `do`, or by `close`."""
+    """A thread that runs jobs in order. An exception in a job is raised by the next `submit`, or by `close`."""
 
     def __init__(self, depth: int):
         self.jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(depth)
         self.failure: BaseException | None = None
-        self.thread = threading.Thread(target=self._work, name="behind", daemon=True)
+        self.thread = threading.Thread(target=self._work, name="background", daemon=True)
         self.thread.start()
 
     def submit(self, job: Callable[[], None]) -> None:
@@ -84,11 +84,11 @@ class BackgroundWorker:
             if self.failure is None:
                 try:
                     job()
-                except BaseException as error:  # noqa: BLE001  carried over to who gives the jobs
+                except BaseException as error:  # noqa: BLE001  raised again by `submit` or `close`
                     self.failure = error
 
     def close(self) -> None:
-        """Wait until all is done and end the thread; raises what failed in it."""
+        """Finish all jobs and end the thread; raises the exception of a job that failed."""
         self.jobs.put(None)
         self.thread.join()
         if self.failure:

@@ -1,6 +1,6 @@
-"""The computer's own instruments, once a second: temperature, power, and word before it slows itself down.
+"""Reads the computer's instruments once a second: temperature, power, and a warning before it throttles itself.
 
-A process of its own, because reading a sensor may hang in a driver, and nothing else shall wait for that.
+This is a separate process because reading a sensor may hang in a driver, and nothing else must wait for that.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> int:
         for text in heat.update(zones):
             pub.publish(Event(t=began, level="warning", source="hostd", code="heat_near", text=text))
         if message.throttled and not slow:
-            text = "the computer runs slower than it could: too hot, or in a low power mode"
+            text = "the computer runs below its full speed: it is too hot, or in a low power mode"
             pub.publish(Event(t=began, level="warning", source="hostd", code="throttled", text=text))
         slow = message.throttled
         now = time.monotonic_ns()
@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def reading(zones: list[jetson.Zone], rails: list[jetson.Rail], throttled: bool, t: int) -> HostStatus:
-    """What the instruments say, as one message: the hottest zone, and the one nearest to its limit."""
+    """All readings as one message, with the hottest zone and the smallest margin to a limit."""
     hottest = max(zones, key=lambda zone: zone.celsius, default=None)
     margins = [zone.margin_c for zone in zones if zone.margin_c is not None]
     return HostStatus(
@@ -43,7 +43,7 @@ def reading(zones: list[jetson.Zone], rails: list[jetson.Rail], throttled: bool,
         hottest=hottest.name if hottest else "",
         celsius=hottest.celsius if hottest else None,
         margin_c=min(margins, default=None),
-        # VDD_IN is what comes in; the other rails are parts of it
+        # VDD_IN is the total input; the other rails are parts of it
         watts=next((rail.watts for rail in rails if "IN" in rail.name.upper()), None),
         throttled=throttled,
     )

@@ -1,7 +1,7 @@
-"""Messages as JSON, as dives hold them and `rov listen` prints them.
+"""Messages as JSON, as dives store them and `rov listen` prints them.
 
-JSON has no NaN and no infinities, and they are what one looks for in a dive: they are written as protobuf's JSON does,
-"NaN", "Infinity" and "-Infinity". In older dives they are null where a number must be; that is read as NaN.
+JSON has no NaN and no infinities, but they matter when a dive is searched for a fault: we write them as protobuf's JSON
+does, "NaN", "Infinity" and "-Infinity". Older dives have null in place of the number; that is read as NaN.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ def encode(message: Message) -> bytes:
 
 
 def decoder(kind: Any) -> Callable[[bytes], Any]:
-    """What reads messages of a type, or of a union of tagged ones. It raises msgspec.DecodeError, and
+    """A function that decodes messages of a type, or of a union of tagged types. It raises msgspec.DecodeError and
     UnicodeDecodeError."""
     decode = msgspec.json.Decoder(kind).decode
 
     def read(data: bytes) -> Any:
         try:
             return decode(data)
-        except msgspec.ValidationError:  # it is JSON, and has something where a number must be
+        except msgspec.ValidationError:  # valid JSON with a name or null in place of a number
             return msgspec.convert(_restored(_type_info(kind), msgspec.json.decode(data)), kind)
 
     return read
 
 
 def _named(value: Any) -> Any:
-    """The same with names for the numbers that JSON has not."""
+    """The value with non-finite numbers replaced by their names."""
     match value:
         case float() if not math.isfinite(value):
             return next(name for name, each in NAMES.items() if each == value or each != each and value != value)
@@ -53,7 +53,7 @@ def _named(value: Any) -> Any:
 
 
 def _restored(info: inspect.Type, value: Any) -> Any:
-    """The same with numbers where the type wants numbers."""
+    """The value with names and null replaced by numbers where the type is a number."""
     match info:
         case inspect.FloatType():
             return math.nan if value is None else _number(value)
@@ -62,7 +62,7 @@ def _restored(info: inspect.Type, value: Any) -> Any:
             fitting = [each for each in structs if each.tag_field is None or value.get(each.tag_field) == each.tag]
             return _restored(fitting[0], value) if fitting else value
         case inspect.UnionType() if any(isinstance(each, inspect.FloatType) for each in info.types):
-            return _number(value)  # null is "not known" here
+            return _number(value)  # an optional number: null means "not known"
         case inspect.StructType() if isinstance(value, dict):
             types = {field.encode_name: field.type for field in info.fields}
             return {key: _restored(types[key], each) if key in types else each for key, each in value.items()}

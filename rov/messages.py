@@ -1,10 +1,10 @@
 """The vocabulary: every message that crosses a process or enters a dive, and the table of topics.
 
-Conventions, true everywhere: `t` is monotonic time in ns (in a replay: recorded time). A message that came from a
+Conventions, true everywhere: `t` is monotonic time in ns (in a replay: recorded time). A message computed from a
 frame repeats that frame's `frame_id` and capture time `frame_t`. World axes are NED, body axes FRD: surge forward,
 sway starboard, heave down, yaw clockwise seen from above; angles in rad; depth in m, positive down.
-Boxes are `(x1, y1, x2, y2)` in pixels of the original image. Unknown fields are ignored, so old readers survive.
-This module imports nothing of ours.
+Boxes are `(x1, y1, x2, y2)` in pixels of the original image. Readers ignore unknown fields, so old readers survive.
+This module imports nothing from `rov`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Literal, NamedTuple
 import msgspec
 
 SCHEMA_VERSION = 2
-"""Raised when a field changes its meaning or a topic its name; adding a field with a default does not change it."""
+"""Incremented when a field changes its meaning or a topic its name, not when a field with a default is added."""
 COMMAND_VERSIONS = (1, 2)
-"""Of the commands that are understood: their fields have stayed what they were."""
+"""Schema versions of the commands we accept: the fields of commands are the same in all of them."""
 
 Box = tuple[float, float, float, float]
 
@@ -26,10 +26,10 @@ class Mode(str, Enum):
     """What the pilot does with the vehicle."""
 
     MANUAL = "manual"  # the operator's sticks
-    HOLD = "hold"  # depth and heading kept
+    HOLD = "hold"  # keeps depth and heading
     FOLLOW = "follow"  # the visual servo keeps a tracked object centred
     POLICY = "policy"  # the learned policy steers
-    SURFACE = "surface"  # straight up; what leak and low battery ask for
+    SURFACE = "surface"  # straight up; a leak or a low battery starts it
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,16 +47,16 @@ class FromFrame(Message, frozen=True, kw_only=True):
     """Capture time of that frame, monotonic ns."""
 
 
-# ---- the camera and what is seen -------------------------------------------------------------------------------
+# ---- camera and perception -------------------------------------------------------------------------------------
 
 
 class Frame(FromFrame, frozen=True, kw_only=True):
-    """A frame is there: which one, when it was captured, how large (pixels), where in the ring."""
+    """Announces a new frame: its number, capture time, size in pixels and place in the ring."""
 
     width: int
     height: int
     slot: int = 0
-    """Slot of the frame ring that holds it until another frame is written there; then `frame_id` is no longer in it."""
+    """Slot of the frame ring that holds the frame until another frame, with another `frame_id`, overwrites it."""
 
 
 class Detection(msgspec.Struct, frozen=True):
@@ -74,7 +74,7 @@ class Detections(FromFrame, frozen=True, kw_only=True):
     height: int
     items: tuple[Detection, ...] = ()
     network_ms: float = 0.0
-    """How long the network took; 0 where that was not measured."""
+    """Time the network took; 0 when not measured."""
 
 
 class Track(msgspec.Struct, frozen=True):
@@ -100,8 +100,8 @@ class Tracks(FromFrame, frozen=True, kw_only=True):
 
 
 class Observation(FromFrame, frozen=True, kw_only=True):
-    """What steering sees of its target: angles from the optical axis (rad) and apparent height (fraction of the
-    image height). `visible` is False when there is no target; the numbers are then 0."""
+    """The target as steering sees it: angles from the optical axis (rad) and apparent height (fraction of the image
+    height). `visible` is False when there is no target; the numbers are then 0."""
 
     visible: bool
     track_id: int = -1
@@ -113,11 +113,11 @@ class Observation(FromFrame, frozen=True, kw_only=True):
     size: float = 0.0
 
 
-# ---- what the vehicle should do, and does ----------------------------------------------------------------------
+# ---- motion: from setpoint to thrusters ------------------------------------------------------------------------
 
 
 class Setpoint(FromFrame, frozen=True, kw_only=True):
-    """A wish for motion in −1..1 per axis, streamed: it goes stale. From the operator, `frame_id` is −1 and
+    """The desired motion, −1..1 per axis; streamed, because it goes stale. From the operator, `frame_id` is −1 and
     `frame_t` the time of the stick."""
 
     source: Literal["operator", "steer", "policy"]
@@ -128,7 +128,7 @@ class Setpoint(FromFrame, frozen=True, kw_only=True):
 
 
 class VehicleState(Message, frozen=True, kw_only=True):
-    """What the vehicle says of itself. None: never heard. Parts arrive at their own rates, so each has its time."""
+    """Telemetry of the vehicle. None: never received. Each part arrives at its own rate and has its own time."""
 
     armed: bool = False
     attitude_t: int | None = None
@@ -145,9 +145,9 @@ class VehicleState(Message, frozen=True, kw_only=True):
     battery_v: float | None = None
     leak: bool = False
     surfacing: bool = False
-    """The autopilot goes up, or has to, though nobody here asked for it."""
+    """The autopilot is surfacing, or must, though we did not ask for it."""
     obstacle: str = ""
-    """What forbids to engage an autopilot now."""
+    """Why we may not engage the autopilot now; empty when we may."""
     hull_temperature_c: float | None = None
     hull_pressure_kpa: float | None = None
     water_temperature_c: float | None = None
@@ -166,14 +166,14 @@ class VehicleState(Message, frozen=True, kw_only=True):
     lights: float | None = None
     """0 dark .. 1 full."""
     camera_tilt: float | None = None
-    """0 .. 1 as the autopilot says it, 0.5 in the middle."""
+    """0 .. 1 as the autopilot reports it, 0.5 in the middle."""
     pilot_gain: float | None = None
-    """What the autopilot multiplies its pilot's sticks with, 0 .. 1."""
+    """Factor by which the autopilot multiplies its pilot's sticks, 0 .. 1."""
 
 
 class Wrench(FromFrame, frozen=True, kw_only=True):
-    """What control asks of the thrusters together: −1..1 per axis, before allocation. `frame_id` is −1 when no
-    frame moved it."""
+    """Total force and torque that control demands, −1..1 per axis, before allocation. `frame_id` is −1 when it does
+    not come from a frame."""
 
     mode: Mode
     surge: float = 0.0
@@ -185,8 +185,8 @@ class Wrench(FromFrame, frozen=True, kw_only=True):
 
 
 class ThrusterCommand(FromFrame, frozen=True, kw_only=True):
-    """What went over the wire, after the guard: −1..1 per thruster, motor 1 first; for an autopilot −1..1 per axis:
-    surge, sway, heave, yaw."""
+    """The command sent to the vehicle, after the guard: −1..1 per thruster, motor 1 first; for an autopilot −1..1 per
+    axis: surge, sway, heave, yaw."""
 
     armed: bool
     mode: Mode
@@ -196,47 +196,47 @@ class ThrusterCommand(FromFrame, frozen=True, kw_only=True):
 
 
 class PilotStatus(Message, frozen=True, kw_only=True):
-    """What the pilot is doing, and what stands in its way."""
+    """What the pilot is doing, and why it refused the last request."""
 
     armed: bool
     mode: Mode
     operator: str = ""
     target: str = ""
     refused: str = ""
-    """Why the last arming, mode or target was refused, by whomever: pilot, commander or link. Empty when it was not."""
+    """Why the pilot, commander or link refused the last arming, mode or target; empty when it was accepted."""
 
 
 class ConsumedInput(Message, frozen=True, kw_only=True):
-    """Something a process took in, before all that it says at the same `t` or later. A message is not acted on when it
-    is made: without this no recording would replay exactly."""
+    """An input that a process consumed, published before the outputs it led to. A process acts on a message later than
+    the message was made; an exact replay needs the time of consumption."""
 
     by: Literal["pilotd", "perceptiond"]
     what: Literal["start", "setpoint", "arm", "disarm", "stop", "mode"]
-    """`start`: the process began, and remembers nothing of what was before. Targets are in `Tuning`."""
+    """`start`: the process began, without any earlier state. Targets are in `ActiveSettings`."""
     asked_t: int = 0
-    """When that was asked for."""
+    """When the input was requested, monotonic ns."""
     mode: Mode | None = None
-    """Of `mode`, whoever asked for it: an operator, or an alarm that takes the vehicle up."""
+    """For `mode`: the new mode, requested by an operator or by an alarm that surfaces the vehicle."""
     setpoint: Setpoint | None = None
-    """Of `setpoint`: an operator's sticks, or what perception wants."""
+    """For `setpoint`: from an operator's sticks or from perception."""
 
 
 # ---- the service itself ----------------------------------------------------------------------------------------
 
 
 class Event(Message, frozen=True, kw_only=True):
-    """Something happened that an operator would want to read."""
+    """Something happened that an operator wants to know."""
 
     level: Literal["info", "warning", "alarm"]
     source: str
-    """The process or stage that says so."""
+    """The process or stage that reports it."""
     code: str
-    """Stable, for programs: `setpoint_stale`, `bad_output`, …"""
+    """Stable name for programs: `setpoint_stale`, `bad_output`, …"""
     text: str
 
 
 class Health(Message, frozen=True, kw_only=True):
-    """How a process is doing. Times in ms, rates in Hz."""
+    """Rate, latency and losses of a process. Times in ms, rates in Hz."""
 
     process: str
     rate_hz: float
@@ -245,54 +245,54 @@ class Health(Message, frozen=True, kw_only=True):
 
 
 class HostStatus(Message, frozen=True, kw_only=True):
-    """The computer itself. None: it has no such instrument."""
+    """Temperature and power of the computer. None: it has no such instrument."""
 
     hottest: str = ""
     """Name of the hottest zone."""
     celsius: float | None = None
     """Its temperature."""
     margin_c: float | None = None
-    """Degrees left until the kernel slows down some part."""
+    """Smallest number of degrees left before the kernel throttles a part."""
     watts: float | None = None
     """Power taken from the supply."""
     throttled: bool = False
-    """Whether the processors may not run as fast as they could."""
+    """Whether the processors are kept below their full speed."""
 
 
 class Clock(Message, frozen=True, kw_only=True):
-    """What the wall clock showed at `t`. Pairs of both tell when a dive was, and keep telling when somebody sets it."""
+    """The wall clock at `t`. These pairs give the date of a dive, even when somebody sets the clock during it."""
 
     utc_ns: int
     """UTC, ns since 1970."""
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """One key of the configuration, as `guard.gain`, and its value as JSON (which is how TOML writes it, too)."""
+    """One key of the configuration, as `guard.gain`, and its value as JSON (TOML writes such values the same way)."""
 
     key: str
     value: str
 
 
 class ConfigEdit(Message, frozen=True, kw_only=True):
-    """What the saved configuration says now, checked: every live key."""
+    """The saved configuration, checked: every live key."""
 
     settings: tuple[Setting, ...]
     overruled: tuple[str, ...] = ()
-    """Keys that an operator has set after the file was last changed in them: there the file is not the last word."""
+    """Keys that an operator set after the file last changed them: for these the operator's value holds."""
 
 
 class ActiveSettings(Message, frozen=True, kw_only=True):
-    """What holds from `t` on: every live key. What comes from frames follows a moment later (`rov.config.live`)."""
+    """The settings in force from `t` on: every live key. Frames follow a moment later (`rov.config.timeline`)."""
 
     settings: tuple[Setting, ...]
 
 
-# ---- what an operator may say ----------------------------------------------------------------------------------
+# ---- commands of an operator -----------------------------------------------------------------------------------
 
 
 class Command(Message, frozen=True, kw_only=True, tag_field="verb"):
-    """Root of operator commands. `session` names the operator's session, `seq` only ever grows in it, so that a
-    replayed command is known as one."""
+    """Root of operator commands. `session` names the operator's session; `seq` only grows within it, so that a replayed
+    command is recognised."""
 
     session: str
     seq: int
@@ -307,22 +307,22 @@ class Arm(Command, frozen=True, kw_only=True, tag="arm"):
 
 
 class Disarm(Command, frozen=True, kw_only=True, tag="disarm"):
-    """Neutral, then no thrust until armed again."""
+    """Go to neutral; no thrust until armed again."""
 
 
 class Stop(Command, frozen=True, kw_only=True, tag="stop"):
-    """Disarm at once; accepted from anybody, never undone by a command already under way."""
+    """Disarm at once; accepted from anybody, never undone by a command that was already on its way."""
 
 
 class SetMode(Command, frozen=True, kw_only=True, tag="mode"):
-    """Change the mode; refused, with the reason, when the mode lacks something."""
+    """Change the mode; refused, with the reason, when an input that the mode needs is missing."""
 
     mode: Mode
 
 
 class SetTarget(Command, frozen=True, kw_only=True, tag="target"):
-    """What `follow` follows: a class name, and how high in the image it shall be (fraction of the height; None: as
-    high as before)."""
+    """What `follow` follows: a class name, and its apparent height to keep (fraction of the image height; None: as
+    before)."""
 
     label: str
     size: float | None = None
@@ -338,7 +338,7 @@ class Sticks(Command, frozen=True, kw_only=True, tag="sticks"):
 
 
 class TakeOver(Command, frozen=True, kw_only=True, tag="take_over"):
-    """This session becomes the operator's. `displace`: also where another operator is there."""
+    """Make this session the operator's. `displace`: even if another operator is present."""
 
     displace: bool = False
 
@@ -358,12 +358,12 @@ class Reply(Message, frozen=True, kw_only=True):
 
 
 class Topic(NamedTuple):
-    """One line of the table: freshness, recording, `rov listen` and the documentation are derived from it."""
+    """One line of the table from which freshness, recording and `rov listen` are derived."""
 
     type: type[Message]
     publisher: str
     kind: Literal["state", "event"]
-    """state: the latest wins, older ones may be lost. event: each counts, bounded queues, drops are counted."""
+    """state: the latest wins, older ones may be lost. event: each one counts; queues are bounded, losses counted."""
     hz: float
     """Expected rate; 0 for events."""
 
@@ -391,7 +391,7 @@ TOPICS: dict[str, Topic] = {
 
 
 FORMER_TOPICS = {"heard": "inputs", "edit": "config_edit", "tuning": "settings", "machine": "host"}
-"""What topics were called in version 1, and are in the dives of then."""
+"""Topic names of version 1, found in the dives recorded then."""
 
 
 def topic_of(message: Message) -> str:

@@ -1,4 +1,5 @@
-"""The pilot's process, at a fixed pace: link, operator and setpoints in, thruster commands out. Waits for nobody."""
+"""The pilot's process, at a fixed rate: link, operator and setpoints in, thruster commands out. It never waits for
+another process."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def main() -> int:
             began = pace.wait()
             server.receive()
             link.receive()
-            now = time.monotonic_ns()  # after what it judges was read: see `CommandServer.receive`
+            now = time.monotonic_ns()  # read after the commands it is compared with: see `CommandServer.receive`
             if setpoints.receive(now) and setpoints.message is not None:
                 commander.handle_setpoint(setpoints.message, now)
             if edits.receive(now) and edits.message is not None:

@@ -1,5 +1,5 @@
-"""What is said and printed. Names and words that came from a file or from another machine may hold anything: here they
-become text, which moves no cursor, sets no colour and is no markup. And a password is nobody's business.
+"""Makes text safe to print. Names and words from a file or another machine may contain anything: here they become plain
+text that moves no cursor, sets no colour and is no markup. Passwords are hidden.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ import re
 import sys
 
 _LOGIN = re.compile(r"(?<=://)(?:([^\s:@/]*):)?\S*@")
-"""Everything before the last @ of an address: a password may hold any sign, and rather too much is hidden than too
-little."""
+"""Everything before the last @ of an address: a password may contain any character, and hiding too much is better than
+too little."""
 _WORD = re.compile(r"((?:pass|passwd|password|pwd|token|secret|auth)=).*?(?=[&\s'\"]|_\w+=|$)", re.IGNORECASE)
-"""A password among the parameters of an address, as many cameras want it."""
+"""A password among the parameters of an address, where many cameras expect it."""
 
 
 def printable(value: object) -> str:
-    """A value as one line of text, without passwords: control characters, marks that turn the direction of writing, and
-    bytes that were no UTF-8 are spelled out, as `\\x1b`."""
+    """A value as one line of text, without passwords: control characters, marks of writing direction and bytes that
+    were not UTF-8 are escaped, as `\\x1b`."""
     text = hide_passwords(str(value))
     if text.isprintable():
         return text
@@ -24,23 +24,23 @@ def printable(value: object) -> str:
 
 
 def hide_passwords(text: str) -> str:
-    """The text without the passwords of the addresses in it: `rtsp://ann:***@host/1`. To be called before anything is
-    cut off it."""
+    """The text without the passwords of its addresses: `rtsp://ann:***@host/1`. Call it before shortening the text, or
+    half a password may stay."""
     if "://" not in text:
         return text
     return _WORD.sub(r"\1***", _LOGIN.sub(lambda login: f"{login[1]}:***@" if login[1] else "***@", text))
 
 
 def print_line(text: object = "", *, error: bool = False, flush: bool = False) -> None:
-    """Print lines, to the standard error where `error`."""
+    """Print the lines of a text safely; `error`: to standard error."""
     print(
         *(printable(line) for line in str(text).split("\n")), sep="\n", file=sys.stderr if error else None, flush=flush
     )
 
 
 def _spelled(character: str) -> str:
-    """`\\n`, `\\x1b`; above ASCII as JSON has it, `\\u202e`, so that what is printed as JSON still is; a byte that was
-    no UTF-8 (surrogate escape) as that byte."""
+    """The escape of a character: `\\n`, `\\x1b`; above ASCII as in JSON, `\\u202e`, so that printed JSON stays JSON; a
+    byte that was not UTF-8 (surrogate escape) as that byte."""
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
     if character < "\x7f":

@@ -1,5 +1,5 @@
-"""The public side: everything that is said inside goes out to whoever listens. May be flooded, and killed, without
-harm: nobody inside waits for it."""
+"""The public endpoint: passes every message from inside on to all subscribers. It may be flooded or killed without
+harm: no process inside waits for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rov.service.process import RateMeter, confine, run_main, start
 
 WAIT_S = 0.02
 LAST_WORDS_S, LAST_WORDS_MAX_S = 0.3, 2.0
-"""When stopping, others may still speak; when they have been silent for so long, they have not."""
+"""On shutdown, keep forwarding until no message has arrived for this long, and at most for the second time."""
 
 
 def main() -> int:
@@ -21,12 +21,12 @@ def main() -> int:
     confine()
     pub, mail = Publisher("publicd", process.root), inbox("public", process.root)
     public = PublicPublisher(config.bus.public, gate_of(config.bus.keys))
-    public.door.watch(mail.socket.fileno())
-    meter, heard, stopping = RateMeter(time.monotonic_ns()), 0.0, 0.0
-    while not stopping or time.monotonic() - max(heard, stopping) < LAST_WORDS_S:
+    public.server.watch(mail.socket.fileno())
+    meter, received, stopping = RateMeter(time.monotonic_ns()), 0.0, 0.0
+    while not stopping or time.monotonic() - max(received, stopping) < LAST_WORDS_S:
         public.step(WAIT_S)
         for entry in mail.receive():
-            heard = time.monotonic()
+            received = time.monotonic()
             public.forward(entry.topic, entry.payload)
             meter.add((time.monotonic_ns() - entry.message.t) / 1e6)
         public.flush()

@@ -1,4 +1,4 @@
-"""The recorder's process: everything that is said, and every picture it can keep up with, into dives."""
+"""The recorder's process: writes every message, and as many pictures as it can keep up with, into dives."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from rov.vision.rectify import open_lens
 
 IDLE_MS = 20
 OTHERS = 0o027
-"""Dives show who did what where: only their owner writes them, only its group reads them."""
-LOOK_S = 1.0
-"""The disk is looked at this often."""
+"""umask of dives, which show who did what and where: their owner writes them, its group reads them, nobody else."""
+DISK_POLL_S = 1.0
+"""How often the disk is checked."""
 LAST_WORDS_S = 0.3
-"""When stopping, others may still speak; when they have been silent for this long, they have not."""
+"""On shutdown, keep recording until no message has arrived for this long."""
 LAST_WORDS_MAX_S = 2.0
 
 
 class DiveRecording:
-    """One dive after the other, while there is room. What the disk refuses ends a dive, never the recorder."""
+    """Records one dive after the other while there is room. A disk error ends the dive, never the recorder."""
 
     def __init__(self, folder: Path, config: Config):
-        self.folder, self.config, self.wanted = folder, config, config.recording
+        self.folder, self.config, self.settings = folder, config, config.recording
         self.dive: DiveWriter | None = None
         self.path: Path | None = None
         self.began = 0.0
@@ -49,14 +49,14 @@ class DiveRecording:
         self.encoder: H264Encoder | None = None
         self.weights = weights_of(config)
         self.lens = open_lens(config.camera)
-        self.lens_said = False
+        self.lens_written = False
 
-    def tune(self, config: Config) -> None:
-        """Go on with other live values."""
-        self.config, self.wanted = config, config.recording
+    def apply_settings(self, config: Config) -> None:
+        """Use other live values from now on."""
+        self.config, self.settings = config, config.recording
 
     def open(self) -> None:
-        """Raises DiveError."""
+        """Begin a dive. Raises DiveError."""
         path = free_name(self.folder)
         about = {
             "source": hide_passwords(self.config.camera.source),
@@ -67,31 +67,31 @@ class DiveRecording:
         about |= {"continues": self.continues} if self.continues else {}
         self.dive = DiveWriter(path, about, attachments=origin.attachments(self.config))
         self.dive.write("clock", clock())
-        self.path, self.began, self.continues, self.lens_said = path, time.monotonic(), path.name, False
-        h264 = self.wanted.codec == "h264"
+        self.path, self.began, self.continues, self.lens_written = path, time.monotonic(), path.name, False
+        h264 = self.settings.codec == "h264"
         self.encoder = H264Encoder(self.config.perception.rate_hz) if h264 else None
 
     def close(self) -> None:
-        """Raises DiveError; it is closed all the same, and can be recovered."""
+        """End the dive. Raises DiveError; the dive is closed even then, and can be recovered."""
         dive, self.dive, self.path = self.dive, None, None
         if dive is not None:
             dive.close()
 
     @property
     def over(self) -> bool:
-        """Whether it is time for another file."""
+        """Whether the next file is due: this one is too long, too large or lost."""
         if self.path is None:
             return False
-        long = time.monotonic() - self.began > 60 * self.wanted.part_minutes
-        return long or size_of(self.path) > 1e9 * self.wanted.part_gb or bool(self.lost)
+        long = time.monotonic() - self.began > 60 * self.settings.part_minutes
+        return long or size_of(self.path) > 1e9 * self.settings.part_gb or bool(self.lost)
 
     @property
     def lost(self) -> str:
-        """A sentence about what somebody did to the dive that is being recorded, or nothing."""
+        """A sentence when somebody moved or deleted the dive during its recording, else empty."""
         if self.dive is None or self.path is None or not (what := self.dive.lost):
             return ""
         kept = "what it held is there" if "moved" in what else "what it held is lost"
-        return f"{self.path.name} {what} while it was recorded: {kept}; another one begins"
+        return f"{self.path.name} {what} while it was recorded: {kept}; a new dive begins"
 
     def write(self, topic: str, message: Any) -> None:
         if self.dive is not None:
@@ -102,18 +102,18 @@ class DiveRecording:
     def picture(self, frame: Frame, image: Image) -> None:
         if self.dive is None:
             return
-        if self.lens is not None and not self.lens_said and self.lens.fits(frame.width, frame.height):
-            self.lens_said = True
+        if self.lens is not None and not self.lens_written and self.lens.fits(frame.width, frame.height):
+            self.lens_written = True
             self.dive.calibration(frame.frame_t, self.lens.calibration)
         if self.encoder is not None:
             self.dive.picture(frame.frame_t, self.encoder.encode(image), frame.frame_id, "h264")
         else:
-            quality = [cv2.IMWRITE_JPEG_QUALITY, self.wanted.jpeg_quality]
+            quality = [cv2.IMWRITE_JPEG_QUALITY, self.settings.jpeg_quality]
             self.dive.picture(frame.frame_t, cv2.imencode(".jpg", image, quality)[1].tobytes(), frame.frame_id)
 
 
 def weights_of(config: Config) -> str:
-    """Hash of the network's weights; "" where they are not to be had, which `perceptiond` says."""
+    """Hash of the network's weights; "" when they are missing, which `perceptiond` reports."""
     try:
         return load_card(find_resource(config.perception.weights)).weights_sha256
     except UserError:
@@ -121,7 +121,7 @@ def weights_of(config: Config) -> str:
 
 
 def clock() -> Clock:
-    """What both clocks show now. The dive's own time stays the monotonic one: nobody sets that."""
+    """Both clocks now. The time in a dive stays the monotonic one, which nobody can set."""
     return Clock(t=time.monotonic_ns(), utc_ns=time.time_ns())
 
 
@@ -133,40 +133,40 @@ def main() -> int:
     mail = inbox("recorder", process.root)
     frames, ring = Subscriber(Frame, process.root), RingReader(process.ring)
     folder = Path(config.recording.folder)
-    recording, keeper = DiveRecording(folder, config), DiskRetention(folder, config.recording)
+    recording, retention = DiveRecording(folder, config), DiskRetention(folder, config.recording)
     repairs: RepairThread | None = None
-    failed, looked, meter = False, 0.0, RateMeter(time.monotonic_ns())
-    stopping = heard = 0.0
+    failed, polled, meter = False, 0.0, RateMeter(time.monotonic_ns())
+    stopping = received = 0.0
 
-    def say(news: Notice) -> None:
-        pub.publish(Event(t=time.monotonic_ns(), source="recorderd", **news._asdict()))
+    def publish(notice: Notice) -> None:
+        pub.publish(Event(t=time.monotonic_ns(), source="recorderd", **notice._asdict()))
 
     while True:
         if mail.wait(IDLE_MS):
-            heard = time.monotonic()
+            received = time.monotonic()
         try:
-            if time.monotonic() - looked > LOOK_S:
-                looked = time.monotonic()
+            if time.monotonic() - polled > DISK_POLL_S:
+                polled = time.monotonic()
                 ready(folder)
                 if repairs is None:
                     repairs = RepairThread(folder, config.recording.disk_free)
                     repairs.start()
                 if recording.lost:
-                    say(Notice("warning", "recording_lost", recording.lost))
-                for news in keeper.poll(recording.path):
-                    say(news)
-                if recording.over or not keeper.room:
+                    publish(Notice("warning", "recording_lost", recording.lost))
+                for notice in retention.poll(recording.path):
+                    publish(notice)
+                if recording.over or not retention.room:
                     recording.close()
-                if keeper.room and recording.dive is None and not stopping:
+                if retention.room and recording.dive is None and not stopping:
                     recording.open()
-                    say(Notice("info", "recording", f"recording to {recording.path}"))
+                    publish(Notice("info", "recording", f"recording to {recording.path}"))
                     if failed:
                         failed = False
-                        say(Notice("info", "recording_failed_over", "recording again"))
+                        publish(Notice("info", "recording_failed_over", "recording again"))
             for entry in mail.receive():
                 if isinstance(entry.message, ActiveSettings):
-                    recording.tune(with_values(recording.config, values_of(entry.message.settings)))
-                    keeper.wanted = recording.wanted
+                    recording.apply_settings(with_values(recording.config, values_of(entry.message.settings)))
+                    retention.wanted = recording.settings
                 recording.write(entry.topic, entry.message)
             now = time.monotonic_ns()
             if frames.receive(now) and frames.message is not None and recording.dive is not None:
@@ -176,16 +176,16 @@ def main() -> int:
                     meter.add((time.monotonic_ns() - frames.message.frame_t) / 1e6)
             if recording.dive is not None:
                 recording.dive.tick()
-        except UserError as error:  # the disk refuses; what is written so far can be recovered, and control goes on
+        except UserError as error:  # a disk error: the dive can be recovered up to here, and recording is tried again
             if not failed:
                 failed = True
-                say(Notice("alarm", "recording_failed", f"not recording: {error}"))
+                publish(Notice("alarm", "recording_failed", f"not recording: {error}"))
             try:
                 recording.close()
             except UserError:
-                pass  # the same again
+                pass  # the error was reported above
         while repairs is not None and not repairs.notices.empty():
-            say(repairs.notices.get())
+            publish(repairs.notices.get())
         now = time.monotonic_ns()
         if meter.due(now):
             hz, ms = meter.read(now)
@@ -194,7 +194,7 @@ def main() -> int:
             pub.publish(clock())
         if process.stopped.is_set():
             stopping = stopping or time.monotonic()
-            silent = time.monotonic() - max(heard, stopping)
+            silent = time.monotonic() - max(received, stopping)
             if silent > LAST_WORDS_S or time.monotonic() - stopping > LAST_WORDS_MAX_S:
                 break
     try:

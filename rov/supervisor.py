@@ -1,5 +1,5 @@
-"""`rov run`: starts the processes, restarts the dead and the hung, passes signals on, feeds the watchdog. A process is
-a row of a table; the supervisor knows nothing about what it does."""
+"""`rov run`: starts the processes, restarts dead and hung ones, passes signals on, feeds the watchdog. Each process is
+a row of a table; the supervisor knows nothing about its work."""
 
 from __future__ import annotations
 
@@ -29,32 +29,33 @@ from rov.service.systemd import Systemd
 from rov.validate import load_checked
 
 PATIENCE_S = 5.0
-"""From the signal to end to SIGKILL."""
+"""Time between the signal to end and SIGKILL."""
 LAST_PATIENCE_S = 5.0
-"""The same for the recorder, whose time begins when the others are gone. Both together are less than the unit's
+"""The same for the recorder, counted from the end of the others. Both together are less than the unit's
 TimeoutStopSec."""
 GONE_S = 0.5
-"""How long SIGKILL is waited for. What hangs in a driver is left to the kernel."""
+"""How long we wait after SIGKILL. A process that hangs in a driver is left to the kernel."""
 STUCK_S = 2.0
-"""What does not end within this after SIGKILL hangs in a driver."""
+"""A process that still exists this long after SIGKILL hangs in a driver."""
 HUNG_S = 10.0
-"""A process that has said for this long nothing of its health, which it does every second, hangs."""
+"""A process hangs when it has not published Health, which it does every second, for this long."""
 PILOT_HUNG_S = 1.0
-"""The same for the pilot, which says its status five times a second."""
+"""The same for the pilot, which publishes its status five times a second."""
 FRONT_HUNG_S = 3.0
-"""The same for those that strangers reach: nobody else lets an operator in."""
+"""The same for the processes that strangers reach: operators can enter only through them."""
 PILOT_FIRST_S = 1.0
-"""The others start when the pilot has spoken, or after this: five at once on a small computer make it twice as late."""
+"""The others start after the pilot's first status, or after this: on a small computer, starting five processes at once
+doubles the pilot's start-up time."""
 ASLEEP_S = 0.5
-"""A loop that took longer was not running; what it missed is nobody else's silence."""
+"""If one loop took longer than this, we were suspended: restart the hang timers instead of killing children."""
 FEED_S = 0.25
-"""The watchdog is fed this often: a quarter of what the unit allows."""
+"""How often the watchdog is fed: a quarter of the unit's limit."""
 MAIL_MAX = 64
-"""Messages heard in one turn of the loop."""
+"""Messages received in one pass of the loop."""
 PRINTED_PER_S = 20
-"""Lines for who started us: a terminal may be slow, and we feed the watchdog."""
+"""Lines printed per second: a terminal may be slow, and this loop feeds the watchdog."""
 PUBLIC_PATIENCE_S = 1.0
-"""From SIGINT to SIGKILL, of the public side."""
+"""Time between SIGTERM and SIGKILL for publicd."""
 
 CHILDREN = (
     ChildSpec("pilotd", vital=True, hung_s=PILOT_HUNG_S),
@@ -65,17 +66,17 @@ CHILDREN = (
     ChildSpec("perceptiond", vital=False, hung_s=HUNG_S),
     ChildSpec("hostd", vital=False, hung_s=HUNG_S),
 )
-"""In the order they are started. `pilotd` comes first, alone, and it is for it that the watchdog is fed."""
+"""In the order they are started. `pilotd` comes first; we feed the watchdog while it is alive."""
 LAST = ("recorderd", "publicd")
-"""Stopped after the others, one by one: they record, and pass on, the last words of those."""
+"""Stopped after the others, one by one, to record and pass on the last messages of those."""
 ALONGSIDE = ("commandd", "publicd")
-"""Started together with the pilot: somebody may want to stop it."""
+"""Started together with the pilot: somebody may want to stop it at once."""
 
 
-def run(config_path: Path, config: Config, tell: Callable[[str], None], overrides: Sequence[str] = ()) -> int:
-    """Run until a signal or until a vital process stays down; returns the exit code. `overrides`: `section.key=value`
-    settings that are in `config` already, and hold over each edit, too. Raises UserError where another daemon has the
-    endpoints."""
+def run(config_path: Path, config: Config, print_line: Callable[[str], None], overrides: Sequence[str] = ()) -> int:
+    """Run until a signal, or until a vital process is given up; returns the exit code. `print_line` must not block.
+    `overrides`: `section.key=value` settings, already part of `config`, that also win over each later edit. Raises
+    UserError when another daemon has the endpoints."""
     signals = Signals()
     raise_descriptor_limit()
     keep_descriptors()
@@ -86,45 +87,45 @@ def run(config_path: Path, config: Config, tell: Callable[[str], None], override
         prove(endpoint, gate)
     with contextlib.ExitStack() as stack:
         root = stack.enter_context(home())
-        saved = ConfigWatcher(config_path, config, root, partial(load_checked, overrides=overrides))
-        supervisor = stack.enter_context(contextlib.closing(Supervisor(saved, root, peers, signals, tell)))
+        watcher = ConfigWatcher(config_path, config, root, partial(load_checked, overrides=overrides))
+        supervisor = stack.enter_context(contextlib.closing(Supervisor(watcher, root, peers, signals, print_line)))
         return supervisor.run()
 
 
 class Signals:
-    """What was asked of us by signals: to stop, or to read the configuration again."""
+    """Requests that came as signals: to stop, or to read the configuration again."""
 
     def __init__(self) -> None:
         self.stopped, self.asked = threading.Event(), threading.Event()
         at_terminal = os.isatty(0)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self.stopped.set())
-        # SIGHUP asks to read the configuration again, unless it says that the terminal we were started from is gone.
+        # SIGHUP asks to read the configuration again, unless the terminal we were started from has closed.
         signal.signal(
             signal.SIGHUP, lambda *_: (self.stopped if at_terminal and not os.isatty(0) else self.asked).set()
         )
 
     def reload(self) -> bool:
-        """Was it asked for since the last call?"""
+        """Was a reload requested since the last call?"""
         asked = self.asked.is_set()
         self.asked.clear()
         return asked
 
 
 class Supervisor:
-    """The processes and what is said of them."""
+    """The child processes and their state."""
 
     def __init__(
         self,
-        saved: ConfigWatcher,
+        watcher: ConfigWatcher,
         root: Path,
         peers: dict[str, list[str] | None],
         signals: Signals,
-        tell: Callable[[str], None],
+        print_line: Callable[[str], None],
     ):
-        """`root`: the directory of the endpoints. `peers`: commands that take a child's place. `tell`: says a line to
-        who started us."""
-        self.config_watcher, self.signals, self.print_line = saved, signals, tell
+        """`root`: the directory of the endpoints. `peers`: commands that replace a child, by its name. `print_line`:
+        prints a line without blocking."""
+        self.config_watcher, self.signals, self.print_line = watcher, signals, print_line
         self.systemd = Systemd()
         self.mail: Reader = inbox("supervisor", root)
         self.pub, self.pilot, self.settings = (
@@ -132,19 +133,20 @@ class Supervisor:
             Subscriber(PilotStatus, root),
             Subscriber(ActiveSettings, root),
         )
-        arguments = [str(saved.running_path), str(root)]
+        arguments = [str(watcher.running_path), str(root)]
         self.children = {child.name: ChildProcess(child, arguments, peers.get(child.name)) for child in CHILDREN}
         self.failed, self.ready, self.status = False, False, ""
         self.dive: Path | None = None
-        """What the recorder last said that it writes, and when."""
+        """The dive that the recorder last reported to write."""
         self.dive_t = 0.0
+        """When it reported that, s."""
         self.began = self.loop_t = time.monotonic()
         self.fed = self.printed_t = 0.0
         self.printed = 0
-        """Lines of the second that began at `told_t`."""
+        """Lines of the second that began at `printed_t`."""
 
     def run(self) -> int:
-        """Until a signal, or until a vital process stays down; returns the exit code."""
+        """Run until a signal, or until a vital process is given up; returns the exit code."""
         self.begin()
         while not self.signals.stopped.is_set() and not self.failed:
             self.mail.wait(20)
@@ -164,6 +166,7 @@ class Supervisor:
         return 1 if self.failed else 0
 
     def begin(self) -> None:
+        """Start the pilot and the public processes."""
         for name in ("pilotd", *ALONGSIDE):
             self.children[name].start(time.monotonic())
         bus = self.config_watcher.config.bus
@@ -172,43 +175,43 @@ class Supervisor:
             self.print_line("without keys, every user of this machine may command; `rov keys` makes them, for bus.keys")
 
     def receive(self, limit: int = MAIL_MAX) -> None:
-        """What was said to us."""
+        """Handle the messages in our inbox."""
         for entry in self.mail.receive(limit):
             self.handle(entry.message)
 
     def handle(self, message: Message) -> None:
-        """Alarms and the like go also to who started us; who is well does not hang."""
+        """Print an event; note a sign of life of the process that sent it."""
         if isinstance(message, Event):
             self.print_event(f"{message.level} {message.code}: {message.text} ({message.source})")
             if message.code == "recording":
                 self.dive, self.dive_t = Path(message.text.removeprefix("recording to ")), time.monotonic()
         elif isinstance(message, Frame):
-            self.children["camerad"].receive_health(
-                message.t, time.monotonic()
-            )  # a command in its place may say nothing else
+            # A command that replaces camerad may publish nothing else.
+            self.children["camerad"].receive_health(message.t, time.monotonic())
         elif isinstance(message, Health) and message.process != "pilotd":
             for each in self.senders(message.process):
                 each.receive_health(message.t, time.monotonic())
 
     def senders(self, name: str) -> Iterable[ChildProcess]:
-        """Who is it that calls itself so? A command in a child's place may have a name of its own."""
+        """The processes that a Health message of this name may come from: a command that replaces a child may use
+        another name."""
         if name in self.children:
             return [self.children[name]]
         return [each for each in self.children.values() if each.foreign]
 
     def print_event(self, text: str) -> None:
-        """So many lines a second; of the others their number."""
+        """Print an event, at most PRINTED_PER_S a second; of the others print the number."""
         now = time.monotonic()
         if now - self.printed_t > 1.0:
-            untold, self.printed_t, self.printed = self.printed - PRINTED_PER_S, now, 0
-            if untold > 0:
-                self.print_line(f"… and {untold} more events")
+            skipped, self.printed_t, self.printed = self.printed - PRINTED_PER_S, now, 0
+            if skipped > 0:
+                self.print_line(f"… and {skipped} more events")
         self.printed += 1
         if self.printed <= PRINTED_PER_S:
             self.print_line(text)
 
     def watch_config(self) -> None:
-        """Say what is saved in the configuration, and take note of what holds."""
+        """Publish the saved configuration, and note the settings in force."""
         for message in self.config_watcher.poll(time.monotonic_ns(), asked=self.signals.reload()):
             self.pub.publish(message)
         if self.settings.receive(time.monotonic_ns()) and self.settings.message is not None:
@@ -219,14 +222,14 @@ class Supervisor:
             self.children["pilotd"].receive_health(self.pilot.message.t, now)
 
     def forgive_sleep(self, now: float) -> None:
-        """When it was us who did not run, nobody was silent."""
+        """After a suspension of this process, restart the hang timers of all children."""
         if now - self.loop_t > ASLEEP_S:
             for each in self.children.values():
-                each.heard = now if each.heard else None
+                each.health_t = now if each.health_t else None
         self.loop_t = now
 
     def start_due(self, now: float) -> None:
-        """Start the others once the pilot has spoken."""
+        """Start the others once the pilot has published its status, and restart those whose pause is over."""
         if self.pilot.message is not None or now - self.began > PILOT_FIRST_S:
             for each in self.children.values():
                 if not each.started:
@@ -235,29 +238,31 @@ class Supervisor:
                     self.restart(each, now)
 
     def kill_hung(self, now: float) -> None:
+        """Kill processes that hang; report those that SIGKILL does not end."""
         for name, each in self.children.items():
             if each.hung(now):
-                self.publish_event("warning", "hung", f"{name} has said nothing for {each.silent(now):.1f} s: killed")
+                self.publish_event("warning", "hung", f"{name} has been silent for {each.silent(now):.1f} s: killed")
                 each.kill(now)
             if each.alive and each.killed and now - each.killed > STUCK_S and not each.stuck:
                 each.stuck = True
                 self.publish_event(
-                    "alarm", "stuck", f"{name} was killed and does not end: it hangs in a driver or on a disk"
+                    "alarm", "stuck", f"{name} was killed but does not end: it hangs in a driver or on a disk"
                 )
 
     def reap(self, now: float) -> None:
-        """What died is started again: at once, or after a rest when it dies too often."""
+        """Restart dead processes: at once, or after a pause when they die too often."""
         for each in self.children.values():
             if each.started and each.due is None and not each.alive:
                 self.handle_exit(each, now)
-            elif each.given_up and each.heard is not None:
+            elif each.given_up and each.health_t is not None:
                 each.given_up = False
                 self.publish_event("info", "gave_up_over", f"{each.child.name} runs again")
 
     def handle_exit(self, each: ChildProcess, now: float) -> None:
+        """Decide whether a dead process is restarted now, later, or given up."""
         name, pause = each.child.name, each.pause(now)
         if each.given_up:
-            each.due = now + RETRY_S  # as it was said
+            each.due = now + RETRY_S
         elif each.worn_out(now):
             each.given_up, self.failed = True, self.failed or each.child.vital
             each.due = now + RETRY_S
@@ -271,12 +276,12 @@ class Supervisor:
             self.restart(each, now)
 
     def restart(self, each: ChildProcess, now: float) -> None:
-        if not each.given_up:  # that was said, and that it is tried again and again
+        if not each.given_up:  # the event `gave_up` has announced these attempts
             self.publish_event("warning", "restarted", f"{each.child.name} {each.why}: started again")
         each.start(now)
 
     def feed_watchdog(self, now: float) -> None:
-        """Only while the pilot proves that it is alive, or is given a moment to start again."""
+        """Feed it only while the pilot's status is fresh, or while the pilot is starting again."""
         fresh = self.pilot.fresh(time.monotonic_ns())
         if fresh and not self.ready:
             self.ready = self.systemd.notify("READY=1")
@@ -298,14 +303,14 @@ class Supervisor:
             self.status = text
 
     def stop(self) -> None:
-        """End all, and then the recorder and the public side, each with a time of its own."""
+        """End all processes: the recorder and publicd last, each with its own time limit."""
         self.end([each for name, each in self.children.items() if name not in LAST], PATIENCE_S)
         for name, patience_s in zip(LAST, (LAST_PATIENCE_S, PUBLIC_PATIENCE_S), strict=True):
             self.end([self.children[name]], patience_s)
         self.receive(10_000)
 
     def end(self, running: list[ChildProcess], patience_s: float) -> None:
-        """Ask them to end; SIGKILL to those that do not go."""
+        """Ask these processes to end; kill those that do not."""
         for each in running:
             each.end()
         self.wait_for(running, patience_s)
@@ -314,14 +319,15 @@ class Supervisor:
         self.wait_for(running, GONE_S)
 
     def wait_for(self, running: list[ChildProcess], seconds: float) -> None:
-        """Until they are gone, at most for so long. What they say meanwhile is passed on."""
+        """Wait until they have ended, at most this many seconds, and handle their messages meanwhile."""
         end = time.monotonic() + seconds
         while any(each.alive for each in running) and time.monotonic() < end:
             self.receive()
-            self.systemd.notify("WATCHDOG=1")  # or it would kill the recorder while it closes the dive
+            self.systemd.notify("WATCHDOG=1")  # otherwise systemd would kill the recorder while it closes the dive
             time.sleep(0.01)
 
     def summary(self) -> str:
+        """The last line: the dive, its duration and size."""
         if self.dive is None or not self.dive.is_file():
             return "stopped"
         seconds, megabytes = time.monotonic() - self.dive_t, self.dive.stat().st_size / 1e6
@@ -336,23 +342,23 @@ class Supervisor:
 
 
 def peer_of(source: str) -> list[str] | None:
-    """The command of a camera source `process:COMMAND`, which takes camerad's place; None for the sources it reads.
-    Raises UserError."""
+    """The command of a camera source `process:COMMAND`, which replaces camerad; None for other sources. Raises
+    UserError."""
     if not source.startswith("process:"):
         return None
     return external_command.split(f"camera.source = {source}", source.removeprefix("process:"))
 
 
 def keep_descriptors() -> None:
-    """What we were given stays ours: children inherit standard input, output and error."""
+    """Keep inherited descriptors to ourselves: children inherit only standard input, output and error."""
     for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # the listing's own
+        with contextlib.suppress(OSError):  # the descriptor of the listing itself
             os.set_inheritable(int(name), int(name) < 3)
 
 
 def refuse_taken(endpoint: str) -> None:
-    """Raises UserError where somebody listens at an endpoint already. Binding would say so for TCP only: ZeroMQ takes
-    an ipc endpoint away from whoever has it."""
+    """Raises UserError when somebody already listens at an endpoint. Binding would fail for TCP only: ZeroMQ takes an
+    ipc endpoint away from its owner."""
     scheme, _, place = endpoint.partition("://")
     if scheme == "ipc":
         family, address = socket.AF_UNIX, place
@@ -367,4 +373,4 @@ def refuse_taken(endpoint: str) -> None:
             probe.connect(address)
         except OSError:
             return
-    raise UserError(f"{endpoint}: is taken; is another `rov run` going? Stop it, or change [bus] in the configuration")
+    raise UserError(f"{endpoint}: is in use; does another `rov run` run? Stop it, or change [bus] in the configuration")

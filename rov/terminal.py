@@ -1,4 +1,4 @@
-"""The terminal, for tables and progress that takes names as names: nothing in them is markup, or moves the cursor."""
+"""A console for tables and progress in which names are plain text: they contain no markup and move no cursor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rov.printing import printable
 
 
 class PlainConsole(rich.console.Console):
-    """Rich's, but every string is text. Colours are given as `Text`, or by `style`."""
+    """Rich's console, but every string is plain text. Give colours as `Text`, or by `style`."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         lines = "\n".join(printable(line) for line in text.split("\n"))

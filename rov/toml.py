@@ -1,5 +1,5 @@
-"""Reads TOML that anybody may have written: a text file of limited size, in bounded time, and what is wrong with it is
-one sentence. All of the product's TOML files come through here."""
+"""Reads TOML files that anybody may have written: of limited size, in bounded time, with one sentence for an error. All
+TOML files of the project are read here."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ else:
 from rov.errors import UserError
 
 BYTES_MAX = 64_000
-"""The largest of ours, a thruster curve, has 22,000. All limits here are far above what people write."""
+"""Our largest file, a thruster curve, has 22,000. All limits here are far above what people write."""
 PARTS_MAX = 16
 """Parts of a dotted key. The parser's time grows with their square: 32,000 take it 1.5 s."""
 BRACKETS_MAX = 1000
-"""How many may be opened: a bound of how deep they nest, whatever the parser does with its stack."""
+"""Opening brackets in a file: it bounds the depth of nesting, and with it the parser's stack."""
 FAILURE_MAX = 200
-"""Characters of what the parser says, which may quote the file."""
+"""Characters kept of the parser's message, which may quote the file."""
 
 _DATES = (datetime.datetime, datetime.date, datetime.time)
 _PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')"""
@@ -37,18 +37,17 @@ T = TypeVar("T")
 
 
 class TomlError(UserError):
-    """It is no TOML, or not of a kind and size that we read."""
+    """A text is not TOML, or beyond the limits of this module."""
 
 
 def read_text(path: Path, limit: int = BYTES_MAX) -> str:
-    """The text of a file, UTF-8 with or without the mark that editors of Windows put before it; never waits for a pipe
-    or a device. Raises OSError when it cannot be read, TomlError when it
-    is no text file, or too large."""
-    if not stat.S_ISREG(path.stat().st_mode):  # opening some devices does something
+    """The text of a file, UTF-8 with or without a byte-order mark; never waits for a pipe or a device. Raises OSError
+    when it cannot be read, TomlError when it is not a text file or is too large."""
+    if not stat.S_ISREG(path.stat().st_mode):  # opening some devices has an effect
         raise TomlError(f"{path}: is no regular file")
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):  # it is another one by now
+        if not stat.S_ISREG(os.fstat(fd).st_mode):  # another file may have replaced it meanwhile
             raise TomlError(f"{path}: is no regular file")
         data = file.read(limit + 1)
     if len(data) > limit:
@@ -61,7 +60,7 @@ def read_text(path: Path, limit: int = BYTES_MAX) -> str:
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The tables of a text. Raises TomlError, without the name of the file."""
+    """The tables of a TOML text. Raises TomlError, without the name of the file."""
     if len(text) > BYTES_MAX:
         raise TomlError(f"not TOML: has more than {BYTES_MAX // 1000} kB")
     if text.count("[") + text.count("{") > BRACKETS_MAX:
@@ -80,7 +79,7 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def load(path: Path, kind: type[T], *, strict: bool = True) -> T:
-    """A file as a msgspec struct. Raises OSError when it cannot be read, TomlError with what is wrong in it."""
+    """A file as a msgspec struct. Raises OSError when it cannot be read, TomlError when its content is wrong."""
     try:
         return convert(parse(read_text(path)), kind, strict=strict)
     except TomlError as error:

@@ -1,4 +1,4 @@
-"""Names for types that many modules share."""
+"""Types that many modules share, by one name each."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ Array: TypeAlias = Any
 Level: TypeAlias = Literal["info", "warning", "alarm"]
 """Of an event."""
 FUTURE_NS = 20_000_000
-"""A stamp may be this far ahead of the reader's tick, which read its clock before it read the message; not further."""
+"""How far a stamp may be ahead of the reader's tick, which reads its clock before it reads the message."""

@@ -1,4 +1,4 @@
-"""What must be right in a configuration and cannot be seen in it alone: keys, and the classes the detector knows."""
+"""Checks of a configuration that need more than the file itself: keys, weights, calibrations, other files it names."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rov.resources import find_resource
 
 
 def load_checked(path: Path, overrides: Sequence[str] = (), *, files: bool = False) -> Config:
-    """Read a configuration, with `section.key=value` settings applied, and check all that a daemon would trip over.
-    `files`: also read the files that it names, which may take a second. Raises ConfigError with everything wrong."""
+    """Read a configuration, apply `section.key=value` settings, and check everything the daemon needs to start.
+    `files`: also read the files it names, which may take a second. Raises ConfigError with all problems."""
     config = override(load(path), list(overrides))
     if found := problems(config) + (file_problems(config) if files else []):
         raise ConfigError([f"{path}: {each}" for each in found])
@@ -23,7 +23,7 @@ def load_checked(path: Path, overrides: Sequence[str] = (), *, files: bool = Fal
 
 
 def problems(config: Config) -> list[str]:
-    """One sentence for each thing that does not fit."""
+    """One sentence for each problem that the schema cannot find."""
     found = []
     bus = config.bus
     for key, address in (("public", bus.public), ("commands", bus.commands)):
@@ -42,7 +42,7 @@ def problems(config: Config) -> list[str]:
 
 
 def target_problems(config: Config) -> list[str]:
-    """A sentence when the detector does not know the class that is to be followed, or is not there."""
+    """A sentence when the detector is missing or does not know the target class."""
     target = config.steering.target
     try:
         classes = classes_of(find_resource(config.perception.weights))
@@ -54,7 +54,7 @@ def target_problems(config: Config) -> list[str]:
 
 
 def doubts(config: Config) -> list[str]:
-    """One sentence for each thing that is allowed, and most likely was forgotten."""
+    """One sentence for each setting that is allowed but was probably forgotten."""
     depth = config.vehicle.max_depth
     if depth == load(find_resource("rover.toml")).vehicle.max_depth:
         return [f"vehicle.max_depth = {depth:g} is that of the default file: set what your housing bears"]
@@ -62,7 +62,7 @@ def doubts(config: Config) -> list[str]:
 
 
 def file_problems(config: Config) -> list[str]:
-    """One sentence for each file that is named and cannot be used: a process would die of it again and again."""
+    """One sentence for each named file that cannot be used: it would make a process die again and again."""
     from rov.media.films import Video
     from rov.motion import thrusters
     from rov.optics import colour
@@ -83,12 +83,12 @@ def file_problems(config: Config) -> list[str]:
 
 
 def _failing(key: str, check: Callable[[], object]) -> list[str]:
-    """What a check of this key finds wrong."""
+    """The problem that a check of this key finds, as a list of at most one sentence."""
     try:
         check()
     except UserError as error:
         return [f"{key}: {hide_passwords(str(error))}"]
-    except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be looked into
+    except (OSError, ValueError) as error:  # a name too long, a folder without permission to read
         return [f"{key}: cannot be used: {hide_passwords(str(error))}"]
     return []
 
@@ -109,14 +109,14 @@ def _video(source: str) -> Path | None:
 
 
 def _check_source(source: str) -> None:
-    from rov.media.sources import check_source  # here: it brings FFmpeg, which pilotd does without
+    from rov.media.sources import check_source  # imported here: it loads FFmpeg, which pilotd does not need
 
     check_source(source)
 
 
 def classes_of(weights: Path) -> tuple[str, ...]:
-    """The classes on the card of a weights file; none when it has no readable card, which loading it will say. Here
-    without the network's own loader, because that brings torch."""
+    """The classes on the card of a weights file; none without a readable card, which loading the weights will report.
+    It does not use the network's loader, because that imports torch."""
     try:
         card = toml.parse(toml.read_text(weights.with_suffix(".toml")))
     except (OSError, toml.TomlError):

@@ -25,7 +25,7 @@ from rov.config.schema import Config
 from rov.messages import Observation, PilotStatus
 from rov.operator.commands import ANSWER_MS
 from rov.resources import checkout
-from rov.service.external_command import leashed
+from rov.service.external_command import dying_with_us
 from sim.board import SimulatedBoard, serve
 from sim.camerad import Pose
 from sim.course import Course
@@ -138,7 +138,7 @@ def _daemon(config: Config, needed: dict[str, Any], folder: Path, home: Path) ->
     table["recording"]["folder"] = str(folder.absolute())
     (home / "rover.toml").write_text(tomli_w.dumps(table))
     command = [sys.executable, "-m", "rov", "run", str(home / "rover.toml")]
-    process = subprocess.Popen(leashed(command), cwd=checkout(), start_new_session=True)
+    process = subprocess.Popen(dying_with_us(command), cwd=checkout(), start_new_session=True)
     try:
         yield process
     finally:

@@ -1,8 +1,8 @@
 """The import picture: `python -m tests.rooms` prints rooms, arrows between them, arrows up and circles.
 
-A room of `rov` is a folder; `sim` and `models` are one each. The files at the door of `rov` are three rooms: the vocabulary,
-which everything may import; what is composed of several rooms; and the processes. ORDER is the written order of
-dependency, the lowest room first: a room imports only from rooms before it.
+A room of `rov` is a folder; `sim` and `models` are one each. The files at the door of `rov` are three rooms: the
+vocabulary, which everything may import; what is composed of several rooms; and the processes. ORDER is the written
+order of dependency, the lowest room first: a room imports only from rooms before it.
 """
 
 from __future__ import annotations

@@ -715,7 +715,8 @@ def test_a_connection_that_fails_is_an_error_and_not_a_wait() -> None:
 
 
 def test_pilotd_loads_only_the_kind_of_link_it_needs() -> None:
-    code = "import sys, rov.pilotd; print([m for m in sys.modules if m.startswith(('rov.link.ardusub', 'rov.link.thruster_board', 'rov.link.mavlink'))])"
+    kinds = ("rov.link.ardusub", "rov.link.thruster_board", "rov.link.mavlink")
+    code = f"import sys, rov.pilotd; print([m for m in sys.modules if m.startswith({kinds})])"
     out = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 

@@ -252,7 +252,7 @@ def test_what_is_malformed_or_from_the_future_is_counted_and_changes_nothing(tmp
 
 def test_only_the_owner_publishes_a_state_and_many_publisher_topics_are_read_from_mail(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="camerad"):
-        open_(Publisher("perceptiond", tmp_path, sinks=())).send(frame(1))
+        open_(Publisher("perceptiond", tmp_path, sinks=())).publish(frame(1))
     with pytest.raises(ValueError, match="sink"):
         Subscriber(Health, tmp_path)
     with pytest.raises(UserError, match="too long"):
@@ -340,9 +340,9 @@ def select_line(process: subprocess.Popen[bytes]) -> bool:
 def test_mail_keeps_order_and_waits_for_a_late_sink(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
     pilot, camera = open_(Publisher("pilotd", tmp_path)), open_(Publisher("camerad", tmp_path))
     for i in range(100):
-        pilot.send(event(i))
-    camera.send(frame(7))
-    camera.send(Health(t=1, process="camerad", rate_hz=15.0))
+        pilot.publish(event(i))
+    camera.publish(frame(7))
+    camera.publish(Health(t=1, process="camerad", rate_hz=15.0))
     box, entries = open_(inbox("recorder", tmp_path)), []
     until(lambda: (entries.extend(box.receive()), len(entries) == 102)[1])
     assert [e.message.text for e in entries if e.topic == "events"] == [str(i) for i in range(100)]
@@ -394,7 +394,7 @@ def test_every_topic_travels_on_the_public_side(tmp_path: Path, open_) -> None: 
     public.forward("commands", encode(Arm(t=1, session="a", seq=2)))
     public.publish(status)
     until(lambda: Arm(t=1, session="a", seq=2) in [e.message for e in reader.receive()])
-    assert {e.topic for e in some.read()} == {"pilot"}
+    assert {e.topic for e in some.receive()} == {"pilot"}
     assert "pilot" in TOPICS
 
 
@@ -562,7 +562,7 @@ def test_without_keys_the_network_is_refused_and_bad_endpoints_are_told(tmp_path
                 make(nonsense)
     taken = open_(PublicPublisher("tcp://127.0.0.1:*"))
     with pytest.raises(UserError, match="in use"):
-        PublicPublisher(taken.door.address)
+        PublicPublisher(taken.server.address)
     with pytest.raises(UserError, match="no endpoint"):
         listen("nonsense")
 
@@ -579,7 +579,7 @@ def test_keys_open_the_door_and_nothing_else_does(tmp_path: Path, open_) -> None
         open_(CommandGateway("tcp://0.0.0.0:*", tmp_path, gate)),
     )
     public = open_(PublicPublisher("tcp://0.0.0.0:*", gate))
-    address, heard_at = (each.door.address.replace("0.0.0.0", "127.0.0.1") for each in (front, public))
+    address, heard_at = (each.server.address.replace("0.0.0.0", "127.0.0.1") for each in (front, public))
     with Stepping(front):
         for folder in (bundle, tmp_path / "keys" / "second"):
             client = open_(CommandClient(address, keys.load_client(folder)))

@@ -1,4 +1,4 @@
-"""The commander: whatever is said, heard and measured in whatever order, nothing turns unless armed, and stop is final."""
+"""The commander: whatever is commanded and measured, in any order, nothing turns unless armed, and stop is final."""
 
 import math
 import os

@@ -15,7 +15,7 @@ def running(name: str) -> int:
 
 def test_same_items_same_order() -> None:
     assert list(prefetch(iter(range(500)), 3)) == list(range(500))
-    assert running("ahead") == 0
+    assert running("prefetch") == 0
 
 
 def test_works_before_it_is_asked_but_not_without_bound() -> None:
@@ -31,7 +31,7 @@ def test_works_before_it_is_asked_but_not_without_bound() -> None:
     time.sleep(0.2)
     assert 4 <= len(made) <= 7
     stream.close()
-    assert running("ahead") == 0
+    assert running("prefetch") == 0
 
 
 def test_its_exception_comes_after_the_items_before_it() -> None:
@@ -58,24 +58,24 @@ def test_a_chain_ends_when_its_last_is_closed() -> None:
     stream = prefetch(prefetch(source(), 2), 2)
     next(stream)
     stream.close()
-    assert closed == [True] and running("ahead") == 0
+    assert closed == [True] and running("prefetch") == 0
 
 
-def test_behind_does_everything_in_order_before_it_closes() -> None:
+def test_a_worker_does_everything_in_order_before_it_closes() -> None:
     done: list[int] = []
-    behind = BackgroundWorker(depth=2)
+    worker = BackgroundWorker(depth=2)
     for i in range(50):
-        behind.submit(lambda i=i: done.append(i))  # type: ignore[misc]
-    behind.close()
-    assert done == list(range(50)) and running("behind") == 0
+        worker.submit(lambda i=i: done.append(i))  # type: ignore[misc]
+    worker.close()
+    assert done == list(range(50)) and running("background") == 0
 
 
-def test_behind_raises_what_failed_in_it() -> None:
-    behind = BackgroundWorker(depth=2)
-    behind.submit(lambda: None)
-    behind.submit(lambda: 1 / 0)  # type: ignore[arg-type]
+def test_a_worker_raises_what_failed_in_it() -> None:
+    worker = BackgroundWorker(depth=2)
+    worker.submit(lambda: None)
+    worker.submit(lambda: 1 / 0)  # type: ignore[arg-type]
     with pytest.raises(ZeroDivisionError):
         for _ in range(100):  # the failure is known a moment later, and never blocks the giver
-            behind.submit(lambda: time.sleep(0.001))
+            worker.submit(lambda: time.sleep(0.001))
     with pytest.raises(ZeroDivisionError):
-        behind.close()
+        worker.close()

@@ -168,7 +168,17 @@ def test_condas_environment_is_the_same() -> None:
 # ---- the manual --------------------------------------------------------------------------------------------------
 
 CODE = re.compile(r"[a-z]+(_[a-z]+)*")
-SPEAKERS = {"Event", "Notice", "_event", "_check_alarm", "_change_mode", "publish_event", "_publish_event", "_say", "say"}
+SPEAKERS = {
+    "Event",
+    "Notice",
+    "_event",
+    "_check_alarm",
+    "_change_mode",
+    "publish_event",
+    "_publish_event",
+    "_say",
+    "say",
+}
 LEVELS = {"info", "warning", "alarm"}
 
 

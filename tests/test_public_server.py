@@ -119,7 +119,7 @@ def test_whatever_is_written_is_messages_or_foul(noise: bytes, start: int, data:
     size = data.draw(st.integers(1, 100))
     with contextlib.suppress(ProtocolError):
         assert all(len(message) <= 4096 for message in taken(talk, said, size))
-    assert len(talk.heard) <= len(said)
+    assert len(talk.received) <= len(said)
 
 
 # ---- who it is -------------------------------------------------------------------------------------------------
@@ -322,7 +322,7 @@ def test_a_flood_of_stops_is_one_stop_a_tick_and_all_are_answered(front: Front) 
 
 def test_a_stop_waits_for_a_pilot_that_is_starting(tmp_path: Path) -> None:
     front = CommandGateway("tcp://127.0.0.1:*", tmp_path)
-    with contextlib.closing(front), contextlib.closing(CommandClient(front.door.address)) as new:
+    with contextlib.closing(front), contextlib.closing(CommandClient(front.server.address)) as new:
         sent, end = False, time.monotonic() + 0.5
         while time.monotonic() < end:
             front.step(0.01)
@@ -357,7 +357,7 @@ def test_files_run_out_and_newcomers_are_let_in(tmp_path: Path) -> None:
     open_files = len(os.listdir("/proc/self/fd"))
     strangers: list[socket.socket] = []
     with contextlib.closing(gate):
-        port = int(gate.door.address.rsplit(":", 1)[1])
+        port = int(gate.server.address.rsplit(":", 1)[1])
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (open_files + 60, hard))
             for _ in range(100):
@@ -424,7 +424,7 @@ def test_with_keys_a_stop_gets_through(tmp_path: Path) -> None:
 
 def test_listeners_ask_for_beginnings_of_topics_and_for_nothing_else() -> None:
     public = PublicPublisher("tcp://127.0.0.1:*")
-    port = int(public.door.address.rsplit(":", 1)[1])
+    port = int(public.server.address.rsplit(":", 1)[1])
     with contextlib.closing(public), socket.create_connection(("127.0.0.1", port)) as listener:
         listener.sendall(LISTENER + frame(0, b"\x01") + frame(0, b"\x01ev") + frame(0, b"\x00"))
         heard = [frame(MORE, b"events"), frame(MORE, b"health")]
@@ -436,14 +436,14 @@ def test_listeners_ask_for_beginnings_of_topics_and_for_nothing_else() -> None:
         assert heard[0] in data and heard[1] not in data
         listener.sendall(b"".join(frame(0, b"\x01" + os.urandom(8)) for _ in range(200)))
         end = time.monotonic() + PATIENCE_S
-        while public.door.visitors and time.monotonic() < end:
+        while public.server.peers and time.monotonic() < end:
             public.step(0.01)
-        assert not public.door.visitors and not public.wanted and not any(public.listeners.values())
+        assert not public.server.peers and not public.wanted and not any(public.listeners.values())
 
 
 def test_a_subscription_ends_and_two_of_the_same_need_two_ends(tmp_path: Path) -> None:
     public = PublicPublisher(f"ipc://{tmp_path}/public")
-    with contextlib.closing(public), contextlib.closing(listen(public.door.address, ["events", "events"])) as reader:
+    with contextlib.closing(public), contextlib.closing(listen(public.server.address, ["events", "events"])) as reader:
 
         def hears() -> bool:
             for _ in range(4):
@@ -467,7 +467,7 @@ def test_a_subscription_ends_and_two_of_the_same_need_two_ends(tmp_path: Path) -
 def test_listeners_cannot_make_it_grow(load: bytes) -> None:
     """Nor fall: many connections subscribe to much, leave, and come again."""
     public = PublicPublisher("tcp://127.0.0.1:*")
-    port = int(public.door.address.rsplit(":", 1)[1])
+    port = int(public.server.address.rsplit(":", 1)[1])
     with contextlib.closing(public), attacked("keep", port, 100, LISTENER, frame(0, load) * 10):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         end = time.monotonic() + 1.0

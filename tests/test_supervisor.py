@@ -113,10 +113,10 @@ def test_a_name_that_nobody_has_is_nobody_and_ends_nothing(house: Callable[..., 
     now = time.monotonic_ns()
     for name in ("gst_camera", "", "pilotd", "supervisor", "x" * 1000):
         h.supervisor.handle(Health(t=now, process=name, rate_hz=1.0, latency_ms=0.0))
-    assert all(each.heard is None for each in h.children.values())
+    assert all(each.health_t is None for each in h.children.values())
     h.children["camerad"].foreign = True
     h.supervisor.handle(Health(t=now, process="gst_camera", rate_hz=1.0, latency_ms=0.0))
-    assert [name for name, each in h.children.items() if each.heard] == ["camerad"]
+    assert [name for name, each in h.children.items() if each.health_t] == ["camerad"]
 
 
 def test_who_gives_frames_is_the_camera_whatever_its_name(house: Callable[..., House]) -> None:
@@ -124,10 +124,10 @@ def test_who_gives_frames_is_the_camera_whatever_its_name(house: Callable[..., H
     h.supervisor.handle(Frame(t=1, frame_id=0, frame_t=1, width=1, height=1, slot=0))  # before anything was started
     h.turn()
     h.supervisor.handle(Frame(t=time.monotonic_ns(), frame_id=0, frame_t=1, width=1, height=1, slot=0))
-    assert h.children["camerad"].heard is not None and h.children["recorderd"].heard is None
+    assert h.children["camerad"].health_t is not None and h.children["recorderd"].health_t is None
 
 
-def test_what_comes_from_inside_is_heard(house: Callable[..., House], tmp_path: Path) -> None:
+def test_what_comes_from_inside_is_received(house: Callable[..., House], tmp_path: Path) -> None:
     h = house()
     pub = Publisher("camerad", tmp_path)
     try:
@@ -231,7 +231,7 @@ def test_what_was_killed_and_stays_is_said_and_holds_nothing_up(
     sent: list[int] = []
     with monkeypatch.context() as deaf:
         deaf.setattr(ChildProcess, "_signal", lambda self, number: sent.append(number))
-        h.children["perceptiond"].heard = now - 11
+        h.children["perceptiond"].health_t = now - 11
         h.turn(now)
         h.turn(now + 1)
         assert h.codes("perceptiond") == ["hung"] and sent == [signal.SIGKILL]
@@ -291,7 +291,8 @@ def test_nobody_of_a_command_outlives_the_supervisor(tmp_path: Path) -> None:
     script = f"""
         import time
         from rov.service.child_process import ChildProcess, ChildSpec
-        ChildProcess(ChildSpec("camerad", False, 1.0), ["x"], peer=["sh", "-c", {FAMILY.format(pids=pids)!r}]).start(0.0)
+        spec = ChildSpec("camerad", False, 1.0)
+        ChildProcess(spec, ["x"], peer=["sh", "-c", {FAMILY.format(pids=pids)!r}]).start(0.0)
         time.sleep(300)
     """
     driver = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=checkout())
@@ -482,14 +483,14 @@ def test_no_room_for_the_frame_ring_is_said_once_and_tried_again(
 
     sent: list[Message] = []
 
-    class Said:
+    class Published:
         def publish(self, message: Message) -> None:
             sent.append(message)
 
     def full(fd: int, offset: int, length: int) -> None:
         raise OSError(28, "No space left on device")
 
-    ring = RingOutput(tmp_path / "frames.ring", Said())  # type: ignore[arg-type]
+    ring = RingOutput(tmp_path / "frames.ring", Published())  # type: ignore[arg-type]
     shot = TimedFrame(0, 5, np.zeros((4, 4, 3), np.uint8))
     with monkeypatch.context() as patched:
         patched.setattr(os, "posix_fallocate", full)

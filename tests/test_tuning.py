@@ -471,7 +471,7 @@ def test_a_key_that_needs_a_restart_is_named_and_not_sent(file: File) -> None:
     assert events_of(said) == [("needs_restart", "vehicle.battery_cells is 4 and becomes 6 when rov is started again")]
     assert settings_of(said)[-1]["control.depth_kp"] == 2.0 and "vehicle.battery_cells" not in settings_of(said)[-1]
     file.path.write_text("[vehicle]\nmax_depth = 30\n[control]\ndepth_kp = 2\n")
-    assert events_of(file.pass_()) == [("needs_restart", "vehicle.battery_cells is 4, as it is saved again")]
+    assert events_of(file.pass_()) == [("needs_restart", "vehicle.battery_cells is 4, and is now saved as that again")]
 
 
 def test_asked_it_reads_at_once_and_says_when_nothing_changed(file: File) -> None:
@@ -562,7 +562,7 @@ def test_no_room_for_what_processes_start_from(file: File, monkeypatch: pytest.M
 
 
 def test_no_room_at_the_start_is_one_sentence(file: File, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be kept there"):
+    with pytest.raises(UserError, match="cannot be written"):
         ConfigWatcher(file.path, load(file.path), tmp_path / "nowhere", load_checked)
 
 

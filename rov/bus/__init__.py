@@ -1,17 +1,16 @@
-"""How processes talk, over ZeroMQ: the newest state inside, bounded mail to who keeps it, and the public side.
+"""How processes communicate, over ZeroMQ: the newest state inside, bounded mail to the sinks, and the public endpoints.
 
 Every payload, inside and outside, is one msgpack object: `[SCHEMA_VERSION, {field: value, …}]`.
 
     state   one ipc endpoint per state topic that has one publisher; PUB to SUB, CONFLATE: the newest wins
-    mail    everything a process says, in order, [topic, payload], PUSH to each sink (the recorder, the public side, and
-            of some of it the supervisor); at most MAIL messages wait; what finds no room is dropped and counted where
-            it was said
+    mail    all messages of a process, in order, [topic, payload], PUSH to each sink (the recorder, the public side, and
+            some topics to the supervisor); at most MAIL messages wait; without room, the publisher drops and counts
     public  one endpoint for SUB sockets, [topic, payload]; one for DEALER and REQ sockets with commands, each answered
-            with a Reply. Strangers reach these two, so each is a process of its own (`publicd`, `commandd`): one under
-            attack does not make the other deaf, and neither can harm the pilot
+            with a Reply. Strangers reach these two, so each has its own process (`publicd`, `commandd`): an attack on
+            one does not block the other, and neither can harm the pilot
 
-Sending never blocks, whoever listens or does not. What arrives malformed is counted and dropped. Sockets belong to the
-thread that made them, and do not survive a fork.
+Sending never blocks, with or without readers. Malformed messages are counted and dropped. Sockets belong to the thread
+that made them, and do not survive a fork.
 """
 
 from rov.bus.command_gateway import INSIDE, CommandGateway

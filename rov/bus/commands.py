@@ -1,5 +1,5 @@
-"""Commands: `CommandServer` where they are carried out, `CommandFront` before it, where strangers bring them,
-`CommandClient` at who gives them. Each is answered with a Reply."""
+"""Both ends of the command endpoint: `CommandServer` in the pilot, `CommandClient` at the operator. `CommandGateway`
+stands between them. Each command is answered with a Reply."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ if TYPE_CHECKING:
     from rov.bus.keys import ClientKeys
 
 COMMANDS_PER_UPDATE = 64
-"""So that a flood costs a control loop less than a ms per tick; ZeroMQ serves the peers in turn."""
+"""Limit per tick, so that a flood costs a control loop less than a ms; ZeroMQ serves the peers in turn."""
 COMMANDS_WAITING = 256
-"""Commands, and replies, that may wait for a peer; then its replies are dropped: it does not read them."""
+"""Commands, and replies, that may wait per peer; further replies to a peer that does not read are dropped."""
 
 
 class Request(NamedTuple):
-    """A command that may be carried out, and that waits for its reply."""
+    """A permitted command that waits for its reply."""
 
     command: AnyCommand
     t: int
-    """When it was sent, on our clock: when it came, less what it was delayed beyond its session's quickest."""
+    """Estimated send time on our clock: arrival minus the extra delay over this session's fastest command."""
     reply_to: tuple[bytes, ...]
 
 
 class CommandServer:
-    """Decodes commands, decides who may, answers what is refused; the rest is the caller's to answer. They come from
-    the front as [token, who, payload], or straight from a DEALER or REQ of the daemon's own user."""
+    """Decodes commands, checks permission, and answers refused ones; the caller answers the rest. Commands come from
+    the gateway as [token, who, payload], or directly from a DEALER or REQ socket of the daemon's own user."""
 
     def __init__(self, endpoint: str, *, heartbeat_timeout_s: float = 3.0, context: Context | None = None):
         """Raises UserError when the endpoint cannot be bound."""
         self.operators = OperatorRegistry(heartbeat_timeout_s)
         self.counts: Counter[str] = Counter()
-        """Commands by what became of them: accepted, refused, malformed."""
+        """Number of commands that were accepted, refused, malformed or unanswered."""
         options = {zmq.MAXMSGSIZE: COMMAND_BYTES, zmq.SNDHWM: COMMANDS_WAITING, zmq.RCVHWM: COMMANDS_WAITING}
         self.socket = bound(context, zmq.ROUTER, endpoint, options)
         self.received: list[list[bytes]] | None = None
 
     def receive(self) -> None:
-        """Take what is there, for the next `requests`. Whoever judges by a clock that was read before it takes what came
-        meanwhile for early, and all that comes later for late."""
+        """Receive waiting commands for the next `requests`. Read the clock for `requests` after this call: with an
+        earlier time, commands that arrive in between would seem early, and all later ones late."""
         self.received = []
         while len(self.received) < COMMANDS_PER_UPDATE:
             try:
@@ -56,14 +56,14 @@ class CommandServer:
                 return
 
     def requests(self, now: int) -> list[Request]:
-        """What is to be carried out, stops first. Answer each with `reply`. `now` in monotonic ns."""
+        """The permitted commands, stops first; answer each with `reply`. `now` in monotonic ns."""
         if self.received is None:
             self.receive()
         received, self.received = self.received or [], None
-        heard = [understood for parts in received if (understood := self._decode(parts, now))]
-        heard.sort(key=lambda each: not isinstance(each[0], Stop))  # a stop overtakes all that came with it
+        decoded = [each for parts in received if (each := self._decode(parts, now))]
+        decoded.sort(key=lambda each: not isinstance(each[0], Stop))  # a stop overtakes commands that arrived with it
         found = []
-        for command, peer, who in heard:
+        for command, peer, who in decoded:
             sent_t, reason = self.operators.check(command, now, who)
             request = Request(command, sent_t, peer)
             if reason:
@@ -73,13 +73,13 @@ class CommandServer:
         return found
 
     def reply(self, request: Request, now: int, refused: str = "") -> None:
-        """Say that it was done, or why not. Never blocks."""
+        """Reply that it was accepted, or why it was refused. Never blocks."""
         self.counts["refused" if refused else "accepted"] += 1
         self._send_reply(request.reply_to, Reply(t=now, seq=request.command.seq, accepted=not refused, reason=refused))
 
     def _decode(self, parts: list[bytes], now: int) -> tuple[AnyCommand, tuple[bytes, ...], str] | None:
-        """A command, the way back to who gave it, and who that is. ROUTER puts the identity of a peer in front of the
-        front's three parts, of a DEALER's [payload], of a REQ's [empty, payload]."""
+        """A command, the route back to its sender, and the sender's name. ROUTER puts the peer's identity before the
+        gateway's three parts, before a DEALER's [payload], and before a REQ's [empty, payload]."""
         peer, who = tuple(parts[:2]) if len(parts) in (3, 4) else tuple(parts[:1]), ""
         if len(parts) == 4:
             who = parts.pop(2).decode("ascii", "replace")
@@ -105,14 +105,14 @@ class CommandServer:
 
 
 class CommandClient:
-    """The other end of the command endpoint. Commands go out at once or not at all: an old one is of no use."""
+    """The operator's end of the command endpoint. Commands are sent at once or not at all: an old one is useless."""
 
     def __init__(self, endpoint: str, keys: ClientKeys | None = None, *, context: Context | None = None):
-        options = {zmq.SNDHWM: COMMANDS_WAITING, zmq.IMMEDIATE: 1}  # nothing is queued for who is not connected
+        options = {zmq.SNDHWM: COMMANDS_WAITING, zmq.IMMEDIATE: 1}  # no queue without a connection
         self.socket = connected(context, zmq.DEALER, endpoint, options, keys)
 
     def send(self, command: AnyCommand, timeout_ms: int = 0) -> bool:
-        """Send, waiting at most this long for a connection; False when it did not go out."""
+        """Send, waiting at most this long for a connection; False when it was not sent."""
         if not self.socket.poll(timeout_ms, zmq.POLLOUT):
             return False
         try:
@@ -122,7 +122,7 @@ class CommandClient:
         return True
 
     def receive_reply(self, timeout_ms: int = 0) -> Reply | None:
-        """The next reply; None when there is none within the time. Raises Malformed when it is not one."""
+        """The next reply; None when none arrives in time. Raises Malformed for something else."""
         if not self.socket.poll(timeout_ms):
             return None
         return decode_reply(self.socket.recv_multipart()[-1])

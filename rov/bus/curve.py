@@ -1,5 +1,5 @@
-"""CurveZMQ (rfc.zeromq.org/spec/26), the server's side: how a `zmtp.Conversation` begins where there are keys, and what
-its frames are wrapped in. The cryptography is NaCl's own."""
+"""CurveZMQ (rfc.zeromq.org/spec/26), the server's side: handshake and frame encryption of a `zmtp.ZmtpConnection` with
+keys. NaCl does the cryptography."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from rov.bus.zmtp import COMMAND, MORE, ProtocolError, frame
 HELLO, WELCOME, INITIATE, READY, MESSAGE = b"\x05HELLO", b"\x07WELCOME", b"\x08INITIATE", b"\x05READY", b"\x07MESSAGE"
 KEY, NONCE, COOKIE, VOUCH, MAC = 32, 8, 96, 96, 16
 INNER_COMMAND = 2
-"""The bit of a command inside of a box; outside it is another."""
+"""The command bit inside a box; it differs from the one outside."""
 
 
 class CurveMechanism:
-    """One connection's handshake and boxes. S, C: the lasting keys of server and client; those of a moment are `_`."""
+    """Handshake and boxes of one connection. Names that end in `_` are transient keys, the others long-term keys."""
 
     name = b"CURVE"
     overhead = len(MESSAGE) + NONCE + MAC + 1
 
     def __init__(self, secret: bytes, public: bytes, clients: Mapping[bytes, str], metadata: bytes):
-        """The server's keys, raw; `clients`: who is let in, name by raw public key; `metadata` is ours."""
+        """The server's raw keys; `clients`: names of accepted clients by raw public key; `metadata` is ours."""
         self.secret, self.public, self.clients, self.ours = secret, public, clients, metadata
         self.metadata, self.ready, self.who = b"", False, ""
         self.cookie = b""
         self.client_ = self.box = b""
-        self.sent = self.heard = 0
-        """The last nonces, ours and the peer's: each only ever grows, so that nothing counts twice."""
+        self.nonce = self.peer_nonce = 0
+        """The last nonces, ours and the peer's: each only grows, so that no message is accepted twice."""
 
     def shake(self, command: bytes) -> bytes:
         try:
@@ -49,9 +49,9 @@ class CurveMechanism:
         self.client_, nonce, box = hello[80:112], hello[112:120], hello[120:]
         lasting = crypto_box_beforenm(self.client_, self.secret)
         crypto_box_open_afternm(box, b"CurveZMQHELLO---" + nonce, lasting)
-        self.heard = int.from_bytes(nonce, "big")
+        self.peer_nonce = int.from_bytes(nonce, "big")
         public_, self.secret_ = crypto_box_keypair()
-        # The cookie lets a server forget a client between its first two commands. This one does not forget.
+        # The cookie would let a server keep no state between a client's first two commands; we keep the state.
         self.cookie, long_nonce = secrets.token_bytes(COOKIE), secrets.token_bytes(16)
         return WELCOME + long_nonce + crypto_box_afternm(public_ + self.cookie, b"WELCOME-" + long_nonce, lasting)
 
@@ -61,14 +61,14 @@ class CurveMechanism:
             raise ProtocolError("no INITIATE")
         nonce, box = initiate[at : at + NONCE], initiate[at + NONCE :]
         self.box = crypto_box_beforenm(self.client_, self.secret_)
-        said = crypto_box_open_afternm(box, b"CurveZMQINITIATE" + self._fresh(nonce), self.box)
-        client, vouch_nonce, vouch = said[:KEY], said[KEY : KEY + 16], said[KEY + 16 : KEY + VOUCH]
+        plain = crypto_box_open_afternm(box, b"CurveZMQINITIATE" + self._fresh(nonce), self.box)
+        client, vouch_nonce, vouch = plain[:KEY], plain[KEY : KEY + 16], plain[KEY + 16 : KEY + VOUCH]
         if client not in self.clients:
             raise ProtocolError("a key that is not known")
         vouched = crypto_box_open_afternm(vouch, b"VOUCH---" + vouch_nonce, crypto_box_beforenm(client, self.secret_))
         if vouched != self.client_ + self.public:
             raise ProtocolError("another's key")
-        self.metadata, self.ready, self.who = said[KEY + VOUCH :], True, self.clients[client]
+        self.metadata, self.ready, self.who = plain[KEY + VOUCH :], True, self.clients[client]
         nonce = self._next()
         return READY + nonce + crypto_box_afternm(self.ours, b"CurveZMQREADY---" + nonce, self.box)
 
@@ -91,12 +91,12 @@ class CurveMechanism:
         return frame(0, MESSAGE + nonce + crypto_box_afternm(inner, b"CurveZMQMESSAGES" + nonce, self.box))
 
     def _next(self) -> bytes:
-        self.sent += 1
-        return self.sent.to_bytes(NONCE, "big")
+        self.nonce += 1
+        return self.nonce.to_bytes(NONCE, "big")
 
     def _fresh(self, nonce: bytes) -> bytes:
         number = int.from_bytes(nonce, "big")
-        if number <= self.heard:
+        if number <= self.peer_nonce:
             raise ProtocolError("a nonce that was used")
-        self.heard = number
+        self.peer_nonce = number
         return nonce

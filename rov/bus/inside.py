@@ -1,4 +1,4 @@
-"""Between the processes: the newest of each state, and bounded mail to the sinks that keep everything."""
+"""Messages between the processes: the newest of each state, and bounded mail with every message to the sinks."""
 
 from __future__ import annotations
 
@@ -16,34 +16,35 @@ from rov.messages import TOPICS, Message, topic_of
 from rov.types import FUTURE_NS
 
 SINKS = ("recorder", "public", "supervisor")
-"""Who gets the mail."""
+"""Receivers of mail."""
 SOME = {"supervisor": ("events", "health", "frame")}
-"""Who does not get all of it."""
+"""Sinks that receive only these topics."""
 LINGER_MS = 200
-"""How long closing waits for mail that is under way: why a process ended is worth more than 200 ms."""
+"""How long closing waits for mail to be sent: the reason why a process ended is worth 200 ms."""
 
 M = TypeVar("M", bound=Message)
 
 
 class Publisher:
-    """Everything one process says: `send` puts a message on its state endpoint and into the mail."""
+    """Publishes the messages of one process: each on its state endpoint and as mail to the sinks."""
 
     def __init__(self, process: str, root: Path, *, sinks: Iterable[str] = SINKS, context: Context | None = None):
-        """`root` is the directory of the endpoints, the same for all processes. Raises UserError when it cannot be."""
+        """`root` is the directory of the endpoints, the same for all processes. Raises UserError when one cannot be
+        bound."""
         self.dropped: Counter[str] = Counter()
-        """Messages that a sink's queue had no room for."""
+        """Messages dropped because a sink's queue was full, by sink."""
         self.state: dict[str, Socket] = {}
         self.mail: dict[str, Socket] = {}
         for name, topic in TOPICS.items():
             if topic.kind == "state" and topic.publisher == process:
-                options = {zmq.CONFLATE: 1}  # also here: nothing piles up for a reader that is stopped
+                options = {zmq.CONFLATE: 1}  # on this side, too: nothing piles up for a suspended reader
                 self.state[name] = bound(context, zmq.PUB, ipc(root, name), options)
         for sink in sinks:
             options = {zmq.SNDHWM: MAIL, zmq.LINGER: LINGER_MS}
             self.mail[sink] = connected(context, zmq.PUSH, ipc(root, f"to-{sink}"), options)
 
     def publish(self, message: Message) -> None:
-        """Say it. Never blocks. Raises ValueError for a state topic that is another process's."""
+        """Publish a message. Never blocks. Raises ValueError for a state topic of another process."""
         topic, payload = topic_of(message), encode(message)
         if topic in self.state:
             self.state[topic].send(payload, zmq.NOBLOCK)
@@ -59,14 +60,14 @@ class Publisher:
 
     def close(self) -> None:
         for socket in (*self.state.values(), *self.mail.values()):
-            socket.close()  # each lingers as it was told when it was made
+            socket.close()  # with the linger time set when it was made
 
 
 class Subscriber(Generic[M]):
-    """The newest message of a state topic, and whether it is recent enough to act on: `Sub(Frame, root)`."""
+    """The newest message of a state topic, and whether it is recent enough to act on: `Subscriber(Frame, root)`."""
 
     def __init__(self, kind: type[M], root: Path, *, hz: float | None = None, context: Context | None = None):
-        """`hz`: the rate it really has, where the configuration changes that of the table."""
+        """`hz`: the actual rate, if the configuration changes that of the table of topics."""
         self.topic = next(name for name, topic in TOPICS.items() if topic.type is kind)
         if TOPICS[self.topic].kind != "state" or TOPICS[self.topic].publisher == "all":
             raise ValueError(f"{self.topic} has no single newest message: read it from a sink")
@@ -78,7 +79,7 @@ class Subscriber(Generic[M]):
         self.socket = connected(context, zmq.SUB, ipc(root, self.topic), options)
 
     def receive(self, now: int) -> bool:
-        """Take what came since the last call; True when there is a new message. `now` in monotonic ns."""
+        """Receive the newest message; True when there is a new one. `now` in monotonic ns."""
         try:
             message: M = decode(self.topic, self.socket.recv(zmq.NOBLOCK))  # type: ignore[assignment]
         except zmq.Again:
@@ -93,11 +94,11 @@ class Subscriber(Generic[M]):
         return True
 
     def fresh(self, now: int) -> bool:
-        """Is there a message, made no longer ago than three periods of its topic?"""
+        """Is there a message no older than three periods of its topic?"""
         return self.message is not None and now - self.message.t <= self.max_age_ns
 
     def wait(self, timeout_ms: int) -> bool:
-        """Wait for the next message; True when there is one to take."""
+        """Wait for the next message; True when there is one to receive."""
         return bool(self.socket.poll(timeout_ms))
 
     def close(self) -> None:
@@ -105,5 +106,5 @@ class Subscriber(Generic[M]):
 
 
 def inbox(sink: str, root: Path, *, context: Context | None = None) -> Reader:
-    """The mail of a sink, from all processes. Raises UserError when its endpoint cannot be bound."""
+    """Reads the mail of a sink, from all processes. Raises UserError when its endpoint cannot be bound."""
     return Reader(bound(context, zmq.PULL, ipc(root, f"to-{sink}"), {zmq.RCVHWM: MAIL}))

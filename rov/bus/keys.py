@@ -1,8 +1,8 @@
-"""CURVE keys: who may speak to the vehicle from another machine.
+"""CURVE keys: which clients may connect to the vehicle from another machine.
 
-keys/server.key_secret      the vehicle's own; never leaves it
-keys/clients/NAME.key       one file for each client that may connect; delete it and it may not (after a restart)
-keys/NAME/                  what client NAME needs: its own secret and the vehicle's public key. Copy it there.
+keys/server.key_secret      the vehicle's own secret; never leaves it
+keys/clients/NAME.key       one file for each client that may connect; delete it to revoke access (after a restart)
+keys/NAME/                  the files client NAME needs: its own secret and the vehicle's public key. Copy them there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rov.errors import UserError
 
 
 def make(folder: Path, client: str = "operator") -> Path:
-    """Make keys for a client, and the vehicle's own where there are none yet; returns the client's folder.
+    """Make keys for a client, and the vehicle's own if there are none yet; returns the client's folder.
 
     Never overwrites a key. Raises UserError.
     """
@@ -45,12 +45,12 @@ def make(folder: Path, client: str = "operator") -> Path:
 
 def _make_pair(folder: Path, name: str) -> None:
     for suffix in ("key", "key_secret"):
-        (folder / f"{name}.{suffix}").touch(0o600)  # before there is anything to read in it
+        (folder / f"{name}.{suffix}").touch(0o600)  # set the mode before the key is written
     zmq.auth.create_certificates(folder, name)
 
 
 class Gate:
-    """Lets only clients in whose keys are listed."""
+    """Accepts only clients whose keys are listed."""
 
     def __init__(self, folder: Path):
         """Raises UserError when the keys cannot be used."""
@@ -59,24 +59,24 @@ class Gate:
         self.public, self.secret = z85.decode(public), z85.decode(secret)
         found = sorted((folder / "clients").glob("*.key"))
         self.clients = {z85.decode(_load(path, secret=False)[0]): path.stem for path in found}
-        """Their names, by their keys."""
+        """Names of clients by their raw public keys."""
 
     def mechanism(self, metadata: bytes) -> Mechanism:
-        """How a new connection is asked for its key."""
-        from rov.bus.curve import CurveMechanism  # brings NaCl, which only those who are reached by strangers need
+        """The mechanism that asks a new connection for its key; `metadata` is ours."""
+        from rov.bus.curve import CurveMechanism  # loads NaCl, which only the public processes need
 
         return CurveMechanism(self.secret, self.public, self.clients, metadata)
 
 
 class ClientKeys(NamedTuple):
-    """What a client needs to be let in."""
+    """The keys a client needs to connect."""
 
     public: bytes
     secret: bytes
     server: bytes
 
     def apply(self, socket: zmq.Socket[bytes]) -> None:
-        """Before it is connected."""
+        """Set the keys of a socket, before it is connected."""
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.secret)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self.public)
         socket.setsockopt(zmq.CURVE_SERVERKEY, self.server)
@@ -91,7 +91,7 @@ def load_client(folder: Path) -> ClientKeys:
 
 
 def gate_of(folder: str) -> Gate | None:
-    """The gate that `bus.keys` names; none when it is empty. Raises UserError."""
+    """The gate for the folder in `bus.keys`; None when that is empty. Raises UserError."""
     return Gate(Path(folder)) if folder else None
 
 

@@ -1,42 +1,42 @@
-"""Who may command, and which commands still count."""
+"""Decides who may command, and which commands are too late or repeated."""
 
 from __future__ import annotations
 
 from rov.messages import AnyCommand, Arm, Command, Disarm, Heartbeat, SetMode, SetTarget, Sticks, Stop, TakeOver
 
 LATE_S = 1.0
-"""A command that was under way for longer than this moves nothing any more."""
+"""A command that took longer than this to arrive is refused."""
 SETTLE_S = 0.5
-"""What was sent before a stop, or so shortly after it that its sender cannot have known, is refused."""
+"""A command sent before a stop, or so soon after it that its sender cannot know of the stop, is refused."""
 CLOCK_DRIFT = 1e-3
-"""How fast two monotonic clocks may drift apart: ten times what a bad quartz does."""
+"""How fast two monotonic clocks may drift apart: ten times the drift of a bad quartz."""
 SESSIONS = 256
 """Sessions whose last `seq` is remembered."""
 USER = "user "
-"""How `who` begins for a user of this machine, whose monotonic clock is ours."""
+"""Prefix of `who` for a user of this machine, whose monotonic clock is ours."""
 AHEAD_NS = 20_000_000
-"""A stamp of this machine's clock may be this far ahead of the reader's, which read it a moment ago."""
+"""A stamp of this machine's clock may be this far ahead of `t`, which was read a moment earlier."""
 
 
 class _Session:
-    """What is known of a session: its last number, and by how much its clock is behind ours at the least delay."""
+    """A session: its last `seq`, and the offset of its clock from ours, estimated from its fastest command."""
 
     def __init__(self, t: int, offset: int):
         self.t, self.offset, self.seq = t, offset, -1
         self.commanded = False
-        """Was it ever the operator's? Those who never were are forgotten first."""
+        """Was it ever the operator's? Sessions that never were are forgotten first."""
 
 
 class OperatorRegistry:
-    """Who may command. One session at a time is the operator's, by TakeOver; it ends when its heartbeat does.
+    """Decides who may command. TakeOver makes one session at a time the operator's, until its heartbeat is lost.
 
-    No sockets and no clock: `t` is when a command came, monotonic ns on our clock. `who` is whose key or user it came
-    from. A session is theirs who took over in it: its name is no secret, and in another's mouth it is another session.
+    It uses no sockets and no clock: `t` is the arrival of a command, monotonic ns on our clock; `who` is the key or
+    user it came from. A session belongs to the `who` that took over in it: its name is no secret, and the same name
+    from somebody else is another session.
 
-    A command's own `t` is its sender's clock. A user of this machine has the same clock as we, so that its age is
-    known: an old one is late, or was recorded and is said again. Any other clock is compared with itself only: what
-    comes later than its session's quickest was delayed. This orders those who mean well; that nobody says again what
-    others said is the work of the keys.
+    A command's own `t` is on its sender's clock. A user of this machine shares our clock, so that the age is known: an
+    old command is late, or a recording sent again. Any other clock is compared only with itself: a command slower than
+    the fastest of its session was delayed. That protects against honest delays; only keys protect against replays.
     """
 
     def __init__(self, timeout_s: float = 3.0):
@@ -46,20 +46,20 @@ class OperatorRegistry:
         """When the operator's last heartbeat (or its TakeOver) was sent, on our clock."""
         self.stopped_t: int | None = None
         self.sessions: dict[tuple[str, str], _Session] = {}
-        """By who and session."""
+        """By (who, session); the most recent last."""
 
     def operator(self, t: int) -> str:
-        """The operator's session; empty when there is none, or its heartbeat was lost: then it must take over again."""
+        """The operator's session; empty without one. After a lost heartbeat it must take over again."""
         if self.heartbeat_t is not None and t - self.heartbeat_t > self.timeout_ns:
             self.session = ""
         return self.session
 
     def check(self, command: AnyCommand, t: int, who: str = "") -> tuple[int, str]:
-        """When a command was sent, on our clock, and why it is refused; nothing when it may be carried out."""
+        """When a command was sent, ns on our clock, and why it is refused; an empty reason when it is permitted."""
         if isinstance(command, Stop):  # from anybody, however old or often
             self.stopped_t = t
             return t, ""
-        if isinstance(command, Disarm):  # whatever its number, which it does not use up either
+        if isinstance(command, Disarm):  # with any `seq`, and without using it up
             return t, self._foreign(command, t, who)
         sent_t = self._sent_t(command, t, who)
         if sent_t is None:
@@ -69,20 +69,20 @@ class OperatorRegistry:
         return sent_t, self._refusal(command, sent_t, t, who)
 
     def _sent_t(self, command: Command, t: int, who: str) -> int | None:
-        """When it was sent, on our clock; None when it is a replay."""
+        """When it was sent, ns on our clock; None when it is a replay."""
         offset, key = t - command.t, (who, command.session)
-        heard = self.sessions.pop(key, None) or _Session(t, offset)
-        self.sessions[key] = heard  # newest last
+        known = self.sessions.pop(key, None) or _Session(t, offset)
+        self.sessions[key] = known  # newest last
         if len(self.sessions) > SESSIONS:
             self._forget(key)
-        if command.seq <= heard.seq:
+        if command.seq <= known.seq:
             return None
-        heard.offset = min(offset, heard.offset + int(CLOCK_DRIFT * (t - heard.t)))
-        heard.t, heard.seq = t, command.seq
-        return command.t if who.startswith(USER) else t - (offset - heard.offset)
+        known.offset = min(offset, known.offset + int(CLOCK_DRIFT * (t - known.t)))
+        known.t, known.seq = t, command.seq
+        return command.t if who.startswith(USER) else t - (offset - known.offset)
 
     def _forget(self, new: tuple[str, str]) -> None:
-        """The session that was silent longest, and of those that never commanded where there is one."""
+        """Forget the session that was silent longest, preferably one that never commanded."""
         others = [key for key in self.sessions if key not in (new, (self.who, self.session))]
         del self.sessions[next((key for key in others if not self.sessions[key].commanded), others[0])]
 
@@ -93,7 +93,7 @@ class OperatorRegistry:
         return f"it came {age_s:.1f} s late; if your clock jumped, start a new session" if age_s > LATE_S else ""
 
     def _foreign(self, command: Command, t: int, who: str) -> str:
-        """Why somebody who is not the operator is refused."""
+        """Why a sender is refused who is not the operator; empty for the operator."""
         if not self.operator(t):
             return "there is no operator; take over first"
         if (who, command.session) == (self.who, self.session):

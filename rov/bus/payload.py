@@ -1,4 +1,4 @@
-"""The payload: one msgpack object a message, `[SCHEMA_VERSION, {field: value, …}]`."""
+"""Encodes and decodes payloads: one msgpack object per message, `[SCHEMA_VERSION, {field: value, …}]`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEXT_MAX = 64
 
 
 def _head(version: int) -> bytes:
-    """How a payload begins in msgpack: an array of two, the first of them the version."""
+    """The first bytes of a payload in msgpack: an array of two, the version first."""
     return bytes((0x92, version))
 
 
@@ -29,7 +29,7 @@ _DECODE_REPLY = msgspec.msgpack.Decoder(Reply).decode
 
 
 class Malformed(Exception):
-    """A payload that is not what it should be; the text says how."""
+    """A payload that cannot be decoded; the text says why."""
 
 
 def encode(message: Message) -> bytes:
@@ -46,7 +46,7 @@ def decode(topic: str, payload: bytes) -> Message:
 
 
 def decode_command(payload: bytes) -> AnyCommand:
-    """The command in a payload, checked also where the types are not enough. Raises Malformed."""
+    """The command in a payload, with finite numbers and short texts. Raises Malformed."""
     if len(payload) > COMMAND_BYTES:
         raise Malformed(f"larger than {COMMAND_BYTES} bytes")
     try:
@@ -67,8 +67,8 @@ def _checked(command: AnyCommand) -> AnyCommand:
 
 
 def _stop(payload: bytes) -> Stop | None:
-    """The stop in a payload of another version, or with something else wrong in it: whoever can be understood to want
-    the vehicle stopped, stops it."""
+    """The stop in a payload of another version, or with other errors: a message that clearly asks to stop the vehicle
+    must stop it."""
     try:
         match msgspec.msgpack.decode(payload):
             case [int(), {"verb": "stop", **rest}, *_]:
@@ -90,8 +90,5 @@ def _decoded(decoder: Any, payload: bytes, heads: tuple[bytes, ...] = (_HEAD,)) 
         raise Malformed(f"not [{SCHEMA_VERSION}, {{…}}] in msgpack")
     try:
         return decoder(memoryview(payload)[2:])
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # msgspec's own are ValueErrors; bad UTF-8 and deep nesting are not its
+    except (ValueError, RecursionError) as error:  # msgspec's errors and bad UTF-8 are ValueErrors
         raise Malformed(str(error)) from None

@@ -1,4 +1,4 @@
-"""Which user of this machine is at the other end of a connection."""
+"""Finds the user of this machine at the other end of a connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABLES = {socket.AF_INET: "tcp", socket.AF_INET6: "tcp6"}
 
 
 def peer_user(connection: socket.socket) -> int | None:
-    """The user id of who holds the other end; None when that is on another machine, or gone already."""
+    """The user id of the process at the other end; None when it is on another machine, or already gone."""
     if connection.family == socket.AF_UNIX:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         return int(struct.unpack("iII", credentials)[1])
@@ -31,7 +31,7 @@ def peer_user(connection: socket.socket) -> int | None:
 
 
 def _asked(family: int, theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
-    """By asking the kernel for this one socket: no slower when there are thousands."""
+    """Ask the kernel for this one socket: as fast with thousands of sockets."""
     name = struct.pack("!HH", theirs[1], ours[1]) + _packed(family, theirs[0]) + _packed(family, ours[0])
     kind = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, ANY_STATE)
     request = kind + name + struct.pack("=III", 0, NO_COOKIE, NO_COOKIE)
@@ -41,15 +41,15 @@ def _asked(family: int, theirs: tuple[str, int], ours: tuple[str, int]) -> int |
         answer = kernel.recv(4096)
     if struct.unpack_from("=IH", answer)[1] != SOCK_DIAG_BY_FAMILY:
         code = -struct.unpack_from("=i", answer, 16)[0]
-        if code != 2:  # ENOENT: there is no such socket any more
+        if code != 2:  # ENOENT: the socket no longer exists
             raise OSError(code, "sock_diag")
         return None
     user, inode = struct.unpack_from("=II", answer, 16 + 64)
-    return int(user) if inode else None  # one that was closed has no owner, and would be taken for root's
+    return int(user) if inode else None  # a closed socket has no owner; its user 0 is not root
 
 
 def _looked_up(family: int, theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
-    """In the kernel's table of all sockets."""
+    """Search the kernel's table of all sockets."""
     wanted = [f"{_hex(family, host)}:{port:04X}" for host, port in (theirs, ours)]
     for line in Path(f"/proc/net/{TABLES[socket.AddressFamily(family)]}").read_text().splitlines()[1:]:
         fields = line.split()
@@ -63,6 +63,6 @@ def _packed(family: int, host: str) -> bytes:
 
 
 def _hex(family: int, host: str) -> str:
-    """An address as the table has it: words of 32 bits in the machine's own order."""
+    """An address as written in the table: words of 32 bits in the machine's byte order."""
     data = socket.inet_pton(family, host)
     return "".join(f"{word:08X}" for word in struct.unpack(f"={len(data) // 4}I", data))

@@ -1,4 +1,4 @@
-"""What anybody may hear: one endpoint for any number of ZeroMQ's SUB sockets, `[topic, payload]`."""
+"""The public endpoint of all messages, for any number of ZeroMQ SUB sockets: `[topic, payload]`."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ SUBSCRIBE, CANCEL = 1, 0
 
 
 class PublicPublisher:
-    """What anybody may hear. A subscriber that does not read loses messages; nobody waits for it."""
+    """Publishes messages to anybody. A subscriber that does not read loses messages; nobody waits for it."""
 
     def __init__(self, endpoint: str, gate: Gate | None = None):
         """Raises UserError when the endpoint cannot be bound, or is not on this machine and there are no keys."""
-        self.door = PublicServer(endpoint, b"PUB", gate, TOPIC_BYTES)
+        self.server = PublicServer(endpoint, b"PUB", gate, TOPIC_BYTES)
         self.wanted: dict[PeerConnection, Counter[bytes]] = {}
-        """What each listens to: beginnings of topics, and how often it asked for them."""
+        """Subscriptions of each peer: prefixes of topics, and how often it subscribed to each."""
         self.listeners: dict[str, dict[int, PeerConnection]] = {topic: {} for topic in TOPICS}
-        self.door.gone = self._forget
+        self.server.on_disconnect = self._forget
 
     def publish(self, message: Message) -> None:
         self.step(0)
@@ -40,48 +40,48 @@ class PublicPublisher:
         self.flush()
 
     def step(self, timeout_s: float) -> None:
-        """Wait at most so long for something to happen, and take what listeners ask for."""
-        for visitor, message in self.door.step(timeout_s):
-            if not self._ask(visitor, message):
-                self.door.bear(visitor)
+        """Wait at most `timeout_s` for something to happen, and handle subscriptions."""
+        for peer, message in self.server.step(timeout_s):
+            if not self._ask(peer, message):
+                self.server.penalise(peer)
 
     def forward(self, topic: str, payload: bytes) -> None:
-        """Pass on what came as mail, with the next `flush`."""
-        for visitor in self.listeners[topic].values():
-            self.door.say(visitor, topic.encode(), payload)
+        """Queue a message for its subscribers; the next `flush` sends it."""
+        for peer in self.listeners[topic].values():
+            self.server.queue(peer, topic.encode(), payload)
 
     def flush(self) -> None:
-        """Who takes something of what was said is alive."""
-        for visitor in list(self.wanted):
-            waiting = len(visitor.talk.out)
+        """Send what is queued. A peer that accepts bytes is alive."""
+        for peer in list(self.wanted):
+            waiting = len(peer.protocol.out)
             if waiting:
-                self.door.flush(visitor)
-                if len(visitor.talk.out) < waiting:
-                    self.door.heard(visitor)
+                self.server.flush(peer)
+                if len(peer.protocol.out) < waiting:
+                    self.server.mark_active(peer)
 
-    def _ask(self, visitor: PeerConnection, message: bytes) -> bool:
-        """A subscription, or its end: only beginnings of topics that there are, so that their number is limited. False
-        for one that changes nothing."""
+    def _ask(self, peer: PeerConnection, message: bytes) -> bool:
+        """Begin or end a subscription: only to prefixes of existing topics, so that their number is limited. False when
+        it changes nothing."""
         beginning, topics = message[1:], [topic for topic in TOPICS if topic.encode().startswith(message[1:])]
-        if not topics or message[0] not in (SUBSCRIBE, CANCEL) or visitor.gone:
+        if not topics or message[0] not in (SUBSCRIBE, CANCEL) or peer.closed:
             return False
-        wanted = self.wanted.setdefault(visitor, Counter())
+        wanted = self.wanted.setdefault(peer, Counter())
         before = wanted[beginning]
         wanted[beginning] = max(0, before + (1 if message[0] == SUBSCRIBE else -1))
         for topic in topics:
             if any(count and topic.encode().startswith(each) for each, count in wanted.items()):
-                self.listeners[topic][visitor.fd] = visitor
+                self.listeners[topic][peer.fd] = peer
             else:
-                self.listeners[topic].pop(visitor.fd, None)
+                self.listeners[topic].pop(peer.fd, None)
         return (before == 0) != (wanted[beginning] == 0)
 
-    def _forget(self, visitor: PeerConnection) -> None:
-        self.wanted.pop(visitor, None)
+    def _forget(self, peer: PeerConnection) -> None:
+        self.wanted.pop(peer, None)
         for listeners in self.listeners.values():
-            listeners.pop(visitor.fd, None)
+            listeners.pop(peer.fd, None)
 
     def close(self) -> None:
-        self.door.close()
+        self.server.close()
 
 
 def listen(
@@ -91,7 +91,7 @@ def listen(
     *,
     context: Context | None = None,
 ) -> Reader:
-    """Hear the public endpoint: these topics, or all."""
+    """Subscribe to the public endpoint: to these topics, or all."""
     socket = connected(context, zmq.SUB, endpoint, {zmq.RCVHWM: MAIL}, keys)
     for topic in topics or ("",):
         socket.setsockopt(zmq.SUBSCRIBE, topic.encode())

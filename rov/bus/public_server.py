@@ -1,8 +1,8 @@
-"""A door that strangers come through: accepts, reads each visitor in turn, and shows out whoever is in the way.
+"""A server that strangers may reach: accepts connections, reads each peer in turn, disconnects misbehaving ones.
 
-Whatever they do, its memory is bounded: so many visitors, a few kB from each, and what one does not read is dropped.
-When it is full, one who has not been heard for long makes room, so that a newcomer is always let in. One thread, and
-`step` in it; a visitor that is `held` is not read until it is `released`: what it sends waits in its own machine.
+Its memory is bounded whatever the peers do: their number is limited, each may send a few kB, and messages that a peer
+does not read are dropped. When it is full, a peer that was silent for long makes room, so that a new one is always
+accepted. It runs in one thread, in `step`; a `paused` peer is not read until `resume`: its data waits at its own end.
 """
 
 from __future__ import annotations
@@ -27,35 +27,37 @@ if TYPE_CHECKING:
     from rov.bus.keys import Gate
 
 CONNECTIONS_MAX = 4000
-"""At most; fewer where the process may not open so many files."""
+"""Connections at most; fewer if the process may open fewer files."""
 SPARE_FILES = 64
+"""Files kept for other uses."""
 BACKLOG = 4096
-"""Connections the kernel keeps for us until we come round to them."""
+"""Connections that the kernel queues until we accept them."""
 HANDSHAKE_NS = 2_000_000_000
-"""A visitor that has not introduced itself within this time goes."""
+"""A peer that has not finished its handshake within this time is disconnected."""
 READ_BYTES = 4096
 TURN = 4
-"""Messages taken from a visitor before the next one's turn."""
+"""Messages received from a peer before the next one's turn."""
 NEWCOMERS = 200
-"""Let in per step. The kernel's own queue is emptied all the same: who finds that full tries again only after 1 s."""
+"""Connections accepted per step. We empty the kernel's queue all the same: a client that finds it full tries again only
+after 1 s."""
 EVENTS_PER_STEP = 400
 OUT_BYTES = 256 * 1024
-"""What waits for a visitor that does not read; more is dropped."""
-EASE, EASE_PER_S = 64.0, 100.0
-"""Messages that a visitor may bring at once, and per second. Who brings more comes last, and goes for the next one that
-is of no use."""
-USELESS = 8.0
-"""A message that was of no use counts as so many."""
+"""Bytes that may wait for a peer that does not read; more is dropped."""
+CREDIT, CREDIT_PER_S = 64.0, 100.0
+"""Messages that a peer may send at once, and per second. One that sends more is served last, and is disconnected at its
+next useless message."""
+USELESS_COST = 8.0
+"""A useless message counts as this many."""
 STEP_NS = 15_000_000
-"""Those who come last wait for the next step after this: a newcomer is not to wait for them."""
+"""After this, peers without priority wait for the next step, so that a new connection need not wait for them."""
 UNSERVED_NS = 200_000_000
-"""A newcomer whose turn has not come by then is shown out: it comes again sooner than its turn would."""
+"""A new peer that was not served by then is disconnected: it can reconnect sooner than its turn would come."""
 LEFT = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 READING = select.EPOLLIN | select.EPOLLRDHUP
 AT_ONCE = struct.pack("ii", 1, 0)
-"""For SO_LINGER: a connection that was nobody's leaves no trace in the kernel's tables."""
+"""For SO_LINGER: a connection without a finished handshake leaves no entry in the kernel's tables."""
 LISTEN_BYTES = 128 * 1024
-"""The kernel's own buffer for what we say to a visitor."""
+"""The kernel's send buffer of each connection."""
 ALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -64,34 +66,35 @@ ALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 3000),
 )
-"""A tether that is cut must not leave a connection that looks alive, whether something was under way (the last one) or
-not (the others)."""
+"""A cut tether must not leave a connection that looks alive, with data in flight (the last option) or without (the
+others)."""
 
 
 Group: TypeAlias = "OrderedDict[int, PeerConnection]"
 
 
 class PeerConnection:
-    """One connection, and how it has behaved."""
+    """One connection, and its behaviour so far."""
 
-    talk: ZmtpConnection
-    """Once it has begun to speak."""
+    protocol: ZmtpConnection
+    """Set once the peer has sent its first byte."""
 
     def __init__(self, connection: socket.socket, t: int):
         self.connection, self.came_t = connection, t
         self.fd = connection.fileno()
         self.group: Group = OrderedDict()
         self.name = ""
-        """Who it is, once somebody has found out."""
-        self.held = self.writing = self.gone = self.favoured = False
-        self.ease, self.ease_t = EASE, t
+        """Name of its key or user, once the owner of the server has found out."""
+        self.paused = self.writing = self.closed = self.priority = False
+        self.credit, self.credit_t = CREDIT, t
 
     def rank(self) -> int:
-        return 0 if self.favoured else 1 if self.ease >= EASE / 2 else 2
+        """Order of service, 0 first."""
+        return 0 if self.priority else 1 if self.credit >= CREDIT / 2 else 2
 
 
 class PublicServer:
-    """The visitors of one endpoint."""
+    """Serves the peers of one endpoint."""
 
     def __init__(self, endpoint: str, socket_type: bytes, gate: Gate | None, limit: int):
         """`limit`: the largest message in bytes. Raises UserError when the endpoint cannot be bound, or is not on this
@@ -104,73 +107,75 @@ class PublicServer:
         self.epoll.register(self.listener, select.EPOLLIN)
         self.waiting = select.poll()
         self.waiting.register(self.listener, select.POLLIN)
-        self.visitors: dict[int, PeerConnection] = {}
-        self.mute: Group = OrderedDict()
-        """Those who have said nothing yet, in the order they came."""
-        self.arriving: Group = OrderedDict()
-        """Those who have, before the end of their handshake, in the order they came."""
-        self.known: Group = OrderedDict()
-        """Those after it, the longest silent first."""
-        self.eager: Group = OrderedDict()
-        """Those that may have more to say than was taken from them."""
+        self.peers: dict[int, PeerConnection] = {}
+        self.silent: Group = OrderedDict()
+        """Peers that have sent nothing yet, in the order of their connection."""
+        self.handshaking: Group = OrderedDict()
+        """Peers in their handshake, in the order they began it."""
+        self.established: Group = OrderedDict()
+        """Peers after their handshake, the longest silent first."""
+        self.readable: Group = OrderedDict()
+        """Peers that may have unread messages in our buffer."""
         self.room = max(16, min(CONNECTIONS_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
         self.dropped = 0
-        """Messages that somebody was too slow for."""
-        self.gone: Callable[[PeerConnection], None] = lambda _: None
-        """Told of each visitor that leaves."""
+        """Messages dropped because a peer was too slow."""
+        self.on_disconnect: Callable[[PeerConnection], None] = lambda _: None
+        """Called with each peer that leaves."""
 
     @property
     def address(self) -> str:
-        """Where it can be reached, with the port that was found where any would do."""
+        """The bound endpoint, with the actual port if any free one was asked for."""
         if self.listener.family == socket.AF_UNIX:
             return f"ipc://{self.path}"
         host, port = self.listener.getsockname()[:2]
         return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
     def watch(self, fd: int) -> None:
-        """Also wake for another file."""
+        """Also wake `step` for this file descriptor."""
         self.epoll.register(fd, select.EPOLLIN)
 
     # ---- one turn ----------------------------------------------------------------------------------------------
 
     def step(self, timeout_s: float) -> Iterator[tuple[PeerConnection, bytes]]:
-        """Wait at most so long for something to happen; what visitors say, each in turn."""
+        """Wait at most `timeout_s` for something to happen; yields the messages of peers, each in turn."""
         self._accept()
-        for fd, mask in self.epoll.poll(0 if self.eager else timeout_s, EVENTS_PER_STEP):
-            if (visitor := self.visitors.get(fd)) is not None:
+        for fd, mask in self.epoll.poll(0 if self.readable else timeout_s, EVENTS_PER_STEP):
+            if (peer := self.peers.get(fd)) is not None:
                 if mask & select.EPOLLOUT:
-                    self.flush(visitor)
-                if mask & LEFT and visitor.group is not self.known:
-                    self.show_out(visitor)  # before it was known: nobody waits for an answer
-                elif mask & ~select.EPOLLOUT and not visitor.gone:
-                    self._receive(visitor)
-                self._await(visitor)
-        self._show_out_the_silent(time.monotonic_ns())
-        # Those who are known and newcomers have a time each, or a flood of one kind would keep out the other.
+                    self.flush(peer)
+                if mask & LEFT and peer.group is not self.established:
+                    self.disconnect(peer)  # it left before its handshake ended: it waits for no answer
+                elif mask & ~select.EPOLLOUT and not peer.closed:
+                    self._receive(peer)
+                self._await(peer)
+        self._disconnect_idle(time.monotonic_ns())
+        # Established and new peers have separate time limits, or a flood of one kind would keep out the other.
         for known in (True, False):
-            yield from self._served([each for each in self.eager.values() if (each.group is self.known) is known])
+            yield from self._served(
+                [each for each in self.readable.values() if (each.group is self.established) is known]
+            )
 
-    def _served(self, visitors: list[PeerConnection]) -> Iterator[tuple[PeerConnection, bytes]]:
-        """What these say, as far as there is time: the favoured first, those with much to say last, and of the others
-        who spoke last: when they are more than can be served, nobody new waits behind them all."""
+    def _served(self, peers: list[PeerConnection]) -> Iterator[tuple[PeerConnection, bytes]]:
+        """The messages of these peers, as far as there is time: those with priority first, those without credit last,
+        and otherwise the latest sender first, so that under overload a new peer does not wait behind all others."""
         end = time.monotonic_ns() + STEP_NS
-        newest = visitors[::-1]
-        for visitor in sorted(newest, key=PeerConnection.rank):
-            if time.monotonic_ns() < end or visitor.favoured:
-                yield from self._taken(visitor)
-            elif visitor.group is self.arriving and end - visitor.came_t > UNSERVED_NS:
-                self.show_out(visitor)
+        newest = peers[::-1]
+        for peer in sorted(newest, key=PeerConnection.rank):
+            if time.monotonic_ns() < end or peer.priority:
+                yield from self._taken(peer)
+            elif peer.group is self.handshaking and end - peer.came_t > UNSERVED_NS:
+                self.disconnect(peer)
 
     def _accept(self) -> None:
-        """Let in who waits. When they are too many, the newest: those before them have waited long, and come again."""
+        """Accept waiting connections; of too many the newest: the older ones have waited long, and will reconnect."""
         newest: deque[int] = deque()
         for _ in range(BACKLOG):
             try:
                 newest.append(self.listener._accept()[0])  # type: ignore[attr-defined]  # `accept` takes twice as long
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE) or not self.waiting.poll(0):
-                    break  # nobody waits, or who did is gone
-                if self.visitors:
+                    break  # no connection waits any more
+                if self.peers:
                     self._make_room()
                 elif newest:
                     os.close(newest.popleft())
@@ -179,160 +184,161 @@ class PublicServer:
             if len(newest) > NEWCOMERS:
                 os.close(newest.popleft())
         for fd in newest:
-            if len(self.visitors) >= self.room:
+            if len(self.peers) >= self.room:
                 self._make_room()
             connection = socket.socket(self.listener.family, socket.SOCK_STREAM, 0, fileno=fd)
             connection.setblocking(False)
-            visitor = PeerConnection(connection, time.monotonic_ns())
-            self.visitors[visitor.fd] = visitor
-            self._move(visitor, self.mute)
-            self.epoll.register(visitor.fd, READING | select.EPOLLONESHOT)
+            peer = PeerConnection(connection, time.monotonic_ns())
+            self.peers[peer.fd] = peer
+            self._move(peer, self.silent)
+            self.epoll.register(peer.fd, READING | select.EPOLLONESHOT)
 
-    def _receive(self, visitor: PeerConnection) -> None:
+    def _receive(self, peer: PeerConnection) -> None:
         try:
-            data = visitor.connection.recv(READ_BYTES)
+            data = peer.connection.recv(READ_BYTES)
         except BlockingIOError:
             return
         except OSError:
             data = b""
         if not data:
-            return self.show_out(visitor)
-        if visitor.group is self.mute:
+            return self.disconnect(peer)
+        if peer.group is self.silent:
             if data[:1] != SIGNATURE:
-                return self.show_out(visitor)
-            self._welcome(visitor)
-        visitor.talk.feed(data)
-        self.eager[visitor.fd] = visitor
+                return self.disconnect(peer)
+            self._welcome(peer)
+        peer.protocol.feed(data)
+        self.readable[peer.fd] = peer
 
-    def _welcome(self, visitor: PeerConnection) -> None:
-        """It has begun to speak: so do we."""
+    def _welcome(self, peer: PeerConnection) -> None:
+        """Begin the protocol with a peer that has sent its first byte."""
         mechanism: Mechanism = self.gate.mechanism(self.about) if self.gate else NullMechanism(self.about)
-        visitor.talk = ZmtpConnection(self.socket_type, mechanism, self.limit)
-        self._move(visitor, self.arriving)
+        peer.protocol = ZmtpConnection(self.socket_type, mechanism, self.limit)
+        self._move(peer, self.handshaking)
 
-    def _taken(self, visitor: PeerConnection) -> Iterator[tuple[PeerConnection, bytes]]:
-        """Its next few messages."""
-        if visitor.fd in self.eager:
-            self.eager.move_to_end(visitor.fd, last=False)
+    def _taken(self, peer: PeerConnection) -> Iterator[tuple[PeerConnection, bytes]]:
+        """The next few messages of a peer."""
+        if peer.fd in self.readable:
+            self.readable.move_to_end(peer.fd, last=False)
         for _ in range(TURN):
-            if visitor.fd not in self.eager:  # held, or shown out
+            if peer.fd not in self.readable:  # paused, or disconnected
                 return
-            met = visitor.talk.ready
+            met = peer.protocol.ready
             try:
-                message = visitor.talk.receive()
+                message = peer.protocol.receive()
             except ProtocolError:
-                return self.show_out(visitor)
+                return self.disconnect(peer)
             if message is None:
-                del self.eager[visitor.fd]
-                self._await(visitor)
+                del self.readable[peer.fd]
+                self._await(peer)
                 break
-            self._charge(visitor, time.monotonic_ns())
-            if visitor.talk.ready:
-                self._move(visitor, self.known)
+            self._charge(peer, time.monotonic_ns())
+            if peer.protocol.ready:
+                self._move(peer, self.established)
             if message:
-                yield visitor, message
+                yield peer, message
             elif met:
-                self.bear(visitor)
-        if not visitor.gone and visitor.talk.out:
-            self.flush(visitor)
+                self.penalise(peer)
+        if not peer.closed and peer.protocol.out:
+            self.flush(peer)
 
-    # ---- who stays ---------------------------------------------------------------------------------------------
+    # ---- connections -------------------------------------------------------------------------------------------
 
-    def heard(self, visitor: PeerConnection) -> None:
-        """It is alive: others make room before it."""
-        if not visitor.gone:
-            self._move(visitor, self.known)
+    def mark_active(self, peer: PeerConnection) -> None:
+        """Note a sign of life: others have to make room before this peer."""
+        if not peer.closed:
+            self._move(peer, self.established)
 
-    def _move(self, visitor: PeerConnection, group: Group) -> None:
-        """To the end of a group."""
-        visitor.group.pop(visitor.fd, None)
-        visitor.group = group
-        group[visitor.fd] = visitor
+    def _move(self, peer: PeerConnection, group: Group) -> None:
+        """Move a peer to the end of a group."""
+        peer.group.pop(peer.fd, None)
+        peer.group = group
+        group[peer.fd] = peer
 
-    def bear(self, visitor: PeerConnection) -> None:
-        """A message was of no use. Too many of them, and it goes."""
-        if visitor.ease < USELESS:
-            self.show_out(visitor)
-        visitor.ease -= USELESS
+    def penalise(self, peer: PeerConnection) -> None:
+        """Charge a peer for a useless message; disconnect it after too many."""
+        if peer.credit < USELESS_COST:
+            self.disconnect(peer)
+        peer.credit -= USELESS_COST
 
-    def _charge(self, visitor: PeerConnection, now: int) -> None:
-        grown = visitor.ease + (now - visitor.ease_t) * 1e-9 * EASE_PER_S
-        visitor.ease, visitor.ease_t = max(0.0, min(grown, EASE) - 1), now
+    def _charge(self, peer: PeerConnection, now: int) -> None:
+        grown = peer.credit + (now - peer.credit_t) * 1e-9 * CREDIT_PER_S
+        peer.credit, peer.credit_t = max(0.0, min(grown, CREDIT) - 1), now
 
-    def hold(self, visitor: PeerConnection) -> None:
-        """Do not read it for now."""
-        if not visitor.held and not visitor.gone:
-            visitor.held = True
-            self.eager.pop(visitor.fd, None)
-            self._await(visitor)
+    def pause(self, peer: PeerConnection) -> None:
+        """Stop reading a peer for now."""
+        if not peer.paused and not peer.closed:
+            peer.paused = True
+            self.readable.pop(peer.fd, None)
+            self._await(peer)
 
-    def release(self, visitor: PeerConnection) -> None:
-        """Read it again."""
-        if visitor.held and not visitor.gone:
-            visitor.held = False
-            self.eager[visitor.fd] = visitor
-            self._await(visitor)
+    def resume(self, peer: PeerConnection) -> None:
+        """Read a paused peer again."""
+        if peer.paused and not peer.closed:
+            peer.paused = False
+            self.readable[peer.fd] = peer
+            self._await(peer)
 
-    def show_out(self, visitor: PeerConnection) -> None:
-        """Its connection ends."""
-        if visitor.gone:
+    def disconnect(self, peer: PeerConnection) -> None:
+        """Close the connection of a peer."""
+        if peer.closed:
             return
-        del self.visitors[visitor.fd]
-        if visitor.group is not self.known:
-            visitor.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
-        visitor.group.pop(visitor.fd, None)
-        self.eager.pop(visitor.fd, None)
-        visitor.gone = True
-        visitor.connection.close()  # which takes it out of epoll, too
-        self.gone(visitor)
+        del self.peers[peer.fd]
+        if peer.group is not self.established:
+            peer.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+        peer.group.pop(peer.fd, None)
+        self.readable.pop(peer.fd, None)
+        peer.closed = True
+        peer.connection.close()  # this removes it from epoll, too
+        self.on_disconnect(peer)
 
     def _make_room(self) -> None:
-        """The longest silent of the largest group goes: so no group drives another out, and whoever is on the way
-        through them has the time in which a third of the room fills again."""
-        self.show_out(next(iter(max(self.mute, self.arriving, self.known, key=len).values())))
+        """Disconnect the longest silent peer of the largest group: so no group displaces another, and a new peer has at
+        least the time in which a third of the room fills again."""
+        self.disconnect(next(iter(max(self.silent, self.handshaking, self.established, key=len).values())))
 
-    def _show_out_the_silent(self, now: int) -> None:
-        for group in (self.mute, self.arriving):
+    def _disconnect_idle(self, now: int) -> None:
+        for group in (self.silent, self.handshaking):
             while group and now - (first := next(iter(group.values()))).came_t > HANDSHAKE_NS:
-                self.show_out(first)
+                self.disconnect(first)
 
-    # ---- what is said to them ----------------------------------------------------------------------------------
+    # ---- sending -----------------------------------------------------------------------------------------------
 
-    def say(self, visitor: PeerConnection, *parts: bytes, limit: int = OUT_BYTES) -> bool:
-        """Put a message on its way with the next `flush`; False when it does not read and too much waits already."""
-        if len(visitor.talk.out) > limit or not visitor.talk.ready:
+    def queue(self, peer: PeerConnection, *parts: bytes, limit: int = OUT_BYTES) -> bool:
+        """Queue a message, which the next `flush` sends; False when too much waits already for a peer that does not
+        read."""
+        if len(peer.protocol.out) > limit or not peer.protocol.ready:
             self.dropped += 1
             return False
-        visitor.talk.send(*parts)
+        peer.protocol.send(*parts)
         return True
 
-    def flush(self, visitor: PeerConnection) -> None:
-        """Hand what waits for it to the kernel, as much as that takes."""
-        out = visitor.talk.out
-        if visitor.gone:
+    def flush(self, peer: PeerConnection) -> None:
+        """Hand the queued bytes of a peer to the kernel, as many as it accepts."""
+        out = peer.protocol.out
+        if peer.closed:
             return
         try:
-            sent = visitor.connection.send(out) if out else 0
+            sent = peer.connection.send(out) if out else 0
         except BlockingIOError:
             sent = 0
         except OSError:
-            return self.show_out(visitor)
+            return self.disconnect(peer)
         if sent:
             del out[:sent]
-        if bool(out) != visitor.writing:
-            visitor.writing = bool(out)
-            self._await(visitor)
+        if bool(out) != peer.writing:
+            peer.writing = bool(out)
+            self._await(peer)
 
-    def _await(self, visitor: PeerConnection) -> None:
-        """Look out for what it may do next: once, so that those who are not served yet do not hide the others."""
-        if not visitor.gone:
-            reading = 0 if visitor.held or visitor.fd in self.eager else READING
-            writing = select.EPOLLOUT if visitor.writing else 0
-            self.epoll.modify(visitor.fd, reading | writing | select.EPOLLONESHOT)
+    def _await(self, peer: PeerConnection) -> None:
+        """Register for its next events, one-shot, so that peers not served yet do not hide the others."""
+        if not peer.closed:
+            reading = 0 if peer.paused or peer.fd in self.readable else READING
+            writing = select.EPOLLOUT if peer.writing else 0
+            self.epoll.modify(peer.fd, reading | writing | select.EPOLLONESHOT)
 
     def close(self) -> None:
-        for visitor in list(self.visitors.values()):
-            self.show_out(visitor)
+        for peer in list(self.peers.values()):
+            self.disconnect(peer)
         self.epoll.close()
         self.listener.close()
         if self.path:
@@ -340,18 +346,18 @@ class PublicServer:
 
 
 def listening(endpoint: str) -> tuple[str, socket.socket]:
-    """The path of an ipc endpoint (else nothing), and a socket that listens there. Raises UserError."""
+    """The path of an ipc endpoint (else empty), and a socket that listens there. Raises UserError."""
     family, address = address_of(endpoint)
     listener = socket.socket(family, socket.SOCK_STREAM)
     path = address if isinstance(address, str) else ""
     try:
         if path:
             Path(path).parent.mkdir(0o700, parents=True, exist_ok=True)
-            Path(path).unlink(missing_ok=True)  # left by one that was killed; `refuse_taken` has looked for the living
+            Path(path).unlink(missing_ok=True)  # left by a killed process; `refuse_taken` has excluded a living one
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             for level, option, value in ALIVE:
-                listener.setsockopt(level, option, value)  # and so it is for all it accepts
+                listener.setsockopt(level, option, value)  # accepted connections inherit it
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LISTEN_BYTES)
         listener.bind(address)
         listener.listen(BACKLOG)
@@ -363,7 +369,7 @@ def listening(endpoint: str) -> tuple[str, socket.socket]:
 
 
 def prove(endpoint: str, gate: Gate | None) -> None:
-    """Could a door be opened there? Raises UserError."""
+    """Check that a server could be bound there. Raises UserError."""
     permitted(endpoint, gate is not None)
     path, listener = listening(endpoint)
     listener.close()

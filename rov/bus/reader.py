@@ -1,4 +1,4 @@
-"""Messages in the order they came, from the mail inside or from the public side."""
+"""Reads messages in the order they arrived, from the mail inside or from the public endpoint."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rov.bus.sockets import Socket
 from rov.messages import Message
 
 MAIL = 1000
-"""Messages that may wait for a sink, at each end: some 4 s of all that `pilotd` says."""
+"""Messages that may wait for a sink, at each end: about 4 s of all messages of `pilotd`."""
 
 
 class Entry(NamedTuple):
-    """One message as it was said; `payload` is what `message` was decoded from."""
+    """One message as published; `message` was decoded from `payload`."""
 
     topic: str
     message: Message
@@ -24,7 +24,7 @@ class Entry(NamedTuple):
 
 
 class Reader:
-    """Messages in the order they came, from a sink's inbox or from the public endpoint."""
+    """Reads messages in the order they arrived, from a sink's inbox or from the public endpoint."""
 
     def __init__(self, socket: Socket):
         self.socket = socket
@@ -32,7 +32,7 @@ class Reader:
         self.malformed = 0
 
     def receive(self, limit: int = 256) -> Iterator[Entry]:
-        """What is there now, at most `limit` of it."""
+        """The messages waiting now, at most `limit` of them."""
         for _ in range(limit):
             try:
                 parts = self.socket.recv_multipart(zmq.NOBLOCK)

@@ -1,4 +1,4 @@
-"""Endpoints, and sockets that are bound or connected there. What is wrong with one is a sentence, not an errno."""
+"""Endpoints, and sockets bound or connected to them. Errors are sentences, not errno values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SIOCGIFADDR = 0x8915
 """netdevice(7)."""
 RECONNECT_MS = 50
-"""Pause between attempts to reach a process that is not there (yet)."""
+"""Pause between attempts to reach a process that does not run (yet)."""
 
 Socket: TypeAlias = zmq.Socket[bytes]
 Context: TypeAlias = zmq.Context[Socket]
@@ -33,14 +33,13 @@ ALIVE = {
     zmq.TCP_MAXRT: 3000,
     zmq.CONNECT_TIMEOUT: 1000,
 }
-"""A tether that is cut must not leave a connection that looks alive, neither while something is under way (MAXRT) nor
-while nothing is (KEEPALIVE); and once it is whole again nobody shall wait for the kernel's ever longer pauses between
-attempts (CONNECT_TIMEOUT). Not ZeroMQ's heartbeats: its engine aborts the process when one is due on a connection that
-is just ending."""
+"""A cut tether must not leave a connection that looks alive, neither with data in flight (MAXRT) nor without
+(KEEPALIVE); once it is repaired, we must not wait for the kernel's growing pauses between attempts (CONNECT_TIMEOUT).
+We do not use ZeroMQ's heartbeats: its engine aborts the process when one is due on a connection that is closing."""
 
 
 def permitted(endpoint: str, keys: bool) -> None:
-    """Raises UserError for an endpoint that others would reach without keys."""
+    """Raises UserError for an endpoint that other machines could reach without keys."""
     if not keys and not is_local(endpoint):
         raise UserError(
             f"{endpoint}: would let anybody on the network steer; run `rov keys` to make keys, or bind 127.0.0.1"
@@ -48,8 +47,8 @@ def permitted(endpoint: str, keys: bool) -> None:
 
 
 def address_of(endpoint: str) -> tuple[socket.AddressFamily, Any]:
-    """Family and address to bind for an endpoint, as ZeroMQ writes them: tcp://HOST:PORT, where `*` is every address
-    or a free port and HOST may name an interface; ipc://PATH. Raises UserError."""
+    """Family and address to bind for an endpoint in ZeroMQ's notation: tcp://HOST:PORT, where `*` is every address or a
+    free port and HOST may name an interface; ipc://PATH. Raises UserError."""
     scheme, _, place = endpoint.partition("://")
     host, colon, port = place.rpartition(":")
     if scheme == "ipc" and place:
@@ -65,7 +64,7 @@ def address_of(endpoint: str) -> tuple[socket.AddressFamily, Any]:
 
 
 def _of_interface(name: str) -> str:
-    """The IPv4 address of a network interface; empty where there is none of that name. Raises OSError."""
+    """The IPv4 address of a network interface; empty when there is no such interface. Raises OSError."""
     if name not in [each for _, each in socket.if_nameindex()]:
         return ""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -74,7 +73,7 @@ def _of_interface(name: str) -> str:
 
 
 def reached(endpoint: str, host: str = "") -> str:
-    """The endpoint to connect to for one that was bound: at another host, or on this machine where it says `any`."""
+    """The endpoint to connect to for a bound one: at `host`, or at this machine if it was bound to every address."""
     match = re.fullmatch(r"(tcp://)(.+)(:\d+)", endpoint)
     if match is None:
         return endpoint
@@ -95,7 +94,7 @@ def is_local(endpoint: str) -> bool:
 
 
 def ipc(root: Path, name: str) -> str:
-    """The endpoint of that name among the daemon's own. Raises UserError."""
+    """The daemon's internal endpoint of this name, in the directory `root`. Raises UserError."""
     path = root.absolute() / name
     if len(str(path).encode()) > 107:  # sockaddr_un; ZeroMQ itself says only "File name too long"
         raise UserError(f"{root}: the path is too long for sockets; use one of at most 80 bytes")
@@ -103,7 +102,7 @@ def ipc(root: Path, name: str) -> str:
 
 
 def bound(context: Context | None, kind: int, endpoint: str, options: dict[zmq.SocketOption, Any]) -> Socket:
-    """A socket that waits for others, inside. Raises UserError."""
+    """A bound socket, for internal endpoints. Raises UserError."""
     made = _socket(context, kind, endpoint, options)
     try:
         if endpoint.startswith("ipc://"):
@@ -122,7 +121,7 @@ def connected(
     options: dict[zmq.SocketOption, Any],
     keys: ClientKeys | None = None,
 ) -> Socket:
-    """A socket that goes to another, whether that is there already or not. Raises UserError."""
+    """A connected socket; the other end may start later. Raises UserError."""
     made = _socket(context, kind, endpoint, {**ALIVE, zmq.RECONNECT_IVL: RECONNECT_MS, **options})
     if keys:
         keys.apply(made)

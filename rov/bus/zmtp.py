@@ -1,9 +1,9 @@
-"""ZMTP 3.0 (rfc.zeromq.org/spec/23), the side that is bound: bytes in, messages out, and the other way. No sockets and
-no clock.
+"""ZMTP 3.0 (rfc.zeromq.org/spec/23) for the bound side: converts bytes to messages and back, without sockets or a
+clock.
 
-What strangers write is read here and not by libzmq: that one aborts its process when a peer leaves in the wrong
-moment, accepts without limit, and keeps in memory whatever is sent to it, down to messages of millions of parts.
-Our own clients are libzmq's, and so are all sockets inside.
+We read strangers' bytes here and not with libzmq, because libzmq aborts its process when a peer leaves at the wrong
+moment, accepts connections without limit, and keeps in memory whatever it receives, up to messages of millions of
+parts. Our own clients use libzmq, and so do all internal sockets.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 
 GREETING = 64
 SIGNATURE = b"\xff"
-"""The first byte of all that is said."""
+"""The first byte of a greeting."""
 MORE, LONG, COMMAND = 1, 2, 4
 """Bits of a frame's first byte."""
 HANDSHAKE_BYTES = 1024
@@ -26,33 +26,33 @@ FITS = {b"ROUTER": (b"DEALER", b"REQ", b"ROUTER"), b"PUB": (b"SUB", b"XSUB")}
 
 
 class ProtocolError(Exception):
-    """A peer that does not keep to the protocol, or may not speak here: it is cut off."""
+    """A peer violates the protocol, or may not connect: it is disconnected."""
 
 
 class Mechanism(Protocol):
-    """How a connection begins, and what its frames are wrapped in."""
+    """The security mechanism of a connection: its handshake, and the wrapping of its frames."""
 
     name: bytes
     ready: bool
     who: str
-    """Whose key it has; empty without keys."""
+    """Name of the peer's key; empty without keys."""
     overhead: int
     """Bytes that wrapping adds to a frame."""
 
     def shake(self, command: bytes) -> bytes:
-        """Our answer to the peer's next handshake command; metadata is kept in `metadata`. Raises Foul."""
+        """Our answer to the peer's next handshake command; its metadata goes to `metadata`. Raises ProtocolError."""
 
     metadata: bytes
 
     def open(self, flags: int, body: bytes) -> tuple[int, bytes]:
-        """Flags and body of what a frame carries. Raises Foul."""
+        """Unwrap a frame: flags and body. Raises ProtocolError."""
 
     def seal(self, flags: int, body: bytes) -> bytes:
-        """The frame on the wire."""
+        """Wrap flags and body: the frame on the wire."""
 
 
 class NullMechanism:
-    """No keys: everybody is let in."""
+    """The mechanism without keys: accepts everybody."""
 
     name, who, overhead = b"NULL", "", 0
 
@@ -73,16 +73,16 @@ class NullMechanism:
 
 
 class ZmtpConnection:
-    """One connection. `feed` it what came, `take` messages from it; what is to be sent is in `out`."""
+    """The protocol state of one connection: `feed` received bytes, `receive` messages; bytes to send are in `out`."""
 
     def __init__(self, socket_type: bytes, mechanism: Mechanism, limit: int):
         """`socket_type` is ours, `limit` the largest message in bytes."""
         self.socket_type, self.mechanism, self.limit = socket_type, mechanism, limit
-        self.heard = bytearray()
+        self.received = bytearray()
         self.out = bytearray(greeting(mechanism.name))
         self.greeted = self.begun = self.enveloped = False
-        """`begun`: an empty part came, and the message that follows it has not. `enveloped`: that was so for the last
-        message: a REQ sends it, and wants it back."""
+        """`begun`: an empty part arrived, its message not yet. `enveloped`: the last message had such an empty part,
+        which a REQ socket sends and expects in the reply."""
 
     @property
     def ready(self) -> bool:
@@ -90,10 +90,11 @@ class ZmtpConnection:
         return self.mechanism.ready
 
     def feed(self, data: bytes) -> None:
-        self.heard += data
+        self.received += data
 
     def receive(self) -> bytes | None:
-        """The next message; empty for what was the protocol's own; None when nothing whole is there. Raises Foul."""
+        """The next message; empty for a frame of the protocol itself; None when no frame is complete. Raises
+        ProtocolError."""
         if not self.greeted:
             return self._greet()
         parted = self._frame()
@@ -114,8 +115,8 @@ class ZmtpConnection:
         self.out += self.mechanism.seal(0, parts[-1])
 
     def _greet(self) -> bytes | None:
-        """The peer's greeting, judged as far as it has come."""
-        start = bytes(self.heard[:GREETING])
+        """Check the peer's greeting as far as it has arrived."""
+        start = bytes(self.received[:GREETING])
         if (
             start[:1] not in (b"", SIGNATURE)
             or len(start) > 9
@@ -128,27 +129,27 @@ class ZmtpConnection:
             return None
         if start[12:32].rstrip(b"\0") != self.mechanism.name:
             raise ProtocolError(f"wants {start[12:32].rstrip(bytes(1))!r}, not {self.mechanism.name!r}")
-        del self.heard[:GREETING]
+        del self.received[:GREETING]
         self.greeted = True
         return b""
 
     def _frame(self) -> tuple[int, bytes] | None:
         """Flags and body of the next frame on the wire."""
-        if len(self.heard) < 2:
+        if len(self.received) < 2:
             return None
-        flags = self.heard[0]
+        flags = self.received[0]
         head = 9 if flags & LONG else 2
         if flags & ~(MORE | LONG | COMMAND):
             raise ProtocolError("not a frame")
-        if len(self.heard) < head:
+        if len(self.received) < head:
             return None
-        size = int.from_bytes(self.heard[1:head], "big")
+        size = int.from_bytes(self.received[1:head], "big")
         if size > (self.limit + self.mechanism.overhead if self.ready else HANDSHAKE_BYTES) and size > PING_BYTES:
             raise ProtocolError(f"a frame of {size} bytes")
-        if len(self.heard) < head + size:
+        if len(self.received) < head + size:
             return None
-        body = bytes(self.heard[head : head + size])
-        del self.heard[: head + size]
+        body = bytes(self.received[head : head + size])
+        del self.received[: head + size]
         return flags, body
 
     def _shake(self, flags: int, body: bytes) -> bytes:
@@ -169,7 +170,7 @@ class ZmtpConnection:
         return b""
 
     def _part(self, flags: int, body: bytes) -> bytes:
-        """One part, or one behind the empty one of a REQ; a part that waits for more would be kept in memory."""
+        """A message of one part, or of one part after the empty one of a REQ; storing more parts would cost memory."""
         if flags & MORE:
             if body or self.begun:
                 raise ProtocolError("a message of several parts")
@@ -180,7 +181,7 @@ class ZmtpConnection:
 
 
 def greeting(mechanism: bytes) -> bytes:
-    """Signature, version 3.0, mechanism, whether we are the server (it has none without keys), filler."""
+    """Our greeting: signature, version 3.0, mechanism, whether we are its server (only with keys), filler."""
     server = mechanism != b"NULL"
     return SIGNATURE + bytes(8) + b"\x7f\x03\x00" + mechanism.ljust(20, b"\0") + bytes([server]) + bytes(31)
 
@@ -193,13 +194,13 @@ def frame(flags: int, body: bytes) -> bytes:
 
 
 def metadata(socket_type: bytes) -> bytes:
-    """What we say of ourselves in a handshake."""
+    """Our metadata in a handshake."""
     pairs: Iterable[tuple[bytes, bytes]] = ((b"Socket-Type", socket_type), (b"Identity", b""))
     return b"".join(bytes([len(name)]) + name + len(value).to_bytes(4, "big") + value for name, value in pairs)
 
 
 def properties(data: bytes) -> dict[bytes, bytes]:
-    """What a peer says of itself, names in small letters. Raises Foul."""
+    """A peer's metadata, with names in lower case. Raises ProtocolError."""
     found, at = {}, 0
     while at < len(data):
         name = data[at + 1 : (at := at + 1 + data[at])]

@@ -1,1 +1,1 @@
-"""The configuration: its schema, the saved file while the daemon runs, and what holds when."""
+"""The configuration: its schema, the saved file while the daemon runs, and the values in force at each time."""

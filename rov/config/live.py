@@ -1,9 +1,9 @@
-"""Tuning while running: which keys are live, what changed, and from when on a change holds.
+"""Live settings: which keys may change while the daemon runs, and how a change is described and applied.
 
-    rover.toml -> supervisor: reads, checks         -> `edit`, what is saved
-               -> pilotd: knows whether it is armed -> `tuning`, what holds; it and all others follow this
+    rover.toml -> supervisor: reads, checks         -> `config_edit`: the saved values
+               -> pilotd: knows whether it is armed -> `settings`: the values in force, which all processes follow
 
-Nothing is parsed on the way: a change is a copy of the frozen configuration with other values in it.
+Control loops parse nothing: a change is a copy of the frozen configuration with other values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Value: TypeAlias = bool | int | float | str
 Values: TypeAlias = dict[str, Value]
 
 COMMANDED = ("steering.target", "steering.size")
-"""Keys that operators set, too (`SetTarget`)."""
+"""Keys that operators can set, too (`SetTarget`)."""
 
 
 class Key(NamedTuple):
@@ -34,7 +34,7 @@ class Key(NamedTuple):
 
 @cache
 def live_keys() -> Mapping[str, Key]:
-    """Every key of the configuration, as `guard.gain`."""
+    """Every key of the configuration, as `guard.gain`, live or not."""
     found = {}
     for section, field in Config.model_fields.items():
         model: Any = field.annotation
@@ -55,12 +55,12 @@ def values(config: Config, *, live: bool = True) -> Values:
 
 
 def settings(config: Config) -> tuple[Setting, ...]:
-    """All live keys, to be sent."""
+    """The values of all live keys, as a message carries them."""
     return tuple(Setting(key, msgspec.json.encode(value).decode()) for key, value in values(config).items())
 
 
 def values_of(sent: Iterable[Setting]) -> Values:
-    """What was sent: the keys that are live here. Another version's are left out."""
+    """The values in a message, of the keys that are live here; unknown keys of another version are left out."""
     return {
         each.key: msgspec.json.decode(each.value)
         for each in sent
@@ -69,12 +69,12 @@ def values_of(sent: Iterable[Setting]) -> Values:
 
 
 def differences(old: Values, new: Values) -> Values:
-    """What is new or other in `new`."""
+    """The entries of `new` that are missing or different in `old`."""
     return {key: value for key, value in new.items() if old.get(key) != value}
 
 
 def with_values(config: Config, changes: Values) -> Config:
-    """The configuration with these keys changed. The values must have been checked: this is for control loops."""
+    """The configuration with these keys changed. Fast enough for control loops: values are not checked."""
     sections: dict[str, dict[str, Value]] = {}
     for key, value in changes.items():
         section, _, name = key.partition(".")

@@ -1,7 +1,7 @@
-"""The configuration: one schema for `rover.toml`; errors say file, line, key, what was found and what is allowed.
+"""The schema of `rover.toml`. Its errors name file, line and key, what was found and what is allowed.
 
-Every key carries how a change takes effect: `live` (within a second, while running) or `restart`. A safety key also
-says which direction is the safer one; while armed it may only move that way.
+Each key declares how a change takes effect: `live` (within a second, while running) or `restart`. A safety key also
+declares which direction is the safer one; while armed it may only move that way.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from rov.errors import UserError
 from rov.printing import hide_passwords
 
 PROBLEMS_MAX = 50
-"""A file with more of them is another file; the rest is counted."""
+"""Problems shown of one file; the rest is counted."""
 SHOWN_MAX = 80
-"""Characters of a wrong value that are shown."""
+"""Characters shown of a wrong value."""
 IPC_PATH_MAX = 107
 """Bytes of sockaddr_un."""
 KEYS_MAX, COMMAS_MAX = 1000, 5000
-"""There are a tenth of so many keys, and no lists. What is more costs the supervisor's loop too much time to read."""
+"""Limits of a file: ten times our number of keys, and we have no lists. Reading more would take the supervisor's loop
+too long."""
 
 
 class ConfigError(UserError):
-    """One or more things wrong with a configuration; `problems` has a line for each."""
+    """One or more problems of a configuration; `problems` has a line for each."""
 
     def __init__(self, problems: list[str]):
         self.problems = problems
@@ -50,11 +51,11 @@ Gain = Annotated[float, Field(ge=0, le=100, json_schema_extra=live())]
 
 
 def _endpoint(text: str) -> str:
-    """What ZeroMQ can bind and others can find. Raises ValueError with what is wrong."""
+    """Accept an endpoint that ZeroMQ can bind and others can find. Raises ValueError with the reason."""
     scheme, _, place = text.partition("://")
     if scheme == "ipc":
         if place == "*":
-            raise ValueError("nobody would find it: name a path, as ipc:///run/rov/public")
+            raise ValueError("nobody could find it: name a path, as ipc:///run/rov/public")
         if len(place.encode()) > IPC_PATH_MAX:
             raise ValueError(
                 f"the path of a socket has at most {IPC_PATH_MAX} bytes; this one has {len(place.encode())}"
@@ -81,21 +82,21 @@ class CameraConfig(Section):
 
     source: str = Field("0", min_length=1, json_schema_extra=RESTART)
     """0, /dev/video0, [loop:]dive.mp4, rtp://:5600, rtsp://…, http://…, pipe:WIDTHxHEIGHT:COMMAND, or
-    process:COMMAND, which takes camerad's place."""
+    process:COMMAND, which replaces camerad."""
     width: int = Field(0, ge=0, le=16384, json_schema_extra=RESTART)
-    """Asked of the camera, in pixels; 0 leaves it to the camera."""
+    """Requested from the camera, in pixels; 0 leaves it to the camera."""
     height: int = Field(0, ge=0, le=16384, json_schema_extra=RESTART)
     fps: float = Field(0.0, ge=0, le=1000, json_schema_extra=RESTART)
     fourcc: str = Field("", max_length=4, json_schema_extra=RESTART)
-    """Pixel format asked for; USB cameras give more than 640×480 at full rate only as MJPG."""
+    """Requested pixel format; USB cameras give more than 640×480 at full rate only as MJPG."""
     latency_ms: float = Field(0.0, ge=0, le=2000, json_schema_extra=RESTART)
-    """From the middle of the exposure until the frame arrives."""
+    """Time from the middle of the exposure to the arrival of the frame."""
     hfov_deg: float = Field(80.0, gt=10, lt=170, json_schema_extra=RESTART)
     """Horizontal field of view, in water, in degrees; used until a calibration is set."""
     calibration: str = Field("", json_schema_extra=RESTART)
     """ROS camera_info of this camera, in the water it works in (`rov calibrate camera`, then `rov calibrate port`)."""
     colour: str = Field("", json_schema_extra=RESTART)
-    """White balance by depth (`rov calibrate colour`), applied to what the network sees."""
+    """White balance by depth (`rov calibrate colour`), applied to the network's input."""
 
 
 class PerceptionConfig(Section):
@@ -107,7 +108,7 @@ class PerceptionConfig(Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", json_schema_extra=RESTART)
     """auto: float16 on CUDA, bfloat16 on processors with AVX512-BF16 or AMX, else float32."""
     rate_hz: float = Field(15.0, gt=0, le=120, json_schema_extra=RESTART)
-    """Frames looked at per second while live; the newest each time."""
+    """Frames processed per second while live; the newest each time."""
     threads: int = Field(1, ge=1, le=64, json_schema_extra=RESTART)
     """Processor threads of the network; the other cores decode, control and record."""
     batch: int = Field(8, ge=1, le=256, json_schema_extra=RESTART)
@@ -141,9 +142,9 @@ class SteeringConfig(Section):
     surge_gain: Gain = 0.6
     """Surge per unit of log(wanted size / apparent size)."""
     surge_max: float = Field(0.6, ge=0, le=1, json_schema_extra=SAFER_LOWER)
-    """Fastest approach."""
+    """Largest surge."""
     centred_deg: float = Field(15.0, gt=0, le=60, json_schema_extra=live())
-    """Surge fades to nothing as the bearing grows to this: turn first, then go. In degrees."""
+    """Surge falls to 0 as the bearing grows to this: turn first, then go. In degrees."""
 
 
 class ControlConfig(Section):
@@ -178,13 +179,13 @@ class VehicleConfig(Section):
     thrusters: str = Field("calibration/t200.toml", json_schema_extra=RESTART)
     """Thruster curve."""
     max_depth: float = Field(gt=0, le=6000, json_schema_extra=SAFER_LOWER)
-    """Below this the pilot only ever goes up. In m; required: nobody else knows your housing."""
+    """Below this the pilot only goes up. In m; required: nobody else knows your housing."""
     battery_cells: int = Field(4, ge=1, le=20, json_schema_extra=RESTART)
     """Cells in series; an unknown voltage is taken as a full battery, 4.2 V per cell."""
 
 
 class GuardConfig(Section):
-    """The last step before the wire."""
+    """Limits of commands, applied last before they are sent."""
 
     gain: float = Field(0.5, gt=0, le=1, json_schema_extra=SAFER_LOWER)
     """Largest command to any output: 0.5 is 1300 to 1700 µs of a thruster. Full stick is the thrust it reaches both
@@ -192,15 +193,15 @@ class GuardConfig(Section):
     slew: float = Field(2.0, gt=0, le=20, json_schema_extra=SAFER_LOWER)
     """Fastest change of an output (a thruster, or an axis of an autopilot), in full scales per second."""
     setpoint_stale_ms: float = Field(300.0, gt=0, le=1000, json_schema_extra=SAFER_LOWER)
-    """A setpoint whose frame (or stick) is older moves nothing."""
+    """A setpoint is ignored when its frame (or stick) is older than this."""
     frame_age_ms: float = Field(200.0, gt=0, le=1000, json_schema_extra=SAFER_LOWER)
-    """A frame older than this when its inference ends moves nothing."""
+    """A frame is ignored when it is older than this at the end of its inference."""
     perception_gone_s: float = Field(1.0, gt=0, le=10, json_schema_extra=SAFER_LOWER)
     """Without perception for this long, follow and policy end in hold."""
     state_stale_ms: float = Field(500.0, gt=0, le=2000, json_schema_extra=SAFER_LOWER)
     """Attitude or depth older than this is unknown."""
     tilt_deg: float = Field(30.0, gt=5, le=90, json_schema_extra=SAFER_LOWER)
-    """A tilt beyond this for `tilt_s` is neutral and disarm."""
+    """A tilt beyond this for `tilt_s`: neutral and disarm."""
     tilt_s: float = Field(2.0, gt=0, le=10, json_schema_extra=SAFER_LOWER)
 
     battery_low_v: float = Field(3.3, ge=2.5, le=4.2, json_schema_extra=live(safer="higher"))
@@ -216,7 +217,7 @@ class GuardConfig(Section):
 
 
 class LinkConfig(Section):
-    """The way to the vehicle."""
+    """The connection to the vehicle."""
 
     kind: Literal["thrusters", "ardusub"] = Field("thrusters", json_schema_extra=RESTART)
     """A bare thruster board at `port`, or an ArduSub autopilot at `url`."""
@@ -225,7 +226,7 @@ class LinkConfig(Section):
     )
     """Where ArduSub is: tcp:HOST:PORT, udp:0.0.0.0:PORT (listens), udpout:HOST:PORT or serial:DEVICE:BAUD."""
     port: str = Field("/dev/ttyACM0", min_length=1, json_schema_extra=RESTART)
-    """Serial port of the thruster board (systemd/BOARD.md says what it must do)."""
+    """Serial port of the thruster board (systemd/BOARD.md describes what it must do)."""
     baud: int = Field(115200, ge=9600, le=4_000_000, json_schema_extra=RESTART)
     surface_pa: float = Field(101_325.0, gt=50_000, lt=120_000, json_schema_extra=SAFER_LOWER)
     """Air pressure at the surface, Pa. Lower is safer, here and below: the depth then reads as more."""
@@ -234,27 +235,27 @@ class LinkConfig(Section):
 
 
 class OperatorConfig(Section):
-    """Whoever commands."""
+    """The operator's heartbeat and its loss."""
 
     lost_s: float = Field(3.0, gt=0, le=30, json_schema_extra=SAFER_LOWER)
     """Without the operator's heartbeat for this long, `on_lost` happens."""
     on_lost: Literal["disarm", "hold", "surface"] = Field("disarm", json_schema_extra=live())
-    """disarm: neutral and disarmed. hold and surface fall back to it when they cannot be carried out."""
+    """disarm: neutral and disarmed. hold and surface fall back to disarm when they are impossible."""
 
 
 class BusConfig(Section):
-    """What can be reached from outside."""
+    """The endpoints that can be reached from outside."""
 
     public: Endpoint = Field("tcp://127.0.0.1:5555", json_schema_extra=RESTART)
-    """Where every message can be heard."""
+    """Endpoint where every message is published."""
     commands: Endpoint = Field("tcp://127.0.0.1:5556", json_schema_extra=RESTART)
-    """Where operators command. Any address but this machine's own needs keys."""
+    """Endpoint for operators' commands. Any address but this machine's own needs keys."""
     keys: str = Field("", json_schema_extra=RESTART)
-    """Folder of the keys that `rov keys` made; relative to where rov was started. Empty: no keys, this machine only."""
+    """Folder of keys made by `rov keys`; relative to where rov was started. Empty: no keys, this machine only."""
 
 
 class RecordingConfig(Section):
-    """What goes into a dive."""
+    """Dives: format, size, and room on the disk."""
 
     folder: str = Field("dives", min_length=1, json_schema_extra=RESTART)
     """Where dives go; relative to where rov was started."""
@@ -262,11 +263,11 @@ class RecordingConfig(Section):
     """h264 is a tenth of the size and costs more of the processor."""
     jpeg_quality: int = Field(90, ge=30, le=100, json_schema_extra=live())
     part_minutes: float = Field(30.0, gt=0, le=1440, json_schema_extra=live())
-    """A dive that lasts longer goes on in another file."""
+    """A longer dive continues in another file."""
     part_gb: float = Field(4.0, gt=0, le=1000, json_schema_extra=live())
-    """So does one that grows larger."""
+    """A larger dive continues in another file."""
     keep_gb: float = Field(5.0, ge=0, le=10_000, json_schema_extra=live())
-    """So much of the disk is kept free by deleting the oldest dives that are not marked; 0 with keep_share 0: never."""
+    """Disk space kept free by deleting the oldest unmarked dives; 0 with keep_share 0: never delete."""
     keep_share: float = Field(0.10, ge=0, le=0.5, json_schema_extra=live())
     """The same as a share of the disk; the larger of the two counts."""
     disk_warn: float = Field(0.85, gt=0, lt=1, json_schema_extra=live())
@@ -301,12 +302,12 @@ class Config(Section):
     compute: ComputeConfig = ComputeConfig()
 
     def sha256(self) -> str:
-        """Hash of what was configured, independent of comments and order in the file."""
+        """Hash of all values, independent of comments and order in the file."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 def load(path: Path) -> Config:
-    """Read and check a configuration. Raises ConfigError with everything that is wrong."""
+    """Read and check a configuration. Raises ConfigError with all problems."""
     try:
         text = toml.read_text(path)
     except FileNotFoundError:
@@ -333,8 +334,8 @@ def parse(text: str, path: Path = Path("rover.toml")) -> Config:
 
 
 def override(config: Config, settings: list[str]) -> Config:
-    """The configuration with `section.key=value` settings applied; a value is TOML, or else text. Where the key wants
-    text, all is text that is no TOML string: camera 0, a folder named 2026."""
+    """The configuration with `section.key=value` settings applied. A value is TOML, or else text; for a text key
+    everything but a TOML string is text: camera 0, a folder named 2026."""
     data = config.model_dump()
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -368,14 +369,14 @@ def _wants_text(where: list[str]) -> bool:
 
 
 def _problems(path: Path, lines: dict[tuple[str, ...], int], error: pydantic.ValidationError) -> list[str]:
-    """A sentence for each thing that is wrong, the first PROBLEMS_MAX of them."""
+    """A sentence for each problem, the first PROBLEMS_MAX of them."""
     found = error.errors(include_url=False)
     more = [f"{path}: {len(found) - PROBLEMS_MAX} more problems"] if len(found) > PROBLEMS_MAX else []
     return [problem(path, lines, each) for each in found[:PROBLEMS_MAX]] + more
 
 
 def problem(path: Path, lines: dict[tuple[str, ...], int], error: ErrorDetails) -> str:
-    """One sentence for one thing that is wrong."""
+    """The sentence for one problem."""
     where = tuple(str(part) for part in error["loc"])
     line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), 1)
     start, key = f"{path}:{line}: " if lines else f"{path}: ", _shown(".".join(where))
@@ -390,7 +391,7 @@ def problem(path: Path, lines: dict[tuple[str, ...], int], error: ErrorDetails) 
 
 
 def repr_of(value: object) -> str:
-    """As it is written in Python, whatever it is."""
+    """The `repr` of any value, also of those that Python does not print."""
     try:
         return repr(value)
     except (ValueError, RecursionError):  # of more digits, or nested more deeply, than Python prints

@@ -1,4 +1,4 @@
-"""What holds for each frame: the configuration as it is tuned on the way."""
+"""The configuration in force for each frame, while live settings change."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from rov.config.schema import Config
 from rov.messages import Setting
 
 EFFECT_NS = 100_000_000
-"""Frames follow a change that is older than this when they are captured. It leaves the news time to arrive everywhere,
-so that a replay, which knows only times, changes at the same frame."""
+"""A change applies to frames captured at least this long after it. By then every process has received it, so that a
+replay, which knows only the times, changes at the same frame."""
 
 
 class ConfigTimeline:
-    """The configuration for each frame, as it is tuned on the way."""
+    """The configuration in force for each frame, while live settings change."""
 
     def __init__(self, config: Config, *, recorded: bool = False):
-        """Live, what is heard holds. `recorded`: what is heard first is where the recording began, and only what was
-        changed after that is changed here, so that a dive can be replayed with other values."""
+        """Live, every message changes `config`. `recorded`: the first message is only the recording's initial state;
+        later changes are applied to `config`, so that a dive can be replayed with other values."""
         self.config = config
         self.last: Values | None = None if recorded else values(config)
-        self.coming: deque[tuple[int, Values]] = deque()
+        self.pending: deque[tuple[int, Values]] = deque()
 
     def add(self, sent: Iterable[Setting], t: int) -> Values:
-        """Take the news of `t`; returns what changes with it."""
-        news = values_of(sent)
-        changed = {} if self.last is None else differences(self.last, news)
-        self.last = news
+        """Add the settings of a message made at `t` (ns); returns the values that it changes."""
+        new = values_of(sent)
+        changed = {} if self.last is None else differences(self.last, new)
+        self.last = new
         if changed:
-            self.coming.append((t + EFFECT_NS, changed))
+            self.pending.append((t + EFFECT_NS, changed))
         return changed
 
     def at(self, frame_t: int) -> Config:
-        """What holds for a frame captured at `frame_t`. Frames are asked for in order."""
-        while self.coming and self.coming[0][0] <= frame_t:
-            self.config = with_values(self.config, self.coming.popleft()[1])
+        """The configuration for a frame captured at `frame_t`. Frames must be asked for in order."""
+        while self.pending and self.pending[0][0] <= frame_t:
+            self.config = with_values(self.config, self.pending.popleft()[1])
         return self.config

@@ -1,7 +1,7 @@
-"""The saved configuration while the daemon runs: read again when it changes, checked, and said on the bus when good.
+"""Watches the saved configuration while the daemon runs: reads it when it changes, checks it, publishes a good one.
 
-Runs in the supervisor, so that nothing is read or parsed in a control loop. Also keeps the file that processes start
-from: what holds now, whatever has become of the one that is edited.
+It runs in the supervisor, so that no control loop reads or parses a file. It also writes the file that processes start
+with: the values in force now, whatever somebody has done to the edited file.
 """
 
 from __future__ import annotations
@@ -19,45 +19,47 @@ from rov.messages import ConfigEdit, Event, Message, Setting
 from rov.printing import hide_passwords
 
 POLL_NS = 200_000_000
-"""How often the file is looked at. It is read once it looks the same twice: editors write in several steps."""
+"""How often the file is checked. It is read when two checks agree: editors write in several steps."""
 REPEAT_NS = 1_000_000_000
-"""What is saved is said anew at 1 Hz, for a `pilotd` that has just started."""
-SAID_PROBLEMS, SAID_CHARACTERS = 5, 200
-"""What an event says of a bad edit: so many problems, each of this length at most. `rov config check` says all."""
+"""The saved values are published again at 1 Hz, for a `pilotd` that has just started."""
+SHOWN_PROBLEMS, SHOWN_CHARACTERS = 5, 200
+"""Problems in the event of a bad edit, and characters of each. `rov config check` shows all."""
 
 Signature = tuple[int, int, int] | None
-"""Time of the last change, size and inode; None: it is not there."""
+"""Time of the last change, size and inode; None: there is no such file."""
 
 
 Load = Callable[[Path], Config]
-"""Reads a configuration and checks all that a daemon would trip over. Raises ConfigError."""
+"""Reads a configuration and checks everything the daemon needs. Raises ConfigError."""
 
 
 class ConfigWatcher:
-    """`rover.toml`, as long as the daemon runs."""
+    """Follows `rover.toml` as long as the daemon runs."""
 
     def __init__(self, path: Path, config: Config, root: Path, load: Load):
-        """`config` is what `load` read from `path`, as it will each edit. What processes start from goes into the
-        directory `root`. Raises UserError when it cannot be kept there."""
+        """`config` is what `load` read from `path`; it will read each edit. The file that processes start with goes
+        into the directory `root`. Raises UserError when it cannot be written."""
         self.path, self.running_path, self.load = path, root / "rover.toml", load
         self.config = config
-        """The last good one that was saved."""
+        """The last good configuration that was saved."""
         self.running = config
-        """What the processes hold: live keys as tuned, all others as at the start."""
+        """The configuration in force: live keys as they are now, all others as at the start."""
         self.overruled: set[str] = set()
-        """Keys that hold what an operator has set, after the file was last changed in them."""
+        """Keys that an operator set after the file last changed them."""
         self.seen = self.read = _signature(path)
         self.polled_t = 0
         self.published_t: int | None = None
-        self.kept: Config | None = None
-        """What processes start from, as it could be written; another than `running`: it is tried again."""
+        self.written: Config | None = None
+        """The last `running` that could be written; while they differ, writing is tried again."""
         self.refused = False
-        """Whether it was said that it could not be."""
+        """Whether we reported that it could not be written."""
         if why := self._write_running():
-            raise UserError(f"{self.running_path}: what processes start from cannot be kept there: {why}")
+            raise UserError(
+                f"{self.running_path}: the configuration that processes start with cannot be written: {why}"
+            )
 
     def poll(self, now: int, *, asked: bool = False) -> Iterator[Message]:
-        """What there is to say at `now` (monotonic ns). `asked`: read it now, whether it has changed or not."""
+        """The messages to publish at `now` (monotonic ns). `asked`: read the file now, changed or not."""
         if asked or now - self.polled_t >= POLL_NS:
             self.polled_t, before, self.seen = now, self.seen, _signature(self.path)
             if asked or (self.seen == before != self.read):
@@ -66,23 +68,23 @@ class ConfigWatcher:
         if self.published_t is None or now - self.published_t >= REPEAT_NS:
             self.published_t = now
             yield ConfigEdit(t=now, settings=live.settings(self.config), overruled=tuple(sorted(self.overruled)))
-            yield from self._try_to_keep(now)
+            yield from self._retry_writing(now)
 
     def keep_active(self, settings: tuple[Setting, ...]) -> None:
-        """Take note of what `pilotd` says that holds."""
+        """Note the settings in force, which `pilotd` published."""
         if changed := live.differences(live.values(self.running), live.values_of(settings)):
             saved = live.values(self.config)
             self.overruled -= changed.keys()
             self.overruled |= {key for key in live.COMMANDED if key in changed and changed[key] != saved[key]}
             self.running = live.with_values(self.running, changed)
-            self._write_running()  # when that is refused, `update` says so and tries again
+            self._write_running()  # if this fails, `poll` reports it and tries again
 
     def _read(self, now: int) -> Iterator[Event]:
-        """Take a good edit; say what is wrong with a bad one, all of it."""
+        """Read the file: accept a good edit, report all problems of a bad one."""
         try:
             config = self.load(self.path)
         except (UserError, OSError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
-            # Whatever a file can do to a reader: it is a bad edit, and the vehicle goes on.
+            # Whatever reading the file raises: it is a bad edit, and the vehicle goes on.
             wrong = error.problems if isinstance(error, ConfigError) else [f"{self.path}: {error!r}"]
             text = f"the old values go on: {_few(wrong)}"
             yield Event(t=now, level="warning", source="supervisor", code="edit_refused", text=text)
@@ -92,49 +94,49 @@ class ConfigWatcher:
         for key, new in live.differences(before, wanted).items():
             text = f"{key} is {_cut(fixed[key])} and becomes {_cut(new)} when rov is started again"
             if new == fixed[key]:
-                text = f"{key} is {_cut(new)}, as it is saved again"
+                text = f"{key} is {_cut(new)}, and is now saved as that again"
             yield Event(t=now, level="info", source="supervisor", code="needs_restart", text=text)
         if config == self.config:
-            text = f"{self.path} says what it said before"
+            text = f"{self.path} holds the same values as before"
             yield Event(t=now, level="info", source="supervisor", code="unchanged", text=text)
         self.overruled -= live.differences(live.values(self.config), live.values(config)).keys()
         self.config = config
 
-    def _try_to_keep(self, now: int) -> Iterator[Event]:
-        """Write what processes start from, where that was refused before; say so once, and when it is written."""
-        why = "" if self.kept is self.running else self._write_running()
+    def _retry_writing(self, now: int) -> Iterator[Event]:
+        """Write the running configuration if that failed before; report the failure once, and its end."""
+        why = "" if self.written is self.running else self._write_running()
         if why and not self.refused:
             self.refused = True
-            text = f"{self.running_path}: a process that starts again starts from older values: {why}"
+            text = f"{self.running_path}: a process that starts again starts with older values: {why}"
             yield Event(t=now, level="warning", source="supervisor", code="not_kept", text=text)
         elif self.refused and not why:
             self.refused = False
-            text = "a process that starts again starts from what holds"
+            text = "a process that starts again starts with the values in force"
             yield Event(t=now, level="info", source="supervisor", code="not_kept_over", text=text)
 
     def _write_running(self) -> str:
-        """Write what processes start from; returns why that was refused, or nothing."""
+        """Write the file that processes start with; returns why that failed, or an empty text."""
         new = self.running_path.with_suffix(".new")
         try:
             new.write_text(tomli_w.dumps(self.running.model_dump()))
             os.replace(new, self.running_path)
         except OSError as error:
             return error.strerror or str(error)
-        self.kept = self.running
+        self.written = self.running
         return ""
 
 
 def _few(problems: list[str]) -> str:
-    """As many of them as fit into an event."""
-    more = len(problems) - SAID_PROBLEMS
-    return "; ".join(map(_cut, problems[:SAID_PROBLEMS])) + (
-        f"; and {more} more: `rov config check` says all" if more > 0 else ""
+    """The first problems, as many as an event shows."""
+    more = len(problems) - SHOWN_PROBLEMS
+    return "; ".join(map(_cut, problems[:SHOWN_PROBLEMS])) + (
+        f"; and {more} more: `rov config check` shows all" if more > 0 else ""
     )
 
 
 def _cut(value: object) -> str:
     text = hide_passwords(str(value))
-    return text if len(text) <= SAID_CHARACTERS else f"{text[:SAID_CHARACTERS]}…"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 def _signature(path: Path) -> Signature:

@@ -171,7 +171,7 @@ def _piped(source: CameraSource, stopped: threading.Event) -> Iterator[Image]:
         words.insert(1, "-q")  # its status messages would be read as pixels
     width, height = source.size
     with subprocess.Popen(
-        external_command.leashed(words),
+        external_command.dying_with_us(words),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         bufsize=0,

@@ -1,1 +1,1 @@
-"""What every process of the daemon stands on, and how the supervisor starts, watches and ends them."""
+"""The common base of the daemon's processes, and how the supervisor starts, watches and ends them."""

@@ -1,9 +1,9 @@
-"""Runs somebody else's command so that it, and all that it starts, ends when its parent does, whatever that died of.
+"""Runs an external command that ends, with all processes it started, when its parent dies for whatever reason.
 
-    python -I -S leash.py PARENT [plain|told] COMMAND…     told: our process id is the command's last argument
+    python -I -S die_with_parent.py PARENT [plain|pid] COMMAND…     pid: append our process id to the command
 
-A script of its own that imports nothing of ours: it starts in 20 ms. It stays as the head of a process group, in which
-the command runs, and ends with the command. SIGTERM, which the kernel sends when the parent dies, ends the whole group.
+A separate script that imports nothing from `rov`, so that it starts in 20 ms. It leads the process group in which the
+command runs, and ends with the command. SIGTERM, which the kernel sends when the parent dies, ends the whole group.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
-    parent, told, *words = sys.argv[1:]
+    parent, last_argument, *words = sys.argv[1:]
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, lambda *_: None)  # the whole group gets it: the command ends, and we after it
+    signal.signal(signal.SIGINT, lambda *_: None)  # the whole group receives it: the command ends, then we do
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(parent):  # it died before we asked to be told
+    if os.getppid() != int(parent):  # it died before prctl took effect
         _end()
-    if told == "told":
+    if last_argument == "pid":
         words.append(str(os.getpid()))
     child = os.fork()
     if not child:
         _exec(words, libc)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return code if code >= 0 else 128 - code  # as a shell has it
+    return code if code >= 0 else 128 - code  # as a shell reports a signal
 
 
 def _exec(words: list[str], libc: ctypes.CDLL) -> NoReturn:
-    """In the child: the command."""
+    """In the child: become the command."""
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)

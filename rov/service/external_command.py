@@ -1,4 +1,4 @@
-"""Commands of others that take part in a dive: `process:` in camerad's place, `pipe:` for a camera's pictures."""
+"""External commands that take part in a dive: `process:` replaces camerad, `pipe:` supplies a camera's pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rov.service import die_with_parent
 
 
 def split(source: str, command: str) -> list[str]:
-    """The words of a command, which is part of the configured `source`. Raises UserError."""
+    """Split a command, which is part of the configured `source`, into words. Raises UserError."""
     try:
         words = shlex.split(command)
     except ValueError as error:
@@ -21,18 +21,18 @@ def split(source: str, command: str) -> list[str]:
     if not words or not words[0].strip():
         raise UserError(f"{source}: names no command")
     if "\0" in command:
-        raise UserError(f"{source!r}: a command has no NUL in it")
+        raise UserError(f"{source!r}: a command must not contain NUL")
     return words
 
 
 def check(source: str, words: list[str]) -> None:
-    """Raises UserError when there is no such program to run."""
+    """Raises UserError when the program does not exist or may not be run."""
     if shutil.which(words[0]) is None:
         raise UserError(f"{source}: there is no program {words[0]!r} here that may be run")
 
 
-def leashed(words: list[str], *, told: bool = False) -> list[str]:
-    """The command that runs it so that it ends with us. To be started as the head of a process group. `told`: its last
-    argument is the process that started it."""
+def dying_with_us(words: list[str], *, pass_pid: bool = False) -> list[str]:
+    """The same command, run so that it ends when this process does. Start it as the leader of a process group.
+    `pass_pid`: append the id of its parent process to its arguments."""
     script = str(Path(die_with_parent.__file__).resolve())
-    return [sys.executable, "-I", "-S", script, str(os.getpid()), "told" if told else "plain", *words]
+    return [sys.executable, "-I", "-S", script, str(os.getpid()), "pid" if pass_pid else "plain", *words]

@@ -1,4 +1,4 @@
-"""What every process of the daemon starts with: its arguments, a stop flag, a steady pace, real-time scheduling."""
+"""The common start of every process of the daemon: arguments, stop flag, fixed pace, real-time scheduling."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ MCL_CURRENT_AND_FUTURE = 3
 PR_SET_PDEATHSIG = 1
 FIFO_PRIORITY = 20
 BUS_PRIORITY = 15
-"""Of ZeroMQ's threads, below the loop: a stop passes through them, and must not wait behind a busy network."""
+"""Priority of ZeroMQ's threads, below the loop's: a stop passes through them and must not wait for a busy network."""
 BUS_THREADS = "ZMQbg"
-"""How their names begin."""
+"""Prefix of their names."""
 CONFINED_BYTES = 512 * 1024 * 1024
-"""What a process that strangers reach may take beyond what it has at its start: more than full tables need."""
+"""Memory that a process reached by strangers may take beyond that of its start: more than its full tables need."""
 NICE = -5
-"""Of the same: before the network and the recorder, who are no use to somebody who wants to stop, behind the pilot."""
+"""Niceness of the same processes: a stop passes through them, so they go before the network and the recorder."""
 DESCRIPTORS_MAX = 65536
-"""As many as the unit allows: strangers' connections must not take those that we need."""
+"""As many as the unit allows: strangers' connections must not use up the descriptors that we need."""
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
 class Process(NamedTuple):
-    """One process: its configuration, the directory of the endpoints and the ring, and whether it shall stop."""
+    """One process: its configuration, the directory of the endpoints and the ring, and its stop flag."""
 
     config: Config
     root: Path
@@ -44,23 +44,23 @@ class Process(NamedTuple):
 
     @property
     def ring(self) -> Path:
-        """The frame ring. The supervisor makes the directory where files are in memory."""
+        """Path of the frame ring. The supervisor made `root` on a file system in memory."""
         return self.root / "frames.ring"
 
 
 def start(*, orphaned: int = signal.SIGTERM, expendable: int = 0) -> Process:
-    """`python -m rov.camerad rover.toml /run/rov [PARENT]`: SIGINT and SIGTERM ask it to stop.
+    """Set up `python -m rov.camerad rover.toml /run/rov [PARENT]`: SIGINT and SIGTERM ask it to stop.
 
-    `orphaned`: the signal it gets when its parent dies, whatever that died of. `expendable`: how much rather than
-    others it goes when memory runs out, 0..1000 (proc(5), oom_score_adj).
+    `orphaned`: the signal it receives when its parent dies for whatever reason. `expendable`: added to oom_score_adj,
+    0..1000: higher is killed first when memory runs out (proc(5)).
     """
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor's to answer
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # only the supervisor answers it
     if len(sys.argv) > 3:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, orphaned)
-        if os.getppid() != int(sys.argv[3]):  # it died before we asked to be told
+        if os.getppid() != int(sys.argv[3]):  # it died before prctl took effect
             os.kill(os.getpid(), orphaned)
     raise_descriptor_limit()
     if expendable:
@@ -70,7 +70,8 @@ def start(*, orphaned: int = signal.SIGTERM, expendable: int = 0) -> Process:
 
 
 def run_main(main: Callable[[], int]) -> NoReturn:
-    """Run a process' `main`; what the user can put right is one sentence, exit code 2."""
+    """Run the `main` of a process and exit with its code; an error that the user can put right prints one sentence and
+    exits with 2."""
     try:
         sys.exit(main())
     except UserError as error:
@@ -79,17 +80,17 @@ def run_main(main: Callable[[], int]) -> NoReturn:
 
 
 def confine() -> None:
-    """For who is reached by strangers: a flood may not take the memory of the others, and finds room for many files.
-    Beyond the limit Python raises MemoryError, and the supervisor starts another process."""
+    """Limit the memory of a process that strangers reach, so that a flood cannot take that of the others, and allow it
+    many files. Beyond the limit Python raises MemoryError, and the supervisor starts the process again."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + CONFINED_BYTES, used + CONFINED_BYTES))
     raise_descriptor_limit()
-    with contextlib.suppress(PermissionError):  # without the unit's LimitNICE a stop waits its turn among the attackers
+    with contextlib.suppress(PermissionError):  # without the unit's LimitNICE a stop is slower under attack
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
 
 
 def raise_descriptor_limit() -> None:
-    """As many descriptors as we may have; where systemd or a shell started us it is 1024 at first."""
+    """Raise the limit of file descriptors as far as we may; systemd and shells start us with 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -97,11 +98,11 @@ def raise_descriptor_limit() -> None:
 
 
 def realtime() -> bool:
-    """Ask for SCHED_FIFO, for this thread and those of the bus (which must be there), and for locked memory; freeze
-    what is there for the garbage collector. True when granted."""
+    """Ask for SCHED_FIFO, for this thread and those of the bus (which must exist already), and for locked memory;
+    exempt existing objects from garbage collection. True when SCHED_FIFO was granted."""
     gc.collect()
     gc.freeze()
-    ctypes.CDLL(None).mlockall(MCL_CURRENT_AND_FUTURE)  # refused without the limit: a page fault then costs a little
+    ctypes.CDLL(None).mlockall(MCL_CURRENT_AND_FUTURE)  # refused without LimitMEMLOCK: a page fault then costs a little
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(FIFO_PRIORITY))
         for task in Path("/proc/self/task").iterdir():
@@ -113,25 +114,25 @@ def realtime() -> bool:
 
 
 class Pace:
-    """Ticks at a fixed rate on the monotonic clock; a late tick does not make the next ones early."""
+    """Ticks at a fixed rate on the monotonic clock; after a late tick the next ones are not early."""
 
     def __init__(self, hz: float):
         self.period = int(1e9 / hz)
         self.next_t = time.monotonic_ns()
 
     def wait(self) -> int:
-        """Sleep until the next tick; returns the time then, ns."""
+        """Sleep until the next tick; returns the time of waking, ns."""
         self.next_t += self.period
         now = time.monotonic_ns()
         if now > self.next_t:
-            self.next_t = now  # skipped ticks are skipped
+            self.next_t = now  # missed ticks are not made up for
         else:
             time.sleep((self.next_t - now) / 1e9)
         return time.monotonic_ns()
 
 
 class RateMeter:
-    """Rate and worst latency since the last look."""
+    """Rate and worst latency since they were last read."""
 
     def __init__(self, t: int):
         self.t, self.count, self.latency_ms = t, 0, 0.0
@@ -144,7 +145,7 @@ class RateMeter:
         return t - self.t >= 1_000_000_000
 
     def read(self, t: int) -> tuple[float, float]:
-        """(Hz, worst ms), and start anew."""
-        answer = self.count * 1e9 / max(t - self.t, 1), self.latency_ms
+        """(Hz, worst ms) since the last `read`; then counts from zero."""
+        result = self.count * 1e9 / max(t - self.t, 1), self.latency_ms
         self.t, self.count, self.latency_ms = t, 0, 0.0
-        return answer
+        return result

@@ -1,4 +1,4 @@
-"""The directory where a daemon lives while it runs: its endpoints, its frame ring, what its processes start from."""
+"""The directory of a running daemon: its endpoints, its frame ring, and the configuration its processes start with."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ PREFIX = "rov-run-"
 
 @contextlib.contextmanager
 def home() -> Iterator[Path]:
-    """A directory for the endpoints and the frame ring, in memory, ours as long as it is locked; what others left
-    unlocked is removed. Raises UserError where none can be made."""
+    """A directory in memory, ours while we hold its lock; unlocked directories that dead daemons left are removed.
+    Raises UserError when none can be made."""
     parent = Path(os.environ.get("RUNTIME_DIRECTORY") or "/dev/shm")
     _clean(parent)
     while True:
         try:
             root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         except OSError as error:
-            raise UserError(f"{parent}: frames travel through it, and {error.strerror}; mount a tmpfs there") from None
+            raise UserError(
+                f"{parent}: no directory for frames can be made here: {error.strerror}; mount a tmpfs there"
+            ) from None
         lock = _locked(root)
-        if lock is not None and root.is_dir():  # not taken for an orphan before it was locked
+        if lock is not None and root.is_dir():  # another daemon may remove it before we lock it
             break
     try:
         yield root
@@ -37,7 +39,7 @@ def home() -> Iterator[Path]:
 
 
 def _clean(parent: Path) -> None:
-    """Remove directories whose supervisor is gone: it was killed, or the power was cut."""
+    """Remove directories whose supervisor was killed."""
     for root in parent.glob(f"{PREFIX}*"):
         if root.is_dir() and root.stat().st_uid == os.getuid() and (lock := _locked(root)) is not None:
             shutil.rmtree(root, ignore_errors=True)
@@ -45,7 +47,7 @@ def _clean(parent: Path) -> None:
 
 
 def _locked(root: Path) -> int | None:
-    """Lock a directory; None when another has it, or it is gone."""
+    """Lock a directory; returns its descriptor, None when another process has it or it is gone."""
     try:
         lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:

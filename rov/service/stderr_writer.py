@@ -1,5 +1,5 @@
-"""Lines on standard error, for whoever started us: a terminal, a pipe, the journal. None of them may hold us up: one
-that is stopped (Ctrl-S), or a pipe that nobody reads, takes no more, and writing to it would wait for ever."""
+"""Writes lines to standard error without ever blocking the caller: on a terminal that is stopped (Ctrl-S), or a pipe
+that nobody reads, a write would wait for ever."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import threading
 from rov.printing import printable
 
 LINES_MAX = 1000
-"""That may wait. What finds no room is counted, and the count is said when there is room."""
+"""Lines that may wait. Further ones are lost; their number is printed when there is room again."""
 LAST_S = 0.5
-"""How long closing waits for what is still to be written."""
+"""How long closing waits for the remaining lines."""
 STDERR = 2
 
 
 class StderrWriter:
-    """Writes in a thread of its own."""
+    """Writes lines from a thread of its own."""
 
     def __init__(self, fd: int = STDERR) -> None:
         self.fd = fd
@@ -27,7 +27,7 @@ class StderrWriter:
         self.thread.start()
 
     def write_line(self, line: str) -> None:
-        """Never waits."""
+        """Queue a line. Never waits."""
         try:
             if self.dropped:
                 self.lines.put_nowait(f"({self.dropped} lines were lost: nobody read them)")
@@ -37,7 +37,7 @@ class StderrWriter:
             self.dropped += 1
 
     def close(self) -> None:
-        """Waits a little for what is still to be written."""
+        """Wait a little for the remaining lines."""
         try:
             self.lines.put_nowait(None)
         except queue.Full:
@@ -49,6 +49,6 @@ class StderrWriter:
             data = f"{printable(line)}\n".encode(errors="replace")
             while data:
                 try:
-                    data = data[os.write(self.fd, data) :]  # not print: its lock would hold up the end of the process
+                    data = data[os.write(self.fd, data) :]  # not print: its lock would delay the end of the process
                 except OSError:  # the terminal is gone, or the pipe's reader
                     return

@@ -1,4 +1,4 @@
-"""What we tell systemd, where it started us (sd_notify(3))."""
+"""Notifies systemd of our state, if it started us (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 
 class Systemd:
-    """The service manager. Its socket is made once: when descriptors are out, the watchdog is fed all the same."""
+    """The service manager. Its socket is opened once, so that the watchdog is fed even when descriptors run out."""
 
     def __init__(self) -> None:
         address = os.environ.get("NOTIFY_SOCKET", "")
@@ -18,12 +18,12 @@ class Systemd:
             self.socket.setblocking(False)
 
     def notify(self, state: str) -> bool:
-        """Say it, without waiting; False when it did not get there, and is to be said again."""
+        """Send a state without waiting; False when it was not delivered and must be sent again."""
         if self.socket is None:
             return True
         try:
             self.socket.sendto(state.encode(), self.address)
-        except OSError:  # it restarts itself, or its queue is full
+        except OSError:  # systemd is restarting, or its queue is full
             return False
         return True
 

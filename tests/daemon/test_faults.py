@@ -524,7 +524,7 @@ def test_a_second_daemon_is_refused(daemon: Daemon) -> None:
     run = subprocess.run(
         command, capture_output=True, text=True, env=environment(), cwd=checkout(), timeout=60, check=False
     )
-    assert run.returncode == 2 and len(run.stderr.splitlines()) == 1 and "is taken" in run.stderr, run.stderr
+    assert run.returncode == 2 and len(run.stderr.splitlines()) == 1 and "is in use" in run.stderr, run.stderr
 
 
 def test_the_network_gives_nan(daemon: Daemon) -> None:
