@@ -1,1 +1,1 @@
-"""What is learned, and how: data cards, trainers, weights and their cards."""
+"""Training: data cards, trainers, weights and their cards."""

@@ -1,4 +1,4 @@
-"""What a training picture may look like instead: other place, other size, other water. On uint8 BGR, with boxes."""
+"""Augmentation of training pictures: other position, other size, other water. On uint8 BGR pictures with boxes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rov.types import Image
 def place(
     image: Image, boxes: NDArray[np.float32], size: int, rng: np.random.Generator
 ) -> tuple[Image, NDArray[np.float32], NDArray[np.bool_]]:
-    """Random scale, position, tilt and mirror into (size, size, 3). Returns also the boxes there and which of them are
-    still there to be labelled: at least 40 % of the box and 3 pixels each way inside."""
+    """Random scale, position, tilt and mirror into (size, size, 3). Also returns the new boxes, and which of them still
+    count as labels: at least 40 % of the box and 3 pixels each way are inside."""
     height, width = image.shape[:2]
     scale = size / max(height, width) * np.exp(rng.uniform(np.log(0.6), np.log(1.7)))  # =U in log scale
     tilt = rng.normal(0.0, 4.0)  # degrees; +N
@@ -28,7 +28,7 @@ def place(
     x1, y1, x2, y2 = boxes.T
     corners = np.stack([np.stack([x1, y1], 1), np.stack([x2, y1], 1), np.stack([x1, y2], 1), np.stack([x2, y2], 1)], 1)
     moved = corners @ matrix[:, :2].T + matrix[:, 2]  # (N, 4, 2)
-    # A tilted box's corners overstate the object; the ellipse inside it does not.
+    # The corners of a tilted box overstate the object; the ellipse inside it does not.
     half = np.stack([x2 - x1, y2 - y1], 1) / 2  # (N, 2)
     reach = np.sqrt((half[:, None] ** 2 * matrix[:, :2] ** 2).sum(-1))  # (N, 2) half width and height of that ellipse
     middle = moved.mean(1)
@@ -41,9 +41,9 @@ def place(
 
 
 def water(image: Image, rng: np.random.Generator) -> Image:
-    """Another water, light and lens: attenuation and backscatter per channel, exposure, contrast, blur, noise.
+    """Other water, light and lens: attenuation and backscatter per channel, exposure, contrast, blur, noise.
 
-    Colour work is one 3×3 matrix and one table per channel: it runs for every picture of every epoch.
+    Colours change by one 3×3 matrix and one table per channel, which is fast: this runs for every picture of an epoch.
     """
     keep = rng.uniform(0.5, 1.7)  # saturation; *U
     mix = np.full((3, 3), (1 - keep) / 3) + np.eye(3) * keep
@@ -53,7 +53,7 @@ def water(image: Image, rng: np.random.Generator) -> Image:
     mean = np.array(cv2.mean(image)[:3]) / 255.0
     x = (x - mean) * rng.uniform(0.6, 1.5) + mean + rng.normal(0.0, 0.05)  # contrast; *U, brightness; +N
     if rng.random() < 0.4:
-        veil = rng.uniform(0.0, 0.45)  # backscatter: everything drifts towards the colour of the water
+        veil = rng.uniform(0.0, 0.45)  # backscatter: all colours move towards that of the water
         x = x * (1 - veil) + veil * rng.uniform((0.3, 0.2, 0.0), (0.9, 0.8, 0.5))
     table = (x * 255.0).clip(0, 255).astype(np.uint8)[:, None]  # (256, 1, 3)
     image = np.asarray(cv2.LUT(image, table), np.uint8)
@@ -74,7 +74,7 @@ def paste(
     cutouts: list[tuple[Image, int]],
     rng: np.random.Generator,
 ) -> tuple[Image, NDArray[np.float32], NDArray[np.int64]]:
-    """Up to three round objects, cut from other pictures, before this background; beside what is labelled here."""
+    """Paste one to three round cutouts from other pictures, beside the objects that are labelled here."""
     image, height, width = image.copy(), image.shape[0], image.shape[1]
     for _ in range(int(rng.integers(1, 4))):
         cutout, kind = cutouts[int(rng.integers(len(cutouts)))]

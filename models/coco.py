@@ -1,4 +1,4 @@
-"""COCO files of anybody: which boxes are in which picture, whether they were drawn as boxes, outlines or masks."""
+"""Reads COCO files from any source: the boxes of each picture, drawn as boxes, outlines, masks or key points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Box = tuple[float, float, float, float]
 
 
 class Rle(msgspec.Struct):
-    """A mask as lengths of runs, column by column, the first of them outside: numbers, or COCO's own characters."""
+    """A mask as run lengths, column by column, the first run outside: numbers, or COCO's own characters."""
 
     size: tuple[int, int]
     """Height and width."""
@@ -30,7 +30,7 @@ class Picture(msgspec.Struct):
     id: int
     file_name: str
     world: str = ""
-    """Of a rendered set: the world that it shows."""
+    """For a rendered set: the world shown."""
 
 
 class Annotation(msgspec.Struct):
@@ -40,7 +40,7 @@ class Annotation(msgspec.Struct):
     """x y width height."""
     segmentation: Rle | list[list[float]] | None = None
     keypoints: list[float] = []
-    """x y v, again and again; v is 0 for one that is not in the picture."""
+    """x y v per point; v is 0 for a point that is not in the picture."""
     iscrowd: int | bool | None = 0
 
 
@@ -51,7 +51,7 @@ class File(msgspec.Struct):
 
 
 class Labelled(NamedTuple):
-    """A picture with its objects; of `crowded` classes it shows more than are labelled one by one."""
+    """A picture with its objects; of `crowded` classes it shows more objects than are labelled singly."""
 
     picture: Picture
     objects: list[tuple[Box, str]]
@@ -59,7 +59,7 @@ class Labelled(NamedTuple):
 
 
 def read(path: Path) -> list[Labelled]:
-    """The pictures in the order of the file. Raises UserError with what does not fit."""
+    """The pictures in the order of the file. Raises UserError for an invalid file."""
     try:
         file = msgspec.json.decode(path.read_bytes(), type=File, strict=False)
     except OSError as error:
@@ -83,7 +83,7 @@ def read(path: Path) -> list[Labelled]:
 
 
 def _box(each: Annotation, where: str) -> Box | None:
-    """Around an object, however it was drawn; None where nothing of it is left."""
+    """The box around an object, however it was drawn; None where it is empty."""
     if each.bbox:
         if len(each.bbox) != 4:
             raise UserError(f"{where}: bbox needs x, y, width and height, and has {len(each.bbox)} numbers")
@@ -117,8 +117,8 @@ def _around(mask: Rle, where: str) -> Box | None:
 
 
 def _counts(text: str) -> list[int]:
-    """Run lengths from COCO's characters: 5 bits each, least first, a sixth where more follow, the fifth is the sign;
-    from the fourth on they are differences to the one before the last."""
+    """Run lengths from COCO's characters: 5 bits each, lowest first, with the sixth bit set where more follow;
+    the fifth is the sign. From the fourth count on they are differences to the count two before."""
     counts: list[int] = []
     value = shift = 0
     for character in text:

@@ -1,5 +1,5 @@
-"""Labelled pictures for training. Every set has a card (`models/datasets/*.toml`): where it came from, what it is
-biased towards, which classes it knows. Training refuses a set without one.
+"""Labelled pictures for training. Every set has a card (`models/datasets/*.toml`): its origin, its bias, the classes
+that it labels. Training refuses a set without a card.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ CLASSES = (
     "buoy_red", "buoy_green", "buoy_yellow", "gate_post", "channel", "bottle", "bag", "metal", "rock",
     "fish", "jellyfish", "shark", "stingray", "starfish", "diver",
 )  # fmt: skip
-"""What the detector finds, in the order of its heat maps."""
+"""Classes of the detector, in the order of its heat maps."""
 
 Split = Literal["train", "val", "test"]
 
 RENDERED_VAL = 8
-"""Of a rendered set each so many-th picture is for validation."""
+"""Every n-th picture of a rendered set is for validation."""
 
 
 class DataError(UserError):
-    """A data set is missing, has no card, or contradicts it."""
+    """A data set is missing, has no card, or contradicts its card."""
 
 
 class Absent(msgspec.Struct, forbid_unknown_fields=True):
@@ -45,7 +45,7 @@ class Absent(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Card(msgspec.Struct, forbid_unknown_fields=True):
-    """A data card; the fields are explained where they stand, in `models/datasets/*.toml`."""
+    """A data card; the fields are explained in the files, `models/datasets/*.toml`."""
 
     name: str
     path: str
@@ -63,7 +63,7 @@ class Card(msgspec.Struct, forbid_unknown_fields=True):
     names: list[str] = []
 
     def known(self, group: str) -> NDArray[np.bool_]:
-        """(classes,) True where a picture of this group says yes or no about the class; elsewhere it says nothing."""
+        """(classes,) True where pictures of this group are labelled for the class; else a missing box means nothing."""
         known = (set(self.classes) | set(self.absent.classes)) - set(self.unknown.get(group, []))
         return np.array([name in known for name in CLASSES])
 
@@ -83,7 +83,7 @@ class Sample:
 
 
 def data_root() -> Path:
-    """Where local data lives: the environment's ROV_DATA, else ../shared/data beside the checkout."""
+    """The folder of local data: $ROV_DATA, else ../shared/data beside the checkout."""
     return Path(os.environ.get("ROV_DATA") or checkout() / ".." / "shared" / "data").resolve()
 
 
@@ -92,7 +92,7 @@ def cards() -> dict[str, Path]:
 
 
 def load_card(name: str) -> Card:
-    """The card of a set; no card, no training."""
+    """The card of a set. Raises DataError where there is none."""
     path = cards().get(name)
     if path is None:
         known = ", ".join(cards())
@@ -104,8 +104,7 @@ def load_card(name: str) -> Card:
 
 
 def rendered(name: str) -> Path | None:
-    """The folder of a set that `python -m sim dataset` made: `runs/sets/NAME`, with its own card; None where there is
-    none."""
+    """The folder of a set that `python -m sim dataset` made: `runs/sets/NAME`, with its own card; else None."""
     folder = checkout() / "runs" / "sets" / name
     return folder if (folder / "dataset.toml").is_file() else None
 
@@ -122,8 +121,8 @@ def load(name: str, split: Split) -> list[Sample]:
     return [sample for sample in read(card, root) if sample.group in wanted]
 
 
-def warn_unknown(name: str) -> dict[str, Any]:
-    """What a model's card says of a set: how it was split; of a rendered one, how to make it again."""
+def card_entry(name: str) -> dict[str, Any]:
+    """The entry of a set in a model's card: its split; for a rendered set, how to make it again."""
     if folder := rendered(name):
         card = toml.parse(toml.read_text(folder / "dataset.toml"))
         return {"train": [f"{RENDERED_VAL - 1} of {RENDERED_VAL} pictures"]} | {
@@ -133,7 +132,7 @@ def warn_unknown(name: str) -> dict[str, Any]:
 
 
 def fingerprint(samples: list[Sample]) -> str:
-    """sha256 over names, picture bytes and labels: says exactly what was trained on."""
+    """sha256 over names, picture bytes and labels: identifies exactly the training data."""
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(sample.path.name.encode())
@@ -143,9 +142,9 @@ def fingerprint(samples: list[Sample]) -> str:
 
 
 def _sample(card: Card, path: Path, group: str, labels: list[tuple[str, float, float, float, float]]) -> Sample:
-    theirs = {their: CLASSES.index(our) for our, their in card.classes.items()}
+    kinds = {foreign: CLASSES.index(name) for name, foreign in card.classes.items()}
     kept = [
-        (theirs[name], box) for name, *box in labels if name in theirs and box[2] - box[0] > 1 and box[3] - box[1] > 1
+        (kinds[name], box) for name, *box in labels if name in kinds and box[2] - box[0] > 1 and box[3] - box[1] > 1
     ]
     return Sample(
         path,
@@ -183,8 +182,8 @@ def _yolo(card: Card, root: Path) -> Iterator[Sample]:
 
 
 def _coco(folder: Path, split: Split) -> list[Sample]:
-    """A rendered set, or another one in COCO with a card like theirs. Each picture is a world of its own, so that
-    pictures may be split one by one; it labels every class that it knows, but for those it shows in crowds."""
+    """A rendered set, or another COCO set with such a card. Every picture shows its own world, so that pictures can be
+    split one by one; it is labelled for all classes of the card, except those shown in crowds."""
     try:
         card = toml.parse(toml.read_text(folder / "dataset.toml"))
         labelled = coco.read(folder / "annotations.json")
@@ -202,12 +201,12 @@ def _coco(folder: Path, split: Split) -> list[Sample]:
 
 
 def _labelled(folder: Path, card: dict[str, Any], each: coco.Labelled) -> Sample:
-    ours = [(box, CLASSES.index(name)) for box, name in each.objects if name in CLASSES]
+    objects = [(box, CLASSES.index(name)) for box, name in each.objects if name in CLASSES]
     return Sample(
         folder / each.picture.file_name,
         card["name"],
         each.picture.world or folder.name,
-        np.array([box for box, _ in ours], np.float32).reshape(-1, 4),
-        np.array([kind for _, kind in ours], np.int64),
+        np.array([box for box, _ in objects], np.float32).reshape(-1, 4),
+        np.array([kind for _, kind in objects], np.int64),
         np.array([name in card["classes"] and name not in each.crowded for name in CLASSES]),
     )

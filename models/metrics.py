@@ -1,4 +1,4 @@
-"""How good a detector is: precision, recall and average precision at IoU 0.5, over the classes a picture knows."""
+"""Quality of a detector: precision, recall and average precision at IoU 0.5, over the classes labelled in a picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MATCH_IOU = 0.5
 
 @dataclass(frozen=True)
 class ClassResult:
-    """One class over a set of pictures. `hits` are sorted by falling score: True for a detection that met a label."""
+    """One class over a set of pictures. `hits` are sorted by descending score: True for a match with a label."""
 
     labels: int
     scores: NDArray[np.float64]
@@ -33,7 +33,7 @@ class ClassResult:
 
     def balance(self) -> float:
         """The score with the best F0.5, midway to the next lower one. Precision counts double, because a false alarm
-        moves the rover, while the tracker bridges a miss."""
+        moves the vehicle, while the tracker bridges a miss."""
         precision = self.hits.cumsum() / np.arange(1, len(self.hits) + 1)
         recall = self.hits.cumsum() / max(self.labels, 1)
         score = 1.25 * precision * recall / np.maximum(0.25 * precision + recall, 1e-9)
@@ -42,13 +42,13 @@ class ClassResult:
         return float(self.scores[best] + lower) / 2
 
     def at(self, score_min: float) -> tuple[float, float]:
-        """(precision, recall) of the detections at or above a score; precision 1 when there are none."""
+        """(precision, recall) of the detections with at least this score; precision is 1 without detections."""
         hits = self.hits[self.scores >= score_min]
         return float(hits.mean()) if len(hits) else 1.0, float(hits.sum() / max(self.labels, 1))
 
 
 def evaluate(samples: list[Sample], found: list[tuple[Detection, ...]]) -> dict[str, ClassResult]:
-    """Match detections to labels, best score first, each label once; classes a picture does not know are left out."""
+    """Match detections to labels, best score first, each label once; classes not labelled in a picture are left out."""
     rows: dict[str, list[tuple[float, bool]]] = {name: [] for name in CLASSES}
     labels = dict.fromkeys(CLASSES, 0)
     for sample, detections in zip(samples, found, strict=True):
@@ -57,12 +57,12 @@ def evaluate(samples: list[Sample], found: list[tuple[Detection, ...]]) -> dict[
                 continue
             truth = sample.boxes[sample.kinds == kind]
             labels[name] += len(truth)
-            mine = sorted((d for d in detections if d.label == name), key=lambda d: -d.score)
-            if not mine:
+            own = sorted((d for d in detections if d.label == name), key=lambda d: -d.score)
+            if not own:
                 continue
-            overlap = iou(np.array([d.box for d in mine], np.float32), truth)
+            overlap = iou(np.array([d.box for d in own], np.float32), truth)
             free = np.ones(len(truth), bool)
-            for d, row in zip(mine, overlap, strict=True):
+            for d, row in zip(own, overlap, strict=True):
                 best = int(np.argmax(row * free)) if len(truth) else -1
                 hit = best >= 0 and bool(free[best]) and row[best] >= MATCH_IOU
                 if hit:

@@ -1,8 +1,8 @@
 """Train the detector: `python -m models.train_detector --out runs/detector`. One file, read top to bottom.
 
-Learns from every set that has a card, on its train split; chooses nothing by the test split, which is only measured at
-the end. A run is a folder: `checkpoint.pt` (resume by running the same command again), `log.jsonl`, and at the end the
-weights and their card. `--install` then copies those to `models/`.
+Learns from the train splits of sets with cards. The test split chooses nothing; it is only measured at the end. A run
+is a folder: `checkpoint.pt` (the same command resumes), `log.jsonl`, and at the end the weights and their card, which
+`--install` copies to `models/`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SPREAD = 0.54
 """Width of a label's Gaussian as a share of its box (Liu et al. 2020, table 2)."""
 
 FEW_LABELS = 20
-"""Labels at which a class' own best threshold and the usual one count the same."""
+"""Number of labels at which a class' own best threshold and the median one have equal weight."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Recipe:
 
     sets: tuple[str, ...] = ("transdec", "tub", "aquarium")
     draws: tuple[int, ...] = (800, 450, 350)
-    """Pictures per epoch from each set, drawn anew every epoch."""
+    """Pictures per epoch from each set, drawn again every epoch."""
     size: int = 352
-    """Side of the network's input, pixels. 384 costs a fifth more time and gained nothing in validation."""
+    """Side of the network's input, pixels. 384 takes a fifth more time and gained nothing in validation."""
     epochs: int = 50
     batch: int = 16
     rate: float = 2e-3
@@ -60,12 +60,12 @@ class Recipe:
     decay: float = 0.02
     """Weight decay."""
     average: float = 0.998
-    """Exponential moving average of the weights; the average is what is kept."""
+    """Exponential moving average of the weights; the average is saved."""
     paste: float = 0.35
-    """Share of pictures that get buoys cut from other pictures."""
+    """Share of pictures with buoys pasted from other pictures."""
     seed: int = 1
     start: str = ""
-    """sha256 of the weights it started from; empty: from nothing."""
+    """sha256 of the weights it started from; empty: random."""
 
     def steps(self) -> int:
         return self.epochs * (sum(self.draws) // self.batch)
@@ -75,7 +75,7 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class Pictures:
-    """The training pictures, decoded once, and what is made of them. Everything follows from (seed, epoch, index)."""
+    """The training pictures, decoded once, and their augmentation; deterministic in (seed, epoch, index)."""
 
     def __init__(self, recipe: Recipe):
         self.recipe = recipe
@@ -126,16 +126,16 @@ class Pictures:
 def targets(
     boxes: NDArray[np.float32], kinds: NDArray[np.int64], kept: NDArray[np.bool_], known: NDArray[np.bool_], cells: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What the network should answer, on a grid of `cells`×`cells`.
+    """The targets of the network, on a grid of `cells`×`cells`.
 
-    heat (C, g, g) Gaussians of height 1; mask (C, g, g) 0 where nothing is known about the class: sets that do not
-    label it, and objects cut off by the picture's edge; box (4, g, g) the box that owns each cell; weight (g, g).
+    heat (C, g, g): Gaussians of height 1. mask (C, g, g): 0 where the class is unknown: in sets that do not label it,
+    and at objects cut off by the picture's edge. box (4, g, g): the box that owns each cell. weight (g, g).
     """
     heat = np.zeros((len(known), cells, cells), np.float32)
     mask = np.repeat(known.astype(np.float32), cells * cells).reshape(heat.shape)
     box, weight = np.zeros((4, cells, cells), np.float32), np.zeros((cells, cells), np.float32)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    for i in np.argsort(-area):  # small ones last: they own the cells they share with large ones
+    for i in np.argsort(-area):  # small ones last: they own cells shared with large ones
         x1, y1, x2, y2 = boxes[i] / STRIDE
         if not kept[i]:
             mask[kinds[i], int(max(y1, 0)) : math.ceil(y2) + 1, int(max(x1, 0)) : math.ceil(x2) + 1] = 0.0
@@ -182,27 +182,27 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps())))
 
 
-def take_over(net: DetectorNet, start: Path, classes: tuple[str, ...]) -> None:
-    """Put the weights of `start` into `net`, whose heat maps are `classes`: each class takes that of its name, and one
-    that `start` did not know begins from nothing."""
-    theirs = toml.parse(toml.read_text(start.with_suffix(".toml")))["classes"]
+def load_start(net: DetectorNet, start: Path, classes: tuple[str, ...]) -> None:
+    """Load the weights of `start` into `net`, whose heat maps are `classes`, matched by name; classes that `start` does
+    not have keep their random weights."""
+    old_classes = toml.parse(toml.read_text(start.with_suffix(".toml")))["classes"]
     state, last = load_file(start), net.head[-1]
-    rows = {name: i for i, name in enumerate(theirs)}
+    rows = {name: i for i, name in enumerate(old_classes)}
     for key, fresh in (("head.1.weight", last.weight), ("head.1.bias", last.bias)):
         assert isinstance(fresh, Tensor)
         heads = [state[key][rows[name]] if name in rows else fresh[i].detach() for i, name in enumerate(classes)]
-        state[key] = torch.cat([torch.stack(heads), state[key][len(theirs) :]])
+        state[key] = torch.cat([torch.stack(heads), state[key][len(old_classes) :]])
     net.load_state_dict(state)
 
 
 def train(recipe: Recipe, out: Path, device: torch.device, start: Path | None) -> DetectorNet:
-    """Run, or resume, the whole recipe; returns the averaged network."""
+    """Run or resume the whole recipe; returns the averaged network."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     pictures = Pictures(recipe)
     net = DetectorNet(len(data.CLASSES)).to(device)
     if start:
-        take_over(net, start, data.CLASSES)
+        load_start(net, start, data.CLASSES)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     average = torch.optim.swa_utils.AveragedModel(
         net,
@@ -257,7 +257,7 @@ def train(recipe: Recipe, out: Path, device: torch.device, start: Path | None) -
             state = {"recipe": json.dumps(asdict(recipe)), "net": net.state_dict(), "average": average.state_dict()}
             state |= {"optimiser": optimiser.state_dict(), "epoch": epoch, "step": step}
             torch.save(state, checkpoint.with_suffix(".new"))
-            checkpoint.with_suffix(".new").replace(checkpoint)  # a cut-off run leaves the last whole epoch
+            checkpoint.with_suffix(".new").replace(checkpoint)  # an interrupted run leaves the last whole epoch
             progress.console.print(
                 f"epoch {epoch}: focal {line['focal']:.3f} box {line['box']:.3f} ({line['s']:.0f} s)"
             )
@@ -267,15 +267,15 @@ def train(recipe: Recipe, out: Path, device: torch.device, start: Path | None) -
 
 
 def evaluated(weights: Path, names: tuple[str, ...], split: data.Split) -> dict[str, metrics.ClassResult]:
-    """The weights over all pictures of one split."""
+    """Results of the weights over all pictures of one split."""
     samples = [sample for name in names for sample in data.load(name, split)]
     found = Detector(weights, batch=8).detect([read_image(sample.path) for sample in samples], 0.02)
     return metrics.evaluate(samples, found)
 
 
 def thresholds(results: dict[str, metrics.ClassResult]) -> dict[str, float]:
-    """Raw score of the best F0.5 per class. The fewer labels there are to judge by, the nearer to the classes' median:
-    the best threshold on a handful of objects is chance."""
+    """Raw score of the best F0.5 per class. The fewer labels, the nearer to the median of the classes: the best
+    threshold on a handful of objects is chance."""
     best = {
         name: math.log(min(max(r.balance(), 0.05), 0.95)) for name, r in results.items() if r.labels and r.hits.any()
     }
@@ -301,7 +301,7 @@ def table(results: dict[str, metrics.ClassResult]) -> dict[str, dict[str, float]
 def save(net: DetectorNet, recipe: Recipe, weights: Path, start: Path | None) -> None:
     """Write the weights and their card."""
     state = {key: value.contiguous().cpu() for key, value in net.state_dict().items()}
-    # Kernels in half precision: half the size in the repository, and no figure of the card changes.
+    # Kernels in half precision halve the file and change no figure of the card.
     save_file({key: value.half() if value.dim() == 4 else value for key, value in state.items()}, weights)
     git = subprocess.run(["git", "-C", checkout(), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     card: dict[str, Any] = {
@@ -319,13 +319,13 @@ def save(net: DetectorNet, recipe: Recipe, weights: Path, start: Path | None) ->
         "input": {"size": recipe.size, "channels": "BGR", "mean": 127.5, "std": 64.0, "fit": "top left, grey 127"},
         "recipe": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(recipe).items()},
     }
-    if start:  # the whole line of descent
+    if start:  # the card of the start, which holds its own start
         before = toml.parse(toml.read_text(start.with_suffix(".toml")))
-        told = ("weights_sha256", "commit", "recipe", "started_from")
-        card["started_from"] = {key: before[key] for key in told if key in before}
+        kept = ("weights_sha256", "commit", "recipe", "started_from")
+        card["started_from"] = {key: before[key] for key in kept if key in before}
     write_card(weights, card)
     card["data"] = {
-        name: data.warn_unknown(name)
+        name: data.card_entry(name)
         | {"pictures": len(samples := data.load(name, "train")), "sha256": data.fingerprint(samples)}
         for name in recipe.sets
     }
@@ -357,7 +357,7 @@ def check(recipe: Recipe) -> None:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/detector"),
-    epochs: Annotated[int, typer.Option(help="Passes over the draw.")] = Recipe.epochs,
+    epochs: Annotated[int, typer.Option(help="Epochs; --sets and --draws set their length.")] = Recipe.epochs,
     sets: Annotated[
         list[str] | None,
         typer.Option(help="NAME=PICTURES drawn per epoch, repeated: sets with a card, or rendered ones in runs/sets."),
@@ -365,12 +365,12 @@ def main(
     draws: Annotated[int | None, typer.Option(help="Pictures per epoch and set, for a quick try.")] = None,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = Recipe.rate,
     size: Annotated[int, typer.Option(help="Side of the network's input, pixels; a multiple of 32.")] = Recipe.size,
-    start: Annotated[Path | None, typer.Option(help="Weights to start from, instead of from nothing.")] = None,
-    threads: Annotated[int, typer.Option(help="Processor threads; 0 takes all.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda; auto takes what is there.")] = "auto",
+    start: Annotated[Path | None, typer.Option(help="Weights to start from, instead of random ones.")] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: all.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda; auto: cuda where there is one.")] = "auto",
     install: Annotated[bool, typer.Option(help="Copy weights and card to models/ at the end.")] = False,
 ) -> None:
-    """Train the detector and write weights with their card. Interrupt at will: the same command goes on."""
+    """Train the detector and write weights with their card. After an interruption the same command resumes."""
     if threads:
         torch.set_num_threads(threads)
     chosen = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device

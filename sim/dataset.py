@@ -1,5 +1,5 @@
-"""A labelled data set from worlds: COCO JSON, pictures and a data card. Each picture is a function of the world, the
-seed and its number alone, so that a run that was stopped goes on where it was, with any number of workers.
+"""A labelled data set from worlds: COCO JSON, pictures and a data card. Each picture depends on the world, the seed and
+its number alone, so that an interrupted run can be continued, with any number of workers.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class LabelledPicture(NamedTuple):
 
 
 def picture(task: Task) -> LabelledPicture:
-    """Realise the world, choose a view, render, label."""
+    """Realise the world, choose a view, render and label it."""
     sequence = np.random.SeedSequence([task.seed, zlib.crc32(task.world.name.encode()), task.number])
     seed = int(sequence.generate_state(1)[0])
     place = realise(task.world, seed)
@@ -67,7 +67,7 @@ def picture(task: Task) -> LabelledPicture:
 
 
 def make(task: Task) -> str:
-    """Write one picture and its labels; returns its stem. The labels come last: where they are, the picture is done."""
+    """Write one picture and then its labels; returns its stem. Where the labels exist, the picture is complete."""
     done = picture(task)
     name = f"images/{task.stem}.jpg"
     cv2.imwrite(str(task.out / name), done.image, [cv2.IMWRITE_JPEG_QUALITY, done.jpeg])
@@ -85,7 +85,7 @@ def make(task: Task) -> str:
 
 
 def _quiet() -> None:
-    """A worker: one thread, and Ctrl-C is the parent's business."""
+    """Set up a worker: one thread; only the parent handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 
@@ -102,7 +102,7 @@ def dataset(
 ) -> dict[str, Any]:
     """Make `images` pictures of each world in `out`; calls `step` for each. Returns the COCO dictionary."""
     opened = [through(load(name), camera) for name in worlds]
-    realise(opened[0], seed).lens(*size)  # a lens of another shape is refused before the work
+    realise(opened[0], seed).lens(*size)  # a lens of another aspect ratio raises before the work begins
     recipe: dict[str, Any] = {
         "seed": seed, "size": list(size), "version": __version__,
         "worlds": {w.name: _hash(w) for w in opened},
@@ -133,14 +133,14 @@ def dataset(
 
 
 def _hash(world: World) -> str:
-    """Of what a world says, and of its lens' file."""
+    """sha256 of a world and of its lens' file."""
     lens = Path(world.camera.calibration).read_bytes() if world.camera.calibration else b""
-    said = msgspec.structs.replace(world, camera=msgspec.structs.replace(world.camera, calibration=""))
-    return hashlib.sha256(msgspec.json.encode(said) + lens).hexdigest()
+    plain = msgspec.structs.replace(world, camera=msgspec.structs.replace(world.camera, calibration=""))
+    return hashlib.sha256(msgspec.json.encode(plain) + lens).hexdigest()
 
 
 def _prepare(out: Path, recipe: dict[str, Any]) -> None:
-    """The folders; what another recipe has made there is not mixed with."""
+    """Make the folders. Raises UserError where they hold pictures of another recipe."""
     path = out / "recipe.json"
     try:
         for name in ("images", "labels"):
@@ -184,16 +184,16 @@ def _card(out: Path, recipe: dict[str, Any], coco: dict[str, Any]) -> str:
             "version": recipe["version"],
             "licence": "that of this repository",
             "about": f"{len(coco['images'])} rendered pictures, {recipe['size'][0]}×{recipe['size'][1]}, each of its"
-            " own world: things, water, light and lens are drawn anew.",
+            " own world: things, water, light and lens are drawn.",
             "bias": "Rendered: shapes are simple, the same few kinds recur, there is no clutter outside the catalogue."
             " Views aim at labelled things, each class as often as another.",
             "seed": recipe["seed"],
             "worlds": recipe["worlds"],
             "classes": {name: count[name] for name in LABELS},
             "labels": {
-                "rule": "Boxes surround what is visible of a thing. A thing is left out when less of it is visible,"
-                " or it is smaller, fainter or less lit than this. Contrast: levels of 255 in the finished picture,"
-                " against what is around it; its root of pixels times that, over the noise, is at least rose_min.",
+                "rule": "Boxes surround the visible part of a thing. A thing is left out when less is visible,"
+                " or when it is smaller, fainter or less lit than this. Contrast: levels of 255 in the finished picture"
+                " against the surroundings; contrast × root of pixels over the noise is at least rose_min.",
                 "visible_min": rules.visible,
                 "longer_side_min_px": rules.long,
                 "shorter_side_min_px": rules.short,

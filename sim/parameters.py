@@ -1,4 +1,4 @@
-"""What a simulated vehicle is: its numbers, read from `sim/vehicles/*.toml`, and the tensors made of them.
+"""The parameters of a simulated vehicle, read from `sim/vehicles/*.toml`, and the tensors made of them.
 
 Body axes are forward, starboard, down; world axes north, east, down; SI units. Positive damping and added mass resist.
 """
@@ -24,7 +24,7 @@ Six = tuple[float, float, float, float, float, float]
 
 
 class ParameterError(UserError):
-    """The numbers of a vehicle cannot be used."""
+    """The parameters of a vehicle cannot be used."""
 
 
 class Hull(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +34,7 @@ class Hull(msgspec.Struct, frozen=True, kw_only=True):
     """kg."""
     weight_n: float
     buoyancy_n: float
-    """When wholly under water, N."""
+    """When fully submerged, N."""
     r_g: Three
     """Centre of gravity from the origin, m."""
     r_b: Three
@@ -49,7 +49,7 @@ class Hull(msgspec.Struct, frozen=True, kw_only=True):
     """N s²/m² and N m s²."""
 
     def check(self, where: Path) -> None:
-        """Raises ParameterError naming the first number that cannot be."""
+        """Raises ParameterError for the first invalid number."""
         for name in ("mass", "weight_n", "buoyancy_n", *_LISTS):
             value = getattr(self, name)
             if not all(math.isfinite(number) for number in (value if isinstance(value, tuple) else (value,))):
@@ -65,35 +65,35 @@ _LISTS = ("r_g", "r_b", "inertia", "added_mass", "linear_damping", "quadratic_da
 
 
 class Thruster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a motor sits (m from the origin), and which way a positive output pushes the vehicle."""
+    """Position of a motor (m from the origin), and direction of the force at a positive output."""
 
     position: Three
     direction: Three
 
 
 class StickLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The largest surge, sway and heave sticks with which this model stays within 30° of upright, by the inner loops
-    that it is driven with. Beyond them the model tumbles, by the moment that potential flow has on a body at an angle;
-    what a real hull of its kind does there its numbers do not say."""
+    """The largest surge, sway and heave sticks at which this model stays within 30° of upright, per set of inner loops.
+    Beyond them the model tumbles, by the moment of potential flow on an inclined body (Munk moment). Its parameters do
+    not say whether a real hull does."""
 
     rov: float = 1.0
     ardusub: float = 1.0
 
 
 class Parameters(Hull, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A vehicle: `sim/vehicles/*.toml`, or what `sim fit` wrote."""
+    """A vehicle: a file of `sim/vehicles`, or one written by `sim fit`."""
 
     source: str
     frame: str
-    """ArduSub frame: what the motors' order and signs mean."""
+    """ArduSub frame: the order and the signs of the motors."""
     thruster: tuple[Thruster, ...]
     """Motor 1 first."""
     height_m: float
-    """Of the frame: over this it comes out of the water, and half of it lies below the origin."""
+    """Height of the vehicle: over this length it surfaces; half of it lies below the origin."""
     thrust_scale: float = 1.0
-    """Of the thruster curve."""
+    """Factor on the thruster curve."""
     thrust_delay_s: float = 0.029
-    """Time constant of the thrust, which is its mean delay behind the command."""
+    """Time constant of the thrust, equal to its mean delay after the command."""
     stick_limit: StickLimit = StickLimit()
 
 
@@ -116,7 +116,7 @@ def load(name: str | Path) -> Parameters:
 
 
 class Body(NamedTuple):
-    """A hull as the equations of motion use it. Every tensor may have one more last dimension, N: one per vehicle."""
+    """The tensors of a hull in the equations of motion. Each may have one more last dimension, N: one per vehicle."""
 
     mass: Tensor
     """(6, 6) rigid body and added mass, at the origin."""
@@ -126,9 +126,9 @@ class Body(NamedTuple):
     quadratic: Tensor
     """(6, 1)."""
     weight: Tensor
-    """(6, 3) force and moment of the weight per unit vector down, in body axes."""
+    """(6, 3) maps the unit vector down, in body axes, to force and moment of the weight."""
     buoyancy: Tensor
-    """(6, 3) the same of the buoyancy; it points up."""
+    """(6, 3) the same for the buoyancy, which points up."""
 
 
 def body(hull: Hull, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Body:
@@ -177,7 +177,7 @@ def assemble(
 
 
 def skew(vector: Tensor) -> Tensor:
-    """(3,) -> (3, 3): the matrix that does `vector ×`."""
+    """(3,) -> (3, 3): the matrix of the cross product `vector ×`."""
     x, y, z = vector.unbind()
     none = torch.zeros_like(x)
     return torch.stack([none, -z, y, z, none, -x, -y, x, none]).reshape(3, 3)

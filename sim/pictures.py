@@ -1,4 +1,4 @@
-"""Commands that make pictures: data sets, contact sheets, and how fast it goes."""
+"""Commands that make pictures: data sets, contact sheets, and the speed of the camera."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from rov.errors import UserError
 from rov.printing import print_line
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode="markdown")
 
 
 @app.command(
@@ -31,7 +31,7 @@ def dataset(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = max(1, os.cpu_count() or 1),
 ) -> None:
-    """Make a labelled data set. A run that was stopped goes on where it was when it is called again."""
+    """Make a labelled data set. The same command continues an interrupted run."""
     from rov.cli.common import progress
     from sim.dataset import dataset as run
 

@@ -1,6 +1,6 @@
 """Thrusters and the battery behind them, batched: commands −1..1 to thrust and current by the measured curves.
 
-Thrust is bollard thrust: the tables were taken without inflow, so a moving thruster is somewhat too strong here.
+Thrust is bollard thrust: the tables were measured without inflow, so a moving thruster is somewhat too strong.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ RESISTANCE = 0.03
 CAPACITY_C = 18.0 * 3600
 """18 Ah, the battery that Blue Robotics sells for this vehicle."""
 HOTEL_W = 15.0
-"""Computer, camera and autopilot; lights off. A judgement."""
+"""Power of computer, camera and autopilot; lights off. A judgement."""
 
 
 class Tables(NamedTuple):
-    """A `Curve` as coefficients: over one cell of the grid, force and current are a + b x + c y + d x y, with x and y
-    in 0..1 along the command and the voltage."""
+    """A `Curve` as coefficients of bilinear interpolation: in a cell of the grid, force and current are
+    a + b x + c y + d x y, with x and y in 0..1 along the command and the voltage."""
 
     cells: Tensor
     """((V − 1) · 200, 8): a b c d of the force in N, then of the current in A."""
@@ -38,7 +38,7 @@ class Tables(NamedTuple):
 
 
 def tables(curve: Curve, dtype: torch.dtype, device: torch.device | str) -> Tables:
-    """The tensors of a curve. One measured at a single voltage is taken to hold at all."""
+    """The tensors of a curve. A curve measured at a single voltage is used at every voltage."""
     coefficients = []
     for measured in (curve.forces, curve.currents):
         grid = torch.tensor(measured, dtype=torch.float64)
@@ -53,7 +53,7 @@ def tables(curve: Curve, dtype: torch.dtype, device: torch.device | str) -> Tabl
 
 
 def thrust(tables: Tables, commands: Tensor, volts: Tensor) -> tuple[Tensor, Tensor]:
-    """Commands (n, N) −1..1 at volts (N,) -> thrust in N and current in A, (n, N) each. Beyond the tables their end."""
+    """Commands (n, N) −1..1 at volts (N,) -> thrust in N and current in A, (n, N) each; clamped to the tables."""
     (a, b, c, d, e, f, g, h), x, y, _ = _cells(tables, commands, volts)
     return a + b * x + (c + d * x) * y, e + f * x + (g + h * x) * y
 
@@ -61,8 +61,8 @@ def thrust(tables: Tables, commands: Tensor, volts: Tensor) -> tuple[Tensor, Ten
 def draw(tables: Tables, commands: Tensor, charge: Tensor, guess: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As `thrust`, from a battery with `charge` C (N,) drawn: thrust (n, N) N, current (N,) A and voltage (N,) V.
 
-    Voltage and current depend on each other: one Newton step from the voltage `guess` (N,), exact while the tables are
-    straight in between. Only so is a sudden full thrust the same whatever the step of time."""
+    Voltage and current depend on each other: one Newton step from the voltage `guess` (N,), exact where the tables are
+    linear in between. It makes a sudden full thrust independent of the time step."""
     (_, _, _, _, e, f, g, h), x, y, width = _cells(tables, commands, guess)
     amperes = (e + f * x + (g + h * x) * y).sum(0)
     steeper = (g + h * x).sum(0) / width
@@ -72,7 +72,7 @@ def draw(tables: Tables, commands: Tensor, charge: Tensor, guess: Tensor) -> tup
 
 
 def _cells(tables: Tables, commands: Tensor, volts: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor, Tensor]:
-    """The 8 coefficients where these commands and volts are, x, y, and the width of the cell in V."""
+    """The 8 coefficients of the cells of these commands and volts, x, y, and the width of the cell in V."""
     steps = len(COMMANDS) - 1
     row = torch.searchsorted(tables.voltages[1:-1], volts, right=True)
     width = tables.widths[row]
@@ -83,7 +83,7 @@ def _cells(tables: Tables, commands: Tensor, volts: Tensor) -> tuple[tuple[Tenso
 
 
 def voltage(charge: Tensor, current: Tensor) -> Tensor:
-    """Of the battery (N,), V, with `charge` C drawn from it and `current` A flowing."""
+    """Voltage (N,) of the battery with `charge` C drawn from it, at `current` A."""
     left = 1.0 - charge / CAPACITY_C
     cell = CELL_EMPTY_V + CELL_SLOPE_V * left - KNEE_V * torch.exp(-KNEE * left.clamp(min=0.0))
     return (CELLS * cell - RESISTANCE * current).clamp(min=1.0)

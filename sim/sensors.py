@@ -90,14 +90,14 @@ class Readings(NamedTuple):
 
 
 class Slow(NamedTuple):
-    """A reading that arrives late: the one that has arrived, and the one on its way."""
+    """A slow sensor: the reading that has arrived, and the sample on its way."""
 
     value: Tensor
     pending: Tensor
     sampled: int
-    """The tick `value` was sampled at."""
+    """Tick of `value`'s sample."""
     waiting: int
-    """The tick `pending` was sampled at; −1: none is on its way."""
+    """Tick of `pending`'s sample; −1: none is on its way."""
 
 
 class Memory(NamedTuple):

@@ -1,16 +1,16 @@
-"""The vehicle: rigid body, water, thrusters and battery; N of them at once, in torch, differentiable. `step` is pure.
+"""Simulates N vehicles at once in torch: rigid body, water, thrusters and battery. Differentiable; `step` is pure.
 
 World axes north, east, down; body axes forward, starboard, down; attitude is the quaternion w x y z from body to world.
 The public tensors are (N, …); inside, components come first, (13, N), so that each is contiguous.
 
-The equations are Kirchhoff's, in the frame that drifts with the water. There the velocity is ν = (v, ω) relative to
+The equations are Kirchhoff's, in a frame that drifts with the water. There the velocity is ν = (v, ω) relative to
 the water, the momentum (p, l) = M ν with M the rigid body and the added mass, and
 
     d(p)/dt = F − ω × p          d(l)/dt = T − ω × l − v × p
 
 which is M ν̇ + C(ν) ν = τ of Fossen (2011, ch. 6, eq. 8.1) with C_RB and C_A in one: for a current that is uniform and
 constant in the world, the rigid body may be written in relative velocity too (property 8.1), its d/dt (Rᵀ v_c) =
-−ω × Rᵀ v_c included. Where it is not constant, see `Water`. Velocities in `State` are over ground.
+−ω × Rᵀ v_c included. Where it is not constant, see `WaterForces`. Velocities in `State` are over ground.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from sim.parameters import Body, Parameters, body, load
 from sim.propulsion import CELLS, Tables, draw, tables, voltage
 
 DT = 0.02
-"""The control interval in s: commands are held over it. One Runge–Kutta step of it is good to 0.2 mm in 20 s."""
+"""The control interval in s, over which commands are held. One Runge–Kutta step each is accurate to 0.2 mm in 20 s."""
 PROPELLER_M = 0.038
-"""Radius of a T200's: a thruster fades as this much of it comes out of the water."""
+"""Radius of a T200's propeller: thrust fades while this much of it comes out of the water."""
 GROUND_N_M, GROUND_NS_M, FRICTION = 10_000.0, 300.0, 0.5
-"""The seabed: stiff enough that full thrust sinks in by about a centimetre, soft enough for DT. A judgement."""
+"""Stiffness, damping and friction of the seabed: full thrust sinks in by about 1 cm, and DT is stable. A judgement."""
 CREEP_M_S = 0.05
 """Below this speed friction fades."""
 
 
 class State(NamedTuple):
-    """N vehicles. What moves them is in it, so that a step needs nothing else."""
+    """The complete state of N vehicles."""
 
     position: Tensor
     """(N, 3) north, east, down in m."""
@@ -49,15 +49,15 @@ class State(NamedTuple):
     rates: Tensor
     """(N, 3) p q r in rad/s."""
     thrust: Tensor
-    """(N, motors) in N, behind the commands."""
+    """(N, motors) in N; lags the commands."""
     current: Tensor
     """(N,) from the battery, A."""
     charge: Tensor
     """(N,) drawn from the battery, C."""
     energy: Tensor
-    """(N,) used, J: everything the battery gave, the hotel load included."""
+    """(N,) energy taken from the battery, J, hotel load included."""
     gust: Tensor
-    """(N, 3) what is added to the current now, north, east, down, m/s."""
+    """(N, 3) added to the current now: north, east, down, m/s."""
 
     @property
     def volts(self) -> Tensor:
@@ -75,21 +75,21 @@ class Tether(NamedTuple):
 
 
 class WaterForces(NamedTuple):
-    """Where the vehicles are. Tensors may be shared or one per vehicle.
+    """The water around the vehicles. Tensors may be shared or one per vehicle.
 
-    A gust is an Ornstein–Uhlenbeck process that is held during a step. Its change is felt as drag on the vehicle, whose
-    velocity over ground is continuous; the push of accelerating water (Froude–Krylov) is left out."""
+    A gust is an Ornstein–Uhlenbeck process, held during a step. It acts as drag on the vehicle, whose velocity over
+    ground is continuous; the force of accelerating water (Froude–Krylov) is left out."""
 
     current: Tensor
     """(3, 1) or (3, N) north, east, down, m/s."""
     gust: float = 0.0
     """Standard deviation per axis, m/s; gusts are horizontal."""
     gust_s: float = 10.0
-    """How long a gust lasts."""
+    """Time constant of the gusts, s."""
     density: float = 1025.0
-    """kg/m³, for the tether. The hull's numbers have their own water in them."""
+    """kg/m³, for the tether only: the hull's parameters include their own water."""
     surface: bool = True
-    """Is there one, at depth 0?"""
+    """Whether there is a surface, at depth 0."""
     seabed: Tensor | None = None
     """(1,) or (N,) its depth in m."""
     tether: Tether | None = None
@@ -154,13 +154,13 @@ def step(
 ) -> State:
     """Move on by `dt` s with commands (N, motors) −1..1 held. `noise` (N, 3), standard normal, drives the gusts.
 
-    Use `dt` up to DT; longer times are several steps."""
+    Use `dt` up to DT; split longer times into several steps."""
     gust = _gusts(state.gust, water, dt, noise)
     current = water.current + gust.T if water.gust else water.current
     wanted, amperes, volts = draw(model.curve, commands.T, state.charge, state.volts)
     turn = rotation(state.attitude.T)
     before, wanted = state.thrust.T, wanted * model.scale
-    if water.surface:  # what is out of the water does not push
+    if water.surface:  # a thruster out of the water gives no thrust
         depths = state.position[:, 2] + model.places @ turn[2]
         wanted = wanted * (depths / (2 * PROPELLER_M) + 0.5).clamp(0.0, 1.0)
     half = torch.exp(-0.5 * dt / model.delay)
@@ -241,7 +241,7 @@ def times(matrix: Tensor, vector: Tensor) -> Tensor:
 
 
 def _gusts(gust: Tensor, water: WaterForces, dt: float, noise: Tensor | None) -> Tensor:
-    """The gust of the next step: decayed, and driven so that its standard deviation stays what it shall be."""
+    """The gust of the next step: decayed, and driven so that its standard deviation stays `water.gust`."""
     if not water.gust or noise is None:
         return gust
     keep = math.exp(-dt / water.gust_s)
@@ -250,7 +250,7 @@ def _gusts(gust: Tensor, water: WaterForces, dt: float, noise: Tensor | None) ->
 
 
 def _ground(deep: Tensor, over_ground: Tensor) -> Tensor:
-    """(3, N) force of the seabed in world axes, where the frame's bottom is `deep` (N,) m in it."""
+    """(3, N) force of the seabed in world axes on a frame whose bottom is `deep` (N,) m below it."""
     normal = (GROUND_N_M * deep + GROUND_NS_M * over_ground[2]).clamp(min=0.0) * (deep > 0)
     sideways = over_ground[:2]
     rub = FRICTION * normal / (sideways.square().sum(0) + CREEP_M_S**2).sqrt()
@@ -282,7 +282,7 @@ def _turning(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         for sign, i, j in terms:
             table[row, i, j] += sign
 
-    # The rotation matrix with squares on its diagonal: also right, times |q|², between Runge–Kutta's stages.
+    # Squares on the diagonal: correct up to the factor |q|² also between Runge–Kutta stages, where |q| is not 1.
     put(0, (1, w, w + 3), (1, x, x + 3), (-1, y, y + 3), (-1, z, z + 3))
     put(1, (2, x, y + 3), (-2, w, z + 3))
     put(2, (2, x, z + 3), (2, w, y + 3))
@@ -298,6 +298,6 @@ def _turning(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     put(10, (0.5, w, p), (0.5, y, r), (-0.5, z, q))
     put(11, (0.5, w, q), (0.5, z, p), (-0.5, x, r))
     put(12, (0.5, w, r), (0.5, x, q), (-0.5, y, p))
-    with torch.inference_mode(False):  # it outlives whoever needs it first, and gradients may need it next
+    with torch.inference_mode(False):  # cached: the first caller may be in inference mode, the next may need gradients
         both = table.reshape(13, 28).to(device, dtype, copy=True)
         return both, table[:9, :, 3:].reshape(9, 16).to(device, dtype, copy=True)

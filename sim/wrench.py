@@ -1,4 +1,4 @@
-"""Open loop: a vehicle's equations of motion under given forces, from JSON and CSV to CSV, exact to a tolerance."""
+"""Open loop: integrates a vehicle's equations of motion under given forces, from JSON and CSV to CSV."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sim.vehicle import Model, WaterForces, advance, rotation
 INPUT = ["t", "X", "Y", "Z", "K", "M", "N"]
 OUTPUT = "t x y z qw qx qy qz u v w p q r".split()
 TOLERANCE = 1e-8
-"""Of every number of the state, over each step; measured on rough forces: 3e-7 m after 20 s."""
+"""Error limit of every number of the state per step; with rough forces that gave 3e-7 m after 20 s."""
 STEP_S = 0.02
-"""The first step that is tried."""
+"""First trial step."""
 SMALLEST_S = 1e-6
-"""No step is finer; forces that need it move no vehicle of this world."""
+"""Smallest step; no physical forces need a finer one."""
 
 Thirteen = tuple[float, float, float, float, float, float, float, float, float, float, float, float, float]
 
@@ -43,7 +43,7 @@ class Trial(Hull, frozen=True, kw_only=True):
 def run(params: Path, table: Path, out: Path, begin: Callable[[int], Callable[[], object]]) -> int:
     """Simulate; returns the number of rows written, one per row of the input. Raises WrenchError.
 
-    `begin` is told how many intervals there are, and returns what to call after each."""
+    `begin` gets the number of intervals and returns a function to call after each."""
     trial = read_trial(params)
     times, wrenches = read_forces(table)
     states = simulate(trial, times, wrenches, begin(len(times) - 1))
@@ -108,7 +108,7 @@ def read_forces(path: Path) -> tuple[list[float], list[list[float]]]:
 def simulate(
     trial: Trial, times: list[float], wrenches: list[list[float]], tick: Callable[[], object] = lambda: None
 ) -> Tensor:
-    """(rows, 13) states at the times; each wrench holds from its time to the next. float64, on its own step size."""
+    """(rows, 13) states at the times; each wrench holds from its time to the next. float64, with an adaptive step."""
     double = torch.float64
     one = torch.ones(1, dtype=double)
     nothing = torch.empty(0, dtype=double)

@@ -1,7 +1,7 @@
-"""Worlds that several tests sail in."""
+"""Worlds that several tests use."""
 
 FLOWING = """
-about = "Open water that flows."
+about = "Open water with a current."
 [water]
 type = "IB"
 [current]
@@ -16,4 +16,4 @@ depth = 8.0
 mode = "hold"
 seconds = 30.0
 """
-"""At rest 3 m deep in 0.3 m/s, to be held for 30 s."""
+"""A current of 0.3 m/s, in which the vehicle holds at 3 m depth for 30 s."""

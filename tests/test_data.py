@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models import augment, data
-from models.train_detector import losses, take_over, targets
+from models.train_detector import load_start, losses, targets
 from rov.vision.network import DetectorNet
 from sim.dataset import dataset
 
@@ -67,7 +67,7 @@ def test_weights_are_taken_over_by_the_names_of_their_classes(tmp_path: Path) ->
     before, after = old.head[-1], new.head[-1]
     assert isinstance(before, nn.Conv2d) and isinstance(after, nn.Conv2d)
     fresh = after.weight[1].clone()
-    take_over(new, tmp_path / "old.safetensors", ("square", "ring", "disc"))
+    load_start(new, tmp_path / "old.safetensors", ("square", "ring", "disc"))
     assert torch.equal(after.weight, torch.stack([before.weight[1], fresh, *before.weight[[0, 2, 3, 4, 5]]]))
     assert before.bias is not None and after.bias is not None
     assert torch.equal(after.bias, torch.stack([before.bias[1], torch.tensor(-4.6), *before.bias[[0, 2, 3, 4, 5]]]))
@@ -133,4 +133,4 @@ def test_a_rendered_set_is_read_as_it_was_drawn(tmp_path: Path, monkeypatch: pyt
     assert all(sample.known.all() for sample in train) and first.path.is_file()
     x, y, w, h = next(a["bbox"] for a in ours if f"_{a['image_id'] - 1:05}" in first.path.name)
     assert first.boxes[0].tolist() == [x, y, x + w, y + h]
-    assert data.warn_unknown("drawn")["seed"] == 3
+    assert data.card_entry("drawn")["seed"] == 3

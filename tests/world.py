@@ -1,4 +1,4 @@
-"""The stages of `perceptiond` and `pilotd` put together without processes, on simulated time; the board obeys."""
+"""The stages of `perceptiond` and `pilotd` in one process, on simulated time, with a board that always obeys."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ GRAVITY = 9.80665
 
 
 class Link:
-    """A board that arms at once and measures what it is told."""
+    """A link to a board that arms at once and measures `pascal`, unless `blind`."""
 
     def __init__(self, config: Config):
         self.surface_pa, self.density = config.link.surface_pa, config.link.density
@@ -76,7 +76,7 @@ class Link:
 
 
 class World:
-    """All stages that a live key can reach in one process, as the processes put them together."""
+    """All stages that a live key affects, composed as in the processes."""
 
     def __init__(self, config: Config):
         self.link = Link(config)
@@ -101,7 +101,7 @@ class World:
         return reason or self.commander.handle_command(command, sent_t, self.t)
 
     def see(self, *found: tuple[str, float, tuple[float, float, float, float]], age: int = 60 * MS) -> Setpoint:
-        """A frame with these objects, `age` ns old when all is said about it."""
+        """A frame with these objects, `age` ns old when perception has processed it; returns the setpoint."""
         self.frame += 1
         frame_t = self.t - age
         self.perception.apply_config(self.schedule.at(frame_t))

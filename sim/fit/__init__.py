@@ -1,11 +1,11 @@
-"""System identification: the vehicle's numbers from recorded dives, by gradients through the simulator.
+"""System identification: a vehicle's parameters from recorded dives, by gradients through the simulator.
 
-Multiple shooting: the dive is cut into windows of a few seconds, each starts from what was measured, and all are
-simulated at once. Damping, added mass, thrust scale and delay, and the buoyancy are changed by Levenberg–Marquardt
-until the windows end up where the vehicle did; and with them what each dive's instruments are off by all the time,
-which would otherwise pass for damping. Every number is the start's times e^θ, with a prior on θ, so that what the dive
-does not show stays where it was; the curvature says how well the rest is known. The water is taken to be still.
-A number that is 0 at the start stays 0.
+Multiple shooting: the dives are cut into windows of a few seconds, each starts from the measured state, and all are
+simulated at once. Levenberg–Marquardt changes damping, added mass, thrust scale and delay, and buoyancy until the
+predictions match the measurements; and with them the constant errors of each dive's instruments, which would otherwise
+be taken for damping. Every parameter is its start value times e^θ, with a prior on θ, so that parameters which the
+dives do not show keep their start value; the curvature gives the uncertainty. The water is assumed still. A parameter
+that is 0 at the start stays 0.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from sim.vehicle import DT, model
 __all__ = ["FLAWS", "NAMES", "WINDOW_S", "FitError", "Result", "compared", "fit", "pose", "spreads", "write"]
 
 HORIZONS_S = (0.5, 1.5, WINDOW_S)
-"""Predictions of half a second are fitted first: from a poor start the long ones have many wrong answers."""
+"""Predictions of half a second are fitted first: from a poor start the long ones have many local minima."""
 WINDOWS_MAX = 80
-"""Evenly chosen from a longer dive."""
+"""Most windows used, chosen evenly."""
 PRIOR, BUOYANCY_PRIOR = 0.5, 0.01
-"""Standard deviation of θ: the start's numbers are right within a factor of about 1.6, its buoyancy within 1 %."""
+"""Standard deviation of θ: start values are right within a factor of about 1.6, the buoyancy within 1 %."""
 START_ERROR = {"with DVL": (0.03, 0.03, 0.03), "without": (0.5, 0.5, 0.1)}
 """Standard deviation of u, v, w at a window's start, m/s; without a DVL w comes from the depth, u and v do not."""
 _SUITE = Suite()
@@ -42,17 +42,17 @@ FLAW_PRIOR = (
     *[_SUITE.hard_iron / math.sqrt(2)] * 2,
     _SUITE.dvl_scale,
 )
-"""Standard deviation of FLAWS: those of our instruments."""
+"""Standard deviation of FLAWS: those of the simulated instruments."""
 
 
 @torch.no_grad()
-def fit(paths: list[Path], start: Parameters, tell: Callable[[float, float], object] = lambda *_: None) -> Result:
-    """Fit a vehicle to dives; `tell` hears of each iteration's horizon (s) and cost. Raises FitError."""
+def fit(paths: list[Path], start: Parameters, report: Callable[[float, float], object] = lambda *_: None) -> Result:
+    """Fit a vehicle to dives; `report` gets horizon (s) and cost of each iteration. Raises FitError."""
     problem = pose(paths, start)
     x = torch.zeros_like(problem.prior)
     before = predict(problem, spread_out(problem, x))
     for horizon in HORIZONS_S:
-        x = descend(problem._replace(steps=round(horizon / DT)), x, tell)
+        x = descend(problem._replace(steps=round(horizon / DT)), x, report)
     after, size = predict(problem, spread_out(problem, x)), len(NAMES)
     return Result(
         numbers(start, x[:size]),
@@ -66,7 +66,7 @@ def fit(paths: list[Path], start: Parameters, tell: Callable[[float, float], obj
 
 
 def pose(paths: list[Path], start: Parameters) -> Problem:
-    """The problem that these dives pose. Raises FitError."""
+    """The least-squares problem of these dives. Raises FitError."""
     vehicle = model(start, torch.float64)
     found = [window for number, path in enumerate(paths) for window in cut(path, vehicle, number)]
     if len(found) < 3:

@@ -14,19 +14,19 @@ from sim.fit.windows import join
 from sim.vehicle import DT
 
 OUTLIER = 5.0
-"""Errors of so many standard deviations begin to count less (Cauchy): a tug at the tether, a touch of the ground."""
+"""Errors above this many standard deviations count less (Cauchy loss): a tug at the tether, a touch of the ground."""
 STEPS_MAX, ENOUGH = 15, 1e-3
-"""Iterations for each horizon; it is done when one improves the cost by less than this share."""
+"""Most iterations per horizon; it ends earlier when one improves the cost by less than this share."""
 STRIDE_MAX = 0.5
-"""No θ moves further in one iteration."""
+"""Largest change of a θ in one iteration."""
 
 
-def descend(problem: Problem, x: Tensor, tell: Callable[[float, float], object]) -> Tensor:
-    """The unknowns (X,) at which the cost is least, from those given. `tell` hears of each iteration."""
+def descend(problem: Problem, x: Tensor, report: Callable[[float, float], object]) -> Tensor:
+    """Minimise the cost from `x`; returns the unknowns (X,). `report` gets horizon (s) and cost of each iteration."""
     damping = 1e-3
     now = cost(problem, x)
     for _ in range(STEPS_MAX):
-        tell(problem.steps * DT, now)
+        report(problem.steps * DT, now)
         matrix, pull = normal(problem, x)
         then = math.inf
         while not then < now and damping < 1e6:
@@ -43,19 +43,19 @@ def descend(problem: Problem, x: Tensor, tell: Callable[[float, float], object])
 
 
 def cost(problem: Problem, x: Tensor) -> float:
-    """What is made least: the squared errors, and those against the priors."""
+    """The robust squared errors plus the squared deviations from the priors."""
     residual = predict(problem, spread_out(problem, x))
     return float(OUTLIER**2 * (residual / OUTLIER).square().log1p().sum() + (x / problem.prior).square().sum())
 
 
 def spreads(problem: Problem, x: Tensor) -> Tensor:
-    """(X,) standard deviation of each unknown, the others not known either: by the inverse of the curvature."""
+    """(X,) standard deviation of each unknown, marginal over the others: by the inverse of the curvature."""
     variance: Tensor = torch.linalg.inv(normal(problem, x)[0]).diag()
     return variance.clamp(min=0).sqrt()
 
 
 def normal(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The normal equations' matrix (X, X), the Fisher information with the priors', and half the cost's gradient."""
+    """Matrix (X, X) of the normal equations, Fisher information plus priors, and half the cost's gradient."""
     guess = spread_out(problem, x)
     residual, slopes = jacobian(problem, guess)
     weight = (1 + (residual / OUTLIER).square()).rsqrt()
@@ -69,20 +69,20 @@ def normal(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
     pulls = torch.cat(
         [torch.einsum("pmw,mw->p", shared, residual), torch.einsum("imw,mw->wi", own, residual).flatten()]
     )
-    # Each window had flaws of its own so far; those of one dive are the same.
+    # So far each window has its own flaws; the windows of a dive share them.
     same = torch.func.jacfwd(lambda each: _flat(spread_out(problem, each)))(x)
     return same.T @ whole @ same + torch.diag(problem.prior**-2), same.T @ pulls + x / problem.prior**2
 
 
 def _flat(guess: Guess) -> Tensor:
-    """θ once, then the flaws and the speed of each window."""
+    """θ once, then the flaws and the start velocity of each window."""
     return torch.cat([guess.theta[:, 0], torch.cat([guess.flaws, guess.speed]).T.flatten()])
 
 
 def jacobian(problem: Problem, guess: Guess) -> tuple[Tensor, Tensor]:
-    """Errors (m, W), and their derivatives (P + 8 + 3, m, W) by each number, and by each window's flaws and speed.
+    """Errors (m, W), and their derivatives (P + 8 + 3, m, W) by each parameter and each window's flaws and velocity.
 
-    Exact, by forward differentiation: the batch is repeated once for each number, and each copy carries its tangent."""
+    Exact, by forward differentiation: the batch is repeated per unknown, and each copy carries its tangent."""
     count = guess.theta.shape[1]
     sizes = [len(part) for part in guess]
     copies = sum(sizes)

@@ -1,4 +1,4 @@
-"""What a vehicle with other numbers, and instruments with these errors, would have measured: the windows simulated."""
+"""Predictions: the windows simulated with other vehicle parameters and instrument errors."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ NAMES = (
     "thrust_delay_s",
     "buoyancy_n",
 )
-"""What is fitted of the vehicle, in the order of θ."""
+"""Fitted parameters of the vehicle, in the order of θ."""
 FLAWS = ("gyro p", "gyro q", "gyro r", "roll", "pitch", "iron ahead", "iron to starboard", "dvl scale")
-"""What is fitted of each dive's instruments, constant in it: rad/s, rad, rad, share. `sim.sensors` has them drawn."""
+"""Fitted errors of the instruments, constant per dive: rad/s, rad, rad, share. `sim.sensors` draws such errors."""
 COMPARE_EVERY = 5
-"""Steps: predictions are compared at 10 Hz."""
+"""Steps between comparisons, which are at 10 Hz."""
 ERRORS = {"attitude": 0.02, "rates": 0.02, "depth": 0.01, "velocity": 0.03}
-"""What a prediction may be off by, sensors and model together, in rad, rad/s, m, m/s: the weights. A judgement."""
+"""Expected error of a prediction, sensors and model together, in rad, rad/s, m, m/s: the weights. A judgement."""
 
 
 class Problem(NamedTuple):
-    """What is to be fitted, and what is believed before."""
+    """The data, the start values and the priors of a fit."""
 
     vehicle: Model
     added: Tensor
-    """(6, 1) the start's added mass."""
+    """(6, 1) added mass of the start values."""
     windows: Windows
     prior: Tensor
     """(X,) standard deviation of each unknown: θ (P), the flaws of each dive (8 a dive), u, v, w at each window's start
     (3 a window)."""
     steps: int = round(WINDOW_S / DT)
-    """How far the windows are predicted."""
+    """Length of the predictions, steps of DT."""
 
     @property
     def dives(self) -> int:
@@ -46,10 +46,10 @@ class Problem(NamedTuple):
 
 
 class Guess(NamedTuple):
-    """The unknowns, of each window."""
+    """The unknowns, per window."""
 
     theta: Tensor
-    """(P, W) the logarithm of each number over the start's."""
+    """(P, W) logarithm of each parameter over its start value."""
     flaws: Tensor
     """(8, W) in the order of FLAWS."""
     speed: Tensor
@@ -57,7 +57,7 @@ class Guess(NamedTuple):
 
 
 def spread_out(problem: Problem, x: Tensor) -> Guess:
-    """The unknowns (X,) for each window: θ is of all of them, flaws are of all of a dive."""
+    """The unknowns (X,) per window: all windows share θ, the windows of a dive share its flaws."""
     windows = problem.windows
     size, flaws = len(NAMES), len(FLAWS) * problem.dives
     theta = x[:size, None].expand(-1, len(windows.dive))
@@ -105,7 +105,7 @@ def predict(problem: Problem, guess: Guess) -> Tensor:
 
 
 def without(windows: Windows, flaws: Tensor) -> Windows:
-    """What instruments without these flaws (8, W) would have measured."""
+    """The windows as measured without these flaws (8, W)."""
     gyro, tilt, (ahead, starboard, scale) = flaws[0:3], flaws[3:5], flaws[5:8]
     heading = windows.angles[2]
     iron = starboard[:, None] * heading.cos() - ahead[:, None] * heading.sin()

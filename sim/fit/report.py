@@ -1,4 +1,4 @@
-"""What a fit found: numbers, how well each is known, and the plot."""
+"""The result of a fit: parameters, their uncertainty, and the plot."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from sim.parameters import Parameters
 from sim.vehicle import DT
 
 KNOWN, ROUGH = 0.05, 0.2
-"""A number is `well` known below this standard deviation of θ, `roughly` below that; else the dive does not show it."""
+"""A parameter is known `well` below the first standard deviation of θ, `roughly` below the second, else not."""
 
 
 class Result(NamedTuple):
-    """What a fit found."""
+    """The result of a fit."""
 
     parameters: Parameters
     spread: dict[str, float]
-    """Standard deviation of each θ, about the relative error; the prior's where the dive shows nothing."""
+    """Standard deviation of each θ, about the relative error; that of the prior where the dives show nothing."""
     before: dict[str, float]
     """RMS error of the windows' predictions by kind, rad, rad/s, m, m/s."""
     after: dict[str, float]
     flaws: Floats
-    """(dives, 8) what was found of each dive's instruments, in the order of FLAWS."""
+    """(dives, 8) instrument errors per dive, in the order of FLAWS."""
     windows: int
     traces: dict[str, tuple[Floats, Floats, Floats]]
     """Measured, predicted before and after, over all windows."""
 
     def verdict(self, name: str) -> str:
-        """How well a number is known from this dive."""
+        """How well a parameter is known."""
         spread = self.spread[name]
         return "well" if spread < KNOWN else "roughly" if spread < ROUGH else "no: the dive hardly shows it"
 
 
 def numbers(start: Parameters, theta: Tensor) -> Parameters:
-    """The start's parameters, each times its e^θ."""
+    """The start values, each times its e^θ."""
     grown = theta.exp().tolist()
 
     def lists(name: str, at: int) -> tuple[float, ...]:
@@ -64,7 +64,7 @@ def numbers(start: Parameters, theta: Tensor) -> Parameters:
 
 
 def compared(start: Parameters, fitted: Parameters) -> list[tuple[str, float, float]]:
-    """Each number's name, its start and what was found."""
+    """Name, start value and fitted value of each parameter."""
 
     def flat(each: Parameters) -> list[float]:
         lists = (*each.added_mass, *each.linear_damping, *each.quadratic_damping)
@@ -74,13 +74,13 @@ def compared(start: Parameters, fitted: Parameters) -> list[tuple[str, float, fl
 
 
 def errors(residual: Tensor, windows: Windows) -> dict[str, float]:
-    """RMS by kind, in its unit."""
+    """RMS error by kind, in its unit."""
     parts = dict(zip(ERRORS, torch.split(residual, [3, 3, 1, 3] if windows.dvl else [3, 3, 1]), strict=False))
     return {kind: float(part.square().mean().sqrt()) * ERRORS[kind] for kind, part in parts.items()}
 
 
 def traces(before: Tensor, after: Tensor, windows: Windows) -> dict[str, tuple[Floats, Floats, Floats]]:
-    """Measured, and predicted before and after, of what can be plotted."""
+    """Curves to plot: measured, predicted before, predicted after."""
     inside = slice(COMPARE_EVERY, None, COMPARE_EVERY)
     rows = [(f"{axis} rate, rad/s", windows.rates[i], 3 + i, ERRORS["rates"]) for i, axis in enumerate(AXES[3:])]
     rows.append(("depth, m", windows.depth, 6, ERRORS["depth"]))
@@ -95,14 +95,14 @@ def traces(before: Tensor, after: Tensor, windows: Windows) -> dict[str, tuple[F
 
 
 def write(result: Result, path: Path) -> None:
-    """`vehicle.toml`, with what is known of each number above it, and the plot beside it. Raises FitError."""
+    """Write the vehicle to `path`, with the uncertainties as comments, and the plot beside it. Raises FitError."""
     head = [
         f"# Fitted to {result.windows} windows of {WINDOW_S:g} s. RMS error of their predictions, before and after:"
     ]
     head += [f"#   {kind}: {result.before[kind]:.4g} -> {result.after[kind]:.4g}" for kind in result.after]
     head.append("# How well each number is known, one standard deviation:")
     head += [f"#   {name}: {100 * spread:.1f} %, {result.verdict(name)}" for name, spread in result.spread.items()]
-    head.append("# What the instruments were off by, taken out; of the compass the largest error:")
+    head.append("# Errors of the instruments, taken out; of the compass the largest error:")
     for number, (p, q, r, roll, pitch, ahead, starboard, scale) in enumerate(result.flaws.tolist(), 1):
         angles = " ".join(f"{math.degrees(each):+.2f}" for each in (roll, pitch, math.hypot(ahead, starboard)))
         head.append(
@@ -131,5 +131,5 @@ def plot(result: Result, path: Path) -> None:
         low, high = float(measured.min()), float(measured.max())
         ax.set_ylim(low - 0.3 * (high - low) - 1e-3, high + 0.3 * (high - low) + 1e-3)
     axes[0].legend(loc="upper right", ncols=3)
-    axes[-1].set_xlabel(f"time in the windows, s; each starts anew after {WINDOW_S:g} s")
+    axes[-1].set_xlabel(f"time in the windows, s; a new one starts every {WINDOW_S:g} s")
     figure.savefig(path, dpi=110)

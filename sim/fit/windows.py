@@ -1,4 +1,4 @@
-"""Windows of dives: what was commanded and measured in them, at the simulator's pace."""
+"""Windows of dives: commands and measurements, resampled to the simulator's interval."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from sim.vehicle import DT, Model
 
 WINDOW_S = 3.0
 WARM_UP = 10
-"""Steps before a window in which the thrusters' lag forgets how it began."""
+"""Steps before a window, in which the thrusters' lag settles."""
 GAP_S = 0.25
-"""A window with a longer hole in it is not used."""
+"""A window with a longer gap is not used."""
 SHALLOW_M = 0.3
-"""Nor is one nearer to the surface, where the hull comes out."""
+"""Nor is one nearer to the surface than this, where the hull comes out of the water."""
 STEEP_RAD = 1.2
-"""Nor one with a steeper pitch: roll and yaw are not known there."""
+"""Nor one with a steeper pitch: roll and yaw are ill-defined there."""
 
 
 class FitError(UserError):
@@ -44,58 +44,58 @@ class Windows(NamedTuple):
     depth: Tensor
     """(W, steps + 1) m."""
     velocity: Tensor
-    """(3, W, steps + 1) over ground, m/s; at the start where there is no DVL: 0, 0, from the depth."""
+    """(3, W, steps + 1) over ground, m/s; without a DVL: 0, 0, and the rate of the depth."""
     dive: Tensor
-    """(W,) the number of the dive a window is from."""
+    """(W,) the number of the window's dive."""
     dvl: bool
 
 
 def cut(path: Path, vehicle: Model, number: int) -> list[Windows]:
-    """The usable windows of a dive, which has that number. Raises FitError."""
-    heard: list[VehicleState] = []
+    """The usable windows of a dive, marked with its `number`. Raises FitError."""
+    states: list[VehicleState] = []
     sent: list[ThrusterCommand] = []
     with Dive(path) as dive:
         for topic in ("vehicle", "thrusters"):
             dive.require(topic)
         for record in dive.messages({"vehicle", "thrusters"}):
             if isinstance(record.data, VehicleState):
-                heard.append(record.data)
+                states.append(record.data)
             elif isinstance(record.data, ThrusterCommand):
                 sent.append(record.data)
-    heard = [each for each in heard if each.attitude_t is not None and each.depth_t is not None]
+    states = [each for each in states if each.attitude_t is not None and each.depth_t is not None]
     motors = vehicle.effect.shape[1]
-    if not heard or any(len(each.values) != motors for each in sent):
+    if not states or any(len(each.values) != motors for each in sent):
         raise FitError(f"{path}: needs attitude and depth, and commands for {motors} motors, the frame's of --start")
     if not any(each.armed for each in sent):
         raise FitError(f"{path}: the vehicle was never armed; nothing moved it")
 
-    first = max(heard[0].t, sent[0].t)
-    grid = first + np.arange(0, min(heard[-1].t, sent[-1].t) - first, round(DT * 1e9))
+    first = max(states[0].t, sent[0].t)
+    grid = first + np.arange(0, min(states[-1].t, sent[-1].t) - first, round(DT * 1e9))
     t = np.array([each.t for each in sent])
     held = np.searchsorted(t, grid, side="right") - 1
     commands = np.array([each.values if each.armed else (0.0,) * motors for each in sent])[held]
-    volts = np.array([each.battery_v or 4 * 4.0 for each in heard])
-    angles = np.unwrap([(each.roll, each.pitch, each.yaw) for each in heard], axis=0)
-    attitude_t = [each.attitude_t or 0 for each in heard]
+    volts = np.array([each.battery_v or 4 * 4.0 for each in states])
+    angles = np.unwrap([(each.roll, each.pitch, each.yaw) for each in states], axis=0)
+    attitude_t = [each.attitude_t or 0 for each in states]
     turned = torch.tensor(_at(grid, attitude_t, angles)).T
-    rates = torch.tensor(_at(grid, attitude_t, np.array([each.rates for each in heard]))).T
-    depth = _at(grid, [each.depth_t or 0 for each in heard], np.array([[each.depth] for each in heard]))[:, 0]
+    rates = torch.tensor(_at(grid, attitude_t, np.array([each.rates for each in states]))).T
+    depth = _at(grid, [each.depth_t or 0 for each in states], np.array([[each.depth] for each in states]))[:, 0]
     heave = np.gradient(_smooth(depth), DT)
-    tracked = [each for each in heard if each.velocity_t is not None]
-    dvl = len(tracked) > len(heard) / 2
+    tracked = [each for each in states if each.velocity_t is not None]
+    dvl = len(tracked) > len(states) / 2
     if dvl:
         at = [each.velocity_t or 0 for each in tracked]
         velocity = torch.tensor(_at(grid, at, np.array([each.velocity for each in tracked]))).T
     else:
         velocity = torch.tensor(np.stack([0 * heave, 0 * heave, heave]))
     curve = thrust(
-        vehicle.curve, torch.tensor(commands).T, torch.tensor(_at(grid, [e.t for e in heard], volts[:, None]))[:, 0]
+        vehicle.curve, torch.tensor(commands).T, torch.tensor(_at(grid, [e.t for e in states], volts[:, None]))[:, 0]
     )
     forces = curve[0]
 
     steps = round(WINDOW_S / DT)
-    holes = np.diff([each.t for each in heard], append=heard[-1].t) / 1e9 > GAP_S
-    bad = np.interp(grid, [each.t for each in heard], holes.astype(float)) > 0
+    holes = np.diff([each.t for each in states], append=states[-1].t) / 1e9 > GAP_S
+    bad = np.interp(grid, [each.t for each in states], holes.astype(float)) > 0
     bad |= (
         (depth < SHALLOW_M) | (np.abs(turned[1].numpy()) > STEEP_RAD) | (np.searchsorted(t, grid - GAP_S * 1e9) > held)
     )
@@ -118,7 +118,7 @@ def cut(path: Path, vehicle: Model, number: int) -> list[Windows]:
 
 
 def join(found: list[Windows]) -> Windows:
-    """One batch of windows; with a velocity only where every one has it."""
+    """One batch of windows; `dvl` only if all have it."""
     return Windows(
         torch.cat([each.forces for each in found], dim=1),
         torch.cat([each.angles for each in found], dim=1),
@@ -131,7 +131,7 @@ def join(found: list[Windows]) -> Windows:
 
 
 def _at(grid: NDArray[np.int64], t: list[int], values: Floats) -> Floats:
-    """Values (n, k) measured at `t`, at the grid's times; the same measurement repeated counts once."""
+    """Values (n, k) measured at `t`, at the grid's times; repeated measurements count once."""
     times, first = np.unique(t, return_index=True)
     columns = [np.interp(grid - times[0], times - times[0], column) for column in values[first].T]
     return np.stack(columns, axis=1)

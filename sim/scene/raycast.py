@@ -199,8 +199,8 @@ def meet(table: Tensor, form: Tensor, ray: Tensor, part: Tensor, direction: Tens
 
 
 def nearest(hits: Hits, rays: int) -> Hits:
-    """Each hit replaced by the nearest of its ray; of two at the same range, the part with the higher number. Later steps
-    may process all of them and overwrite one with its copy, without a synchronisation to count the rays."""
+    """Each hit replaced by the nearest of its ray; of two at the same range, the part with the higher number. Later
+    steps may process all of them and overwrite one with its copy, without a synchronisation to count the rays."""
     # Positive floats sort like their bits as integers.
     key = (hits.range.view(torch.int32).long() << 32) + (LAST - hits.part)
     first = torch.full((rays,), torch.iinfo(torch.int64).max, device=key.device)

@@ -24,8 +24,8 @@ CAUSTIC_M = 1.7
 LAMP_WIDE = 0.6
 """Half-width of the lamps' beam, rad."""
 GLARE = 0.4
-"""Backscatter of lamps beside the camera as a share of a coaxial lamp's, times the integral of exp(−2 c s) / (s² + 0.08)
-over the first metres (judgement, by night pictures)."""
+"""Backscatter of lamps beside the camera as a share of a coaxial lamp's, times the integral of
+exp(−2 c s) / (s² + 0.08) over the first metres (judgement, by night pictures)."""
 PATCHY = 0.16
 """Unevenness of the veil: clouds of turbidity and of light from above."""
 SNOW = 160
@@ -274,7 +274,7 @@ class Renderer:
         return gloss * shine
 
     def _spots(self, bottom: ground.Grounds, things: scene.Things, at: Tensor, air: Air) -> Spots:
-        """Shadows on the bottom, away from the sun: dark under a thing that touches it, wide and faint under a high one."""
+        """Shadows on the bottom, away from the sun: dark under things that touch it, wide and faint under high ones."""
         level = bottom.bottom[:, None] - ground.height(bottom, at[..., 0], at[..., 1])
         high = (level - at[..., 2]).clamp(min=0)
         lean = high * air.sun
@@ -299,8 +299,8 @@ class Renderer:
         return left.index_add_(0, ray, torch.log1p(-shade.clamp(max=0.95))).exp().view_as(back.range)
 
     def _water(self, air: Air, light: Tensor, path: Tensor, direction: Tensor, z: Tensor) -> Tensor:
-        """(3, N, M): the `light` (3, N, M) that is left after `path` (N, M) plus the veil before it; from depth `z` (N, 1)
-        along `direction` (3, N, M).
+        """(3, N, M): the `light` (3, N, M) after `path` (N, M), plus the veil before it; from depth `z` (N, 1) along
+        `direction` (3, N, M).
 
         Akkaynak and Treibitz: J exp(−beam r) + B (1 − exp(−veiling r)). In addition, light scattered by small angles
         arrives blurred, and the daylight behind the veil changes with depth along the ray.

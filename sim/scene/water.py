@@ -30,7 +30,7 @@ WIDE = 0.08
 
 @dataclass(frozen=True)
 class Water:
-    """Coefficients (3,) in 1/m, and the veil: radiance of endless water, relative to a white target in the same light."""
+    """Coefficients (3,) in 1/m, and the veil: radiance of endless water relative to a white target's."""
 
     beam: Floats
     scatter: Floats

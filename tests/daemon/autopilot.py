@@ -1,6 +1,6 @@
-"""A rover with an ArduSub autopilot, and a pilot at its ground station, at the other end of a real way that may be bad.
+"""A vehicle with a simulated ArduSub and a pilot at its ground station, behind a real but possibly faulty connection.
 
-In front of it stands the real `pilotd` alone, or a whole daemon. Both ends share this machine's monotonic clock, ns.
+The other end is the real `pilotd` alone, or a whole daemon. Both ends share this machine's monotonic clock, ns.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ T = TypeVar("T")
 OURS = 191
 TICK, S = 20 * MS, 1000 * MS
 STATUS = 200 * MS
-"""Between two things that pilotd says of itself."""
+"""Interval between status messages of pilotd."""
 
 
 class Rover:
-    """The autopilot, its ground station, and the way to them, in a thread."""
+    """The autopilot, its ground station and the connection to them, in a thread."""
 
     def __init__(self, kind: str, folder: Path):
         """`kind`: tcp, udp or pty."""
@@ -55,7 +55,7 @@ class Rover:
         self.autopilot, self.station = Autopilot(), GroundStation()
         self.up, self.down, self.parser = NoisyWire(), NoisyWire(), Parser()
         self.stalled = 0
-        """How long this thread was kept waiting, ns, in all: on a busy machine what was sent in time is taken late."""
+        """Total delay of this thread, ns: on a busy machine it reads late what was sent in time."""
         self.closed, self.severed = threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self._live, daemon=True)
         self.thread.start()
@@ -74,18 +74,18 @@ class Rover:
             self.end.write(self.down.carry(out["rov"], t))
 
     def sticks(self, since: int = 0) -> list[Stick]:
-        """Ours that the autopilot took."""
+        """Sticks of rov that the autopilot accepted."""
         recent = itertools.takewhile(lambda stick: stick.t >= since, newest_first(self.autopilot.taken))
         return [stick for stick in recent if stick.component == OURS][::-1]
 
     def rests(self) -> bool:
-        """Does nothing move the vehicle but its pilot?"""
+        """Whether nobody but the pilot moves the vehicle."""
         pilot, gain = self.station.sticks, self.autopilot.gain
-        his = NEUTRAL if pilot is None else rc_of(*pilot, gain, self.autopilot.parameters["JS_THR_GAIN"])
-        return not self.autopilot.armed or self.autopilot.rc in (NEUTRAL, his)
+        pilots = NEUTRAL if pilot is None else rc_of(*pilot, gain, self.autopilot.parameters["JS_THR_GAIN"])
+        return not self.autopilot.armed or self.autopilot.rc in (NEUTRAL, pilots)
 
     def within(self, seconds: float, done: Callable[[], bool]) -> None:
-        """Wait for it, for so long at most by the time that this thread had."""
+        """Wait until `done`, at most `seconds` plus the delays of the autopilot's thread."""
         end, stalled = time.monotonic_ns() + int(seconds * S) + GRACE, self.stalled
         while not done():
             late = time.monotonic_ns() - end - (self.stalled - stalled)
@@ -94,7 +94,7 @@ class Rover:
             time.sleep(0.01)
 
     def spoil(self, line: dict[str, float]) -> None:
-        """Make the way so, both ways; what is not named is whole. `sever`: it breaks, and is there again."""
+        """Set the faults of the connection, in both directions; unnamed ones are reset. `sever`: reconnect it once."""
         for each in (self.up, self.down):
             for name in ("delay", "drop", "repeat", "swap", "corrupt", "noise", "cut", "mute"):
                 setattr(each, name, line.get(name, 0))
@@ -102,7 +102,7 @@ class Rover:
             self.severed.set()
 
     def _sever(self) -> None:
-        """In the thread that reads and writes there: another one would take the port from under it."""
+        """Reconnect. Runs in the thread that reads and writes, which would else use a closed port."""
         match self.end:
             case TcpEnd():
                 self.end.drop()
@@ -116,8 +116,8 @@ class Rover:
         self.end.close()
 
 
-class Ours(Protocol):
-    """Our side, as it is heard and commanded."""
+class RovEnd(Protocol):
+    """The rov end: received messages and an operator."""
 
     operator: Operator
 
@@ -127,7 +127,7 @@ class Ours(Protocol):
 
 
 class PilotAlone:
-    """`pilotd`, and nothing around it."""
+    """`pilotd` alone."""
 
     def __init__(self, rover: Rover, folder: Path):
         config = {
@@ -163,7 +163,7 @@ class PilotAlone:
 
 
 class Whole:
-    """`rov run` with all that belongs to it; what is heard comes from its public endpoint."""
+    """The whole of `rov run`; messages come from its public endpoint."""
 
     def __init__(self, rover: Rover, folder: Path):
         self.daemon = Daemon(folder, link={"kind": "ardusub", "url": rover.url})
@@ -178,84 +178,84 @@ class Whole:
 
 
 class Trouble(NamedTuple):
-    """What the way is like while the pilot takes over."""
+    """Faults of the connection while the pilot takes over."""
 
     line: dict[str, float]
     seen_s: float
-    """From the pilot's act until the last of our sticks may arrive: lag there and back, and as many heartbeats as do
-    not get lost in a row in one of 10,000 turns (3 in 10 are lost by damage, else 2 in 10)."""
+    """Longest time from the pilot's act to the last stick of rov: the delay both ways, and so many heartbeats that all
+    of them are lost in only one of 10,000 rounds (3 in 10 are lost by damage, else 2 in 10)."""
     losses: tuple[str, ...] = ()
-    """Events of which one must say what broke; none: what is said is what the pilot did."""
+    """Events of which one must be published for the fault; none: the event is that of the pilot's act."""
 
 
 BEAT_S, SHOWN_S = 0.2, 0.06
-"""The autopilot's heartbeat, which shows a change; both ends' ticks and our own."""
+"""Interval of the autopilot's heartbeats, which show a change; the ticks of both ends."""
 TROUBLES = (
     Trouble({"delay": 0.5}, 0.5 + 0.5 + BEAT_S + SHOWN_S),
     Trouble({"drop": 0.2}, 6 * BEAT_S + SHOWN_S),
-    Trouble({"repeat": 0.5, "swap": 0.2}, 6 * BEAT_S + SHOWN_S),  # what is overtaken counts as lost
+    Trouble({"repeat": 0.5, "swap": 0.2}, 6 * BEAT_S + SHOWN_S),  # a frame that is overtaken counts as lost
     Trouble({"corrupt": 0.2, "noise": 0.3, "cut": 0.1}, 8 * BEAT_S + SHOWN_S),
     Trouble({"mute": 1}, 2.0, ("autopilot_lost",)),
     Trouble({"sever": 1}, BEAT_S + SHOWN_S, ("link_lost",)),
     Trouble({}, BEAT_S + SHOWN_S),
 )
-"""In turn."""
+"""Faults, one per round."""
 ACTS = ("pilot_sticks", "pilot_mode", "pilot_disarmed")
-"""What the pilot does to take over, in turn: the event that says so."""
+"""How the pilot takes over, one per round, by the event that reports it."""
 SURGE = 0.2
 """The operator's stick; with a gain of 0.5 the autopilot gets x = 400."""
 
 
-class Turn(NamedTuple):
-    """Once engaged and taken over."""
+class Round(NamedTuple):
+    """One engagement, ended by the pilot."""
 
     asked: int
     quiet: int
-    """From then on no stick of ours may arrive."""
+    """From then on no stick of rov may arrive."""
     codes: tuple[str, ...]
-    """One alarm must be one of these."""
+    """At least one alarm must have one of these codes."""
 
 
 class Boat:
-    """A rover and our side of it."""
+    """The vehicle and the rov end."""
 
-    def __init__(self, rover: Rover, ours: Ours):
-        self.rover, self.ours = rover, ours
+    def __init__(self, rover: Rover, end: RovEnd):
+        self.rover, self.end = rover, end
 
-    def said(self, since: int) -> list[Event]:
-        recent = itertools.takewhile(lambda e: e.message.t >= since - S, newest_first(self.ours.heard))
+    def events(self, since: int) -> list[Event]:
+        recent = itertools.takewhile(lambda e: e.message.t >= since - S, newest_first(self.end.heard))
         events = [e.message for e in recent if isinstance(e.message, Event) and e.message.t >= since]
         return events[::-1]
 
     def armed(self) -> bool:
-        """As pilotd says."""
-        said = (e.message for e in newest_first(self.ours.heard))
-        return next((each.armed for each in said if isinstance(each, PilotStatus)), False)
+        """Whether pilotd is armed, by its last status."""
+        messages = (e.message for e in newest_first(self.end.heard))
+        return next((each.armed for each in messages if isinstance(each, PilotStatus)), False)
 
     def ended(self, codes: tuple[str, ...], since: int, t: int) -> bool:
-        """Did it say after `since` why, and after `t` that it is not armed?"""
-        status = next((e.message for e in newest_first(self.ours.heard) if isinstance(e.message, PilotStatus)), None)
+        """Whether one of `codes` was published after `since`, and a disarmed status after `t`."""
+        status = next((e.message for e in newest_first(self.end.heard) if isinstance(e.message, PilotStatus)), None)
         disarmed = status is not None and status.t > t and not status.armed
-        return disarmed and not {*codes}.isdisjoint(event.code for event in self.said(since))
+        return disarmed and not {*codes}.isdisjoint(event.code for event in self.events(since))
 
     def engage(self) -> int:
-        """Ask until it is granted, and steers; returns when that was granted."""
+        """Arm repeatedly until rov steers; returns when that was granted, ns."""
         end = time.monotonic() + 20
         while True:
             t = time.monotonic_ns()
-            self.ours.operator.take_over()  # again: its heartbeat may have got lost on a busy machine
-            reply = self.ours.operator.arm()
-            with_us = time.monotonic() + 5
-            while reply.accepted and time.monotonic() < with_us:
+            self.end.operator.take_over()  # again: the heartbeat may have come too late on a busy machine
+            reply = self.end.operator.arm()
+            engaged_until = time.monotonic() + 5
+            while reply.accepted and time.monotonic() < engaged_until:
                 if any(stick.x for stick in self.rover.sticks(t)):
                     return t
                 time.sleep(0.02)
-            assert time.monotonic() < end, f"{self.rover.kind}: {reply.reason} {[e.text for e in self.said(t)]}"
+            assert time.monotonic() < end, f"{self.rover.kind}: {reply.reason} {[e.text for e in self.events(t)]}"
             time.sleep(0.1)
 
-    def turn(self, n: int) -> Turn:
-        """Engage; the pilot takes over on a bad way, and hands back. Every second round the way is bad before, but for
-        a lag: with a state that is half a second old nothing is armed."""
+    def round(self, n: int) -> Round:
+        """Engage; the pilot takes over on a faulty connection, and hands back. Every second cycle of TROUBLES the fault
+        begins before the engagement, except a delay: with a state half a second old nothing is armed."""
         rover, (line, seen_s, losses) = self.rover, TROUBLES[n % len(TROUBLES)]
         asked, bad_before = time.monotonic_ns(), n // len(TROUBLES) % 2 == 1 and not losses and "delay" not in line
         if bad_before:
@@ -275,49 +275,50 @@ class Boat:
                 rover.station.command(ARM_DISARM, 0.0)
         codes = losses if losses and rover.kind != "udp" or "mute" in line else (ACTS[n % len(ACTS)],)
         if "delay" in line:
-            codes += ("pilot_disarmed", "vehicle_lost")  # where it begins it is a gap of 0.5 s: both ends' own limit
+            codes += ("pilot_disarmed", "vehicle_lost")  # its start is a gap of 0.5 s, the limit of both ends
         if "cut" in line:
-            codes += ("pilot_disarmed", "vehicle_lost")  # a broken frame takes up to a dozen sticks with it: the same
+            codes += ("pilot_disarmed", "vehicle_lost")  # a broken frame swallows up to a dozen sticks: the same
         if {"drop", "cut"} & {*line, *TROUBLES[n % len(TROUBLES) - 1].line}:
-            codes += ("gcs_lost",)  # three of the ground station's heartbeats in a row may be among what is lost
+            codes += ("gcs_lost",)  # three heartbeats of the ground station in a row may be lost
 
         def due() -> tuple[str, ...]:
-            """Where sticks were lost for 0.5 s the autopilot disarmed by itself before the pilot did anything."""
+            """The codes; where sticks were lost for 0.5 s the autopilot may have disarmed before the pilot acted."""
             own = rover.autopilot.reasons[before : before + 1] == ["disarmed: pilot input"]
             return (*codes, "pilot_disarmed", "vehicle_lost") if own else codes
 
         rover.within(seen_s + STATUS / S, lambda: self.ended(due(), engaged, act))
-        # What leaves may arrive so much later: by the lag, or, out of order, behind our next heartbeat.
+        # Sticks may arrive later by the delay or, out of order, after the next heartbeat of rov.
         late_s = 1.0 if "swap" in line else line.get("delay", 0.0)
         quiet = time.monotonic_ns() + int(late_s * S) + GRACE + rover.stalled - stalled
         rover.within(late_s + 0.5, rover.rests)  # FS_PILOT_TIMEOUT
         rover.spoil({})
-        while time.monotonic_ns() < quiet:  # what was under way arrives
+        while time.monotonic_ns() < quiet:  # sticks on their way arrive
             time.sleep(0.01)
-        rover.station.sticks = None  # he hands back: silence
-        return Turn(asked, quiet, due())
+        rover.station.sticks = None  # the pilot hands back by silence
+        return Round(asked, quiet, due())
 
 
 def newest_first(grows: Sequence[T]) -> Iterator[T]:
-    """What is in there now, while others append to it."""
+    """The present items, newest first, while another thread appends."""
     for i in range(len(grows) - 1, -1, -1):
         yield grows[i]
 
 
-def taken_over(boat: Boat, times: int, seconds: float) -> list[Turn]:
-    """The pilot takes over and hands back, so often and for so long at least. Nothing else moved the vehicle."""
-    boat.ours.operator.sticks = {"surge": SURGE}
-    end, turns = time.monotonic() + seconds, list[Turn]()
+def taken_over(boat: Boat, times: int, seconds: float) -> list[Round]:
+    """The pilot takes over and hands back, at least `times` and for `seconds`; asserts that nothing else moved the
+    vehicle."""
+    boat.end.operator.sticks = {"surge": SURGE}
+    end, turns = time.monotonic() + seconds, list[Round]()
     while len(turns) < times or time.monotonic() < end:
-        turns.append(boat.turn(len(turns)))
+        turns.append(boat.round(len(turns)))
     for stick in boat.rover.sticks():
         assert any(turn.asked <= stick.t <= turn.quiet for turn in turns), (boat.rover.kind, stick)
         assert 0 <= stick.x <= 401 and stick[3:] == (0, 500, 0), (boat.rover.kind, stick)
     return turns
 
 
-def told(turns: list[Turn], events: list[Event]) -> None:
-    """Each end of our control was said for what it was, between that turn and the next."""
+def assert_reported(turns: list[Round], events: list[Event]) -> None:
+    """Assert that each end of control was reported with the right alarm before the next round."""
     alarms = [event for event in events if event.level == "alarm"]
     for turn, following in itertools.zip_longest(turns, turns[1:]):
         until = following.asked if following else time.monotonic_ns()

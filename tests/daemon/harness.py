@@ -1,5 +1,5 @@
-"""A whole daemon to break: `rov run` with a video as camera, the simulated board on a pty, somebody who listens and
-somebody who commands. All times are monotonic ns, which every process of a machine shares."""
+"""A whole daemon for fault tests: `rov run` with a video as camera, the simulated board on a pty, a subscriber and an
+operator. All times are monotonic ns, which the processes of a machine share."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ from rov.resources import checkout, find_resource
 
 MS = 1_000_000
 GRACE = 100 * MS
-"""What a deadline may be missed by on a machine that does other things, too."""
+"""Allowance for deadlines on a busy machine."""
 PATIENCE_S = 15.0
 RATE_HZ = 5.0
-"""Of perception: the network's share of a busy machine stays small."""
+"""Rate of perception, low so that the network leaves CPU time to the rest."""
 M = TypeVar("M", bound=Message)
 
 
@@ -61,7 +61,7 @@ def free_port() -> int:
 
 
 def make_video(path: Path, size: tuple[int, int] = (160, 120), frames: int = 40, fps: float = 10.0) -> Path:
-    """Noise: no two frames are alike, as from a live camera."""
+    """A video of noise: no two frames are alike, as from a live camera."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, size)
     random = np.random.default_rng(0)
     for _ in range(frames):
@@ -71,11 +71,11 @@ def make_video(path: Path, size: tuple[int, int] = (160, 120), frames: int = 40,
 
 
 class Daemon:
-    """`rov run` and what is around it."""
+    """`rov run`, its board, a subscriber and an operator."""
 
     def __init__(self, folder: Path, *, start: bool = True, size: int = 96, **sections: dict[str, Any]):
-        """`size`: of the network's input, in pixels. A small one sees little, and leaves a busy machine to the rest.
-        A `link` section that names its kind is to something else than the simulated board."""
+        """`size`: side of the network's input, px; a small one detects little, but takes little CPU time. A `link`
+        section that names its kind replaces the simulated board."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.dives = folder / "dives"
@@ -131,7 +131,7 @@ class Daemon:
                 self.heard += self.reader.receive()
         self.reader.close()
 
-    # ---- what is said ----------------------------------------------------------------------------------------------
+    # ---- messages --------------------------------------------------------------------------------------------------
 
     def said(self, kind: type[M], since: int = 0) -> list[M]:
         return [entry.message for entry in [*self.heard] if type(entry.message) is kind and entry.message.t >= since]
@@ -156,14 +156,14 @@ class Daemon:
         return wait_for(found, kind.__name__, seconds, lambda: self.tail(since))
 
     def tail(self, since: int) -> str:
-        said = "\n".join(f"{(e.t - since) / 1e9:8.3f} {e.code}: {e.text}" for e in self.said(Event)[-25:])
+        events = "\n".join(f"{(e.t - since) / 1e9:8.3f} {e.code}: {e.text}" for e in self.said(Event)[-25:])
         status = self.said(PilotStatus)[-1:]
-        return f"{said}\n{status}\n{self.log.read_text()[-2000:]}"
+        return f"{events}\n{status}\n{self.log.read_text()[-2000:]}"
 
-    # ---- what is done to it ------------------------------------------------------------------------------------------
+    # ---- actions -----------------------------------------------------------------------------------------------------
 
     def do(self, line: str) -> int:
-        """Something happens to the board; returns when."""
+        """Send a console command to the board; returns when, ns."""
         assert self.board is not None and self.board.stdin is not None
         t = time.monotonic_ns()
         self.board.stdin.write(line.encode() + b"\n")
@@ -178,27 +178,27 @@ class Daemon:
         self.event("tuned", t)
 
     def pid(self, name: str) -> int:
-        """Of a child."""
+        """The id of a child process."""
         assert self.process is not None
         found = children(self.process.pid, f"rov.{name}")
         assert len(found) == 1, f"{name}: {found}"
         return found[0]
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> int:
-        """Send a signal to a child; returns when."""
+        """Send a signal to a child; returns when, ns."""
         pid, t = self.pid(name), time.monotonic_ns()
         os.kill(pid, number)
         return t
 
     def ready(self) -> int:
-        """Wait until it can be armed and sees; returns when."""
+        """Wait until it publishes status, attitude, depth and setpoints; returns when, ns."""
         self.wait(PilotStatus, lambda status: True)
         self.wait(VehicleState, lambda state: state.attitude_t is not None and state.depth_t is not None)
         self.wait(Setpoint, lambda setpoint: True)
         return time.monotonic_ns()
 
     def quiet(self, since: int, until: int | None = None) -> None:
-        """No thruster was given anything in this time, by the board's own record."""
+        """Assert by the board's record that no thruster turned in this time."""
         until = until or time.monotonic_ns()
         moved = [
             a for a in self.board_record() if since <= a["t"] <= until and any(abs(v) > 0.0011 for v in a["values"])
@@ -206,7 +206,7 @@ class Daemon:
         assert not moved, moved[:3]
 
     def board_record(self) -> list[dict[str, Any]]:
-        """What the thrusters were given; a change lasts until the next one."""
+        """The outputs of the thrusters, one entry per change or command."""
         *lines, _ = self.applied.read_text().split("\n")
         return [json.loads(line) for line in lines]
 
@@ -214,7 +214,7 @@ class Daemon:
         return self.board_record()[-1]
 
     def neutral_by(self, deadline: int, until: int | None = None) -> None:
-        """Every thruster is neutral from `deadline` on."""
+        """Assert that every thruster is neutral from `deadline` on."""
         before = [a for a in self.board_record() if a["t"] <= deadline]
         assert not before or not any(before[-1]["values"]), f"still {before[-1]} at {deadline}"
         self.quiet(deadline, until)
@@ -247,13 +247,13 @@ class Daemon:
                     pipe.close()
 
     def operator(self) -> Operator:
-        """The one who commands; made at the first call."""
+        """The operator; made at the first call."""
         if self.pilot is None:
             self.pilot = Operator(self.config.bus.commands)
         return self.pilot
 
     def armed(self, mode: Mode = Mode.MANUAL, **sticks: float) -> Operator:
-        """Armed in a mode, sticks held so; with sticks the thrusters turn."""
+        """Arm in a mode and hold the sticks; with sticks, wait until the thrusters turn."""
         operator = self.operator()
         operator.sticks = sticks
         self.patiently(operator.take_over)
@@ -271,7 +271,7 @@ class Daemon:
         return operator
 
     def patiently(self, ask: Callable[[], Reply]) -> None:
-        """Ask until it is granted."""
+        """Repeat a command until it is accepted."""
         last: list[Reply] = []
 
         def granted() -> bool:
@@ -282,7 +282,7 @@ class Daemon:
 
 
 class Operator:
-    """A session of its own, with its heartbeat, and its sticks at 20 Hz."""
+    """An operator session that sends its heartbeat at 1 Hz and its sticks at 20 Hz."""
 
     def __init__(self, endpoint: str, session: str = "pilot", *, beating: bool = True):
         self.client = CommandClient(endpoint)
@@ -366,12 +366,12 @@ def wait_for(
 
 
 def turns(applied: dict[str, Any]) -> bool:
-    """Is that more than the whisper of the arming test?"""
+    """Whether a thruster gets more than the test command of arming."""
     return any(abs(value) > 0.0011 for value in applied["values"])
 
 
 def children(parent: int, module: str) -> list[int]:
-    """Processes of that parent that run that module."""
+    """Ids of the children of `parent` that run `module`."""
     found = []
     for path in Path("/proc").iterdir():
         try:

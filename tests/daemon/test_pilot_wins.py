@@ -20,7 +20,7 @@ import pytest
 from rov.dives.dive import Dive
 from rov.link.ardusub.firmware import ALT_HOLD
 from rov.messages import Event, Mode
-from tests.daemon.autopilot import SURGE, Boat, PilotAlone, Rover, Turn, Whole, taken_over, told
+from tests.daemon.autopilot import SURGE, Boat, PilotAlone, Round, Rover, Whole, assert_reported, taken_over
 from tests.daemon.harness import Daemon, wait_for
 
 pytestmark = pytest.mark.clock
@@ -36,7 +36,7 @@ def boats(tmp_path: Path) -> Iterator[Callable[[str, type[PilotAlone] | type[Who
             rover = Rover(kind, tmp_path / kind)
             stack.callback(rover.close)
             boat = Boat(rover, ours(rover, tmp_path / kind))
-            stack.callback(boat.ours.close)
+            stack.callback(boat.end.close)
             return boat
 
         yield make
@@ -53,12 +53,12 @@ def test_taken_over_and_handed_back_on_a_bad_line(boats: Callable[..., Boat]) ->
         moving = sum(stick.x > 0 for stick in boat.rover.sticks())
         print(f"{kind}: taken over {len(turns)} times; {moving} sticks of ours moved the vehicle, all commanded")
         assert moving > 50
-        told(turns, boat.said(0))
-        if isinstance(boat.ours, Whole):
-            recorded(boat.ours.daemon, boat, turns)
+        assert_reported(turns, boat.events(0))
+        if isinstance(boat.end, Whole):
+            recorded(boat.end.daemon, boat, turns)
 
 
-def recorded(daemon: Daemon, boat: Boat, turns: list[Turn]) -> None:
+def recorded(daemon: Daemon, boat: Boat, turns: list[Round]) -> None:
     """The dive of the run is whole, and says of the link what was said in public."""
     assert daemon.stop() == 0
     (path,) = daemon.dives.glob("*.mcap")
@@ -66,8 +66,8 @@ def recorded(daemon: Daemon, boat: Boat, turns: list[Turn]) -> None:
         digests = dive.digests()
         assert dive.complete, dive.problems
         events = [r.data for r in dive.messages(["events"]) if isinstance(r.data, Event)]
-    told(turns, events)
-    public = {(event.t, event.code) for event in boat.said(0) if event.source == "link"}
+    assert_reported(turns, events)
+    public = {(event.t, event.code) for event in boat.events(0) if event.source == "link"}
     assert public and public <= {(event.t, event.code) for event in events}
     seconds = (digests["thrusters"].last_t - digests["thrusters"].first_t) / 1e9
     assert digests["thrusters"].count > 0.95 * 50 * seconds and digests["camera"].count > 5 * seconds
@@ -76,8 +76,8 @@ def recorded(daemon: Daemon, boat: Boat, turns: list[Turn]) -> None:
 
 def test_depth_hold_a_turn_and_a_crash(boats: Callable[..., Boat]) -> None:
     boat = boats("tcp", PilotAlone)
-    assert isinstance(boat.ours, PilotAlone)
-    operator, autopilot = boat.ours.operator, boat.rover.autopilot
+    assert isinstance(boat.end, PilotAlone)
+    operator, autopilot = boat.end.operator, boat.rover.autopilot
     operator.sticks = {"surge": SURGE}
     boat.engage()
     assert operator.mode(Mode.HOLD).accepted
@@ -90,7 +90,7 @@ def test_depth_hold_a_turn_and_a_crash(boats: Callable[..., Boat]) -> None:
     assert abs(autopilot.vessel.depth - depth) < 0.1 and boat.armed()
     operator.sticks = {"surge": SURGE}
     time.sleep(0.5)
-    boat.ours.process.kill()
+    boat.end.process.kill()
     t = time.monotonic()
     wait_for(lambda: not autopilot.armed, "the failsafe", 1.0)
     assert time.monotonic() - t < 0.5 + 0.1 and autopilot.rc == (1500.0,) * 4
@@ -99,10 +99,10 @@ def test_depth_hold_a_turn_and_a_crash(boats: Callable[..., Boat]) -> None:
 def test_ended_over_tcp_it_is_disarmed_by_us(boats: Callable[..., Boat]) -> None:
     """The last neutral and disarming are read, whatever the autopilot still sends; else its failsafe ends it later."""
     boat = boats("tcp", PilotAlone)
-    assert isinstance(boat.ours, PilotAlone)
+    assert isinstance(boat.end, PilotAlone)
     autopilot = boat.rover.autopilot
-    boat.ours.operator.sticks = {"surge": SURGE}
+    boat.end.operator.sticks = {"surge": SURGE}
     boat.engage()
-    boat.ours.process.terminate()
+    boat.end.process.terminate()
     wait_for(lambda: not autopilot.armed, "a disarming")
     assert autopilot.reasons[-1] == "disarmed: command" and boat.rover.sticks()[-1][2:] == (0, 0, 500, 0)
