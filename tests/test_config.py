@@ -1,4 +1,4 @@
-"""Everything wrong with a configuration is said at once, with file, line and key."""
+"""Everything that is wrong with a configuration is reported at once, with file, line and key."""
 
 import os
 import subprocess
@@ -125,7 +125,7 @@ def test_an_endpoint_that_can_be_is_taken(endpoint: str) -> None:
 
 
 def checked(tmp_path: Path, source: str, more: str = "") -> list[str]:
-    """What is wrong with a configuration that has this camera."""
+    """The problems of a configuration with this camera source."""
     file = tmp_path / "rover.toml"
     file.write_text(tomli_w.dumps({"vehicle": {"max_depth": 10.0}, "camera": {"source": source}}) + more)
     try:

@@ -84,14 +84,14 @@ def test_the_doctor_says_what_to_do(config: Config, tmp_path: Path) -> None:
 def test_heat_is_announced_before_it_slows_down_and_once() -> None:
     watch = jetson.HeatWatch()
 
-    def told(celsius: float) -> list[str]:
+    def announced(celsius: float) -> list[str]:
         return list(watch.update([jetson.Zone("cpu", celsius, 99.0), jetson.Zone("free", 200.0, None)]))
 
-    assert told(90.9) == []
-    [sentence] = told(91.0)
-    assert "8 °C below" in sentence and told(93.0) == [] and told(98.9) == []
-    assert told(90.0) == [] and told(91.5) == [], "around the threshold it is not said again"
-    assert told(87.9) == [] and len(told(91.0)) == 1
+    assert announced(90.9) == []
+    [sentence] = announced(91.0)
+    assert "8 °C below" in sentence and announced(93.0) == [] and announced(98.9) == []
+    assert announced(90.0) == [] and announced(91.5) == [], "around the threshold it is not announced again"
+    assert announced(87.9) == [] and len(announced(91.0)) == 1
 
 
 def test_processors_near_the_gpu_and_the_camera(tmp_path: Path) -> None:
@@ -112,7 +112,9 @@ def test_processors_near_the_gpu_and_the_camera(tmp_path: Path) -> None:
     assert placement.chosen(ComputeConfig(), "camera", "rtp://:5600", every, root) == every
     assert placement.chosen(ComputeConfig(numa="off"), "gpu", "0", every, root) == every
     assert placement.chosen(ComputeConfig(cpus="5-8"), "gpu", "0", every, root) == {5, 6, 8}
-    assert placement.chosen(ComputeConfig(cpus="0-1"), "gpu", "0", every, root) == {0, 1}, "what was said goes first"
+    assert placement.chosen(ComputeConfig(cpus="0-1"), "gpu", "0", every, root) == {0, 1}, (
+        "the configured processors have priority"
+    )
     assert placement.chosen(ComputeConfig(), "gpu", "0", {0, 1}, root) == {0, 1}, "never none"
     with pytest.raises(UserError, match="none of these is there"):
         placement.chosen(ComputeConfig(cpus="40"), "gpu", "0", every, root)
@@ -131,7 +133,7 @@ GOOD = VehicleState(
 )
 
 
-def heard(vehicle: VehicleState, **more: list[Message]) -> dict[str, list[Message]]:
+def received(vehicle: VehicleState, **more: list[Message]) -> dict[str, list[Message]]:
     health = [Health(t=9, process=name, rate_hz=15.0) for name in ("camerad", "perceptiond", "recorderd", "pilotd")]
     frames: list[Message] = [Frame(t=9, frame_id=1, frame_t=9, width=640, height=480)]
     pilot: list[Message] = [PilotStatus(t=9, armed=False, mode=Mode.MANUAL, operator="me")]
@@ -143,7 +145,7 @@ def states(found: dict[str, list[Message]], config: Config) -> dict[str, str]:
 
 
 def test_a_vehicle_that_may_dive(config: Config) -> None:
-    assert set(states(heard(GOOD), config).values()) == {"ok"}
+    assert set(states(received(GOOD), config).values()) == {"ok"}
 
 
 @pytest.mark.parametrize(
@@ -164,14 +166,14 @@ def test_a_vehicle_that_may_dive(config: Config) -> None:
 def test_what_keeps_it_on_deck(change: dict[str, object], what: str, state: str, config: Config) -> None:
     import msgspec
 
-    found = states(heard(msgspec.structs.replace(GOOD, **change)), config)
+    found = states(received(msgspec.structs.replace(GOOD, **change)), config)
     assert found[what] == state
     assert sum(each != "ok" for each in found.values()) == 1
 
 
 def test_what_an_unplugged_vehicle_last_said_is_history(config: Config) -> None:
     late: list[Message] = [PilotStatus(t=9 + 501_000_000, armed=False, mode=Mode.MANUAL, operator="me")]
-    found = states(heard(GOOD, pilot=late), config)  # guard.state_stale_ms is 500
+    found = states(received(GOOD, pilot=late), config)  # guard.state_stale_ms is 500
     assert found["link"] == "missing" and not {"depth", "battery", "leak sensor", "hull"} & {*found}
 
 
@@ -179,7 +181,7 @@ def test_the_link_is_called_by_its_kind(config: Config) -> None:
     import msgspec
 
     def link(config: Config, **change: object) -> tuple[str, str]:
-        found = predive.judge(heard(msgspec.structs.replace(GOOD, **change)), config)
+        found = predive.judge(received(msgspec.structs.replace(GOOD, **change)), config)
         finding = next(each for each in found if each.what == "link")
         return finding.state, f"{finding.found}; {finding.do}"
 
@@ -194,13 +196,13 @@ def test_the_link_is_called_by_its_kind(config: Config) -> None:
 
 
 def test_silent_processes_and_an_armed_pilot(config: Config) -> None:
-    found = states(heard(GOOD, health=[], frame=[]), config)
+    found = states(received(GOOD, health=[], frame=[]), config)
     assert found["camera"] == found["perception"] == found["recording"] == "missing"
     armed: list[Message] = [PilotStatus(t=9, armed=True, mode=Mode.MANUAL)]
-    found = states(heard(GOOD, pilot=armed), config)
+    found = states(received(GOOD, pilot=armed), config)
     assert found["pilot"] == "missing" and found["operator"] == "slow"
     hot: list[Message] = [HostStatus(t=9, hottest="cpu", celsius=88.0, margin_c=11.0)]
-    assert states(heard(GOOD, host=hot), config)["temperature"] == "slow"
+    assert states(received(GOOD, host=hot), config)["temperature"] == "slow"
 
 
 def test_without_a_daemon_the_list_ends_there(config: Config, tmp_path: Path) -> None:
@@ -246,13 +248,13 @@ def choices(node: ast.AST) -> list[str]:
 
 
 def test_the_manual_explains_every_event() -> None:
-    said = {*CONDITIONS}
+    codes = {*CONDITIONS}
     for path in (checkout() / "rov").rglob("*.py"):
-        said |= {*codes_in(ast.parse(path.read_text()))}
-    said = {code.removesuffix("_over") for code in said if re.fullmatch(r"[a-z]+(_[a-z]+)*", code)}
-    assert {"leak", "gcs_lost", "autopilot_lost", "pilot_mode", "board_deaf", "disk_full", "tilted"} <= said
+        codes |= {*codes_in(ast.parse(path.read_text()))}
+    codes = {code.removesuffix("_over") for code in codes if re.fullmatch(r"[a-z]+(_[a-z]+)*", code)}
+    assert {"leak", "gcs_lost", "autopilot_lost", "pilot_mode", "board_deaf", "disk_full", "tilted"} <= codes
     manual = (checkout() / "systemd/README.md").read_text()
     _, _, section = manual.partition("## 6. What every alarm means")
     rows = [line.split("|")[1] for line in section.split("## 7")[0].splitlines() if line.startswith("| `")]
     explained = {code for row in rows for code in re.findall(r"`(\w+)`", row)}
-    assert said <= explained, f"not in the manual: {sorted(said - explained)}"
+    assert codes <= explained, f"not in the manual: {sorted(codes - explained)}"

@@ -144,31 +144,31 @@ def test_random_bytes_from_a_gamepad(tmp_path: Path) -> None:
     gamepad.close()
 
 
-# ---- what was heard --------------------------------------------------------------------------------------------
+# ---- rates -----------------------------------------------------------------------------------------------------
 
 
 def test_rates_ages_and_silence() -> None:
     from rov.bus import Entry
 
-    heard, far = TopicRates(same_clock=True), TopicRates(same_clock=False)
+    rates, far = TopicRates(same_clock=True), TopicRates(same_clock=False)
     status = PilotStatus(t=0, armed=False, mode=Mode.MANUAL)
     for i in range(30):
         entry = Entry("pilot", PilotStatus(t=i * 100 * MS, armed=False, mode=Mode.MANUAL), b"")
-        heard.add([entry], i * 100 * MS + 7 * MS)
+        rates.add([entry], i * 100 * MS + 7 * MS)
     far.add([Entry("pilot", status, b"")], 10**18)
-    (row,) = heard.rows(2900 * MS + 7 * MS)
+    (row,) = rates.rows(2900 * MS + 7 * MS)
     assert (row.hz, row.age_ms, row.silent_s, row.stale) == (10.0, 7.0, 0.0, False)
-    (row,) = heard.rows(3600 * MS)
+    (row,) = rates.rows(3600 * MS)
     assert row.stale and row.silent_s == pytest.approx(0.693)
     assert far.rows(10**18)[0].age_ms is None
-    assert heard.age_ms(status, 2 * 3600 * 10**9) is None and heard.age_ms(status, -(10**9)) is None
+    assert rates.age_ms(status, 2 * 3600 * 10**9) is None and rates.age_ms(status, -(10**9)) is None
 
 
 # ---- the daemon's side, in a thread ----------------------------------------------------------------------------
 
 
 class Daemon:
-    """A command endpoint that accepts what its door lets in, and a public one that tells of a vehicle."""
+    """A daemon's two endpoints: one accepts all valid commands, the other publishes a vehicle's state."""
 
     def __init__(self, folder: Path):
         self.config = folder / "rover.toml"
@@ -177,7 +177,7 @@ class Daemon:
             f'[vehicle]\nmax_depth = 30\n[bus]\npublic = "{endpoints[0]}"\ncommands = "{endpoints[1]}"\n'
         )
         self.endpoints = endpoints
-        self.heard: list[Request] = []
+        self.requests: list[Request] = []
         self.operator = ""
         self.ending = threading.Event()
         self.thread = threading.Thread(target=self.run)
@@ -185,15 +185,15 @@ class Daemon:
 
     def run(self) -> None:
         public, server = PublicPublisher(self.endpoints[0]), CommandServer(self.endpoints[1], heartbeat_timeout_s=3.0)
-        told = 0
+        published_t = 0
         while not self.ending.is_set():
             now = time.monotonic_ns()
             for request in server.requests(now):
-                self.heard.append(request)
+                self.requests.append(request)
                 server.reply(request, now, "the board is not there" if isinstance(request.command, Arm) else "")
             self.operator = server.operators.operator(now)
-            if now - told > 100 * MS:
-                told = now
+            if now - published_t > 100 * MS:
+                published_t = now
                 state = VehicleState(t=now, attitude_t=now, depth_t=now, depth=12.34, yaw=1.5708, battery_v=15.9)
                 event = Event(t=now, level="alarm", source="test", code="x", text="something happened")
                 status = PilotStatus(t=now, armed=True, mode=Mode.HOLD, operator=self.operator, target="fish")
@@ -204,7 +204,7 @@ class Daemon:
         public.close()
 
     def of(self, kind: type[Message]) -> list[Request]:
-        return [each for each in list(self.heard) if isinstance(each.command, kind)]
+        return [each for each in list(self.requests) if isinstance(each.command, kind)]
 
     def rov(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "rov", *words, "--config", str(self.config)]
@@ -281,9 +281,9 @@ def last(daemon: Daemon) -> Sticks:
 
 
 def test_driving(daemon: Daemon, terminal: Terminal, tmp_path: Path) -> None:
-    """Keys, pad, page, refusals, stop; from taking over to leaving."""
+    """Keys, gamepad, page, refusals, stop; from taking over to leaving."""
     terminal.until(lambda: len(daemon.of(Sticks)) > 5)
-    assert isinstance(daemon.heard[0].command, TakeOver) and daemon.operator.startswith("drive-")
+    assert isinstance(daemon.requests[0].command, TakeOver) and daemon.operator.startswith("drive-")
     assert (last(daemon).surge, last(daemon).yaw) == (0, 0)
 
     terminal.until(lambda: last(daemon).surge == 0.5, hold="w")
@@ -311,9 +311,9 @@ def test_driving(daemon: Daemon, terminal: Terminal, tmp_path: Path) -> None:
     terminal.type("q")
     terminal.until(lambda: terminal.process.poll() is not None)
     assert terminal.process.returncode == 0 and len(daemon.of(Stop)) == 4
-    before = len(daemon.heard)
+    before = len(daemon.requests)
     time.sleep(0.3)
-    assert len(daemon.heard) == before
+    assert len(daemon.requests) == before
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "hang-up", "term"])
@@ -335,7 +335,7 @@ def test_leaving_in_any_way_stops(daemon: Daemon, terminal: Terminal, how: str) 
 
 
 def rival(daemon: Daemon, seq: int = 1) -> CommandClient:
-    """Another operator, who is there from now on; takes over from whoever was."""
+    """Another operator, who takes over from the present one."""
     client = CommandClient(daemon.endpoints[1])
     assert client.send(TakeOver(t=time.monotonic_ns(), session="rival", seq=seq, displace=True), 5000)
     answer = client.receive_reply(5000)
@@ -397,7 +397,7 @@ def test_a_displaced_operator_may_still_stop_by_hand_and_leaves_with_a_stop_once
 
 
 def test_one_operator_and_anybody_stops(daemon: Daemon, terminal: Terminal) -> None:
-    """`rov ctl` beside somebody who drives."""
+    """`rov ctl` beside a running `rov drive`."""
     terminal.until(lambda: bool(daemon.of(Sticks)))
     refused = daemon.rov("ctl", "mode", "hold")
     assert refused.returncode == 2 and "the operator is drive-" in refused.stderr and "--take-over" in refused.stderr
@@ -415,7 +415,7 @@ def test_one_operator_and_anybody_stops(daemon: Daemon, terminal: Terminal) -> N
 
 
 def test_one_command_after_another(daemon: Daemon) -> None:
-    """Each call is a process of its own, and yet one operator."""
+    """Each call is a process of its own, but all are one operator."""
     assert daemon.rov("ctl", "mode", "hold").stdout == "mode hold: done\n"
     assert daemon.rov("ctl", "target", "fish", "--size", "0.4").returncode == 0
     aim = daemon.of(SetTarget)[0].command
@@ -432,7 +432,7 @@ def test_one_command_after_another(daemon: Daemon) -> None:
         assert wrong.returncode == 2 and why in wrong.stderr and "Traceback" not in wrong.stderr
 
 
-def heard_by(daemon: Daemon, *words: str, lines: int) -> list[str]:
+def printed_by(daemon: Daemon, *words: str, lines: int) -> list[str]:
     """The first lines that `rov listen` prints into a pipe."""
     command = [sys.executable, "-m", "rov", "listen", "--config", str(daemon.config), *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -445,9 +445,9 @@ def heard_by(daemon: Daemon, *words: str, lines: int) -> list[str]:
 
 
 def test_listening(daemon: Daemon) -> None:
-    said = heard_by(daemon, "pilot", lines=3)
-    assert all(line.startswith("pilot ") and " ms " in line and '"mode":"hold"' in line for line in said)
-    rates = heard_by(daemon, "--rates", lines=6)
+    lines = printed_by(daemon, "pilot", lines=3)
+    assert all(line.startswith("pilot ") and " ms " in line and '"mode":"hold"' in line for line in lines)
+    rates = printed_by(daemon, "--rates", lines=6)
     assert [line.split()[0] for line in rates[:3]] == ["vehicle", "pilot", "events"]
     assert "of   50 Hz" in rates[0] and " ms" in rates[0]
     wrong = daemon.rov("listen", "nonsense")

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """What the script stands in; units are as small as can be."""
+    """A checkout as the script expects it, with the smallest possible unit files."""
     folder = tmp_path / "checkout"
     (folder / "systemd").mkdir(parents=True)
     shutil.copy(ROOT / "systemd" / "install", folder / "systemd")
@@ -75,8 +75,8 @@ def test_an_image_gets_all_and_the_second_time_nothing(checkout: Path, tmp_path:
 def test_a_dry_run_touches_nothing(checkout: Path, tmp_path: Path) -> None:
     image = tmp_path / "image"
     image.mkdir()
-    told = install(checkout, "--root", str(image), "--dry-run")
-    assert told.returncode == 0, told.stderr
+    run = install(checkout, "--root", str(image), "--dry-run")
+    assert run.returncode == 0, run.stderr
     assert files(image) == {} and not list(image.iterdir())
     for words in (
         "would write: /etc/udev/rules.d/99-rov.rules",
@@ -84,16 +84,16 @@ def test_a_dry_run_touches_nothing(checkout: Path, tmp_path: Path) -> None:
         "-m venv --system-site-packages /opt/rov/.venv",
         "pip install --quiet --upgrade -c /opt/rov/constraints.txt",
     ):
-        assert words in told.stdout
+        assert words in run.stdout
 
 
 def test_a_jetson_keeps_nvidias_torch(checkout: Path, tmp_path: Path) -> None:
     image = tmp_path / "image"
     (image / "etc").mkdir(parents=True)
     (image / "etc/nv_tegra_release").write_text("# R36 (release), REVISION: 4.3\n")
-    told = install(checkout, "--root", str(image), "--dry-run", "--torch", "/tmp/torch-2.8.whl")
-    assert told.returncode == 0, told.stderr
-    assert "pip install --quiet -c /opt/rov/constraints.txt /tmp/torch-2.8.whl" in told.stdout
+    run = install(checkout, "--root", str(image), "--dry-run", "--torch", "/tmp/torch-2.8.whl")
+    assert run.returncode == 0, run.stderr
+    assert "pip install --quiet -c /opt/rov/constraints.txt /tmp/torch-2.8.whl" in run.stdout
 
 
 @pytest.mark.parametrize(
@@ -101,20 +101,20 @@ def test_a_jetson_keeps_nvidias_torch(checkout: Path, tmp_path: Path) -> None:
     [(["--rot", "/"], "--rot: not known"), (["--root", "/nowhere/at/all"], "no such folder")],
 )
 def test_what_is_wrong_is_one_sentence(arguments: list[str], words: str, checkout: Path) -> None:
-    told = install(checkout, *arguments)
-    assert told.returncode == 2 and words in told.stderr and told.stderr.count("\n") == 1
+    run = install(checkout, *arguments)
+    assert run.returncode == 2 and words in run.stderr and run.stderr.count("\n") == 1
 
 
 def test_a_checkout_without_its_unit_is_refused(checkout: Path, tmp_path: Path) -> None:
     (checkout / "systemd" / "rov.service").unlink()
-    told = install(checkout, "--root", str(tmp_path), "--no-venv")
-    assert told.returncode == 2 and "rov.service is missing" in told.stderr
+    run = install(checkout, "--root", str(tmp_path), "--no-venv")
+    assert run.returncode == 2 and "rov.service is missing" in run.stderr
     assert not (tmp_path / "etc").exists()
 
 
 def test_help_shows_how(checkout: Path) -> None:
-    told = install(checkout, "--help")
-    assert told.returncode == 0 and "--dry-run" in told.stdout and "--torch WHEEL" in told.stdout
+    run = install(checkout, "--help")
+    assert run.returncode == 0 and "--dry-run" in run.stdout and "--torch WHEEL" in run.stdout
 
 
 # ---- versions ----------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_what_is_wanted_is_pinned_to_a_version_that_is_wanted(python: str, machi
 
 
 def test_condas_environment_is_the_same() -> None:
-    """conda itself is not asked: its file is read as what it is, YAML of one shape."""
+    """conda itself is not run: its file is read as YAML of one known shape."""
     lines = [line for line in (ROOT / "environment.yml").read_text().splitlines() if not line.startswith("#")]
     assert lines[0] == f"name: {PROJECT['name']}"
     listed = {line.strip().removeprefix("- "): len(line) - len(line.lstrip()) for line in lines[1:]}
@@ -215,9 +215,9 @@ def codes() -> dict[str, Path]:
 
 def test_the_manual_explains_every_event() -> None:
     manual = (ROOT / "systemd" / "README.md").read_text()
-    said = codes()
-    assert {"leak", "tilted", "gave_up", "heat_near", "camera_lost", "arming_failed", "warm"} <= set(said)
-    missing = {code: str(path) for code, path in said.items() if f"`{code.removesuffix('_over')}`" not in manual}
+    found = codes()
+    assert {"leak", "tilted", "gave_up", "heat_near", "camera_lost", "arming_failed", "warm"} <= set(found)
+    missing = {code: str(path) for code, path in found.items() if f"`{code.removesuffix('_over')}`" not in manual}
     assert not missing, f"systemd/README.md §6 does not explain {missing}"
 
 

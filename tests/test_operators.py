@@ -166,7 +166,8 @@ def test_random_bytes_never_raise_and_never_command() -> None:
 
 
 def test_a_session_is_theirs_who_took_over_in_it() -> None:
-    """Its name is public. In another's mouth it is another session, which uses up no numbers and keeps nobody alive."""
+    """Session names are public. Used by another user, the name is another session: it takes no sequence numbers, and
+    its heartbeats keep nobody else's session alive."""
     for ann, mallory in (("user 1000", "user 1001"), ("key ann", "key mallory")):
         core = OperatorRegistry(3.0)
         core.check(TakeOver(t=0, session="pilot", seq=1), 0, ann)
@@ -212,7 +213,7 @@ def test_who_never_commanded_is_forgotten_before_who_did() -> None:
 
 
 def test_a_stall_of_the_reader_does_not_make_a_sender_late() -> None:
-    """Of a user of this machine the age is known, whatever was read when."""
+    """For a user of this machine the age is known exactly, whenever the command is read."""
     core = OperatorRegistry(60.0)
     core.check(TakeOver(t=0, session="ann", seq=1), 0, "user 1")
     early = Sticks(t=2 * S, session="ann", seq=2)  # a clock that was read 2 s before the socket

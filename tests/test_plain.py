@@ -1,4 +1,4 @@
-"""Names from files are printed as names: no escape reaches the terminal, nothing is markup, no password is said."""
+"""Names from files are printed as names: no escape reaches the terminal, nothing is markup, no password is shown."""
 
 import ast
 import io
@@ -45,7 +45,7 @@ def test_tables_take_text_as_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "shown"),
     [
         ("rtsp://ann:hunter2@10.0.0.1:554/s", "rtsp://ann:***@10.0.0.1:554/s"),
         ("x 'rtsp://ann:hunter2@h/s' y", "x 'rtsp://ann:***@h/s' y"),
@@ -60,9 +60,9 @@ def test_tables_take_text_as_text() -> None:
         ("write to ann@example.org", "write to ann@example.org"),
     ],
 )
-def test_passwords_of_addresses_are_not_said(text: str, said: str | None) -> None:
+def test_passwords_of_addresses_are_not_shown(text: str, shown: str | None) -> None:
     assert "hunter2" not in hide_passwords(text) + printable(text) + _cut(text)
-    assert said is None or hide_passwords(text) == said
+    assert shown is None or hide_passwords(text) == shown
     assert "hunter2" not in _cut(text.replace("hunter2", "hunter2" * 100)), "hidden before it is cut"
 
 
@@ -84,7 +84,7 @@ def test_a_dive_of_strange_names_is_looked_into(tmp_path: Path) -> None:
 
 
 def test_everything_is_printed_through_one_function() -> None:
-    """But for what starts a terminal's page, and the line that `rov run` writes itself."""
+    """Only `rov.printing` prints, and only `rov.terminal` and the page of `rov drive` use rich's console."""
     for path in sorted((checkout() / "rov").rglob("*.py")):
         tree = ast.parse(path.read_text())
         names = {

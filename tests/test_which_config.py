@@ -1,4 +1,4 @@
-"""Which configuration a command runs with, what `--set` means, and what a check says of what was forgotten."""
+"""Which configuration a command runs with, what `--set` means, and what `config check` warns of."""
 
 from pathlib import Path
 

@@ -220,47 +220,66 @@ def thrusters(
 
 def _views(source: str, search: Any) -> tuple[list[Any], list[tuple[str, str]]]:
     """The views of the board in a folder, a video or a live camera, and the rejected ones with reasons."""
-    from rov.calibrate.camera import as_stored, guide_views, select_views
-    from rov.media.camera import Camera
-    from rov.media.check import ContentCheck
-    from rov.media.files import VIDEOS, images_in, others_in
-    from rov.media.films import Video
-    from rov.media.pictures import read_image
-    from rov.media.sources import CaptureSettings, parse_camera_source
+    from rov.media.files import VIDEOS
 
     path = Path(source)
     if path.is_dir():
-        found = []
-        files = images_in(path)
-        if not files:
-            raise UserError(f"{path}: holds no pictures")
-        common.note(others_in(path))
-        stored, check = as_stored(files), ContentCheck()
-        with common.progress() as bar:
-            for file in bar.track(files, description="looking for the board"):
-                name = str(file.relative_to(path))
-                try:
-                    check.add(image := read_image(file, stored=stored))
-                    found.append((name, search(name, image)))
-                except UserError as error:
-                    found.append((name, str(error)))
-        check.finish(str(path), len(files))
-        return select_views(found, moving=False)
+        return _views_in_folder(path, search)
     if path.suffix.lower() in VIDEOS:
-        video = Video(path)
-        every = max(1, round(video.fps / VIDEO_SAMPLES_HZ))
-        found = []
-        with common.progress() as bar:
-            task = bar.add_task("looking for the board", total=video.expected or None)
-            for shot in video.shots():
-                bar.advance(task)
-                if shot.frame_id % every == 0:
-                    name = f"frame {shot.frame_id}"
-                    found.append((name, search(name, shot.image)))
-        common.note(*video.notes)
-        return select_views(found, moving=True)
+        return _views_in_video(path, search)
     if not source.isdecimal() and "/" not in source and ":" not in source:
         raise UserError(f"{source}: no such folder")
+    return _views_of_camera(source, search)
+
+
+def _views_in_folder(path: Path, search: Any) -> tuple[list[Any], list[tuple[str, str]]]:
+    from rov.calibrate.camera import as_stored, select_views
+    from rov.media.check import ContentCheck
+    from rov.media.files import images_in, others_in
+    from rov.media.pictures import read_image
+
+    found: list[Any] = []
+    files = images_in(path)
+    if not files:
+        raise UserError(f"{path}: holds no pictures")
+    common.note(others_in(path))
+    stored, check = as_stored(files), ContentCheck()
+    with common.progress() as bar:
+        for file in bar.track(files, description="looking for the board"):
+            name = str(file.relative_to(path))
+            try:
+                check.add(image := read_image(file, stored=stored))
+                found.append((name, search(name, image)))
+            except UserError as error:
+                found.append((name, str(error)))
+    check.finish(str(path), len(files))
+    return select_views(found, moving=False)
+
+
+def _views_in_video(path: Path, search: Any) -> tuple[list[Any], list[tuple[str, str]]]:
+    from rov.calibrate.camera import select_views
+    from rov.media.films import Video
+
+    video = Video(path)
+    every = max(1, round(video.fps / VIDEO_SAMPLES_HZ))
+    found = []
+    with common.progress() as bar:
+        task = bar.add_task("looking for the board", total=video.expected or None)
+        for shot in video.shots():
+            bar.advance(task)
+            if shot.frame_id % every == 0:
+                name = f"frame {shot.frame_id}"
+                found.append((name, search(name, shot.image)))
+    common.note(*video.notes)
+    return select_views(found, moving=True)
+
+
+def _views_of_camera(source: str, search: Any) -> tuple[list[Any], list[tuple[str, str]]]:
+    """Views of a live camera, with guidance on the terminal, until there are enough or Ctrl-C."""
+    from rov.calibrate.camera import guide_views, select_views
+    from rov.media.camera import Camera
+    from rov.media.sources import CaptureSettings, parse_camera_source
+
     live = Camera(parse_camera_source(source), CaptureSettings())
 
     def pictures() -> Any:

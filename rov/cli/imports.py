@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rov.cli import common
 from rov.errors import UserError
+from rov.media.files import shown
 from rov.printing import print_line
+
+if TYPE_CHECKING:
+    from rov.imports.dive import ImportedDive
+    from rov.imports.logs import Log
+    from rov.media.films import Video
 
 app = typer.Typer()
 
@@ -51,14 +57,13 @@ def import_dive(
 ) -> None:
     """Make one dive of a video and an autopilot's log: pictures, vehicle state, the pilot's commands. The time offset
     of the video in the log is found from its motion."""
-    from rov.imports import align, dive, logs
-    from rov.media.files import shown
+    from rov.imports import dive, logs
     from rov.media.films import Video
 
     path = _log(tlog, binary)
     if binary and system is not None:
         raise UserError("--system chooses among the vehicles of a .tlog; a .BIN has one")
-    seconds = 0.0 if offset == "auto" else _seconds(offset)
+    seconds = None if offset == "auto" else _seconds(offset)
     picture = plot or out.with_suffix(".png")
     _apart(out, picture, video, path)
     dive.must_be_free(out, force)
@@ -70,26 +75,37 @@ def import_dive(
             system=system, surface_pa=surface_pa, density=density,
         )  # fmt: skip
     metadata = {"source": shown((video or path).name), "log": shown(path.name)}
-    if film is not None and offset == "auto":
-        with common.progress() as bar:
-            task = bar.add_task("measuring the motion", total=film.expected or None)
-            seen = align.motion(film.shots(), lambda: bar.advance(task))
-        found = align.align(seen, log.states)
-        seconds = found.offset_s
-        align.plot(seen, log.states, found, picture)
-        metadata["offset_confidence"] = f"{found.confidence:.2f}"
-        print_line(
-            f"offset {seconds:.2f} s (confidence {found.confidence:.2f}, yaw correlation {found.correlation:.2f});"
-            f" see {picture}"
-        )
+    if film is not None and seconds is None:
+        seconds, metadata["offset_confidence"] = _align(film, log, picture)
     if film is not None:
-        metadata["offset_s"] = f"{seconds:.3f}"
+        metadata["offset_s"] = f"{seconds or 0.0:.3f}"
     with common.progress() as bar:
         task = bar.add_task(shown(out.name), total=film.expected or None if film else None)
         done = dive.write(
-            out, log, video, seconds, metadata,
+            out, log, video, seconds or 0.0, metadata,
             quality=quality, overwrite=force, progress=lambda: bar.advance(task),
         )  # fmt: skip
+    _report(out, video, log, done)
+
+
+def _align(film: Video, log: Log, picture: Path) -> tuple[float, str]:
+    """Find the video's offset in the log (s) from its motion, and plot it. Returns it and its confidence as text."""
+    from rov.imports import align
+
+    with common.progress() as bar:
+        task = bar.add_task("measuring the motion", total=film.expected or None)
+        motion = align.motion(film.shots(), lambda: bar.advance(task))
+    found = align.align(motion, log.states)
+    align.plot(motion, log.states, found, picture)
+    print_line(
+        f"offset {found.offset_s:.2f} s (confidence {found.confidence:.2f}, yaw correlation {found.correlation:.2f});"
+        f" see {picture}"
+    )
+    return found.offset_s, f"{found.confidence:.2f}"
+
+
+def _report(out: Path, video: Path | None, log: Log, done: ImportedDive) -> None:
+    """Print what the dive holds, and what was left out of it."""
     how = (
         f"copied as {done.copied}"
         if done.copied

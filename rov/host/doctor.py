@@ -35,6 +35,7 @@ def examine(config: Config, root: Path = jetson.ROOT) -> Iterator[Finding]:
     for check in (_python, _processor, _memory, _disk, _shared_memory, _realtime, _torch, _opencv, _bfloat16):
         yield check()
     yield from _jetson(root)
+    yield from _heat(root)
     yield _file("weights", lambda: find_resource(config.perception.weights))
     yield _file("thruster curve", lambda: find_resource(config.vehicle.thrusters))
     yield _cameras()
@@ -115,21 +116,26 @@ def _torch() -> Finding:
 
 
 def _jetson(root: Path) -> Iterator[Finding]:
-    """Findings of a Jetson; temperatures and throttling of any machine that reports them."""
+    """What only a Jetson has: its release, power mode, camera daemon and power meters."""
     release = jetson.release(root)
-    if release:
-        old = int(release[1:].split(".")[0]) < JETPACK6
-        do = "flash JetPack 6: torch 2.8 has no wheel for an older one" if old else ""
-        yield Finding("jetson", "slow" if old else "ok", release, do, False)
-        mode = jetson.power_mode(root)
-        full = mode.upper().startswith("MAXN") or mode == "mode 0"
-        do = "" if full else "sudo nvpmodel -m 0, and sudo jetson_clocks, where battery and cooling allow"
-        yield Finding("power mode", "ok" if full else "slow", mode or "unknown", do, False)
-        argus = (root / "tmp/argus_socket").exists()
-        do = "" if argus else "sudo systemctl start nvargus-daemon; only CSI cameras need it"
-        yield Finding("nvargus", "ok" if argus else "missing", "running" if argus else "no socket", do, False)
-        power = ", ".join(f"{rail.name} {rail.watts:.1f} W" for rail in jetson.rails(root))
-        yield Finding("power", "ok" if power else "slow", power or "no INA3221 found", "", False)
+    if not release:
+        return
+    old = int(release[1:].split(".")[0]) < JETPACK6
+    do = "flash JetPack 6: torch 2.8 has no wheel for an older one" if old else ""
+    yield Finding("jetson", "slow" if old else "ok", release, do, False)
+    mode = jetson.power_mode(root)
+    full = mode.upper().startswith("MAXN") or mode == "mode 0"
+    do = "" if full else "sudo nvpmodel -m 0, and sudo jetson_clocks, where battery and cooling allow"
+    yield Finding("power mode", "ok" if full else "slow", mode or "unknown", do, False)
+    argus = (root / "tmp/argus_socket").exists()
+    do = "" if argus else "sudo systemctl start nvargus-daemon; only CSI cameras need it"
+    yield Finding("nvargus", "ok" if argus else "missing", "running" if argus else "no socket", do, False)
+    power = ", ".join(f"{rail.name} {rail.watts:.1f} W" for rail in jetson.rails(root))
+    yield Finding("power", "ok" if power else "slow", power or "no INA3221 found", "", False)
+
+
+def _heat(root: Path) -> Iterator[Finding]:
+    """Temperatures and throttling, of any machine that reports them."""
     zones = jetson.zones(root)
     if zones:
         hottest = max(zones, key=lambda zone: zone.celsius)
@@ -138,9 +144,8 @@ def _jetson(root: Path) -> Iterator[Finding]:
         do = f"cool it: {near[0].name} is {near[0].margin_c:.0f} °C below where it slows down" if near else ""
         yield Finding("temperature", "slow" if near else "ok", found, do, False)
     if jetson.throttled(root):
-        yield Finding(
-            "speed", "slow", "the processors are kept below full speed", "cool it, or change the power mode", False
-        )
+        do = "cool it, or change the power mode"
+        yield Finding("speed", "slow", "the processors are kept below full speed", do, False)
 
 
 def _opencv() -> Finding:
