@@ -291,7 +291,8 @@ def test_nobody_of_a_command_outlives_the_supervisor(tmp_path: Path) -> None:
     script = f"""
         import time
         from rov.service.child_process import ChildProcess, ChildSpec
-        ChildProcess(ChildSpec("camerad", False, 1.0), ["x"], peer=["sh", "-c", {FAMILY.format(pids=pids)!r}]).start(0.0)
+        child = ChildSpec("camerad", False, 1.0)
+        ChildProcess(child, ["x"], peer=["sh", "-c", {FAMILY.format(pids=pids)!r}]).start(0.0)
         time.sleep(300)
     """
     driver = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=checkout())
