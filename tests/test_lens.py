@@ -125,15 +125,15 @@ def test_the_daemon_takes_angles_from_the_calibration(config: Config, tmp_path: 
 
 def test_a_picture_of_another_size_is_refused(config: Config, tmp_path: Path) -> None:
     save(WIDE, tmp_path / "c.yaml", [])
-    sight = Rectifier(override(config, [f"camera.calibration={tmp_path / 'c.yaml'}"]).camera)
-    assert sight.rectify(np.zeros((960, 1280, 3), np.uint8)).shape == (960, 1280, 3)
+    rectifier = Rectifier(override(config, [f"camera.calibration={tmp_path / 'c.yaml'}"]).camera)
+    assert rectifier.rectify(np.zeros((960, 1280, 3), np.uint8)).shape == (960, 1280, 3)
     with pytest.raises(UserError, match=r"of pictures of 1280×960, the camera gives 640×480") as caught:
-        sight.rectify(np.zeros((480, 640, 3), np.uint8))
+        rectifier.rectify(np.zeros((480, 640, 3), np.uint8))
     assert "\n" not in str(caught.value)
 
 
 def test_without_calibrations_nothing_is_touched(config: Config) -> None:
-    sight, image = Rectifier(config.camera), np.zeros((48, 64, 3), np.uint8)
+    rectifier, image = Rectifier(config.camera), np.zeros((48, 64, 3), np.uint8)
     found = (Detection("fish", 0.5, (1.0, 2.0, 3.0, 4.0)),)
-    sight.receive_state(VehicleState(t=0, depth_t=0, depth=3.0))
-    assert sight.rectify(image) is image and sight.unrectify(found) is found
+    rectifier.receive_state(VehicleState(t=0, depth_t=0, depth=3.0))
+    assert rectifier.rectify(image) is image and rectifier.unrectify(found) is found

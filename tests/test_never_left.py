@@ -31,7 +31,7 @@ FAST = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
 class Dive(Rig):
-    """Helm, pilot and link on one side; autopilot and ground station on the other."""
+    """Commander, pilot and link on one side; autopilot and ground station on the other."""
 
     def __init__(self, on_lost: str = "disarm") -> None:
         super().__init__()
