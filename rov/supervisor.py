@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -23,7 +22,7 @@ from rov.errors import UserError
 from rov.messages import ActiveSettings, Event, Frame, Health, Message, PilotStatus
 from rov.service import external_command
 from rov.service.child_process import RETRY_S, STARTS_MAX, STARTS_S, ChildProcess, ChildSpec
-from rov.service.process import raise_descriptor_limit
+from rov.service.process import Flag, raise_descriptor_limit
 from rov.service.runtime_directory import home
 from rov.service.systemd import Systemd
 from rov.validate import load_checked
@@ -96,7 +95,7 @@ class Signals:
     """Requests that came as signals: to stop, or to read the configuration again."""
 
     def __init__(self) -> None:
-        self.stopped, self.asked = threading.Event(), threading.Event()
+        self.stopped, self.asked = Flag(), Flag()
         at_terminal = os.isatty(0)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self.stopped.set())

@@ -499,3 +499,26 @@ def test_no_room_for_the_frame_ring_is_said_once_and_tried_again(
     assert ring.write(shot, 6 * RING_PAUSE_NS) == 0 and isinstance(ring.writer, RingWriter)
     assert [each.code for each in sent] == ["no_ring", "no_ring_over"]  # type: ignore[union-attr]
     ring.close()
+
+
+SIGNALLED = """
+import os, signal
+from rov.service.process import Flag
+flag, count = Flag(), 0
+def handle(*_):
+    global count
+    count += 1
+    flag.set()
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
+while count < 3000:
+    flag.set()
+print(flag.is_set())
+"""
+
+
+def test_a_flag_bears_signals_that_arrive_while_it_is_set() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", SIGNALLED], cwd=checkout(), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert run.stdout == "True\n"

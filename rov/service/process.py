@@ -9,7 +9,6 @@ import os
 import resource
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +31,33 @@ NICE = -5
 """Niceness of the same processes: a stop passes through them, so they go before the network and the recorder."""
 DESCRIPTORS_MAX = 65536
 """As many as the unit allows: strangers' connections must not use up the descriptors that we need."""
+FLAG_S = 0.05
+"""How late a sleeping process notices its flag at most."""
 OOM_SCORE = Path("/proc/self/oom_score_adj")
+
+
+class Flag:
+    """Set in a signal handler. One attribute and no lock: a second signal may arrive while the first is handled, and
+    `threading.Event.set` would then wait for ever for a lock that its own thread holds."""
+
+    def __init__(self) -> None:
+        self._set = False
+
+    def set(self) -> None:
+        self._set = True
+
+    def clear(self) -> None:
+        self._set = False
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep for at most so many s; is it set?"""
+        end = time.monotonic() + seconds
+        while not self._set and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, FLAG_S))
+        return self._set
 
 
 class Process(NamedTuple):
@@ -40,7 +65,7 @@ class Process(NamedTuple):
 
     config: Config
     root: Path
-    stopped: threading.Event
+    stopped: Flag
 
     @property
     def ring(self) -> Path:
@@ -54,7 +79,7 @@ def start(*, orphaned: int = signal.SIGTERM, expendable: int = 0) -> Process:
     `orphaned`: the signal it receives when its parent dies for whatever reason. `expendable`: added to oom_score_adj,
     0..1000: higher is killed first when memory runs out (proc(5)).
     """
-    stopped = threading.Event()
+    stopped = Flag()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # only the supervisor answers it
