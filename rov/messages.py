@@ -10,7 +10,7 @@ This module imports nothing from `rov`.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -19,6 +19,10 @@ SCHEMA_VERSION = 2
 COMMAND_VERSIONS = (1, 2)
 """Schema versions of the commands we accept: the fields of commands are the same in all of them."""
 
+FUTURE_NS = 20_000_000
+"""A stamp may be this far ahead of the reader's tick, which read its clock before it read the message; not further."""
+Level: TypeAlias = Literal["info", "warning", "alarm"]
+"""Of an event."""
 Box = tuple[float, float, float, float]
 
 
@@ -227,7 +231,7 @@ class ConsumedInput(Message, frozen=True, kw_only=True):
 class Event(Message, frozen=True, kw_only=True):
     """Something happened that an operator wants to know."""
 
-    level: Literal["info", "warning", "alarm"]
+    level: Level
     source: str
     """The process or stage that reports it."""
     code: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,3 @@ Image: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float64]
 Array: TypeAlias = Any
 """numpy or torch: the array API has no common type yet."""
-Level: TypeAlias = Literal["info", "warning", "alarm"]
-"""Of an event."""
-FUTURE_NS = 20_000_000
-"""How far a stamp may be ahead of the reader's tick, which reads its clock before it reads the message."""

@@ -67,7 +67,7 @@ class Daemon:
         host = "0.0.0.0" if keys else "127.0.0.1"
         self.public, self.commands = (f"tcp://{host}:{port}" for port in ports)
         self.base = (
-            f'[camera]\nsource = "{folder}/none.mp4"\n[link]\nport = "{folder}/board"\n'
+            f'[camera]\nsource = "/dev/video97"\n[link]\nport = "{folder}/board"\n'
             f'[bus]\npublic = "{self.public}"\n'
             f'commands = "{self.commands}"\nkeys = "{keys}"\n[recording]\nfolder = "{folder}/dives"\n'
             "[vehicle]\nmax_depth = 30.0\n"

@@ -12,8 +12,7 @@ import zmq
 from rov.bus.payload import Malformed, decode, encode
 from rov.bus.reader import MAIL, Reader
 from rov.bus.sockets import Context, Socket, bound, connected, ipc
-from rov.messages import TOPICS, Message, topic_of
-from rov.types import FUTURE_NS
+from rov.messages import FUTURE_NS, TOPICS, Message, topic_of
 
 SINKS = ("recorder", "public", "supervisor")
 """Receivers of mail."""

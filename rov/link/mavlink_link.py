@@ -16,8 +16,7 @@ from pymavlink.dialects.v20 import common
 from rov.link.mavlink import MS, QUIET_NS, MavlinkFrame, Packer, Parser, SenderClock
 from rov.link.plausibility import PlausibilityCheck
 from rov.link.vehicle_state import Telemetry
-from rov.messages import Event, Mode, VehicleState
-from rov.types import Level
+from rov.messages import Event, Level, Mode, VehicleState
 
 if TYPE_CHECKING:
     from rov.link.transport import Transport

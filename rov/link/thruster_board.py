@@ -18,8 +18,7 @@ from rov.link.echo_check import EchoCheck
 from rov.link.mavlink import MS, QUIET_NS, MavlinkFrame, Packer, Parser, SenderClock
 from rov.link.mavlink_link import ARM_DISARM, HEARTBEAT_NS, RESULTS, ConnectionState, MavlinkLink
 from rov.link.transport import SerialTransport
-from rov.messages import Event, Mode
-from rov.types import Level
+from rov.messages import Event, Level, Mode
 
 REPEAT_NS = 100 * MS
 """Arming and disarming are requested this often until the board's heartbeat confirms them."""

@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rov.config.schema import Config, ControlConfig
-from rov.messages import ConsumedInput, Event, Mode, Setpoint, ThrusterCommand, VehicleState, Wrench
+from rov.messages import FUTURE_NS, ConsumedInput, Event, Level, Mode, Setpoint, ThrusterCommand, VehicleState, Wrench
 from rov.motion.allocation import allocate, controllable_axes, effect
 from rov.motion.controllers import LoopMemory, LoopState, differentiate, initial_memory, step_loops
 from rov.motion.guard import STEP_MAX_S, Guard, GuardResult
 from rov.motion.thrusters import Curve
-from rov.types import FUTURE_NS, Level
 
 DEPTH_MIN, DEPTH_MAX = -2.0, 12_000.0
 """Limits of plausible depths in m: the deepest sea is 10,935 m, and the weather shifts the surface by 0.6 m (a mountain

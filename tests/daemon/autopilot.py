@@ -127,7 +127,7 @@ class RovEnd(Protocol):
 
 
 class PilotAlone:
-    """`pilotd` alone."""
+    """`pilotd` alone, with the front of its command endpoint."""
 
     def __init__(self, rover: Rover, folder: Path):
         config = {
@@ -139,7 +139,10 @@ class PilotAlone:
         path.write_text(tomli_w.dumps(config))
         self.reader = inbox("public", folder)
         self.heard: list[Entry] = []
-        self.process = subprocess.Popen([sys.executable, "-m", "rov.pilotd", path, folder], env=environment())
+        self.process, self.front = (
+            subprocess.Popen([sys.executable, "-m", f"rov.{name}", path, folder], env=environment())
+            for name in ("pilotd", "commandd")
+        )
         self.operator = Operator(load(path).bus.commands)
         self.closed = threading.Event()
         self.thread = threading.Thread(target=self._listen, daemon=True)
@@ -153,10 +156,13 @@ class PilotAlone:
     def close(self) -> None:
         self.operator.close()
         self.process.terminate()
+        self.front.terminate()
         try:
             self.process.wait(10)
+            self.front.wait(10)
         finally:
             self.process.kill()
+            self.front.kill()
             self.closed.set()
             self.thread.join()
             self.reader.close()

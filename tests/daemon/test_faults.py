@@ -467,15 +467,20 @@ def test_the_operator_is_lost_and_the_vehicle_goes_on(daemon: Daemon, then: Mode
 def test_bad_commands(daemon: Daemon) -> None:
     operator = daemon.armed(surge=0.8)
     pid, t = daemon.pid("pilotd"), time.monotonic_ns()
-    with zmq.Context() as context, context.socket(zmq.DEALER) as raw:
-        raw.linger = 0
-        raw.connect(daemon.config.bus.commands)
-        for junk in (b"", b"\xff" * 50, b"\x92\x01", b"\x92\x01\x80", encode(Heartbeat(t=0, session="x" * 65, seq=1))):
-            raw.send(junk)
-            assert raw.poll(2000), junk
-            assert b"not understood" in raw.recv()
-        raw.send(b"\x00" * 100_000)  # its connection is closed
-        raw.send_multipart([b"a"] * 5)
+    with zmq.Context() as context:
+        for junk in (b"\xff" * 50, b"\x92\x01", b"\x92\x01\x80", encode(Heartbeat(t=0, session="x" * 65, seq=1))):
+            with context.socket(zmq.DEALER) as raw:  # who begins with rubbish is answered, and shown out
+                raw.linger = 0
+                raw.connect(daemon.config.bus.commands)
+                raw.send(junk)
+                assert raw.poll(2000), junk
+                assert b"not understood" in raw.recv()
+        with context.socket(zmq.DEALER) as raw:
+            raw.linger = 0
+            raw.connect(daemon.config.bus.commands)
+            raw.send(b"")
+            raw.send(b"\x00" * 100_000)  # its connection is closed
+            raw.send_multipart([b"a"] * 5)
     replayed = encode(Arm(t=time.monotonic_ns(), session="pilot", seq=operator.seq))
     assert operator.disarm().accepted
     with zmq.Context() as context, context.socket(zmq.DEALER) as raw:

@@ -11,7 +11,7 @@ from pymavlink.dialects.v20 import common
 from rov.link.ardusub.firmware import GCS_IDS, PARAMETERS, REQUIRED, TRIES, unsafe_failsafe
 from rov.link.mavlink import MS
 from rov.link.mavlink_link import HEARTBEAT_NS
-from rov.types import Level
+from rov.messages import Level
 
 AUTOPILOT = common.MAV_COMP_ID_AUTOPILOT1
 SET_INTERVAL = common.MAV_CMD_SET_MESSAGE_INTERVAL
