@@ -2,14 +2,18 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from models import coco, data
 from models.train_detector import Recipe, check
 from rov.errors import UserError
+from rov.messages import Detection
+from rov.offline.detect import PictureSource, detect_all
 
 BASE: dict[str, Any] = {
     "images": [{"id": 70, "file_name": "a.jpg", "width": 8, "height": 6}, {"id": 9, "file_name": "b.jpg"}],
@@ -112,3 +116,18 @@ def test_a_recipe_that_cannot_be_trained_is_refused(recipe: Recipe, said: str) -
     with pytest.raises(UserError, match=said):
         check(recipe)
     check(Recipe())
+
+
+def test_detections_are_coco_that_every_tool_takes(tmp_path: Path) -> None:
+    """Tools such as CVAT refuse an annotation without `segmentation`, also where there are boxes alone."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((40, 60, 3), 90, np.uint8))
+    detector: Any = SimpleNamespace(
+        batch=1,
+        card=SimpleNamespace(classes=("fish", "rock"), weights_sha256="0" * 64),
+        detect=lambda images, _: [(Detection("rock", 0.75, (10.0, 5.0, 30.5, 25.0)),) for _ in images],
+    )
+    answer = detect_all(PictureSource([tmp_path / "a.png"]), detector, 0.5, None, lambda: None)
+    assert answer["annotations"] == [
+        {"id": 1, "image_id": 1, "category_id": 2, "bbox": [10.0, 5.0, 20.5, 20.0], "segmentation": [],
+         "area": 410.0, "iscrowd": 0, "score": 0.75}
+    ]  # fmt: skip
