@@ -2,7 +2,6 @@
 
 import ast
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -166,59 +165,6 @@ def test_condas_environment_is_the_same() -> None:
 
 
 # ---- the manual --------------------------------------------------------------------------------------------------
-
-CODE = re.compile(r"[a-z]+(_[a-z]+)*")
-SPEAKERS = {
-    "Event",
-    "Notice",
-    "_event",
-    "_check_alarm",
-    "_change_mode",
-    "publish_event",
-    "_publish_event",
-    "_say",
-    "say",
-}
-LEVELS = {"info", "warning", "alarm"}
-
-
-def codes() -> dict[str, Path]:
-    """Every event's code in the source, and a file that has it: arguments of functions that make events (by name, or
-    because they take a `code: str`), and tables whose rows begin with a level."""
-    found: dict[str, Path] = {}
-    trees = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "rov").rglob("*.py"))}
-    speakers = SPEAKERS | {
-        node.name
-        for path, tree in trees.items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and "imports" not in path.parts and "code: str" in ast.unparse(node.args)
-    }
-    for path, tree in trees.items():
-        for node in ast.walk(tree):
-            texts: list[ast.expr | None] = []
-            if isinstance(node, ast.Call):
-                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-                texts = [*(node.args if name in speakers else []), *(k.value for k in node.keywords if k.arg == "code")]
-            elif isinstance(node, ast.Dict):
-                for key, row in zip(node.keys, node.values, strict=True):
-                    if (
-                        isinstance(row, ast.Tuple)
-                        and isinstance(row.elts[0], ast.Constant)
-                        and row.elts[0].value in LEVELS
-                    ):
-                        texts.append(key)
-            for text in texts:
-                if isinstance(text, ast.Constant) and isinstance(text.value, str) and CODE.fullmatch(text.value):
-                    found[text.value] = path
-    return {code: path for code, path in found.items() if code not in LEVELS}
-
-
-def test_the_manual_explains_every_event() -> None:
-    manual = (ROOT / "systemd" / "README.md").read_text()
-    found = codes()
-    assert {"leak", "tilted", "gave_up", "heat_near", "camera_lost", "arming_failed", "warm"} <= set(found)
-    missing = {code: str(path) for code, path in found.items() if f"`{code.removesuffix('_over')}`" not in manual}
-    assert not missing, f"systemd/README.md §6 does not explain {missing}"
 
 
 def test_the_manual_names_every_line_of_the_check_list() -> None:

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -17,6 +18,7 @@ from rov.errors import UserError
 from rov.media.files import shown
 from rov.printing import print_line, printable
 from rov.resources import find_resource
+from rov.service import log
 from rov.terminal import PlainConsole
 from rov.validate import target_problems
 
@@ -47,8 +49,10 @@ def enter(app: typer.Typer) -> NoReturn:
     try:
         app()
     except UserError as error:
+        if log.debugging():
+            traceback.print_exception(error)
         for line in str(error).splitlines():
-            print_line(f"error: {line}", error=True)
+            print_line(f"{log.journal_priority('error')}error: {line}", error=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -18,17 +18,24 @@ app = typer.Typer()
 
 @app.command(epilog="Examples: `rov run rover.toml`, `rov run --set link.port=/tmp/board --set camera.source=1`")
 def run(
-    path: Annotated[Path | None, typer.Argument(help="The configuration.")] = None, settings: Settings = None
+    path: Annotated[Path | None, typer.Argument(help="The configuration.")] = None,
+    settings: Settings = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Print what each process does; as `rov --debug run`.")] = False,
 ) -> None:
-    """Run the daemon: camera, perception, pilot and recorder. Ctrl-C stops it, neutral and disarmed."""
+    """Run the daemon: camera, perception, pilot and recorder. Ctrl-C stops it, neutral and disarmed.
+
+    Each line on standard error has time, level, source and a code; `rov explain CODE` says what the code means.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing to stop yet; the supervisor installs its own handler
-    from rov.service.stderr_writer import StderrWriter
+    from rov.service import log
     from rov.supervisor import run as supervise
 
     path = path or own_file() or Path("rover.toml")
     config = load_checked(path, settings or (), files=True)
-    with contextlib.closing(StderrWriter()) as lines:
-        code = supervise(path, config, lines.write_line, settings or ())
+    if debug:
+        log.enable_debug()
+    with contextlib.closing(log.set_up("supervisor")):
+        code = supervise(path, config, settings or ())
     raise typer.Exit(code)
 
 
