@@ -120,7 +120,7 @@ def _picture() -> list[str]:
 def _talk() -> list[str]:
     """Everything else that has a direction of its own."""
     return [
-        _arrow([(255, 230), (255, 290), (540, 290), (540, 252)], "arrow"),
+        _arrow([(255, 230), (255, 290), (540, 290), (540, 272)], "arrow"),
         _text(300, 284, "frame: number, time, slot", "small"),
         _arrow([(760, 230), (682, 230)], "arrow"),
         _text(690, 222, "vehicle", "topic"),
@@ -143,7 +143,7 @@ def _talk() -> list[str]:
 
 def _mail() -> list[str]:
     """Every message of every process, to the three that keep or pass on all of them."""
-    drops = [((x, y), (x, MAIL_Y)) for x, y in ((200, 230), (600, 250), (940, 290))]
+    drops = [((x, y), (x, MAIL_Y)) for x, y in ((200, 230), (600, 270), (940, 290))]
     return [
         _line([(95, 440), (95, MAIL_Y), (960, MAIL_Y)]),
         *(_line(list(drop)) for drop in drops),

@@ -116,4 +116,4 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_each_page_says_in_its_first_paragraph_what_it_is_for() -> None:
     for page in DOCS.glob("*.md"):
         lines = [line for line in page.read_text().splitlines() if line and not line.startswith("<!--")]
-        assert lines[0].startswith("# ") and not lines[1].startswith(("#", "|", "`", "-")), page.name
+        assert lines[0].startswith("# ") and not lines[1].startswith(("#", "|", "```", "-")), page.name
