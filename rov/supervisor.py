@@ -15,25 +15,26 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from rov.bus import Publisher, Reader, Subscriber, inbox, prove
+from rov.bus import Publisher, Reader, Subscriber, inbox
 from rov.bus.keys import gate_of
+from rov.bus.public_server import prove
 from rov.config.schema import Config
 from rov.config.watcher import ConfigWatcher
 from rov.errors import UserError
 from rov.messages import ActiveSettings, Event, Frame, Health, Message, PilotStatus
 from rov.service import external_command
 from rov.service.child_process import RETRY_S, STARTS_MAX, STARTS_S, ChildProcess, ChildSpec
-from rov.service.process import Flag, raise_descriptor_limit
 from rov.service.log import report
+from rov.service.process import Flag, raise_descriptor_limit
 from rov.service.runtime_directory import home
 from rov.service.systemd import Systemd
 from rov.validate import load_checked
 
-PATIENCE_S = 5.0
 log = logging.getLogger(__name__)
 
 NAME = "supervisor"
 """Source of our own lines and events."""
+PATIENCE_S = 5.0
 """Time between the signal to end and SIGKILL."""
 LAST_PATIENCE_S = 5.0
 """The same for the recorder, counted from the end of the others. Both together are less than the unit's
@@ -338,11 +339,11 @@ class Supervisor:
         seconds, megabytes = time.monotonic() - self.dive_t, self.dive.stat().st_size / 1e6
         return f"stopped; {self.dive}, {seconds:.0f} s, {megabytes:.1f} MB"
 
-    def publish_event(self, level: Literal["info", "warning", "alarm"], code: str, text: str) -> None:
     def report(self, level: str, code: str, text: str) -> None:
         """Print a line of our own."""
         report(level, NAME, code, text)
 
+    def publish_event(self, level: Literal["info", "warning", "alarm"], code: str, text: str) -> None:
         self.pub.publish(Event(t=time.monotonic_ns(), level=level, source=NAME, code=code, text=text))
 
     def close(self) -> None:

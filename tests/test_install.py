@@ -81,7 +81,8 @@ def test_a_dry_run_touches_nothing(checkout: Path, tmp_path: Path) -> None:
         "would write: /etc/udev/rules.d/99-rov.rules",
         "would write: /etc/rov/rover.toml",
         "-m venv --system-site-packages /opt/rov/.venv",
-        "pip install --quiet --upgrade -c /opt/rov/constraints.txt",
+        "pip uninstall -qq --yes rov",
+        "pip install --quiet --upgrade -c /opt/rov/constraints.txt /opt/rov/source[vision,report]",
     ):
         assert words in run.stdout
 
@@ -120,7 +121,13 @@ def test_help_shows_how(checkout: Path) -> None:
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-WANTED = [Requirement(line) for line in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"])]
+EXTRAS = PROJECT["optional-dependencies"]
+WANTED = [
+    each
+    for each in map(Requirement, (*PROJECT["dependencies"], *EXTRAS["vision"], *EXTRAS["report"], *EXTRAS["dev"]))
+    if each.name != PROJECT["name"]
+]
+"""What `make` installs, and with it `systemd/install`."""
 PINS = [
     Requirement(line)
     for line in (text.partition("#")[0].strip() for text in (ROOT / "constraints.txt").read_text().splitlines())
@@ -150,10 +157,16 @@ def test_what_is_wanted_is_pinned_to_a_version_that_is_wanted(python: str, machi
             assert version != "none" and each.specifier.contains(version), f"{each}: {version} for Python {python}"
 
 
+def test_all_of_rov_is_what_make_and_the_installer_take() -> None:
+    assert f"{PROJECT['name']}[vision,report]" in EXTRAS["dev"]
+    assert '"/opt/rov/source[vision,report]"' in (ROOT / "systemd" / "install").read_text()
+    assert "-e '.[dev]'" in (ROOT / "Makefile").read_text()
+
+
 def test_condas_environment_is_the_same() -> None:
     """conda itself is not run: its file is read as YAML of one known shape."""
     lines = [line for line in (ROOT / "environment.yml").read_text().splitlines() if not line.startswith("#")]
-    assert lines[0] == f"name: {PROJECT['name']}"
+    assert lines[0] == "name: rov"
     listed = {line.strip().removeprefix("- "): len(line) - len(line.lstrip()) for line in lines[1:]}
     assert listed == {
         "channels:": 0, "conda-forge": 2, "dependencies:": 0, "python=3.12": 2, "pip": 2, "pip:": 2,

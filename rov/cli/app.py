@@ -9,11 +9,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from rov.version import __version__
 from rov.cli import calibrate, dives, explain, imports, live, recordings, settings
 from rov.cli.common import enter
 from rov.printing import print_line
 from rov.service import log
+from rov.version import __version__
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silences FFmpeg on broken files: our own messages say more
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")

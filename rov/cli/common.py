@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rov.config.schema import Config, ConfigError, load, override
 from rov.errors import UserError
+from rov.extras import explained
 from rov.media.files import shown
 from rov.printing import print_line, printable
 from rov.resources import find_resource
@@ -53,6 +54,11 @@ def enter(app: typer.Typer) -> NoReturn:
             traceback.print_exception(error)
         for line in str(error).splitlines():
             print_line(f"{log.journal_priority('error')}error: {line}", error=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if not (what := explained(error)):
+            raise
+        print_line(f"error: {what}", error=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from rov.cli.common import ConfigFile, Settings, configuration, own_file
+from rov.concurrency import ON_LINUX
+from rov.errors import UserError
 from rov.printing import print_line
 from rov.validate import load_checked
 
@@ -27,11 +29,15 @@ def run(
     Each line on standard error has time, level, source and a code; `rov explain CODE` says what the code means.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing to stop yet; the supervisor installs its own handler
+    if not ON_LINUX:
+        raise UserError("rov run: the daemon needs Linux; here are replay, detect, import, dive, listen, ctl and drive")
+    from rov.host.ownership import must_be_ours
     from rov.service import log
     from rov.supervisor import run as supervise
 
     path = path or own_file() or Path("rover.toml")
     config = load_checked(path, settings or (), files=True)
+    must_be_ours()
     if debug:
         log.enable_debug()
     with contextlib.closing(log.set_up("supervisor")):
@@ -76,10 +82,10 @@ def ctl(
     No heartbeat is sent: after `operator.lost_s` without another command, `operator.on_lost` applies. To stay the
     operator, use `rov drive`.
     """
-    from rov.operator.commands import DONE, DONE_ARDUSUB, endpoints_of, parse, send_command, session_name
+    from rov.operator.commands import DONE, DONE_ARDUSUB, endpoints_of, parse, send_command
 
-    command, settings = parse(verb, what, size, session_name("ctl")), configuration(config)
-    send_command(endpoints_of(settings.bus, address, keys), command, displace=take_over)
+    words, settings = parse(verb, what, size), configuration(config)
+    send_command(endpoints_of(settings.bus, address, keys), words, displace=take_over)
     done = DONE_ARDUSUB if settings.link.kind == "ardusub" else DONE
     print_line(f"{verb} {what}".strip() + f": {done[verb]}")
 
