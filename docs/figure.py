@@ -48,7 +48,7 @@ PROCESSES = {
             480,
             100,
             200,
-            150,
+            170,
             "perceptiond",
             ("rectifier → detector →", "tracker → steering", "(torch; may die)"),
             "network",
