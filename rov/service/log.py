@@ -47,7 +47,8 @@ class LineFormatter(logging.Formatter):
 
     def lines(self, record: logging.LogRecord) -> Iterator[str]:
         level = max((each for each in PRIORITIES if each <= record.levelno), default=logging.DEBUG)
-        source, code = getattr(record, "source", self.source), getattr(record, "code", (record.funcName or "").strip("<>"))
+        source = getattr(record, "source", self.source)
+        code = getattr(record, "code", (record.funcName or "").strip("<>"))
         text = record.getMessage()
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
