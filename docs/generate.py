@@ -188,7 +188,7 @@ The code that was printed is in a table below: what happened, what rov does abou
 12:03:04 alarm pilot depth_lost: depth is unknown or old
    │       │     │        └ code: look it up here. With `_over` at its end: the condition has ended
    │       │     └ source: the process or stage that reports it
-   │       └ level: info, warning (it limits something), alarm (it acted, or you must), error (a process about itself)
+   │       └ level: info; warning: it limits something; alarm: it acted, or you must; error: about itself
    └ local time; in the journal (`journalctl -u rov -p warning`) systemd adds it
 ```
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -10,10 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from rov.resources import checkout
 from rov.service import log
 from rov.service.log import LineFormatter, in_journal
+from rov.terminal import PlainConsole
 
 LINE = re.compile(r"\d\d:\d\d:\d\d (debug|info|warning|error|alarm) [a-z.]+ \w+: .*")
 
@@ -102,6 +105,18 @@ def test_a_refused_process_says_why_in_one_line_and_ends_with_2(tmp_path: Path) 
 
 def test_lost_lines_are_counted_in_a_line_of_the_same_form() -> None:
     assert LINE.fullmatch(LineFormatter("supervisor", journal=False).lost_line(3))
+
+
+def test_off_a_terminal_no_line_is_broken() -> None:
+    file = io.StringIO()
+    table = Table("what", "to do")
+    table.add_row("link.port", "word " * 100)
+    console = PlainConsole(file=file)
+    console.print(table)
+    console.print("word " * 100)
+    lines = file.getvalue().splitlines()
+    assert len(lines) == 6 and "word " * 99 in lines[3] and lines[5].rstrip() == ("word " * 100).rstrip()
+    assert PlainConsole(file=io.StringIO(), force_terminal=True, width=70).width == 70
 
 
 def test_the_command_line_shows_the_traceback_of_an_error_with_debug(tmp_path: Path) -> None:
