@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import time
 
-from rov.bus import CommandGateway, Publisher
+from rov.bus import Publisher
+from rov.bus.command_gateway import CommandGateway
 from rov.bus.keys import gate_of
 from rov.bus.public_endpoints import load
 from rov.messages import Health

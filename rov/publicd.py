@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import time
 
-from rov.bus import PublicPublisher, Publisher, inbox
+from rov.bus import Publisher, inbox
 from rov.bus.keys import gate_of
+from rov.bus.public import PublicPublisher
 from rov.bus.public_endpoints import load
 from rov.messages import Health
 from rov.service.process import RateMeter, confine, run_main, start

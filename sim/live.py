@@ -20,15 +20,15 @@ import tomli_w
 import torch
 import zmq
 
-from rov.bus import CommandClient, listen
+from rov.bus import Endpoints
+from rov.bus.client import Client
 from rov.config.schema import Config
-from rov.messages import Observation, PilotStatus
-from rov.operator.commands import ANSWER_MS
+from rov.messages import Heartbeat, Observation, PilotStatus
 from rov.resources import checkout
 from rov.service.external_command import dying_with_us
 from sim.board import SimulatedBoard, serve
 from sim.camerad import Pose
-from sim.course import Course
+from sim.course import SESSION, Course
 from sim.single_vehicle import SingleVehicle
 from sim.wire import NoisyWire, Pty
 from sim.world import RealisedWorld, load, realise, through
@@ -104,29 +104,20 @@ class CourseOperator:
 
     def __init__(self, place: RealisedWorld, config: Config):
         self.course = Course(place.course)
-        self.client = CommandClient(config.bus.commands)
-        self.reader = listen(config.bus.public, ["pilot", "observation"])
-        self.pilot: PilotStatus | None = None
-        self.seen: Observation | None = None
+        bus = Endpoints(config.bus.public, config.bus.commands)
+        self.client = Client(bus, session=SESSION, topics=["pilot", "observation"])
 
     def step(self, t: int) -> bool:
-        """Receive the state and send the commands due at `t` ns; True when the course is over."""
-        for entry in self.reader.receive():
-            if isinstance(entry.message, PilotStatus):
-                self.pilot = entry.message
-            elif isinstance(entry.message, Observation):
-                self.seen = entry.message
-        if self.pilot is None:
-            return False
-        for command in self.course.commands(t, self.pilot, self.seen):
-            self.client.send(command, ANSWER_MS)
-        while self.client.receive_reply() is not None:
-            pass  # the course repeats refused commands
+        """Send the commands due at `t` ns; True when the course is over. The course repeats refused commands."""
+        pilot = self.client.latest(PilotStatus)
+        if pilot is not None:
+            for order in self.course.commands(t, pilot, self.client.latest(Observation)):
+                if order.kind is not Heartbeat:  # the client's own
+                    self.client.session.ask(order.kind, order.fields)
         return self.course.over
 
     def close(self) -> None:
         self.client.close()
-        self.reader.close()
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ from pydantic_core import ErrorDetails
 from rov import toml
 from rov.errors import UserError
 from rov.printing import hide_passwords
+from rov.resources import find_resource
 
 PROBLEMS_MAX = 50
 """Problems shown of one file; the rest is counted."""
@@ -286,7 +288,7 @@ class ComputeConfig(Section):
 
 
 class Config(Section):
-    """All of `rover.toml`."""
+    """All of `rover.toml`: `Config.load("rover.toml").camera.source`."""
 
     camera: CameraConfig = CameraConfig()
     perception: PerceptionConfig = PerceptionConfig()
@@ -304,6 +306,12 @@ class Config(Section):
     def sha256(self) -> str:
         """Hash of all values, independent of comments and order in the file."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, settings: Sequence[str] = ()) -> Config:
+        """Read and check a file (None: the annotated default), then apply `settings` such as "steering.target=fish".
+        Raises ConfigError, a UserError with a line for each problem: file, line, key, and what is allowed."""
+        return override(load(find_resource("rover.toml") if path is None else Path(path)), list(settings))
 
 
 def load(path: Path) -> Config:
