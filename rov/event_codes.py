@@ -55,7 +55,7 @@ def find_code(text: str) -> str:
     """The first code in what somebody typed or copied from a log line: `leak`, `depth_lost_over`, or
     `12:03:04 alarm pilot depth_lost: …`. Raises UserError when there is none."""
     head, _, _ = text.partition(": ")
-    words = [word.removesuffix(OVER) for word in _WORD.findall(head)]
+    words = [str(word).removesuffix(OVER) for word in _WORD.findall(head)]
     known = event_codes()
     found = [word for word in reversed(words) if word in known]  # the code stands last before the colon
     if found:
