@@ -8,7 +8,7 @@ import csv
 import hashlib
 import os
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,9 +25,9 @@ from rov.resources import checkout
 
 CLASSES = (
     "buoy_red", "buoy_green", "buoy_yellow", "gate_post", "channel", "bottle", "bag", "metal", "rock",
-    "fish", "jellyfish", "shark", "stingray", "starfish", "diver",
+    "fish", "jellyfish", "shark", "stingray", "starfish", "diver", "pipeline",
 )  # fmt: skip
-"""Classes of the detector, in the order of its heat maps."""
+"""Classes of the shipped detector, in the order of its heat maps."""
 
 Split = Literal["train", "val", "test"]
 
@@ -62,10 +62,10 @@ class Card(msgspec.Struct, forbid_unknown_fields=True):
     split: dict[Split, list[str]]
     names: list[str] = []
 
-    def known(self, group: str) -> NDArray[np.bool_]:
+    def known(self, group: str, classes: Sequence[str] = CLASSES) -> NDArray[np.bool_]:
         """(classes,) True where pictures of this group are labelled for the class; else a missing box means nothing."""
         known = (set(self.classes) | set(self.absent.classes)) - set(self.unknown.get(group, []))
-        return np.array([name in known for name in CLASSES])
+        return np.array([name in known for name in classes])
 
 
 @dataclass(frozen=True)
@@ -103,32 +103,42 @@ def load_card(name: str) -> Card:
         raise DataError(str(error)) from None
 
 
-def rendered(name: str) -> Path | None:
-    """The folder of a set that `python -m sim dataset` made: `runs/sets/NAME`, with its own card; else None."""
-    folder = checkout() / "runs" / "sets" / name
-    return folder if (folder / "dataset.toml").is_file() else None
+def rendered(name: str | Path) -> Path | None:
+    """The folder of a set with its own card: `runs/sets/NAME`, or NAME itself where it is a folder; else None."""
+    for folder in (checkout() / "runs" / "sets" / name, Path(name)):
+        if (folder / "dataset.toml").is_file():
+            return folder
+    return None
 
 
-def load(name: str, split: Split) -> list[Sample]:
-    """All pictures of one split of a set, in the order of their names."""
+def labelled(name: str | Path) -> tuple[str, ...]:
+    """The classes that a set labels."""
     if folder := rendered(name):
-        return _coco(folder, split)
+        return tuple(toml.parse(toml.read_text(folder / "dataset.toml"))["classes"])
+    return tuple(load_card(str(name)).classes)
+
+
+def load(name: str | Path, split: Split, classes: Sequence[str] = CLASSES) -> list[Sample]:
+    """All pictures of one split of a set, in the order of their names; labels of other classes are left out."""
+    if folder := rendered(name):
+        return _coco(folder, split, classes)
+    name = str(name)
     card, root = load_card(name), data_root() / load_card(name).path
     if not root.is_dir():
         raise DataError(f"data set {name!r}: {root} is not there; set ROV_DATA to the folder that holds {card.path}")
     wanted = set(card.split[split])
     read = _voc if card.layout == "voc" else _yolo
-    return [sample for sample in read(card, root) if sample.group in wanted]
+    return [sample for sample in read(card, root, classes) if sample.group in wanted]
 
 
-def card_entry(name: str) -> dict[str, Any]:
+def card_entry(name: str | Path) -> dict[str, Any]:
     """The entry of a set in a model's card: its split; for a rendered set, how to make it again."""
     if folder := rendered(name):
         card = toml.parse(toml.read_text(folder / "dataset.toml"))
         return {"train": [f"{RENDERED_VAL - 1} of {RENDERED_VAL} pictures"]} | {
             key: card[key] for key in ("source", "version", "seed", "worlds") if key in card
         }
-    return {"train": load_card(name).split["train"]}
+    return {"train": load_card(str(name)).split["train"]}
 
 
 def fingerprint(samples: list[Sample]) -> str:
@@ -141,8 +151,10 @@ def fingerprint(samples: list[Sample]) -> str:
     return digest.hexdigest()
 
 
-def _sample(card: Card, path: Path, group: str, labels: list[tuple[str, float, float, float, float]]) -> Sample:
-    kinds = {foreign: CLASSES.index(name) for name, foreign in card.classes.items()}
+def _sample(
+    card: Card, path: Path, group: str, labels: list[tuple[str, float, float, float, float]], classes: Sequence[str]
+) -> Sample:
+    kinds = {foreign: classes.index(name) for name, foreign in card.classes.items() if name in classes}
     kept = [
         (kinds[name], box) for name, *box in labels if name in kinds and box[2] - box[0] > 1 and box[3] - box[1] > 1
     ]
@@ -152,11 +164,11 @@ def _sample(card: Card, path: Path, group: str, labels: list[tuple[str, float, f
         group,
         np.array([box for _, box in kept], np.float32).reshape(-1, 4),
         np.array([kind for kind, _ in kept], np.int64),
-        card.known(group),
+        card.known(group, classes),
     )
 
 
-def _voc(card: Card, root: Path) -> Iterator[Sample]:
+def _voc(card: Card, root: Path, classes: Sequence[str]) -> Iterator[Sample]:
     with (root / "SCENES.csv").open(newline="") as file:
         scenes = {row["image"]: row["scene"] for row in csv.DictReader(file)}
     for name, scene in sorted(scenes.items()):
@@ -165,10 +177,10 @@ def _voc(card: Card, root: Path) -> Iterator[Sample]:
         for node in ElementTree.parse(annotation).getroot().iter("object") if annotation.exists() else ():
             x1, y1, x2, y2 = (float(node.findtext(f"bndbox/{key}", "nan")) for key in ("xmin", "ymin", "xmax", "ymax"))
             labels.append((node.findtext("name", ""), max(x1, 0.0), max(y1, 0.0), x2, y2))
-        yield _sample(card, root / "Images" / name, scene, labels)
+        yield _sample(card, root / "Images" / name, scene, labels, classes)
 
 
-def _yolo(card: Card, root: Path) -> Iterator[Sample]:
+def _yolo(card: Card, root: Path, classes: Sequence[str]) -> Iterator[Sample]:
     for path in sorted(root.rglob("*.jpg")):
         group = path.stem.split("_")[0] if card.groups == "prefix" else path.parent.parent.name
         height, width = read_image(path).shape[:2]
@@ -178,10 +190,10 @@ def _yolo(card: Card, root: Path) -> Iterator[Sample]:
             kind, cx, cy, w, h = (float(word) for word in line.split()[:5])
             box = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
             labels.append((card.names[int(kind)], *box))
-        yield _sample(card, path, group, labels)
+        yield _sample(card, path, group, labels, classes)
 
 
-def _coco(folder: Path, split: Split) -> list[Sample]:
+def _coco(folder: Path, split: Split, classes: Sequence[str]) -> list[Sample]:
     """A rendered set, or another COCO set with such a card. Every picture shows its own world, so that pictures can be
     split one by one; it is labelled for all classes of the card, except those shown in crowds."""
     try:
@@ -194,19 +206,19 @@ def _coco(folder: Path, split: Split) -> list[Sample]:
             f"{folder / 'dataset.toml'}: needs name and classes; make it again with `python -m sim dataset`"
         )
     return [
-        _labelled(folder, card, each)
+        _labelled(folder, card, each, classes)
         for each in labelled
         if split == ("val" if each.picture.id % RENDERED_VAL == 0 else "train")
     ]
 
 
-def _labelled(folder: Path, card: dict[str, Any], each: coco.Labelled) -> Sample:
-    objects = [(box, CLASSES.index(name)) for box, name in each.objects if name in CLASSES]
+def _labelled(folder: Path, card: dict[str, Any], each: coco.Labelled, classes: Sequence[str]) -> Sample:
+    objects = [(box, classes.index(name)) for box, name in each.objects if name in classes]
     return Sample(
         folder / each.picture.file_name,
         card["name"],
         each.picture.world or folder.name,
         np.array([box for box, _ in objects], np.float32).reshape(-1, 4),
         np.array([kind for _, kind in objects], np.int64),
-        np.array([name in card["classes"] and name not in each.crowded for name in CLASSES]),
+        np.array([name in card["classes"] and name not in each.crowded for name in classes]),
     )
