@@ -225,8 +225,9 @@ def _card(out: Path, recipe: dict[str, Any], coco: dict[str, Any]) -> str:
 def _rule(rules: Rules) -> str:
     return (
         "By the renderer, exact: boxes surround the visible part of a thing. Left out are things of which less than"
-        f" {rules.visible:.0%} is visible, that are shorter than {rules.long:g} px in their longer or {rules.short:g}"
-        f" px in their shorter side, that differ by less than {rules.clear:g} of 255 levels from their surroundings, whose"
+        f" {rules.visible:.0%} is visible, that are shorter than {rules.long:g} px in their longer or"
+        f" {rules.short:g} px in their shorter side, that differ by less than {rules.clear:g} of 255 levels from their"
+        " surroundings, whose"
         f" contrast × root of pixels over the noise is below {rules.rose:g}, or that get less than {rules.light:g} of"
         " their light through the water."
     )
