@@ -15,6 +15,8 @@ from rov.errors import UserError
 
 Box = tuple[float, float, float, float]
 """x1 y1 x2 y2 in pixels."""
+EVERY = "*"
+"""All classes, among those that a picture is not labelled for."""
 
 
 class Rle(msgspec.Struct):
@@ -61,14 +63,30 @@ class Annotation(msgspec.Struct):
     iscrowd: int | bool | None = 0
 
 
+class Licence(msgspec.Struct):
+    name: str = ""
+    url: str = ""
+
+
+class Info(msgspec.Struct):
+    """Where a file is from; tools leave it empty, or fill it with their own names."""
+
+    description: str | None = ""
+    contributor: str | None = ""
+    url: str | None = ""
+    version: str | float | None = ""
+
+
 class File(msgspec.Struct):
     images: list[Picture]
     categories: list[Category]
     annotations: list[Annotation] = []
+    info: Info | None = None
+    licenses: list[Licence] = []
 
 
 class Labelled(NamedTuple):
-    """A picture with its objects. Of the classes in `unknown` it may show more than is labelled."""
+    """A picture with its objects. Of the classes in `unknown` (EVERY: of all) it may show more than is labelled."""
 
     picture: Picture
     objects: list[tuple[Box, str]]
@@ -80,6 +98,10 @@ class Contents(NamedTuple):
 
     pictures: list[Labelled]
     classes: list[str]
+    empty: int
+    """How many annotations have no area; they are left out."""
+    info: Info
+    licences: list[str]
 
 
 def read(path: Path) -> list[Labelled]:
@@ -97,6 +119,7 @@ def contents(path: Path) -> Contents:
             raise UserError(f"{path}: image {number} ({picture.file_name}): another image has its id, {picture.id}")
         unknown = {names[each] for each in picture.not_exhaustive_category_ids if each in names}
         found[picture.id] = Labelled(picture, [], unknown)
+    empty = 0
     for number, each in enumerate(file.annotations, 1):
         where = f"{path}: annotation {number}"
         if each.category_id not in names:
@@ -108,7 +131,11 @@ def contents(path: Path) -> Contents:
             labelled.unknown.add(name)
         elif box := _box(each, where):
             labelled.objects.append((box, name))
-    return Contents(list(found.values()), list(dict.fromkeys(names.values())))
+        else:
+            empty += 1
+    licences = [each.name or each.url for each in file.licenses if each.name or each.url]
+    classes = list(dict.fromkeys(names.values()))
+    return Contents(list(found.values()), classes, empty, file.info or Info(), licences)
 
 
 def write(path: Path, pictures: Iterable[Labelled], classes: Sequence[str]) -> None:
@@ -117,7 +144,7 @@ def write(path: Path, pictures: Iterable[Labelled], classes: Sequence[str]) -> N
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, (picture, objects, unknown) in enumerate(pictures, 1):
-        open_ids = sorted(ids[name] for name in unknown if name in ids)
+        open_ids = sorted(ids.values() if EVERY in unknown else (ids[name] for name in unknown if name in ids))
         images.append(
             msgspec.to_builtins(msgspec.structs.replace(picture, id=number, not_exhaustive_category_ids=open_ids))
         )
@@ -130,7 +157,7 @@ def write(path: Path, pictures: Iterable[Labelled], classes: Sequence[str]) -> N
             )  # fmt: skip
     categories = [{"id": number, "name": name} for name, number in ids.items()]
     file = {"images": images, "categories": categories, "annotations": annotations}
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(file), indent=0).replace(b",\n{", b",\n {"))
+    path.write_bytes(msgspec.json.encode(file))
 
 
 def _decoded(path: Path) -> File:
@@ -143,6 +170,9 @@ def _decoded(path: Path) -> File:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        if data.lstrip().startswith(b"["):
+            said = "is a list, and COCO is an object with images and categories: export as COCO"
+            raise UserError(f"{path}: {said}") from None
         raise UserError(f"{path}: {error}") from None
 
 

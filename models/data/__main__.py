@@ -17,7 +17,7 @@ from models.data.card import ENTRIES, FILE, Card, Split, write_card
 from models.data.errors import DataError, Findings
 from models.data.filling import filled
 from models.data.hashing import hashes
-from models.data.importing import Format, Source, format_of, import_set
+from models.data.importing import Format, Source, identify, import_set
 from models.data.sets import TABLE, PictureSet, cards, open_set
 from rov.cli.common import enter, progress
 from rov.errors import UserError
@@ -78,7 +78,8 @@ def import_(
     ] = None,
 ) -> None:
     """Make a set of the labels of others, or of chosen frames of a dive. The source is only read."""
-    form = form or format_of(source)
+    found_form, labels = identify(source) if form is None else (form, source)
+    form = form or found_form
     card = filled(Card(name=out.resolve().name), entries or [])
     command = "python -m models.data " + shlex.join(sys.argv[1:])
     if form == "film":
@@ -91,7 +92,13 @@ def import_(
         found, findings = tables.import_table(source, out, card, command, skip_bad)
         notes = findings.sentences()
     else:
-        given = Source(source, form, images, [each.strip() for each in names.split(",") if each.strip()], scenes)
+        given = Source(
+            labels,
+            form,
+            images or (source if source.is_dir() else None),
+            [each.strip() for each in names.split(",") if each.strip()],
+            scenes,
+        )
         with _steps("pictures") as step:
             found, findings = import_set(
                 given, out, card, command, rename=_pairs(rename or []), skip_bad=skip_bad, step=step

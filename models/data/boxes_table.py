@@ -9,7 +9,7 @@ import csv
 import io
 from pathlib import Path
 
-from models.coco import Box, Labelled, Picture
+from models.coco import EVERY, Box, Labelled, Picture
 from models.data.boxes import fit
 from models.data.errors import DataError, Findings
 from models.data.finding import PictureFinder
@@ -78,6 +78,7 @@ def read(path: Path, finder: PictureFinder, scene_of: SceneOf, findings: Finding
         where = f"{path}, line {number}"
         if not any(cell.strip() for cell in row):
             continue
+        picture = None
         try:
             picture = _picture(row, at, finder, scene_of, found)
             if entry := _object(row, at):
@@ -85,6 +86,8 @@ def read(path: Path, finder: PictureFinder, scene_of: SceneOf, findings: Finding
                 picture.objects.extend([(box, entry[1])] if box else [])
         except (ValueError, UserError) as error:
             findings.wrong.append(f"{where}: {error}")
+            if picture:
+                picture.unknown.add(EVERY)
     return list(found.values())
 
 

@@ -25,6 +25,8 @@ def read(path: Path, finder: PictureFinder, scene_of: SceneOf, findings: Finding
     UserError when it is no COCO file."""
     file = coco.contents(path)
     found: dict[str, Labelled] = {}
+    for _ in range(file.empty):
+        findings.note("an object without area was left out", path)
     for number, each in enumerate(file.pictures, 1):
         where = f"{path}, image {number} ({each.picture.file_name})"
         try:

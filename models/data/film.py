@@ -12,7 +12,7 @@ import numpy as np
 
 from models import coco
 from models.coco import Labelled, Picture
-from models.data.card import FILE, Card, Step, write_card
+from models.data.card import FILE, Card, Step, read_card, write_card
 from models.data.errors import DataError
 from models.data.hashing import hashes
 from models.data.importing import must_be_new
@@ -58,14 +58,15 @@ def import_film(
             raise DataError(f"{path}: no frame was chosen: it is {film.expected / film.fps:.1f} s long")
         coco.write(part / ANNOTATIONS, pictures, [])
         told = Step(f"{len(pictures)} frames of {path.name} were chosen: {_words(choice)}; not labelled yet.", command)
-        card = msgspec.structs.replace(card, transformations=[*(card.transformations or []), told])
+        steps = [*(card.transformations or []), told]
+        card = msgspec.structs.replace(card, transformations=steps, source=card.source or path.name)
         write_card(part / FILE, msgspec.structs.replace(card, hashes=hashes(PictureSet(card, part / FILE, part))))
         part.rename(out)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
     notes = [f"{alike} frames that look like the one before them were left out (--all takes them)"] if alike else []
-    return PictureSet(card, out / FILE, out), notes + film.notes
+    return PictureSet(read_card(out / FILE), out / FILE, out), notes + film.notes
 
 
 def _chosen(

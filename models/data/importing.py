@@ -7,10 +7,10 @@ turns is stored upright, because not every tool looks there. The source is only 
 from __future__ import annotations
 
 import shutil
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import msgspec
 
@@ -52,35 +52,43 @@ class Source(NamedTuple):
         return self.images or (self.path if self.path.is_dir() else self.path.parent)
 
 
-def format_of(path: Path) -> Format:
-    """How the labels at a path are stored. Raises DataError where that cannot be told."""
+def identify(path: Path) -> tuple[Format, Path]:
+    """How the labels at a path are stored, and the file or folder that holds them. Raises DataError where that cannot
+    be told."""
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     suffix = path.suffix.lower()
     if path.is_dir():
-        return _folder_format(path)
+        return _in_folder(path)
     if suffix == ".json":
-        return "coco"
+        return "coco", path
     if suffix in (".csv", ".tsv"):
-        return "csv" if boxes_table.is_boxes(boxes_table.table(path, Findings())) else "table"
+        return "csv" if boxes_table.is_boxes(boxes_table.table(path, Findings())) else "table", path
     if suffix in VIDEOS or suffix == ".mcap":
-        return "film"
+        return "film", path
+    if suffix in (".zip", ".gz", ".tar", ".7z"):
+        raise DataError(f"{path}: is packed; unpack it and name the folder")
     raise DataError(f"{path}: neither COCO (.json), a table (.csv), a dive (.mcap), a film, nor a folder")
 
 
-def _folder_format(path: Path) -> Format:
-    files = [each for each in path.rglob("*") if each.is_file()]
-    suffixes = Counter(each.suffix.lower() for each in files)
-    pictures = sum(suffixes[each] for each in IMAGES)
+def _in_folder(path: Path) -> tuple[Format, Path]:
+    files = sorted(each for each in path.rglob("*") if each.is_file())
+    of: defaultdict[str, list[Path]] = defaultdict(list)
+    for each in files:
+        of[each.suffix.lower()].append(each)
+    pictures = {each.stem for suffix in IMAGES for each in of[suffix]}
     if not pictures:
         raise DataError(f"{path}: holds no pictures")
-    json = sorted(each.name for each in files if each.suffix.lower() == ".json")
-    if suffixes[".xml"]:
-        return "voc"
-    if suffixes[".txt"] and (suffixes[".txt"] > 3 or any(each.suffix in (".yaml", ".yml", ".names") for each in files)):
-        return "yolo"
-    if json:
-        raise DataError(f"{path}: name the COCO file in it: {', '.join(json[:5])}")
+    if of[".xml"]:
+        return "voc", path
+    if any(each.stem in pictures for each in of[".txt"]):
+        return "yolo", path
+    for suffix, format_ in ((".json", "coco"), (".csv", "csv")):
+        if len(of[suffix]) == 1:
+            return cast(Format, format_), of[suffix][0]
+        if of[suffix]:
+            listed = ", ".join(str(each.relative_to(path)) for each in of[suffix][:5])
+            raise DataError(f"{path}: name the one file to import: {listed}; merge the sets afterwards")
     raise DataError(f"{path}: no labels in it that are known: COCO .json, YOLO .txt, VOC .xml or a .csv")
 
 
@@ -91,8 +99,7 @@ def read(source: Source, findings: Findings) -> tuple[list[Labelled], list[str]]
     match source.format:
         case "yolo":
             names = dict(enumerate(source.names)) or yolo.names_of(source.path, findings)
-            by_number = [names.get(number, f"class {number}") for number in range(max(names, default=-1) + 1)]
-            pictures = yolo.read(source.path, by_number, scene, findings)
+            pictures = yolo.read(source.path, names, scene, findings)
             named = list(names.values())
         case "voc":
             pictures = voc.read(source.path, scene, findings)
@@ -121,7 +128,7 @@ def import_set(
     must_be_new(out)
     findings = Findings()
     pictures, classes = read(source, findings)
-    card = inherited(card, source)
+    card = stated(inherited(card, source), source)
     for each in set(rename) - set(classes):
         raise DataError(f"--rename {each}: there is no such class; there are {', '.join(classes)}")
     part = out.with_name(out.name + ".part")
@@ -178,6 +185,18 @@ def inherited(card: Card, source: Source) -> Card:
     steps = [*(before.transformations or []), *(card.transformations or [])]
     filled = {key: getattr(card, key) or getattr(before, key) for key in texts}
     return msgspec.structs.replace(card, transformations=steps or None, **filled)
+
+
+def stated(card: Card, source: Source) -> Card:
+    """What the card does not say and the labels do: COCO's info and licences, Roboflow's part of data.yaml."""
+    said: dict[str, str] = {}
+    if source.format == "coco":
+        file = coco.contents(source.path)
+        said = {"about": file.info.description or "", "creator": file.info.contributor or "",
+                "source": file.info.url or "", "licence": ", ".join(file.licences)}  # fmt: skip
+    elif source.format == "yolo":
+        said = yolo.origin(source.path)
+    return msgspec.structs.replace(card, **{key: text for key, text in said.items() if text and not getattr(card, key)})
 
 
 def _store(

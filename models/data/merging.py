@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from models import coco
-from models.coco import Labelled
-from models.data.card import FILE, Absent, Card, Step, write_card
+from models.coco import EVERY, Labelled
+from models.data.card import FILE, Absent, Card, Step, read_card, write_card
 from models.data.errors import DataError
 from models.data.hashing import hashes
 from models.data.importing import must_be_new
@@ -50,7 +50,7 @@ def merge(sets: Sequence[PictureSet], out: Path, command: str, step: Callable[[i
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    return PictureSet(card, out / FILE, out)
+    return PictureSet(read_card(out / FILE), out / FILE, out)
 
 
 def _moved(found: PictureSet, labelled: Labelled, classes: list[str], part: Path, step: Callable[[], None]) -> Labelled:
@@ -63,7 +63,8 @@ def _moved(found: PictureSet, labelled: Labelled, classes: list[str], part: Path
     (part / name).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(found.root / labelled.picture.file_name, part / name)
     picture = msgspec.structs.replace(labelled.picture, file_name=name, scene=f"{card.name}/{scene}")
-    known = card.known(scene) - {ours.get(each, each) for each in labelled.unknown}
+    unknown = {ours.get(each, each) for each in labelled.unknown}
+    known = set() if EVERY in unknown else card.known(scene) - unknown
     return Labelled(
         picture, [(box, ours[kind]) for box, kind in labelled.objects if kind in ours], set(classes) - known
     )

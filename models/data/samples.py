@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coco import Labelled
+from models.coco import EVERY, Labelled
 from models.data.boxes import fit
 from models.data.card import Card, Split
 from models.data.errors import Findings
@@ -61,7 +61,8 @@ def sample_of(found: PictureSet, labelled: Labelled, classes: Sequence[str]) -> 
         if ours.get(name) in index
     ]
     kept = [(box, kind) for box, kind in objects if box]
-    known = found.card.known(scene) - {ours.get(name, name) for name in labelled.unknown}
+    unknown = {ours.get(name, name) for name in labelled.unknown}
+    known = set() if EVERY in unknown else found.card.known(scene) - unknown
     return Sample(
         found.root / labelled.picture.file_name,
         found.card.name,

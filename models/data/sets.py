@@ -50,7 +50,9 @@ class PictureSet(NamedTuple):
             case "voc":
                 pictures = voc.read(self.root, finder(self.card.scenes, self.root), found)
             case "yolo":
-                pictures = yolo.read(self.root, self.card.names, finder(self.card.scenes, self.root), found)
+                pictures = yolo.read(
+                    self.root, dict(enumerate(self.card.names)), finder(self.card.scenes, self.root), found
+                )
         if findings is None:
             found.must_be_right(self.root)
         return pictures

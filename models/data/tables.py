@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from models.data.boxes_table import table
-from models.data.card import FILE, Card, Step, write_card
+from models.data.card import FILE, Card, Step, read_card, write_card
 from models.data.errors import DataError, Findings
 from models.data.hashing import hashes
 from models.data.importing import must_be_new
@@ -97,7 +97,7 @@ def import_table(path: Path, out: Path, card: Card, command: str, skip_bad: bool
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    return PictureSet(card, out / FILE, out), findings
+    return PictureSet(read_card(out / FILE), out / FILE, out), findings
 
 
 def number(cell: str) -> float:

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from pathlib import Path, PureWindowsPath
 
-from models.coco import Box, Labelled, Picture
+from models.coco import EVERY, Box, Labelled, Picture
 from models.data.boxes import fit
 from models.data.errors import DataError, Findings
 from models.data.scenes import SceneOf
@@ -85,6 +85,7 @@ def _objects(file: Path, picture: Labelled, findings: Findings) -> None:
     ) as error:  # LookupError: its encoding
         line = f", line {error.position[0]}" if isinstance(error, ElementTree.ParseError) else ""
         findings.wrong.append(f"{file}{line}: no XML: {error}")
+        picture.unknown.add(EVERY)
         return
     for number, node in enumerate(root.iter("object"), 1):
         name = (node.findtext("name") or "").strip()
@@ -96,6 +97,7 @@ def _objects(file: Path, picture: Labelled, findings: Findings) -> None:
                 picture.objects.append((box, name))
         except ValueError as error:
             findings.wrong.append(f"{where}: {error}")
+            picture.unknown.add(name or EVERY)
 
 
 def _box(node: ElementTree.Element) -> Box:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from models.coco import Box, Labelled, Picture
+from models.coco import EVERY, Box, Labelled, Picture
 from models.data.boxes import fit
 from models.data.errors import DataError, Findings
 from models.data.scenes import SceneOf
@@ -26,13 +26,13 @@ SHARE_MAX = 1.5
 """Larger numbers are pixels, not shares of the picture."""
 
 
-def read(root: Path, names: list[str], scene_of: SceneOf, findings: Findings) -> list[Labelled]:
+def read(root: Path, names: dict[int, str], scene_of: SceneOf, findings: Findings) -> list[Labelled]:
     """The pictures below a folder, in the order of their names. `names`: the classes by number; empty: those that the
     folder names. Raises DataError when it holds no pictures or labels, or no names."""
     paths = images_in(root)
     if not paths:
         raise DataError(f"{root}: holds no pictures")
-    by_number = dict(enumerate(names)) or names_of(root, findings)
+    by_number = names or names_of(root, findings)
     found, used = [], set()
     for path in paths:
         labels = label_file(path, root)
@@ -64,13 +64,13 @@ def label_file(picture: Path, root: Path) -> Path | None:
 
 def names_of(root: Path, findings: Findings) -> dict[int, str]:
     """The classes by number, from data.yaml, classes.txt or obj.names. Raises DataError."""
-    files = [path for path in sorted(root.rglob("*")) if path.is_file()]
-    for path in (each for each in files if each.suffix.lower() in (".yaml", ".yml")):
+    for path in _yaml_files(root):
         if names := _from_yaml(path, findings):
             return names
-    for path in (
-        each for each in files if each.suffix == ".names" or each.name.lower() in ("classes.txt", "labels.txt")
-    ):
+    lists = ("classes.txt", "labels.txt")
+    for path in sorted(root.rglob("*")):
+        if path.suffix != ".names" and path.name.lower() not in lists:
+            continue
         lines = [line.strip() for line in read_text(path, findings).splitlines()]
         while lines and not lines[-1]:
             lines.pop()
@@ -78,14 +78,32 @@ def names_of(root: Path, findings: Findings) -> dict[int, str]:
     raise DataError(f"{root}: no data.yaml, classes.txt or obj.names says what the classes are: give --names fish,rock")
 
 
-def _from_yaml(path: Path, findings: Findings) -> dict[int, str]:
+def origin(root: Path) -> dict[str, str]:
+    """Source and licence, where Roboflow wrote them into data.yaml."""
+    for path in _yaml_files(root):
+        about = _yaml(path, Findings()).get("roboflow")
+        if isinstance(about, dict):
+            return {"source": str(about.get("url", "")), "licence": str(about.get("license", ""))}
+    return {}
+
+
+def _yaml_files(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.suffix.lower() in (".yaml", ".yml") and path.is_file())
+
+
+def _yaml(path: Path, findings: Findings) -> dict[str, Any]:
+    """The mapping in a file; empty when it is something else. Raises DataError."""
     try:
         content: Any = yaml.safe_load(read_text(path, findings))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise DataError(f"{path}{where}: no YAML: {getattr(error, 'problem', None) or error}") from None
-    names = content.get("names") if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
+
+
+def _from_yaml(path: Path, findings: Findings) -> dict[int, str]:
+    names = _yaml(path, findings).get("names")
     if isinstance(names, list):
         return {number: str(name) for number, name in enumerate(names)}
     if isinstance(names, dict) and all(str(number).isdecimal() for number in names):
@@ -116,6 +134,7 @@ def _read(
                 raise ValueError(f"class {kind} has no name; there are {known}")
         except ValueError as error:
             findings.wrong.append(f"{where}: {error}")
+            picture.unknown.add(EVERY)
             continue
         if inside := fit(box, size, where, findings):
             picture.objects.append((inside, names[kind]))
