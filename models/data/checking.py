@@ -229,11 +229,14 @@ def _of_splits(report: Report) -> list[Problem]:
         problems.append(
             Problem("warning", f"{nowhere} pictures are in no split: nothing is learned or measured on them")
         )
-    for numbers in same_bytes(paths).values():
-        names = ", ".join(report.pictures[i].picture.file_name for i in numbers[:3])
-        apart = len({report.splits[i] for i in numbers}) > 1
-        problems.append(Problem("error" if apart else "warning", f"the same file {len(numbers)} times"
-                                + (" in different splits" if apart else "") + f": {names}"))  # fmt: skip
+    same = list(same_bytes(paths).values())
+    for apart in (True, False):
+        groups = [numbers for numbers in same if (len({report.splits[i] for i in numbers}) > 1) == apart]
+        if groups:
+            names = ", ".join(report.pictures[i].picture.file_name for i in groups[0][:3])
+            where = "in different splits" if apart else "in one split"
+            told = f"{len(groups)} files are there several times, {where} (first: {names})"
+            problems.append(Problem("error" if apart else "warning", told))
     for split in ("val", "test"):
         inside = {i for pair in report.leaks for i in (pair.first, pair.second) if report.splits[i] == split}
         of = report.splits.count(split)
