@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from rov import __version__
-from rov.cli import calibrate, dives, imports, live, recordings, settings
+from rov.cli import calibrate, dives, imports, live, models, recordings, settings
 from rov.cli.common import enter
 from rov.printing import print_line
 
@@ -28,6 +28,7 @@ app.add_typer(imports.app)
 app.add_typer(live.app)
 app.add_typer(settings.app, name="config")
 app.add_typer(dives.app, name="dive")
+app.add_typer(models.app, name="models")
 app.add_typer(calibrate.app, name="calibrate")
 
 
