@@ -185,7 +185,7 @@ def _of_classes(report: Report) -> list[Problem]:
         problems.append(Problem("note", f"labelled, and no class of the card, so not used: {listed}"))
     absent = {name: count[name] for name in card.absent.classes if count[name]}
     problems += [
-        Problem("error", f"{name}: absent, says the card, and there are {n} boxes") for name, n in absent.items()
+        Problem("error", f"{name}: absent, says the card, and it has boxes: {n}") for name, n in absent.items()
     ]
     return problems
 
@@ -235,7 +235,7 @@ def _of_splits(report: Report) -> list[Problem]:
         if groups:
             names = ", ".join(report.pictures[i].picture.file_name for i in groups[0][:3])
             where = "in different splits" if apart else "in one split"
-            told = f"{len(groups)} files are there several times, {where} (first: {names})"
+            told = f"files that are there several times, {where}: {len(groups)} (first: {names})"
             problems.append(Problem("error" if apart else "warning", told))
     for split in ("val", "test"):
         inside = {i for pair in report.leaks for i in (pair.first, pair.second) if report.splits[i] == split}
