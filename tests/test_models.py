@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,6 +95,19 @@ def test_use_refuses_what_a_daemon_would_refuse(folder: Path) -> None:
     code, said = run("use", "fishy", "--folder", folder / "mine", "-c", path)
     assert code == 2 and "steering.target" in said and "fish, coral" in said
     assert path.read_text() == before
+
+
+def test_detect_gives_the_best_ones_above_a_score(folder: Path) -> None:
+    picture, out = folder / "a.png", folder / "d.json"
+    cv2.imwrite(str(picture), np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8))
+    found = {}
+    for key, flags in (("all", ["--score-min", "0"]), ("top", ["--score-min", "0", "--top", "3"]), ("usual", [])):
+        arguments = ["detect", str(picture), "--out", str(out), *flags, "-c", str(folder / "rover.toml")]
+        weights = ["--set", f"perception.weights={folder / 'mine/reef.safetensors'}"]
+        result = CliRunner().invoke(app, [*arguments, *weights])
+        assert result.exit_code == 0, result.output
+        found[key] = [(each["score"], each["bbox"]) for each in json.loads(out.read_text())["annotations"]]
+    assert len(found["all"]) > 3 and found["top"] == found["all"][:3] and found["usual"] == []
 
 
 def test_a_name_that_is_twice_there_is_asked_for_by_path(folder: Path) -> None:

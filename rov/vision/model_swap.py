@@ -31,6 +31,8 @@ JUDGED_FRAMES = 8
 SLOWER = 1.5
 """Times the former model's median at which a new one is too slow even where the former one was, too."""
 WARM_UP, TIMED = 3, 5
+HOPELESS = 3
+"""Times the allowed duration, at which one run of a model after its first is enough to refuse it."""
 SHAPE = (480, 640, 3)
 KEPT = "model"
 """File in the daemon's directory with the model that works: a process that starts again starts with it."""
@@ -134,15 +136,16 @@ def load_warm(weights: str, config: PerceptionConfig, *, pace: bool = False) -> 
     """Load a model and run it until it has chosen its kernels, which takes seconds on some machines. `pace`: refuse one
     that cannot keep `rate_hz` even with a processor for itself, or whose output is not finite. Raises UserError."""
     detector = Detector(find_resource(weights), config.device, config.precision, batch=1)
-    picture, times = np.full(SHAPE, 127, np.uint8), []
-    for _ in range(WARM_UP + (TIMED if pace else 0)):
+    picture, times, allowed = np.full(SHAPE, 127, np.uint8), [], 1000 / config.rate_hz
+    for run in range(WARM_UP + (TIMED if pace else 0)):
         began = _clock(detector)
         detector.detect([picture], config.score_min)
         times.append(1000 * (_clock(detector) - began))
+        if pace and run and times[-1] > HOPELESS * allowed:
+            break
     if pace and detector.bad:
         raise ModelError(f"{weights}: its output is not finite")
-    allowed = 1000 / config.rate_hz
-    if pace and (median := statistics.median(times[WARM_UP:])) > allowed:
+    if pace and (median := statistics.median(times[WARM_UP:] or times[1:])) > allowed:
         raise ModelError(
             f"{weights}: takes {median:.0f} ms for a frame, and perception.rate_hz = {config.rate_hz:g} leaves"
             f" {allowed:.0f}; choose a smaller model or a lower rate"
