@@ -11,13 +11,14 @@ import pytest
 from models import coco, data
 from models.coco import Labelled, Picture
 from models.data.card import ENTRIES, Absent, Card, Hashes, Step, read_card, write_card
-from models.data.checking import Report, examine
+from models.data.checking import examine
 from models.data.errors import DataError
 from models.data.hashing import hashes
 from models.data.likeness import alike, fingerprint_of
 from models.data.looks import looks_of
 from models.data.merging import merge
 from models.data.page import write_page
+from models.data.report import Report
 from models.data.sets import PictureSet, open_set
 from models.data.splitting import split_set
 from rov.types import Image

@@ -16,9 +16,10 @@ from models.data.card import Card, read_card
 from models.data.coco_files import turn
 from models.data.errors import DataError, Findings
 from models.data.film import Choice, import_film
-from models.data.importing import Source, identify, import_set
+from models.data.importing import import_set
 from models.data.scenes import finder
 from models.data.sets import PictureSet
+from models.data.sources import Source, identify
 from rov.errors import UserError
 from rov.media.pictures import read_image
 from tests.conftest import make_clip
@@ -265,6 +266,10 @@ def test_a_film_gives_chosen_frames_and_their_labels_know_the_dive(tmp_path: Pat
     labels = coco(tmp_path / "instances.json", named, [{"image_id": 0, "category_id": 90, "bbox": [10, 10, 20, 20]}])
     found, _ = run(labels, tmp_path / "out", tmp_path / "frames")
     assert found.card.source == "clip.avi" and len(found.card.transformations or []) == 2
+    got = [(each.picture.scene, each.picture.t) for each in found.pictures()]
+    assert got == [("clip", each.picture.t) for each in pictures], "where the labels were drawn, nobody knew of dives"
+    found, _ = run(labels, tmp_path / "inside", tmp_path / "frames/images")
+    assert {each.picture.scene for each in found.pictures()} == {"clip"} and found.card.source == "clip.avi"
     at, _ = import_film(clip, tmp_path / "at", Card(name="at"), "", Choice((0.3, 1.7)), None, lambda total: None)
     assert [each.picture.t for each in at.pictures()] == pytest.approx([0.3, 1.7], abs=0.11)
     with pytest.raises(DataError, match="no frame was chosen"):
@@ -278,7 +283,7 @@ def test_a_still_camera_gives_one_frame(tmp_path: Path) -> None:
         writer.write(image)
     writer.release()
     found, notes = import_film(
-        tmp_path / "still.avi", tmp_path / "out", Card(name="o"), "", Choice(count=5), None, lambda total: None
+        tmp_path / "still.avi", tmp_path / "out", Card(name="o"), "", Choice(number=5), None, lambda total: None
     )
     assert len(found.pictures()) == 1 and notes[0].startswith("4 frames that look like the one before")
 

@@ -17,8 +17,9 @@ from models.data.card import ENTRIES, FILE, Card, Split, write_card
 from models.data.errors import DataError, Findings
 from models.data.filling import filled
 from models.data.hashing import hashes
-from models.data.importing import Format, Source, identify, import_set
+from models.data.importing import import_set
 from models.data.sets import TABLE, PictureSet, cards, open_set
+from models.data.sources import Format, Source, identify
 from rov.cli.common import enter, progress
 from rov.errors import UserError
 from rov.printing import print_line

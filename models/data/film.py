@@ -25,11 +25,11 @@ from rov.media.pictures import write_image
 
 
 class Choice(NamedTuple):
-    """Which frames to take: at these times (s), else one every so many seconds, else `count` spread over the film."""
+    """Which frames to take: at these times (s), else one every so many seconds, else `number` spread over the film."""
 
     at: tuple[float, ...] = ()
     every: float = 0.0
-    count: int = 100
+    number: int = 100
     distinct: bool = True
     """Leave out a frame that looks like the one taken before it."""
 
@@ -74,8 +74,8 @@ def _chosen(
 ) -> Iterator[tuple[TimedFrame, float]]:
     """The chosen frames and their times in s since the first."""
     wanted, next_t, start = sorted(choice.at), 0.0, None
-    stride = max(film.expected / max(choice.count, 1), 1.0)
-    for number, frame in enumerate(film.shots()):
+    stride = max(film.expected / max(choice.number, 1), 1.0)
+    for place, frame in enumerate(film.shots()):
         step(film.expected)
         start = frame.t if start is None else start
         t = (frame.t - start) / 1e9
@@ -91,7 +91,7 @@ def _chosen(
             if t >= next_t - 1e-6:
                 next_t = t + choice.every
                 yield frame, t
-        elif int(number / stride) > int((number - 1) / stride) or number == 0:
+        elif int(place / stride) > int((place - 1) / stride) or place == 0:
             yield frame, t
 
 
@@ -108,5 +108,5 @@ def _write(frame: TimedFrame, t: float, path: Path, part: Path) -> Labelled:
 def _words(choice: Choice) -> str:
     if choice.at:
         return "at " + ", ".join(f"{t:g}" for t in choice.at) + " s"
-    rule = f"one every {choice.every:g} s" if choice.every > 0 else f"{choice.count} spread evenly over it"
+    rule = f"one every {choice.every:g} s" if choice.every > 0 else f"{choice.number} spread evenly over it"
     return rule + (", without those that look like the one before" if choice.distinct else "")

@@ -7,110 +7,28 @@ turns is stored upright, because not every tool looks there. The source is only 
 from __future__ import annotations
 
 import shutil
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple, cast
 
 import msgspec
 
 from models import coco
 from models.coco import Labelled
-from models.data import boxes_table, coco_files, voc, yolo
-from models.data.card import FILE, Card, Step, write_card
+from models.data.card import FILE, Card, Split, Step, read_card, write_card
 from models.data.errors import DataError, Findings
-from models.data.finding import PictureFinder
 from models.data.hashing import hashes
-from models.data.scenes import PICTURE_FOLDERS, finder, folder
-from models.data.sets import ANNOTATIONS, PictureSet, own_folder, read_card
+from models.data.scenes import PICTURE_FOLDERS
+from models.data.sets import ANNOTATIONS, PictureSet
 from models.data.sizes import orientation
+from models.data.sources import Source, inherited, read, remembered, stated
 from rov.errors import UserError
-from rov.media.files import IMAGES, VIDEOS
 from rov.media.pictures import decode_image, write_image
 
-Format = Literal["coco", "yolo", "voc", "csv", "table", "film"]
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-               "testing": "test"}  # fmt: skip
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+    "testing": "test",
+}  # fmt: skip
 """Folders, in lower case, by which others split their sets."""
-
-
-class Source(NamedTuple):
-    """Foreign labels, and how to read them."""
-
-    path: Path
-    """A folder, a .json or a .csv."""
-    format: Format
-    images: Path | None = None
-    """The folder of the pictures, where it is another."""
-    names: Sequence[str] = ()
-    """Classes by number, for YOLO."""
-    scenes: str = ""
-    """See models/data/scenes.py; empty: as the labels say, else by folders."""
-
-    @property
-    def pictures(self) -> Path:
-        return self.images or (self.path if self.path.is_dir() else self.path.parent)
-
-
-def identify(path: Path) -> tuple[Format, Path]:
-    """How the labels at a path are stored, and the file or folder that holds them. Raises DataError where that cannot
-    be told."""
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
-    suffix = path.suffix.lower()
-    if path.is_dir():
-        return _in_folder(path)
-    if suffix == ".json":
-        return "coco", path
-    if suffix in (".csv", ".tsv"):
-        return "csv" if boxes_table.is_boxes(boxes_table.table(path, Findings())) else "table", path
-    if suffix in VIDEOS or suffix == ".mcap":
-        return "film", path
-    if suffix in (".zip", ".gz", ".tar", ".7z"):
-        raise DataError(f"{path}: is packed; unpack it and name the folder")
-    raise DataError(f"{path}: neither COCO (.json), a table (.csv), a dive (.mcap), a film, nor a folder")
-
-
-def _in_folder(path: Path) -> tuple[Format, Path]:
-    files = sorted(each for each in path.rglob("*") if each.is_file())
-    of: defaultdict[str, list[Path]] = defaultdict(list)
-    for each in files:
-        of[each.suffix.lower()].append(each)
-    pictures = {each.stem for suffix in IMAGES for each in of[suffix]}
-    if not pictures:
-        raise DataError(f"{path}: holds no pictures")
-    if of[".xml"]:
-        return "voc", path
-    if any(each.stem in pictures for each in of[".txt"]):
-        return "yolo", path
-    for suffix, format_ in ((".json", "coco"), (".csv", "csv")):
-        if len(of[suffix]) == 1:
-            return cast(Format, format_), of[suffix][0]
-        if of[suffix]:
-            listed = ", ".join(str(each.relative_to(path)) for each in of[suffix][:5])
-            raise DataError(f"{path}: name the one file to import: {listed}; merge the sets afterwards")
-    raise DataError(f"{path}: no labels in it that are known: COCO .json, YOLO .txt, VOC .xml or a .csv")
-
-
-def read(source: Source, findings: Findings) -> tuple[list[Labelled], list[str]]:
-    """The labelled pictures, named by their path below `source.pictures`, and the classes. Raises DataError."""
-    scene = finder(source.scenes, source.pictures) if source.scenes else folder
-    named: list[str] = []
-    match source.format:
-        case "yolo":
-            names = dict(enumerate(source.names)) or yolo.names_of(source.path, findings)
-            pictures = yolo.read(source.path, names, scene, findings)
-            named = list(names.values())
-        case "voc":
-            pictures = voc.read(source.path, scene, findings)
-        case "coco":
-            pictures, named = coco_files.read(source.path, PictureFinder(source.pictures), scene, findings)
-        case "csv":
-            pictures = boxes_table.read(source.path, PictureFinder(source.pictures), scene, findings)
-        case _:
-            raise DataError(f"{source.path}: has no labels of pictures")
-    found = sorted({name for each in pictures for _, name in each.objects} - set(named))
-    return pictures, named + found
 
 
 def import_set(
@@ -128,6 +46,7 @@ def import_set(
     must_be_new(out)
     findings = Findings()
     pictures, classes = read(source, findings)
+    pictures = remembered(pictures, source)
     card = stated(inherited(card, source), source)
     for each in set(rename) - set(classes):
         raise DataError(f"--rename {each}: there is no such class; there are {', '.join(classes)}")
@@ -163,47 +82,12 @@ def must_be_new(out: Path) -> None:
         out.rmdir()
 
 
-def inherited(card: Card, source: Source) -> Card:
-    """What the card does not say and that of the pictures does: frames of a dive that were labelled since."""
-    origin = own_folder(source.pictures) or own_folder(source.pictures.parent)
-    if origin is None:
-        return card
-    before = read_card(origin / FILE)
-    texts = (
-        "about",
-        "creator",
-        "source",
-        "version",
-        "licence",
-        "collected",
-        "intent",
-        "bias",
-        "people",
-        "use",
-        "misuse",
-    )
-    steps = [*(before.transformations or []), *(card.transformations or [])]
-    filled = {key: getattr(card, key) or getattr(before, key) for key in texts}
-    return msgspec.structs.replace(card, transformations=steps or None, **filled)
-
-
-def stated(card: Card, source: Source) -> Card:
-    """What the card does not say and the labels do: COCO's info and licences, Roboflow's part of data.yaml."""
-    said: dict[str, str] = {}
-    if source.format == "coco":
-        file = coco.contents(source.path)
-        said = {"about": file.info.description or "", "creator": file.info.contributor or "",
-                "source": file.info.url or "", "licence": ", ".join(file.licences)}  # fmt: skip
-    elif source.format == "yolo":
-        said = yolo.origin(source.path)
-    return msgspec.structs.replace(card, **{key: text for key, text in said.items() if text and not getattr(card, key)})
-
-
 def _store(
     pictures: list[Labelled], root: Path, part: Path, findings: Findings, step: Callable[[], None]
 ) -> list[Labelled]:
     """Copy the pictures to part/images; those that cannot be decoded are findings."""
-    stored, taken = [], set()
+    stored: list[Labelled] = []
+    taken: set[str] = set()
     for each in pictures:
         step()
         name = _new_name(each.picture.file_name, taken)
@@ -262,7 +146,7 @@ def _anonymous(findings: Findings) -> list[str]:
 def _finish(card: Card, part: Path, pictures: list[Labelled], classes: list[str]) -> None:
     """Write the card: the classes found, the split that the source's folders say, the hashes."""
     scenes = list(dict.fromkeys(each.picture.scene for each in pictures))
-    split: dict[str, list[str]] = {}
+    split: dict[Split, list[str]] = {}
     for scene in scenes:
         if kind := SPLIT_NAMES.get(PurePosixPath(scene).parts[0].lower() if scene else ""):
             split.setdefault(kind, []).append(scene)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -71,7 +72,9 @@ def _moved(found: PictureSet, labelled: Labelled, classes: list[str], part: Path
 
 
 def _card(sets: Sequence[PictureSet], name: str, classes: list[str], absent: set[str], command: str) -> Card:
-    texts = {key: "\n".join(f"{each.card.name}: {getattr(each.card, key).strip()}" for each in sets) for key in TEXTS}
+    texts: dict[str, Any] = {
+        key: "\n".join(f"{each.card.name}: {getattr(each.card, key).strip()}" for each in sets) for key in TEXTS
+    }
     split = {
         kind: [f"{each.card.name}/{scene}" for each in sets for scene in each.card.split.get(kind, [])]
         for kind in dict.fromkeys(kind for each in sets for kind in each.card.split)

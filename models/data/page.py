@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from models.data import sheets
-from models.data.checking import Report
 from models.data.plots import plots
+from models.data.report import Report
 from rov.media.files import shown, write_text
 from rov.types import Image
 

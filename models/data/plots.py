@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from models.data.card import SPLITS
-from models.data.checking import SIZE, SMALL, Report
+from models.data.report import SIZE, SMALL, Report
 
 COLOURS = {"train": "#2b7bba", "val": "#e08214", "test": "#7b3294", "": "#999999"}
 

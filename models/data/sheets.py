@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from models.coco import Labelled
-from models.data.checking import Report
+from models.data.report import Report
 from rov.media.overlay import FONT, INK, colour_of
 from rov.media.pictures import read_image
 from rov.types import Image
