@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from rov.cli import calibrate, dives, explain, imports, live, recordings, settings
+from rov.cli import calibrate, dives, explain, imports, live, models, recordings, settings
 from rov.cli.common import enter
 from rov.printing import print_line
 from rov.service import log
@@ -30,6 +30,7 @@ app.add_typer(live.app)
 app.add_typer(explain.app)
 app.add_typer(settings.app, name="config")
 app.add_typer(dives.app, name="dive")
+app.add_typer(models.app, name="models")
 app.add_typer(calibrate.app, name="calibrate")
 
 

@@ -104,8 +104,9 @@ class CameraConfig(Section):
 class PerceptionConfig(Section):
     """The detector."""
 
-    weights: str = Field("models/detector.safetensors", json_schema_extra=RESTART)
-    """Weights file, with its card (.toml) beside it. Looked up beside this file, then in the checkout or package."""
+    weights: str = Field("models/detector.safetensors", json_schema_extra=live())
+    """Weights file, with its card (.toml) beside it: an absolute path, or one in the checkout or package. `rov models
+    use` sets it. While running, a new one is tried beside the old one, and refused when it does not fit."""
     device: Literal["auto", "cpu", "cuda"] = Field("auto", json_schema_extra=RESTART)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", json_schema_extra=RESTART)
     """auto: float16 on CUDA, bfloat16 on processors with AVX512-BF16 or AMX, else float32."""

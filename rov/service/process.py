@@ -12,13 +12,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from rov.config.schema import Config, load
 from rov.errors import UserError
 from rov.service.log import report
 from rov.service.log import set_up as set_up_log
+
+if TYPE_CHECKING:
+    from rov.config.schema import Config
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +67,18 @@ class Flag:
         return self._set
 
 
-class Process(NamedTuple):
+class Process:
     """One process: its configuration, the directory of the endpoints and the ring, and its stop flag."""
 
-    config: Config
-    root: Path
-    stopped: Flag
+    def __init__(self, config_path: Path, root: Path, stopped: Flag):
+        self.config_path, self.root, self.stopped = config_path, root, stopped
+
+    @cached_property
+    def config(self) -> Config:
+        """Read when first used. Raises ConfigError."""
+        from rov.config.schema import load  # takes half of the start of the processes that do without it
+
+        return load(self.config_path)
 
     @property
     def ring(self) -> Path:
@@ -95,9 +104,8 @@ def start(*, orphaned: int = signal.SIGTERM, expendable: int = 0) -> Process:
     if expendable:
         own = int(OOM_SCORE.read_text())
         OOM_SCORE.write_text(str(min(own + expendable, 1000)))
-    config = load(Path(sys.argv[1]))
     log.debug("pid %d, configuration %s, endpoints in %s", os.getpid(), sys.argv[1], sys.argv[2])
-    return Process(config, Path(sys.argv[2]), stopped)
+    return Process(Path(sys.argv[1]), Path(sys.argv[2]), stopped)
 
 
 def run_main(main: Callable[[], int]) -> NoReturn:

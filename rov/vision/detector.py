@@ -58,7 +58,10 @@ class Detector:
         self.batch = batch
         self.bad = 0
         """Number of pictures for which the network's output was not finite."""
-        net = DetectorNet(len(self.card.classes))
+        self.full = 0
+        """Number of pictures whose list of objects was full at the score asked for: there may have been more."""
+        shape = self.card.network
+        net = DetectorNet(len(self.card.classes), shape.widths, shape.pyramid)
         try:
             net.load_state_dict(load_file(weights))
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
@@ -67,9 +70,8 @@ class Detector:
             raise ModelError(f"{weights}: does not fit this network: {str(error).splitlines()[-1].strip()}") from None
         self.net = fuse(net.eval()).to(self.device, self.dtype)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-        raw = np.array([self.card.thresholds.get(name, 0.5) for name in self.card.classes])
-        self.calibration: NDArray[np.float64] = np.log(0.5) / np.log(raw)
-        """Exponent per class that maps its threshold on the card to a score of 0.5."""
+        self.slopes: NDArray[np.float64] = np.array(self.card.slopes()).T
+        """(2, classes) slope and offset from the logit of a raw score to that of the reported one."""
         size = self.card.input.size
         self.pinned = torch.zeros(batch, size, size, 3, dtype=torch.uint8, pin_memory=True) if self._cuda else None
         """One reused staging buffer: pinning memory for each batch costs more than the copy."""
@@ -110,7 +112,7 @@ class Detector:
             source = self.pinned.copy_(source)
         x = source.to(self.device, non_blocking=True).permute(0, 3, 1, 2)  # (B, 3, S, S), channels last in memory
         x = (x * (1 / self.card.input.std)).sub_(self.card.input.mean / self.card.input.std).to(self.dtype)
-        scores, kinds, boxes = decode(*self.net(x))
+        scores, kinds, boxes = decode(*self.net(x), top=self.card.network.top)
         packed = torch.cat((scores[..., None], kinds[..., None].float(), boxes), dim=-1)
         return np.asarray(packed.cpu().numpy(), np.float32)  # one sync per batch
 
@@ -125,10 +127,13 @@ class Detector:
                 found.append(())
                 continue
             kinds = row[:, 1].astype(int)
-            scores = row[:, 0] ** self.calibration[kinds]
+            slope, offset = self.slopes[:, kinds]
+            raw = np.clip(row[:, 0].astype(float), 1e-6, 1 - 1e-6)
+            scores = 1 / (1 + np.exp(-slope * np.log(raw / (1 - raw)) - offset))
             limits = np.array([width, height, width, height], np.float32)
             boxes = np.minimum(np.maximum(row[:, 2:] / scale, 0.0), limits)
             keep = (scores >= least) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+            self.full += bool((scores >= least).all())
             order = np.argsort(-scores[keep], kind="stable")
             found.append(
                 tuple(
