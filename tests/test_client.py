@@ -147,6 +147,9 @@ def test_what_is_refused_is_said(daemon: Daemon) -> None:
         for axes in ({"surge": 1.01}, {"yaw": math.nan}):
             with pytest.raises(UserError, match="sticks go from -1 to 1"):
                 ann.sticks(**axes)
+        for fields, error in (({"label": ""}, UserError), ({"label": 7}, UserError), ({"name": "fish"}, TypeError)):
+            with pytest.raises(error):
+                ann.ask(SetTarget, **fields)
         with pytest.raises(UserError, match="no such topic"):
             Client(daemon.endpoints, topics=["nonsense"])
         with pytest.raises(UserError, match="no topic carries"):

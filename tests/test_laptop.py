@@ -74,8 +74,9 @@ def test_dives_pictures_and_logs(clip: Path, tmp_path: Path) -> None:
 
 
 def test_commands_reach_a_daemon(daemon: Daemon, tmp_path: Path) -> None:
-    said = rov("ctl arm", "ctl mode hold", "ctl stop", cwd=tmp_path)
-    assert said.count("exit 0") == 3 and "arm: begun" in said and "stop: done" in said
+    said = rov("ctl arm", "ctl mode hold", "ctl stop", "keys ann", "ctl stop --keys keys/ann", cwd=tmp_path)
+    assert said.count("exit 0") == 4 and "arm: begun" in said and "stop: done" in said
+    assert "no answer" in said, "its keys were read; this daemon has none"
     assert len(daemon.of(Arm)) == len(daemon.of(SetMode)) == len(daemon.of(Stop)) == 1
     listening = [sys.executable, "-m", "tests.laptop", "listen", "pilot"]
     environment = os.environ | {"PYTHONPATH": str(checkout())}

@@ -23,11 +23,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+import msgspec
 import zmq
 
 from rov.bus.commands import CommandClient
 from rov.bus.endpoints import Endpoints
-from rov.bus.payload import Malformed
+from rov.bus.payload import Malformed, decode_command, encode
 from rov.bus.reader import MAIL, Entry, listen
 from rov.bus.sockets import Context, Socket
 from rov.errors import UserError
@@ -60,10 +61,9 @@ class NoAnswer(UserError):
 
 
 class Question(NamedTuple):
-    """A command to send, and where its answer goes."""
+    """A command to send, still without its time and number, and where its answer goes."""
 
-    kind: type[Command]
-    fields: Mapping[str, object]
+    command: Command
     reply: Future[Reply]
     until: int
     """Give up at this time, monotonic ns."""
@@ -134,11 +134,13 @@ class Session:
         self, kind: type[Command], fields: Mapping[str, object] = NO_FIELDS, wait_s: float | None = None
     ) -> Future[Reply]:
         """Send a command of this kind. The future gets its reply, or NoAnswer. `wait_s`: how long it may wait for a
-        connection; by default `answer_s`, but no time for what is streamed."""
+        connection; by default `answer_s`, but no time for what is streamed. Raises TypeError for a field that the
+        command does not have, UserError for a value that it cannot have."""
         self.touch()
+        command = self._valid(kind(t=0, session=self.name, seq=0, **fields))  # type: ignore[arg-type]
         if wait_s is None:
             wait_s = 0.0 if kind in STREAMED else self.answer_s
-        question = Question(kind, fields, Future(), time.monotonic_ns() + int(wait_s * 1e9))
+        question = Question(command, Future(), time.monotonic_ns() + int(wait_s * 1e9))
         question.reply.set_running_or_notify_cancel()  # nobody can cancel a command that may be on its way
         with self.lock:
             if self.closed:
@@ -146,6 +148,15 @@ class Session:
             self.questions.append(question)
             self._ring()
         return question.reply
+
+    @staticmethod
+    def _valid(command: Command) -> Command:
+        """Raises UserError for what the daemon would not understand."""
+        try:
+            decode_command(encode(command))
+        except Malformed as error:
+            raise UserError(f"{type(command).__name__}: {error}") from None
+        return command
 
     def inbox(self, topics: Iterable[str], notify: Callable[[], None]) -> Inbox:
         """Everything that arrives on these topics (none: all) from now on, for as long as the inbox is referenced."""
@@ -208,12 +219,12 @@ class Session:
         in_touch = now - self.touched_t <= self.patience_s * 1e9
         if self.is_operator and in_touch and now - self.beat_t >= BEAT_NS and not self.closed:
             self.beat_t = now
-            self._sent(Question(Heartbeat, NO_FIELDS, Future(), now), now)
+            self._sent(Question(Heartbeat(t=0, session=self.name, seq=0), Future(), now), now)
 
     def _sent(self, question: Question, now: int) -> bool:
         """Send one; False when it must wait for a connection."""
         self.seq += 1
-        command = question.kind(t=time.monotonic_ns(), session=self.name, seq=self.seq, **question.fields)
+        command = msgspec.structs.replace(question.command, t=time.monotonic_ns(), seq=self.seq)
         if self.commands.send(command):  # type: ignore[arg-type]  # a member of the union, though not for mypy
             self.asked[self.seq] = question._replace(until=max(question.until, now + int(self.answer_s * 1e9)))
         elif now < question.until and not self.closed:
@@ -231,12 +242,12 @@ class Session:
             if reply is None:
                 return
             if question := self.asked.pop(reply.seq, None):
-                self._note(question.kind, reply)
+                self._note(question.command, reply)
                 question.reply.set_result(reply)
 
-    def _note(self, kind: type[Command], reply: Reply) -> None:
+    def _note(self, command: Command, reply: Reply) -> None:
         """Learn from a reply whether this session is the operator's."""
-        if kind is TakeOver:
+        if isinstance(command, TakeOver):
             self.is_operator, self.beat_t = reply.accepted, time.monotonic_ns()  # it counts as a heartbeat
         elif not reply.accepted and reply.reason.endswith(NOT_OPERATOR):
             self.is_operator = False
@@ -258,6 +269,7 @@ class Session:
             self.asked.pop(seq).reply.set_exception(NoAnswer(silence(self.endpoints)))
 
     def _end(self) -> None:
+        self.closed = True
         for question in (*self.asked.values(), *self.questions):
             question.reply.set_exception(NoAnswer(f"{self.endpoints.commands}: this client was closed"))
         self.commands.close()
