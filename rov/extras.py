@@ -4,7 +4,13 @@ from __future__ import annotations
 
 DISTRIBUTION = "rov-autopilot"
 """The name that pip knows. On PyPI, `rov` is a program for another trade."""
-EXTRAS = {"torch": "vision", "matplotlib": "report", "torchvision": "train"}
+EXTRAS = {
+    "torch": "vision",
+    "matplotlib": "report",
+    "torchvision": "train",
+    "sklearn": "train",
+    "tensorboard": "train",
+}
 """Module, and the extra that installs it."""
 
 

@@ -83,7 +83,7 @@ def test_a_client_loads_neither_server_nor_dives() -> None:
 
 
 def test_a_missing_extra_is_named(tmp_path: Path) -> None:
-    assert set(extras.EXTRAS.values()) - {"train"} <= set(PROJECT["optional-dependencies"])
+    assert set(extras.EXTRAS.values()) <= set(PROJECT["optional-dependencies"])
     assert PROJECT["name"] == extras.DISTRIBUTION
     without = "import sys; sys.modules['torch'] = sys.modules['matplotlib'] = None\n"
     said = python(without + "try:\n  from rov import Detector\nexcept ImportError as error: print(error)")

@@ -7,13 +7,14 @@ from pathlib import Path
 import msgspec
 
 from rov import toml
+from rov.bus.endpoints import COMMANDS, PUBLIC
 
 
 class PublicEndpoints(msgspec.Struct, frozen=True):
     """Section [bus] of the configuration, with the schema's defaults."""
 
-    public: str = "tcp://127.0.0.1:5555"
-    commands: str = "tcp://127.0.0.1:5556"
+    public: str = PUBLIC
+    commands: str = COMMANDS
     keys: str = ""
     """Folder of keys; empty: no keys."""
 

@@ -269,7 +269,8 @@ class Session:
             self.asked.pop(seq).reply.set_exception(NoAnswer(silence(self.endpoints)))
 
     def _end(self) -> None:
-        self.closed = True
+        with self.lock:
+            self.closed = True  # nobody rings from now on
         for question in (*self.asked.values(), *self.questions):
             question.reply.set_exception(NoAnswer(f"{self.endpoints.commands}: this client was closed"))
         self.commands.close()
