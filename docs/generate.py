@@ -12,14 +12,14 @@ import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a checkout without an installed rov
 
 from docs import figure
-from rov import messages
+from rov import messages, toml
 from rov.event_codes import event_groups
 from rov.messages import SCHEMA_VERSION, TOPICS, AnyCommand, Command, FromFrame, Message, Mode, Reply
 
@@ -198,7 +198,63 @@ keep them (`rov dive info` counts the alarms).
 {chr(10).join(sections)}"""
 
 
-PAGES = {"topics.md": topics, "alarms.md": alarms, "architecture.svg": figure.draw}
+# ---- models.md ---------------------------------------------------------------------------------------------------
+
+SEEN = {
+    "ffcde29d": """On scene B of transdec, which it never saw, it finds 95 % of the red buoys at 95 % precision. Most other
+classes are a beginning: it reports fish in the tiles of a pool and rocks on the floor of a tank.""",
+    "c100295b": """It follows a simulated diver by camera (`tests/test_dive_sim.py`), and was trained on no real one. In the
+six pictures of scene C that show one, its strongest answer lies on the diver each time, at scores of 0.28 to 0.46, below
+the usual 0.5; in 203 pictures of scene B it said "diver" 42 times, mostly of the crosses on the pool's walls, and in 681
+other real pictures never.""",
+}
+"""What was seen when these weights were tried, by the first digits of their hash: other weights are to be tried anew."""
+MEASURES = ("ap50", "ap50_95", "precision", "recall", "labels")
+
+
+def models() -> str:
+    """docs/models.md."""
+    cards = {path: toml.parse(toml.read_text(path)) for path in sorted((DOCS.parent / "models").glob("*.toml"))}
+    detectors = [model(path, card) for path, card in cards.items() if "classes" in card and "metrics" in card]
+    return f"""{GENERATED}
+
+# What the shipped models see, and what not
+
+A detector is weights and a card beside them, `models/NAME.safetensors` and `.toml`; `perception.weights` chooses one.
+This page is what the cards say, in short: read it before you trust one. To teach it your own classes:
+[models/TEACH.md](../models/TEACH.md).
+
+AP50 is the area under the curve of precision over recall, for boxes that overlap by half; precision and recall are
+those at a score of 0.5. `val` are pictures that training did not see but decisions did; `test` are of places that
+neither saw. Few labels (the last column) make a figure that could be chance.
+
+{chr(10).join(detectors)}"""
+
+
+def model(path: Path, card: dict[str, Any]) -> str:
+    """The section of one card."""
+    pictures = ", ".join(
+        f"{name} {each['pictures']}" for name, each in card.get("data", {}).items() if "pictures" in each
+    )
+    limits = f"\n\n**Limits.** {card['limits']}" if "limits" in card else ""
+    head = f"## {card['name']}\n\n{card['parameters']:,} parameters, input {card['input']['size']} px, `{path.name}`. "
+    tables = [measured(split, classes) for split, classes in card["metrics"].items() if isinstance(classes, dict)]
+    return f"{head}Trained on pictures of: {pictures}.{limits}\n\n" + "\n".join(each for each in tables if each)
+
+
+def measured(split: str, classes: dict[str, Any]) -> str:
+    """A table of the classes that a split has labels of; empty where it has none."""
+    rows = {name: row for name, row in classes.items() if isinstance(row, dict) and "ap50" in row}
+    columns = [name for name in MEASURES if any(name in row for row in rows.values())]
+    if not rows:
+        return ""
+    lines = [f"| {split} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in rows.items():
+        lines.append(f"| `{name}` | {' | '.join(str(row.get(column, '')) for column in columns)} |")
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {"models.md": models, "topics.md": topics, "alarms.md": alarms, "architecture.svg": figure.draw}
 """File of each generated page and what makes its text."""
 
 

@@ -97,10 +97,10 @@ def test_debugging_is_asked_for_in_the_environment() -> None:
 def test_a_refused_process_says_why_in_one_line_and_ends_with_2(tmp_path: Path) -> None:
     bad = tmp_path / "rover.toml"
     bad.write_text("[vehicle]\nmax_depth = -1\n")
-    command = [sys.executable, "-m", "rov.hostd", str(bad), str(tmp_path)]
+    command = [sys.executable, "-m", "rov.pilotd", str(bad), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=checkout(), timeout=60)
     (line,) = done.stderr.splitlines()
-    assert done.returncode == 2 and " error hostd refused: " in line and "max_depth" in line and LINE.fullmatch(line)
+    assert done.returncode == 2 and " error pilotd refused: " in line and "max_depth" in line and LINE.fullmatch(line)
 
 
 def test_lost_lines_are_counted_in_a_line_of_the_same_form() -> None:
