@@ -201,14 +201,14 @@ keep them (`rov dive info` counts the alarms).
 # ---- models.md ---------------------------------------------------------------------------------------------------
 
 SEEN = {
-    "ffcde29d": """On scene B of transdec, which it never saw, it finds 95 % of the red buoys at 95 % precision. Most other
-classes are a beginning: it reports fish in the tiles of a pool and rocks on the floor of a tank.""",
-    "c100295b": """It follows a simulated diver by camera (`tests/test_dive_sim.py`), and was trained on no real one. In the
-six pictures of scene C that show one, its strongest answer lies on the diver each time, at scores of 0.28 to 0.46, below
-the usual 0.5; in 203 pictures of scene B it said "diver" 42 times, mostly of the crosses on the pool's walls, and in 681
-other real pictures never.""",
+    "ffcde29d": """On scene B of transdec, which it never saw, it finds 95 % of the red buoys at 95 % precision. Most
+other classes are a beginning: it reports fish in the tiles of a pool and rocks on the floor of a tank.""",
+    "c100295b": """It follows a simulated diver by camera (`tests/test_dive_sim.py`), and was trained on no real one. In
+the six pictures of scene C that show one, its strongest answer lies on the diver each time, at scores of 0.28 to 0.46,
+below the usual 0.5; in 203 pictures of scene B it said "diver" 42 times, mostly of the crosses on the pool's walls, and
+in 681 other real pictures never.""",
 }
-"""What was seen when these weights were tried, by the first digits of their hash: other weights are to be tried anew."""
+"""What was seen when these weights were tried, by the first digits of their hash: others are to be tried anew."""
 MEASURES = ("ap50", "ap50_95", "precision", "recall", "labels")
 
 
