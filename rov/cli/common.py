@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import sys
 import traceback
@@ -96,6 +97,7 @@ def configuration(path: Path | None, settings: list[str] | None = None, *, steer
     chosen = path or own_file()
     if path is None and chosen not in (None, LOCAL):
         print_line(f"configuration: {chosen}", error=True)
+    logging.getLogger(__name__).debug("configuration: %s", chosen or "the default")
     config = override(load(chosen or find_resource("rover.toml")), settings or [])
     if steers and (wrong := target_problems(config)):
         raise ConfigError([f"{chosen or 'default'}: {each}" for each in wrong])
