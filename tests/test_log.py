@@ -60,6 +60,16 @@ def test_the_journal_is_known_by_its_socket(tmp_path: Path, monkeypatch: pytest.
     assert not in_journal(10_000)
 
 
+def test_a_refused_configuration_is_an_error_in_the_journal(tmp_path: Path) -> None:
+    with (tmp_path / "journal").open("w") as file:
+        status = os.fstat(file.fileno())
+        environment = os.environ | {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        command = [sys.executable, "-m", "rov", "run", str(tmp_path / "none.toml")]
+        done = subprocess.run(command, stderr=file, cwd=checkout(), env=environment, timeout=60)
+    (line,) = (tmp_path / "journal").read_text().splitlines()
+    assert done.returncode == 2 and line.startswith("<3>error: ") and "none.toml" in line
+
+
 def run(program: str, **environment: str) -> list[str]:
     """Standard error of a process that logs, as lines."""
     done = subprocess.run(
