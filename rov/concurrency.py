@@ -1,4 +1,5 @@
-"""Ordered concurrency: `prefetch` runs a generator in a thread, `BackgroundWorker` runs queued jobs."""
+"""Ordered concurrency: `prefetch` runs a generator in a thread, `BackgroundWorker` runs queued jobs; and what the
+processor can do."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
 from typing import TypeVar, cast
 
 T = TypeVar("T")
@@ -69,6 +71,15 @@ def lower_priority(nice: int = NICE) -> None:
 def cores() -> int:
     """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if ON_LINUX else os.cpu_count() or 1
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor computes with it; False where that is not known."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 class BackgroundWorker:

@@ -8,12 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import rov
 from rov import extras, messages
 from rov.errors import UserError
 from rov.host import doctor, ownership
 from rov.resources import checkout
+from tests.logs import TlogFile, attitude, heartbeat
+from tests.rooms import imported
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -82,16 +85,67 @@ def test_a_client_loads_neither_server_nor_dives() -> None:
 # ---- extras --------------------------------------------------------------------------------------------------------
 
 
+WITHOUT = """
+import sys
+class Missing:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name in ("torch", "matplotlib"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing)
+"""
+"""Takes the extras away from a program."""
+
+
 def test_a_missing_extra_is_named(tmp_path: Path) -> None:
     assert set(extras.EXTRAS.values()) <= set(PROJECT["optional-dependencies"])
     assert PROJECT["name"] == extras.DISTRIBUTION
-    without = "import sys; sys.modules['torch'] = sys.modules['matplotlib'] = None\n"
-    said = python(without + "try:\n  from rov import Detector\nexcept ImportError as error: print(error)")
+    said = python(WITHOUT + "try:\n  from rov import Detector\nexcept ImportError as error: print(error)")
     assert said == "this needs torch, which is not installed here: pip install 'rov-autopilot[vision]'"
-    command = f"sys.argv = ['rov', 'detect', {str(tmp_path)!r}, '--out', 'x.json']; from rov.__main__ import main\n"
-    (tmp_path / "a.png").write_bytes(b"x")
-    said = python(without + command + "try: main()\nexcept SystemExit as end: print(end.code)")
-    assert said == "2"
+
+
+def test_without_extras_dives_imports_and_commands_run(tmp_path: Path) -> None:
+    log = TlogFile()
+    for i in range(20):
+        log.add(i / 10, heartbeat() if i % 10 == 0 else attitude(100 + i / 10))
+    log.write(tmp_path / "l.tlog")
+    sample, nobody = checkout() / "sim" / "sample.mcap", f"ipc://{tmp_path}"
+    (tmp_path / "rover.toml").write_text(
+        f'[vehicle]\nmax_depth = 30\n[bus]\npublic = "{nobody}/a"\ncommands = "{nobody}/b"\n'
+    )
+    commands = {
+        f"dive info {sample}": 0, "import --tlog l.tlog --out d.mcap": 0, "config check rover.toml": 0,
+        "ctl stop": 2, f"replay {sample} --out out": 2, "doctor": 1,
+    }  # fmt: skip
+    said = python(
+        "import os\n" + WITHOUT + "from rov.__main__ import main\n"
+        f"os.chdir({str(tmp_path)!r})\n"
+        f"for words in {list(commands)}:\n"
+        "  sys.argv[1:] = words.split()\n"
+        "  sys.stderr = sys.stdout\n"
+        "  try: main()\n"
+        "  except SystemExit as end: print(f'exit {end.code}: {words}')\n"
+    )
+    for words, code in commands.items():
+        assert f"exit {code}: {words}" in said, said
+    assert "19 states" in said or "18 states" in said, said
+    assert said.count("rov-autopilot[vision]") == 2, "replay and doctor say what to install"
+
+
+IMPORT_NAMES = {
+    "cv2": "opencv-python-headless", "yaml": "pyyaml", "zmq": "pyzmq", "nacl": "pynacl", "serial": "pyserial",
+    "google": "protobuf", "foxglove_schemas_protobuf": "foxglove-schemas-protobuf", "tomli_w": "tomli-w",
+    "array_api_compat": "array-api-compat", "pydantic_core": "pydantic",
+}  # fmt: skip
+"""Distributions whose name is not that of their module."""
+
+
+def test_whatever_is_imported_is_declared() -> None:
+    lines = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["vision"]]
+    declared = {Requirement(line).name for line in (*lines, *PROJECT["optional-dependencies"]["report"])}
+    found = {name.partition(".")[0] for path in (checkout() / "rov").rglob("*.py") for name in imported(path)}
+    others = {name for name in found if name not in sys.stdlib_module_names and name not in ("rov", "msvcrt")}
+    assert {IMPORT_NAMES.get(name, name) for name in others} == declared
 
 
 # ---- whose name it is ----------------------------------------------------------------------------------------------

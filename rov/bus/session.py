@@ -137,7 +137,7 @@ class Session:
         connection; by default `answer_s`, but no time for what is streamed. Raises TypeError for a field that the
         command does not have, UserError for a value that it cannot have."""
         self.touch()
-        command = self._valid(kind(t=0, session=self.name, seq=0, **fields))  # type: ignore[arg-type]
+        command = self._valid(kind(t=0, session=self.name, seq=0, **fields))
         if wait_s is None:
             wait_s = 0.0 if kind in STREAMED else self.answer_s
         question = Question(command, Future(), time.monotonic_ns() + int(wait_s * 1e9))

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from rov.concurrency import cores
+from rov.concurrency import cores, cpu_has_bfloat16
 from rov.config.schema import Config
 from rov.errors import UserError
 from rov.extras import DISTRIBUTION
@@ -116,9 +116,8 @@ def _torch() -> Finding:
     try:
         import torch
     except ImportError as error:
-        return Finding(
-            "torch", "missing", str(error), "pip install torch (on a Jetson: NVIDIA's wheel for your JetPack)"
-        )
+        do = f"pip install '{DISTRIBUTION}[vision]' (on a Jetson: NVIDIA's wheel for your JetPack)"
+        return Finding("torch", "missing", f"{error}; replay, detect and run need it", do)
     if torch.cuda.is_available():
         return Finding("torch", "ok", f"{torch.__version__} with {torch.cuda.get_device_name(0)}")
     jetson = Path("/etc/nv_tegra_release").exists()
@@ -170,8 +169,6 @@ def _opencv() -> Finding:
 
 
 def _bfloat16() -> Finding:
-    from rov.vision.detector import cpu_has_bfloat16
-
     if cpu_has_bfloat16():
         return Finding("bfloat16", "ok", "the processor has it: the network runs about twice as fast")
     return Finding("bfloat16", "slow", "the processor lacks it", "nothing to do; float32 is used")

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from rov.concurrency import cores
+from rov.concurrency import cpu_has_bfloat16 as cpu_has_bfloat16
 from rov.media.pictures import read_image
 from rov.messages import Detection
 from rov.resources import find_resource
@@ -182,11 +183,3 @@ def _precision(wanted: str, device: torch.device) -> torch.dtype:
         return torch.float16
     # Without CPU instructions for it, bfloat16 is emulated and slower than float32.
     return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
-
-
-def cpu_has_bfloat16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
