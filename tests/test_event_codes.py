@@ -29,6 +29,8 @@ REPORTERS = {
     "_fail",
 }
 """Functions that make an event, or log a line with a code, whatever their arguments are called."""
+CODE_AT = {"_check_alarm": 0, "_end_control": 1, "_disconnect": 2}
+"""Which argument is the code, in functions whose callers do not name a level."""
 
 
 def trees() -> dict[Path, ast.Module]:
@@ -77,8 +79,11 @@ def reported_codes() -> set[str]:
                         found |= literals(keyword.value)
                     if keyword.arg == "extra" and isinstance(keyword.value, ast.Dict):
                         found |= literals(keyword.value.values[-1])
-                if name == "_check_alarm":
-                    found |= literals(node.args[0])
+                if name in CODE_AT and len(node.args) > CODE_AT[name]:
+                    found |= literals(node.args[CODE_AT[name]])
+            elif isinstance(node, ast.FunctionDef) and node.name in ("_obstacle", "obstacle"):
+                returned = [each.value for each in ast.walk(node) if isinstance(each, ast.Return)]
+                found |= set().union(*(literals(each.elts[0]) for each in returned if isinstance(each, ast.Tuple)))
             elif isinstance(node, ast.Dict):
                 for key, row in zip(node.keys, node.values, strict=True):
                     if key is not None and isinstance(row, ast.Tuple) and is_level(row.elts[0]):
@@ -90,6 +95,7 @@ def test_the_search_sees_each_way_of_reporting() -> None:
     found = reported_codes()
     assert {"leak", "tilted", "gave_up", "heat_near", "camera_lost", "warm", "crashed", "refused", "ready"} <= found
     assert {"dive_cut_off", "disk_full", "calibration_refused", "autopilot_text", "surface_refused"} <= found
+    assert {"gcs_lost", "autopilot_lost", "pilot_switch", "board_deaf"} <= found, "what an obstacle returns"
 
 
 def test_every_code_in_the_source_is_in_the_table() -> None:
