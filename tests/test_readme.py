@@ -131,13 +131,14 @@ def test_the_daemon_on_a_laptop(place: Path) -> None:
     with running(board.removesuffix("&").strip(), place), running(daemon, place) as (process, log):
         for words in (" ready: ", "camera_open: ", "warm: ", "link_open: "):
             wait_for(log, words)
-        done = shell(f"timeout -s INT 5 {listen}", place)
+        done = shell(f"timeout -s INT 12 {listen}", place)
         assert '"mode":"manual"' in done.stdout, done.stderr
         done = shell(target, place)
         assert done.returncode == 0, done.stderr
         time.sleep(3.5)  # `rov ctl` is the operator until its heartbeat is missed
         done = shell("python program.py", place)
         assert done.returncode == 0 and len(done.stdout.splitlines()) > 10, done.stdout + done.stderr
+        time.sleep(3.5)
         assert leaves(drive, place) == 0
         done = shell(stop, place)
         assert done.returncode == 0, done.stderr
