@@ -104,4 +104,4 @@ def augmented(name: Name, pictures: Tensor) -> Tensor:
     else:
         hide = v2.RandomErasing(0.25, (0.02, 0.2), value=0)
         change = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(28, padding=1), hide])
-    return torch.cat([change(group) for group in pictures.split(GROUP)])
+    return torch.cat([change(group) for group in torch.split(pictures, GROUP)])
