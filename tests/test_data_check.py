@@ -88,7 +88,7 @@ def test_a_check_finds_what_is_wrong(tmp_path: Path) -> None:
         "labels and pictures are no longer those",
         "not used: crab 1",
         "warning: 2 of 3 pictures of val look nearly like",
-        "fish: 6 boxes; below 20",
+        "fewer than 20 boxes, so that figures are chance: fish 6",
     ):
         assert each in text, f"{each} not in\n{text}"
 
