@@ -8,8 +8,9 @@ on any device).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -61,8 +62,6 @@ class Source:
     boxes: Floats
     """(N, 4) x1 y1 x2 y2, px."""
     kinds: Ints
-    cutouts: Ints
-    """Indices of the boxes that may be pasted elsewhere."""
 
 
 class Plan(NamedTuple):
@@ -87,9 +86,16 @@ class Plan(NamedTuple):
 
 
 def plan(
-    sources: list[Source], drawn: Ints, others: Ints, size: int, how: Augmentation, rng: np.random.Generator
+    sources: list[Source],
+    cutouts: Ints,
+    drawn: Ints,
+    others: Ints,
+    size: int,
+    how: Augmentation,
+    rng: np.random.Generator,
 ) -> Plan:
-    """Pieces and boxes of a batch. `drawn` (B,) are the pictures; further ones of a mosaic are among `others`."""
+    """Pieces and boxes of a batch. `drawn` (B,) are the pictures; further ones of a mosaic are among `others`;
+    `cutouts` (K, 2) picture and box of every object that may be pasted."""
     count = len(drawn)
     mosaic = rng.random(count) < how.mosaic
     windows, rows = _windows(mosaic, size, rng)
@@ -105,13 +111,14 @@ def plan(
         rows, chosen, matrix, windows.astype(np.float32), np.zeros(len(rows), np.float32),
         moved, rows[piece], np.concatenate([sources[i].kinds for i in chosen]), kept,
     )  # fmt: skip
-    return _paste(made, sources, np.flatnonzero(rng.random(count) < how.paste), size, rng)
+    return _paste(made, sources, cutouts, np.flatnonzero(rng.random(count) < how.paste), size, rng)
 
 
 def _windows(mosaic: NDArray[np.bool_], size: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], Ints]:
     """The windows (P, 4) of every picture, and whose they are (P,): one for the whole or four around a point."""
     split = (rng.uniform(0.3, 0.7, (len(mosaic), 2)) * size // CELL * CELL).astype(int)
-    windows, rows = [], []
+    windows: list[tuple[int, ...]] = []
+    rows: list[int] = []
     for row, ((x, y), four) in enumerate(zip(split, mosaic, strict=True)):
         quarters = [(0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size)]
         windows += quarters if four else [(0, 0, size, size)]
@@ -153,14 +160,12 @@ def _move(boxes: Floats, matrix: NDArray[np.float64], window: NDArray[np.float64
     return seen.astype(np.float32), kept & some
 
 
-def _paste(made: Plan, sources: list[Source], rows: Ints, size: int, rng: np.random.Generator) -> Plan:
+def _paste(made: Plan, sources: list[Source], cutouts: Ints, rows: Ints, size: int, rng: np.random.Generator) -> Plan:
     """Add round pieces, each with one object, to these training pictures, beside the objects that are there."""
-    givers = [(i, int(j)) for i, source in enumerate(sources) for j in source.cutouts] if len(rows) else []
-    if not givers:
-        return made
-    pieces, boxes = [], []
-    for row in np.repeat(rows, rng.integers(1, 4, len(rows))):
-        i, j = givers[int(rng.integers(len(givers)))]
+    pieces: list[tuple[Any, ...]] = []
+    boxes: list[tuple[int, Floats, int]] = []
+    for row in np.repeat(rows, rng.integers(1, 4, len(rows))) if len(cutouts) else ():
+        i, j = cutouts[int(rng.integers(len(cutouts)))]
         x1, y1, x2, y2 = sources[i].boxes[j]
         scale = size * np.exp(rng.uniform(np.log(0.03), np.log(0.35))) / (y2 - y1)  # of the picture's height
         w, h = (x2 - x1) * scale, (y2 - y1) * scale
@@ -271,9 +276,10 @@ def water(x: Tensor, how: Augmentation, rng: np.random.Generator) -> Tensor:
     return x.clamp(0.0, 1.0) * 255.0
 
 
-def _colours(x: Tensor, strength: float, rng: np.random.Generator, drawn: object) -> Tensor:
+def _colours(
+    x: Tensor, strength: float, rng: np.random.Generator, drawn: Callable[[NDArray[np.float64]], Tensor]
+) -> Tensor:
     """Saturation, exposure curve, colours lost with depth, cast, contrast and brightness."""
-    assert callable(drawn)
     count = len(x)
     keep = drawn(1 + strength * rng.uniform(-0.5, 0.7, count))
     grey = x.mean(1, keepdim=True)
@@ -286,7 +292,8 @@ def _colours(x: Tensor, strength: float, rng: np.random.Generator, drawn: object
     x = x * drawn(np.exp(strength * (rng.normal(0.0, 0.2, (count, 3)) - deep)))
     mean = x.mean((1, 2, 3), keepdim=True)
     contrast = drawn(np.exp(strength * rng.uniform(np.log(0.6), np.log(1.5), count)))
-    return (x - mean) * contrast + mean + drawn(strength * rng.normal(0.0, 0.05, count))
+    bright: Tensor = (x - mean) * contrast + mean + drawn(strength * rng.normal(0.0, 0.05, count))
+    return bright
 
 
 def iou(a: Floats, b: Floats) -> Floats:

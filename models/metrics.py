@@ -56,7 +56,7 @@ class Evaluation:
             self._matched.evaluate()
         # One entry per class and picture, class by class.
         entries, count = self._matched.evalImgs, len(self.samples)
-        self._entries = [
+        self._entries: list[list[dict[str, Any] | None]] = [
             [
                 entry if sample.known[kind] else None
                 for entry, sample in zip(entries[kind * count :], samples, strict=False)
@@ -107,10 +107,10 @@ class Evaluation:
 
     def picture(self, i: int) -> tuple[int, int, int]:
         """(labels, hits, false alarms) of one picture at a score of 0.5, over all classes."""
-        entries = [row[i] for row in self._entries if row[i] is not None]
+        entries = [entry for row in self._entries if (entry := row[i]) is not None]
         hits = [entry["dtMatches"][0][np.array(entry["dtScores"]) >= 0.5] > 0 for entry in entries]
-        found = int(sum(h.sum() for h in hits))
-        return sum(len(entry["gtIds"]) for entry in entries), found, int(sum(len(h) for h in hits)) - found
+        found = sum(int(h.sum()) for h in hits)
+        return sum(len(entry["gtIds"]) for entry in entries), found, sum(len(h) for h in hits) - found
 
     def _results(self) -> dict[str, ClassResult]:
         values = self.precision(range(len(self.samples)))

@@ -46,7 +46,8 @@ class Optimisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Pictures of an epoch, drawn anew for each."""
     epochs: int = 50
     minutes: float = 0.0
-    """Above 0: as many of the epochs as fit into this time, judged by the pace of the first steps."""
+    """Above 0: how long to train, instead of the epochs; the learning rate then follows the clock, so that such a run
+    fits any machine, but does not repeat exactly."""
     average: float = 0.998
     """Exponential moving average of the weights; the average is what is saved."""
     box: float = 2.0

@@ -42,7 +42,7 @@ class Curves:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self.board = SummaryWriter(str(out / "tensorboard"))  # type: ignore[no-untyped-call]
+        self.board = SummaryWriter(str(out / "tensorboard"))
 
     def add(self, line: dict[str, Any]) -> None:
         """Append an epoch."""
@@ -52,6 +52,13 @@ class Curves:
             for key in line.keys() - {"epoch", "step"}:
                 self.board.add_scalar(key, line[key], line["step"])
         draw(self.out)
+
+
+def cut_log(out: Path, epoch: int) -> None:
+    """Drop what was logged after the checkpoint of this epoch."""
+    lines = (out / "log.jsonl").read_text().splitlines()
+    kept = [line for line in lines if json.loads(line)["epoch"] <= epoch]
+    (out / "log.jsonl").write_text("".join(f"{line}\n" for line in kept))
 
 
 def draw(out: Path) -> None:

@@ -18,88 +18,31 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
 import msgspec
 import numpy as np
 import tomli_w
 import torch
 import typer
-from numpy.typing import NDArray
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models import augment, data, metrics, results
+from models import data, metrics, results
 from models import recipe as recipes
-from models.objective import Targets, losses, remembering, targets
+from models.objective import Targets, losses, remembering
 from models.recipe import Recipe
+from models.training_pictures import Pictures
 from rov.errors import UserError
 from rov.media.pictures import read_image
 from rov.messages import Detection
 from rov.printing import print_line
 from rov.resources import checkout, find_resource
-from rov.types import Image
 from rov.vision.detector import cpu_has_bfloat16, letterbox
 from rov.vision.model_card import load_card
 from rov.vision.network import DetectorNet, decode
 
-PASTED = "buoy_"
-"""Classes whose objects are round enough to be pasted into other pictures."""
-PASTED_MIN = 16
-"""Least side of an object that is pasted, px."""
-LARGER = 1.34
-"""Pictures are kept at up to this many times the network's input."""
 CLIP = 10.0
 """Largest norm of the gradient."""
-
-
-class Pictures:
-    """The training pictures, decoded once and kept on the device. What is drawn from them, and how it is changed,
-    depends on the seed, the epoch and the batch alone."""
-
-    def __init__(self, recipe: Recipe, classes: tuple[str, ...], device: torch.device):
-        self.recipe, self.device = recipe, device
-        self.sets = {name: data.load(name, "train", classes) for name in recipe.sets}
-        if empty := [name for name, samples in self.sets.items() if not samples]:
-            raise UserError(f"data set {empty[0]!r} has no pictures in its train split")
-        samples = [sample for each in self.sets.values() for sample in each]
-        with ThreadPoolExecutor() as pool:
-            made = list(pool.map(lambda sample: self._read(sample, classes), samples))
-        self.pixels = [torch.from_numpy(image).permute(2, 0, 1).to(device) for image, _ in made]
-        self.sources = [source for _, source in made]
-        self.known = torch.from_numpy(np.stack([sample.known for sample in samples])).float().to(device)
-
-    def _read(self, sample: data.Sample, classes: tuple[str, ...]) -> tuple[Image, augment.Source]:
-        image = read_image(sample.path)
-        scale = min(1.0, LARGER * self.recipe.network.size / max(image.shape[:2]))
-        if scale < 1:
-            image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-        boxes = (sample.boxes * scale).astype(np.float32)
-        round_ = np.array([classes[kind].startswith(PASTED) for kind in sample.kinds], bool)
-        large = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf) >= PASTED_MIN
-        return image, augment.Source(*image.shape[:2], boxes, sample.kinds, np.flatnonzero(round_ & large))
-
-    def draw(self, epoch: int) -> NDArray[np.int64]:
-        """The epoch's pictures, shuffled: each set's share, and no picture of a set again before all were there."""
-        rng = np.random.default_rng((self.recipe.optimisation.seed, epoch))
-        shares = np.cumsum([0.0, *self.recipe.sets.values()])
-        edges = np.round(shares / shares[-1] * self.recipe.optimisation.pictures).astype(int)
-        drawn, first = [], 0
-        for samples, count in zip(self.sets.values(), np.diff(edges), strict=True):
-            orders = [rng.permutation(len(samples)) for _ in range(-(-int(count) // len(samples)))]
-            drawn.append(first + np.concatenate([*orders, np.zeros(0, np.int64)])[:count])
-            first += len(samples)
-        return rng.permutation(np.concatenate(drawn)).astype(np.int64)
-
-    def batches(self, epoch: int) -> Any:
-        """Pairs of pictures (B, 3, S, S) 0..255 and their targets."""
-        drawn, how, size = self.draw(epoch), self.recipe.augmentation, self.recipe.network.size
-        n = self.recipe.optimisation.batch
-        for start in range(0, len(drawn) - n + 1, n):
-            rng = np.random.default_rng((self.recipe.optimisation.seed, epoch, start))
-            made = augment.plan(self.sources, drawn[start : start + n], drawn, size, how, rng)
-            x = augment.compose(self.pixels, made, n, size, rng)
-            yield augment.water(x, how, rng), targets(made, self.known, n, size)
 
 
 def load_start(net: DetectorNet, start: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -171,11 +114,11 @@ def optimiser_of(net: DetectorNet, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=how.rate, betas=(how.momentum, 0.999))
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
+def learning_rate(recipe: Recipe, step: int, share: float) -> float:
+    """The rate of a step, when this share of the training is done."""
     how = recipe.optimisation
-    warm = min(1.0, (step + 1) / max(1, min(how.warm_up, recipe.batches() * how.epochs // 5)))
-    share = step / (recipe.batches() * how.epochs)
-    return how.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+    warm = min(1.0, (step + 1) / max(1, how.warm_up))
+    return how.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
 
 
 class Trainer:
@@ -184,6 +127,8 @@ class Trainer:
     def __init__(self, recipe: Recipe, classes: tuple[str, ...], start: Path | None, device: torch.device):
         torch.manual_seed(recipe.optimisation.seed)
         self.recipe, self.device, self.epoch, self.step = recipe, device, 0, 0
+        self.spent, self.resumed = 0.0, time.monotonic()
+        """Seconds of training until it was last resumed, and when that was."""
         self.best, self.since = -1.0, 0
         """Best mAP50 of a validation, and validations since then."""
         self.fast = device.type == "cuda" or cpu_has_bfloat16()  # elsewhere bfloat16 is emulated
@@ -197,10 +142,20 @@ class Trainer:
         pairs = zip(self.average.state_dict().values(), self.net.state_dict().values(), strict=True)
         self.pairs = [(mean, now) for mean, now in pairs if now.is_floating_point()]
 
+    def share(self) -> float:
+        """How much of the training is done, 0 to 1: of its minutes, or else of its epochs."""
+        how = self.recipe.optimisation
+        if how.minutes:
+            return self.seconds() / (60 * how.minutes)
+        return self.step / (self.recipe.batches() * how.epochs)
+
+    def seconds(self) -> float:
+        return self.spent + time.monotonic() - self.resumed
+
     def learn(self, x: Tensor, want: Targets) -> Tensor:
         """One step; returns (focal, box, remember) losses."""
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.recipe, self.step)
+            group["lr"] = learning_rate(self.recipe, self.step, self.share())
         x = normalised(x)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast):
             heat, distances = self.net.train()(x)
@@ -228,6 +183,7 @@ class Trainer:
     def save(self, path: Path) -> None:
         state = {"recipe": _text(self.recipe), "net": self.net.state_dict(), "average": self.average.state_dict()}
         state |= {"optimiser": self.optimiser.state_dict(), "epoch": self.epoch, "step": self.step}
+        state["spent"] = self.seconds()
         torch.save(state | {"best": self.best, "since": self.since}, path.with_suffix(".new"))
         path.with_suffix(".new").replace(path)  # an interrupted run leaves the last whole epoch
 
@@ -239,50 +195,36 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.step, self.best, self.since = (state[key] for key in ("epoch", "step", "best", "since"))
+        self.spent, self.resumed = state["spent"], time.monotonic()
 
 
 def _text(recipe: Recipe) -> str:
     return json.dumps(msgspec.to_builtins(recipe), sort_keys=True)
 
 
-def paced(recipe: Recipe, trainer: Trainer, pictures: Pictures) -> Recipe:
-    """The recipe with as many epochs as fit into its minutes, by the pace of a few steps of a copy."""
-    how, times = recipe.optimisation, []
-    if not how.minutes:
-        return recipe
-    trial = copy.deepcopy(trainer)
-    began = time.monotonic()
-    for x, want in pictures.batches(0):
-        float(trial.learn(x, want).sum())
-        times.append(time.monotonic() - began)
-        if len(times) >= 12 or (len(times) > 3 and times[-1] > 10):
-            break
-    pace = (times[-1] - times[1]) / (len(times) - 2) if len(times) > 2 else times[-1] / len(times)
-    fit = int(how.minutes * 60 / (pace * recipe.batches()))
-    epochs = max(1, min(how.epochs, fit))
-    return msgspec.structs.replace(recipe, optimisation=msgspec.structs.replace(how, epochs=epochs, minutes=0.0))
-
-
 def train(trainer: Trainer, pictures: Pictures, validation: Validation, out: Path) -> DetectorNet:
     """Run the recipe from where the trainer is to its end; returns the averaged network, or the best one."""
-    recipe, how = trainer.recipe, trainer.recipe.optimisation
+    how = trainer.recipe.optimisation
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     )  # fmt: skip
     curves = results.Curves(out)
+    trainer.resumed = time.monotonic()
     with Progress(*columns) as progress:
-        bar = progress.add_task("training", total=recipe.batches() * how.epochs, completed=trainer.step)
-        while trainer.epoch < how.epochs and not (how.patience and trainer.since >= how.patience):
-            sums, began = torch.zeros(3, device=trainer.device), time.monotonic()
+        bar = progress.add_task("training", total=1000, completed=0)
+        while trainer.share() < 1 and not (how.patience and trainer.since >= how.patience):
+            sums, steps, began = torch.zeros(3, device=trainer.device), 0, time.monotonic()
             for x, want in pictures.batches(trainer.epoch):
-                sums += trainer.learn(x, want)
-                progress.update(bar, completed=trainer.step, description=f"epoch {trainer.epoch + 1}/{how.epochs}")
+                sums, steps = sums + trainer.learn(x, want), steps + 1
+                progress.update(bar, completed=1000 * trainer.share(), description=f"epoch {trainer.epoch + 1}")
+                if how.minutes and trainer.share() >= 1:
+                    break
             trainer.epoch += 1
-            focal, box, memory = (sums / recipe.batches()).tolist()
+            focal, box, memory = (sums / steps).tolist()
             line: dict[str, Any] = {"epoch": trainer.epoch, "step": trainer.step, "focal": focal, "box": box}
             line |= {"remember": memory} if trainer.teacher is not None else {}
-            line |= {"rate": learning_rate(recipe, trainer.step - 1), "s": round(time.monotonic() - began, 2)}
-            if validation.samples and (trainer.epoch % how.validate == 0 or trainer.epoch == how.epochs):
+            line |= {"rate": trainer.optimiser.param_groups[0]["lr"], "s": round(time.monotonic() - began, 2)}
+            if validation.samples and (trainer.epoch % how.validate == 0 or trainer.share() >= 1):
                 line["map50"] = judged(trainer, validation, out)
             curves.add(line)
             trainer.save(out / "checkpoint.pt")
@@ -317,28 +259,17 @@ def run(recipe: Recipe, out: Path, device: torch.device) -> Path:
     trainer = Trainer(recipe, classes, start, device)
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
-        trainer.recipe = _as_begun(recipe, out)
         trainer.resume(checkpoint)
+        results.cut_log(out, trainer.epoch)
     else:
-        trainer.recipe = paced(recipe, trainer, pictures)
         (out / "log.jsonl").unlink(missing_ok=True)
-        recipes.save(trainer.recipe, out / "recipe.toml")
+        recipes.save(recipe, out / "recipe.toml")
         (out / "data.toml").write_text(tomli_w.dumps(hashes))
-    pictures.recipe = trainer.recipe
     net = train(trainer, pictures, validation, out)
     weights = out / "detector.safetensors"
-    results.save(net, trainer.recipe, classes, hashes, weights, start)
-    results.judge(weights, device.type, trainer.recipe, out)
+    results.save(net, recipe, classes, hashes, weights, start)
+    results.judge(weights, device.type, recipe, out)
     return weights
-
-
-def _as_begun(recipe: Recipe, out: Path) -> Recipe:
-    """The recipe with the number of epochs that its minutes gave when the run began."""
-    how = recipe.optimisation
-    if not how.minutes:
-        return recipe
-    epochs = recipes.load(out / "recipe.toml", {}, []).optimisation.epochs
-    return msgspec.structs.replace(recipe, optimisation=msgspec.structs.replace(how, epochs=epochs, minutes=0.0))
 
 
 EXAMPLES = (

@@ -49,6 +49,11 @@ def test_a_size_that_no_network_has_is_refused(size: Any, tmp_path: Path) -> Non
         ({"thresholds": {"disc": 1.0}}, "thresholds.disc"),
         ({"thresholds": {"disc": float("nan")}}, "thresholds.disc"),
         ({"classes": ["one"]}, "does not fit this network"),
+        ({"network": {"widths": [0, 64, 128, 192]}}, "network: widths"),
+        ({"network": {"widths": [32, 64, 128]}}, "widths"),
+        ({"network": {"top": 0}}, r"network\.top = 0"),
+        ({"calibration": {"disc": [0.0, 1.0]}}, r"calibration\.disc"),
+        ({"calibration": {"disc": [1.0, float("nan")]}}, r"calibration\.disc"),
     ],
 )
 def test_a_card_that_no_network_can_have_is_one_sentence(more: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from models import coco, data
 from models.coco import Labelled, Picture
 from models.data.card import ENTRIES, Absent, Card, Hashes, Step, read_card, write_card
-from models.data.checking import examine
+from models.data.checking import compare_sets, examine
 from models.data.errors import DataError
 from models.data.hashing import hashes
 from models.data.likeness import alike, fingerprint_of
@@ -88,9 +88,20 @@ def test_a_check_finds_what_is_wrong(tmp_path: Path) -> None:
         "labels and pictures are no longer those",
         "not used: crab 1",
         "warning: 2 of 3 pictures of val look nearly like",
-        "fish: 6 boxes; below 20",
+        "fewer than 20 boxes, so that figures are chance: fish 6",
     ):
         assert each in text, f"{each} not in\n{text}"
+
+
+def test_sets_that_know_each_other_are_told(tmp_path: Path) -> None:
+    one = made(tmp_path / "one", {"a": 2}, split={"train": ["a"]})
+    two = made(tmp_path / "two", {"x": 2, "b": 1}, split={"train": ["b"], "val": ["x"]})
+    reports = [examine(one), examine(two)]
+    compare_sets(reports)
+    assert "2 pictures of val and test look nearly like one that one trains on (first: images/x_0.png)" in said(
+        reports[1]
+    )
+    assert "trains on" not in said(reports[0])
 
 
 def test_likeness_tells_frames_of_a_clip_from_other_pictures() -> None:

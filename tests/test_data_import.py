@@ -13,10 +13,10 @@ from models import data
 from models.data import tables
 from models.data.__main__ import app
 from models.data.card import Card, read_card
-from models.data.coco_files import turn
 from models.data.errors import DataError, Findings
 from models.data.film import Choice, import_film
 from models.data.importing import import_set
+from models.data.placing import turn
 from models.data.scenes import finder
 from models.data.sets import PictureSet
 from models.data.sources import Source, identify
@@ -151,6 +151,7 @@ def test_voc_without_sizes_with_same_names_and_old_encodings(tmp_path: Path) -> 
         ("<a><object><bndbox/></object></a>", "object 1: has no <name>"),
         ("<a>\n<object>\n", r"0\.xml, line 3: no XML"),
         ('<?xml version="1.0" encoding="klingon"?><a/>', "no XML"),
+        ("<a><size><width>300</width><height>100</height></size></a>", r"0\.xml, size: width and height are 300×100"),
     ],
 )
 def test_a_wrong_xml_is_named(text: str, said: str, tmp_path: Path) -> None:
@@ -158,6 +159,17 @@ def test_a_wrong_xml_is_named(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "voc/0.xml").write_text(text)
     with pytest.raises(DataError, match=said):
         run(tmp_path / "voc", tmp_path / "out")
+
+
+def test_voc_of_a_turned_picture_without_an_encoding_under_an_odd_name(tmp_path: Path) -> None:
+    root = tmp_path / "voc"
+    path = picture(root / "a:b?.jpg", orientation=6)
+    size = "<size><width>160</width><height>120</height></size>"
+    box = "<xmin>100</xmin><ymin>10</ymin><xmax>140</xmax><ymax>30</ymax>"
+    text = f"<annotation>{size}<object><name>Äsche</name><bndbox>{box}</bndbox></object></annotation>"
+    path.with_suffix(".xml").write_bytes(text.encode("latin-1"))
+    found, notes = run(root, tmp_path / "out")
+    assert objects(found) == {"images/a_b_.jpg": [((90, 100, 110, 140), "Äsche")]} and "Windows-1252" in " ".join(notes)
 
 
 def coco(path: Path, images: list[dict[str, Any]], annotations: list[dict[str, Any]], **more: Any) -> Path:
@@ -202,7 +214,10 @@ def test_coco_from_other_machines_and_web_tools(tmp_path: Path) -> None:
     [
         ({"file_name": "gone.jpg"}, r"labels\.json, image 1: gone\.jpg: no such picture"),
         ({"file_name": "a.jpg"}, "several pictures have this name: x/a.jpg, y/a.jpg"),
-        ({"file_name": "x/a.jpg", "width": 100, "height": 120}, "image 1 .* width and height are 100×120"),
+        (
+            {"file_name": "x/a.jpg", "width": 100, "height": 120},
+            "image 1: x/a.jpg: width and height are 100×120, and the picture has 160×120",
+        ),
         ({"file_name": ""}, "no name of a picture"),
     ],
 )

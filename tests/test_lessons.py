@@ -3,7 +3,9 @@ of the training environment."""
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,7 +39,7 @@ def commands() -> list[str]:
 
 def here(command: str) -> list[str]:
     """A printed command as a list, with this Python."""
-    words = command.split()
+    words = shlex.split(command)
     if words[0] == "rov":
         return [sys.executable, "-m", *words]
     assert words[0].endswith("python"), command
@@ -59,6 +61,19 @@ def test_the_cheap_commands_run_as_printed(command: str) -> None:
     assert command in commands()
     run = subprocess.run(here(command), capture_output=True, text=True, cwd=ROOT, check=False)
     assert run.returncode == 0 and run.stdout, run.stderr
+
+
+def test_a_table_becomes_a_set_as_printed_and_is_refused_without_a_card(tmp_path: Path) -> None:
+    (tmp_path / "prices.csv").write_text("date,close\n2018-03-26,172.77\n2018-03-27,168.34\n")
+    (make,) = [each for each in commands() if " import prices.csv" in each]
+    (look,) = [each for each in commands() if " check " in each]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for command, code in ((make, 0), (look, 1)):
+        run = subprocess.run(
+            here(command), capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+        )  # fmt: skip
+        assert run.returncode == code, run.stderr
+    assert "licence is missing" in run.stdout and "source is missing" not in run.stdout
 
 
 def options() -> Iterator[tuple[str, str]]:

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import tomli_w
 import torch
 from safetensors.torch import save_file
 
 from rov.config.schema import Config, override
+from rov.dives.dive import DiveWriter
 from rov.errors import UserError
 from rov.messages import Event
+from rov.motion.thrusters import load as load_curve
+from rov.offline.replay import replay
+from rov.offline.source import open_recording
+from rov.resources import find_resource
 from rov.vision.detector import Detector, sha256
 from rov.vision.model_swap import JUDGED_FRAMES, TRIAL_FRAMES, ModelSwap, kept_model, load_warm
 from rov.vision.network import DetectorNet
@@ -135,3 +142,20 @@ def test_a_machine_that_was_slow_before_is_not_the_new_models_fault(
     frames(swap, 20, 140.0)
     tried(swap, make(tmp_path, "second"))
     assert frames(swap, TRIAL_FRAMES, 150.0) == [] and swap.weights.endswith("second.safetensors")
+
+
+def test_a_replay_says_that_the_model_changed_during_the_dive(tmp_path: Path, config: Config) -> None:
+    rng = np.random.default_rng(0)
+    text = "other.safetensors runs, sha256 0123456789ab, instead of first.safetensors"
+    with DiveWriter(tmp_path / "dive.mcap", {}) as dive:
+        for i in range(1, 7):
+            jpeg = cv2.imencode(".jpg", rng.integers(0, 255, (48, 64, 3), np.uint8))[1].tobytes()
+            dive.picture(i * 10**8, jpeg, i)
+            if i == 3:
+                event = Event(t=i * 10**8 + 1, level="info", source="perceptiond", code="model_switched", text=text)
+                dive.write("events", event)
+    detector = Detector(Path(make(tmp_path, "first")), "cpu", "float32")
+    curve = load_curve(find_resource(config.vehicle.thrusters), config.vehicle.battery_cells)
+    result = replay(open_recording(tmp_path / "dive.mcap"), config, detector, curve, tmp_path / "out", overlay=False)
+    (said,) = result.skipped
+    assert result.processed == 6 and text in said

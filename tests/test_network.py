@@ -27,6 +27,14 @@ def test_decode_by_hand() -> None:
     assert boxes[0, 0].tolist() == [x - 10, y - 5, x + 20, y + 15]
 
 
+def test_a_school_of_fish_fits_into_the_list() -> None:
+    heat = torch.full((1, 1, 48, 48), -9.0)
+    heat[0, 0, ::4, ::5] = 3.0  # 120 fish
+    scores, _, _ = decode(heat, torch.ones(1, 4, 48, 48))
+    assert (scores > 0.5).sum() == 120 and scores.shape[1] >= 128
+    assert decode(heat[..., :4, :4], torch.ones(1, 4, 4, 4))[0].shape == (1, 16), "a small map gives all it has"
+
+
 def test_rows_of_a_batch_do_not_mix() -> None:
     torch.manual_seed(0)
     heat, distances = torch.randn(3, 4, 8, 8), torch.rand(3, 4, 8, 8)

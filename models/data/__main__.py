@@ -18,6 +18,7 @@ from models.data.errors import DataError, Findings
 from models.data.filling import filled
 from models.data.hashing import hashes
 from models.data.importing import import_set
+from models.data.report import Report
 from models.data.sets import TABLE, PictureSet, cards, open_set
 from models.data.sources import Format, Source, identify
 from rov.cli.common import enter, progress
@@ -132,26 +133,32 @@ def check(
     out: Annotated[Path, typer.Option(help="Folder of the pages.")] = Path("runs/check"),
 ) -> None:
     """Examine sets and write a page of each: problems, classes, sizes, water, samples. Exit 1 when one has errors."""
-    errors = 0
-    for name in names:
-        found = open_set(name)
+    from models.data.checking import compare_sets, examine
+
+    errors, reports = 0, []
+    for found in [open_set(name) for name in names]:
         if found.card.layout == "table":
             errors += _check_table(found)
             continue
-        from models.data.checking import examine
-        from models.data.page import MARKS, write_page
-
         with _steps(f"examining {found.card.name}") as step:
-            report = examine(found, step)
-        out.mkdir(parents=True, exist_ok=True)
-        page = out / f"{found.card.name}.html"
-        write_page(report, page)
-        for each in report.problems:
-            print_line(f"{MARKS[each.kind]} {found.card.name}: {each.text}")
-        print_line(f"{page}: {len(report.pictures)} pictures, {report.errors} errors")
+            reports.append(examine(found, step))
+    compare_sets(reports)
+    for report in reports:
+        _told_of(report, out)
         errors += report.errors
     if errors:
         raise typer.Exit(1)
+
+
+def _told_of(report: Report, out: Path) -> None:
+    from models.data.page import MARKS, write_page
+
+    name = report.found.card.name
+    out.mkdir(parents=True, exist_ok=True)
+    write_page(report, out / f"{name}.html")
+    for each in report.problems:
+        print_line(f"{MARKS[each.kind]} {name}: {each.text}")
+    print_line(f"{out / name}.html: {len(report.pictures)} pictures, {report.errors} errors")
 
 
 def _check_table(found: PictureSet) -> int:

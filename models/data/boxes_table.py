@@ -13,6 +13,7 @@ from models.coco import EVERY, Box, Labelled, Picture
 from models.data.boxes import fit
 from models.data.errors import DataError, Findings
 from models.data.finding import PictureFinder
+from models.data.placing import placing
 from models.data.scenes import SceneOf
 from models.data.sizes import upright_size
 from models.data.texts import read_text
@@ -82,7 +83,9 @@ def read(path: Path, finder: PictureFinder, scene_of: SceneOf, findings: Finding
         try:
             picture = _picture(row, at, finder, scene_of, found)
             if entry := _object(row, at):
-                box = fit(entry[0], picture.picture.size, where, findings)
+                size = picture.picture.size
+                place = placing(_size(row, at), size, finder.root / picture.picture.file_name, where, findings)
+                box = fit(place(entry[0]), size, where, findings)
                 picture.objects.extend([(box, entry[1])] if box else [])
         except (ValueError, UserError) as error:
             findings.wrong.append(f"{where}: {error}")
@@ -108,6 +111,12 @@ def _picture(
         scene = _cell(row, at, "scene") or scene_of(relative)
         found[path] = Labelled(Picture(0, relative, *upright_size(path), scene=scene), [], set())
     return found[path]
+
+
+def _size(row: list[str], at: dict[str, int]) -> tuple[int, int]:
+    """Width and height of the picture, where a table has them beside corners; else (0, 0)."""
+    width, height = (_cell(row, at, key) if "x2" in at else "" for key in ("w", "h"))
+    return (int(width), int(height)) if width.isdecimal() and height.isdecimal() else (0, 0)
 
 
 def _object(row: list[str], at: dict[str, int]) -> tuple[Box, str] | None:

@@ -145,13 +145,18 @@ def read_card(path: Path) -> Card:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except toml.TomlError as error:
-        raise DataError(f"{error}; a card's entries: {', '.join(ENTRIES)}") from None
+        again = "; `python -m sim dataset` again, with the same words, writes its card anew" if _rendered(path) else ""
+        raise DataError(f"{error}; a card's entries: {', '.join(ENTRIES)}{again}") from None
     groups = [scene for scenes in card.split.values() for scene in scenes]
     if twice := sorted({scene for scene in groups if groups.count(scene) > 1}):
         raise DataError(f"{path}: split: {', '.join(twice)} is in two splits, so what is measured was learned by heart")
     if both := set(card.classes) & set(card.absent.classes):
         raise DataError(f"{path}: absent.classes: {', '.join(sorted(both))} is labelled, see [classes]")
     return card
+
+
+def _rendered(path: Path) -> bool:
+    return b"`python -m sim dataset`" in path.read_bytes()[:200]
 
 
 def write_card(path: Path, card: Card) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from models.coco import Box, Labelled
 from models.data.boxes import fit
 from models.data.errors import DataError, Findings
-from models.data.likeness import alike, fingerprint_of
+from models.data.likeness import LIKE, alike, fingerprint_of
 from models.data.looks import looks_of
 from models.data.problems import of_boxes, of_card, of_classes, of_labels, of_splits
 from models.data.report import Pair, Problem, Report
@@ -39,8 +39,8 @@ def examine(found: PictureSet, step: Callable[[int], None] = lambda total: None)
         raise DataError("\n".join([*findings.wrong[:5], f"{found.root}: none of its pictures can be read"]))
     splits = [found.split_of(each) for each in pictures]
     scenes = [scene_of(found, each) for each in pictures]
-    leaks = _leaks(np.stack(prints), splits)
-    report = Report(found, pictures, splits, scenes, looks, leaks, [])
+    stacked = np.stack(prints)
+    report = Report(found, pictures, splits, scenes, looks, _leaks(stacked, splits), [], stacked)
     report.problems.extend(
         [
             *(Problem("error", each) for each in findings.wrong),
@@ -70,3 +70,20 @@ def _leaks(prints: NDArray[np.float32], splits: list[str]) -> list[Pair]:
     """Pairs across two splits, the likest first."""
     pairs = [Pair(i, j, r) for i, j, r in alike(prints) if splits[i] != splits[j] and splits[i] and splits[j]]
     return sorted(pairs, key=lambda pair: -pair.likeness)
+
+
+def compare_sets(reports: list[Report]) -> None:
+    """Adds a warning to each set whose val or test has pictures that look nearly like some that another trains on."""
+    for report in reports:
+        for other in (each for each in reports if each is not report):
+            trained = [i for i, split in enumerate(other.splits) if split == "train"]
+            held = [i for i, split in enumerate(report.splits) if split in ("val", "test")]
+            if not trained or not held:
+                continue
+            likeness = (report.prints[held] @ other.prints[trained].T).max(1)
+            if known := [i for i, like in zip(held, likeness, strict=True) if like >= LIKE]:
+                first = report.pictures[known[0]].picture.file_name
+                told = (
+                    f"{len(known)} pictures of val and test look nearly like one that {other.found.card.name} trains on"
+                )
+                report.problems.append(Problem("warning", f"{told} (first: {first})"))

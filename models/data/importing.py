@@ -6,6 +6,7 @@ turns is stored upright, because not every tool looks there. The source is only 
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,8 @@ from models.data.sources import Source, inherited, read, remembered, stated
 from rov.errors import UserError
 from rov.media.pictures import decode_image, write_image
 
+UNFIT = r"[^\w .,()+=@&~-]"
+"""Characters that some file system or tool does not take in a name."""
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
     "testing": "test",
@@ -105,7 +108,8 @@ def _new_name(name: str, taken: set[str]) -> str:
     """The name in the set: its folders without those that only say `images`; no two differ by capitals alone."""
     path = PurePosixPath(name)
     parts = [part for part in path.parts[:-1] if part.lower() not in PICTURE_FOLDERS and part not in ("/", "..")]
-    stem, suffix = path.stem.encode("utf-8", "replace").decode(), path.suffix.lower()
+    parts = [re.sub(UNFIT, "_", part) for part in parts]
+    stem, suffix = re.sub(UNFIT, "_", path.stem), path.suffix.lower()
     new, number = "/".join(["images", *parts, stem + suffix]), 1
     while new.lower() in taken:
         number += 1

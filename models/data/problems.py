@@ -74,12 +74,13 @@ def of_classes(report: Report) -> list[Problem]:
     for name in card.classes:
         if not count[name]:
             problems.append(Problem("warning", f"{name}: labelled, says the card, and there is not one box"))
-        elif count[name] < FEW:
-            problems.append(Problem("warning", f"{name}: {count[name]} boxes; below {FEW} its figures are chance"))
         for split in ("val", "test"):
             if by_split[split][name] and not by_split["train"][name]:
                 problems.append(Problem("warning", f"{name}: is in {split}, and not in train"))
     have = {name: count[name] for name in card.classes if count[name]}
+    if few := {name: number for name, number in have.items() if number < FEW}:
+        listed = ", ".join(f"{name} {number}" for name, number in few.items())
+        problems.append(Problem("warning", f"fewer than {FEW} boxes, so that figures are chance: {listed}"))
     if have and max(have.values()) > BALANCE * min(have.values()):
         most, least = max(have, key=have.__getitem__), min(have, key=have.__getitem__)
         problems.append(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from models.coco import Labelled
 from models.data.looks import Looks
 from models.data.sets import PictureSet
@@ -40,6 +43,8 @@ class Report(NamedTuple):
     leaks: list[Pair]
     """Nearly the same picture in two splits."""
     problems: list[Problem]
+    prints: NDArray[np.float32]
+    """(N, …) fingerprints of the pictures, see `likeness`."""
 
     @property
     def errors(self) -> int:

@@ -3,6 +3,7 @@ shows nothing of the classes."""
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from pathlib import Path, PureWindowsPath
@@ -10,11 +11,15 @@ from pathlib import Path, PureWindowsPath
 from models.coco import EVERY, Box, Labelled, Picture
 from models.data.boxes import fit
 from models.data.errors import DataError, Findings
+from models.data.placing import placing
 from models.data.scenes import SceneOf
 from models.data.sizes import upright_size
+from models.data.texts import read_text
 from rov.errors import UserError
 from rov.media.files import images_in
 
+UNREADABLE = (ElementTree.ParseError, DataError, LookupError, ValueError)
+"""What parsing raises; LookupError: an unknown encoding."""
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -37,7 +42,7 @@ def read(root: Path, scene_of: SceneOf, findings: Findings) -> list[Labelled]:
             continue
         picture = Labelled(Picture(0, name, *size, scene=scene_of(name)), [], set())
         for each in labels.get(path, ()):
-            _objects(each, picture, findings)
+            _objects(each, path, picture, findings)
         found.append(picture)
     return found
 
@@ -65,26 +70,39 @@ def _shared(a: Path, b: Path) -> int:
     return start + sum(x == y for x, y in zip(reversed(first), reversed(second), strict=False))
 
 
+def _parsed(file: Path, findings: Findings) -> ElementTree.Element:
+    """The root of a file, also in an encoding that it does not state. Raises one of UNREADABLE."""
+    try:
+        return ElementTree.parse(file).getroot()
+    except ElementTree.ParseError as error:
+        text = read_text(file, findings)
+        try:
+            return ElementTree.fromstring(re.sub(r"^\s*<\?xml.*?\?>", "", text, flags=re.DOTALL))
+        except ElementTree.ParseError:
+            raise error from None
+
+
 def _named(file: Path) -> str:
     """The name of the picture as the file states it."""
     try:
-        root = ElementTree.parse(file).getroot()
-    except ElementTree.ParseError:
+        root = _parsed(file, Findings())
+    except UNREADABLE:
         return ""  # reported where it is read, if a picture has its name
     return PureWindowsPath((root.findtext("filename") or root.findtext("path") or "").strip()).name
 
 
-def _objects(file: Path, picture: Labelled, findings: Findings) -> None:
+def _objects(file: Path, path: Path, picture: Labelled, findings: Findings) -> None:
     try:
-        root = ElementTree.parse(file).getroot()
-    except (
-        ElementTree.ParseError,
-        LookupError,
-        ValueError,
-        UnicodeError,
-    ) as error:  # LookupError: its encoding
+        root = _parsed(file, findings)
+    except UNREADABLE as error:
         line = f", line {error.position[0]}" if isinstance(error, ElementTree.ParseError) else ""
         findings.wrong.append(f"{file}{line}: no XML: {error}")
+        picture.unknown.add(EVERY)
+        return
+    try:
+        place = placing(_size(root), picture.picture.size, path, str(file), findings)
+    except DataError as error:
+        findings.wrong.append(f"{file}, size: {error}")
         picture.unknown.add(EVERY)
         return
     for number, node in enumerate(root.iter("object"), 1):
@@ -93,11 +111,19 @@ def _objects(file: Path, picture: Labelled, findings: Findings) -> None:
         try:
             if not name:
                 raise ValueError("has no <name>")
-            if box := fit(_box(node), picture.picture.size, where, findings):
+            if box := fit(place(_box(node)), picture.picture.size, where, findings):
                 picture.objects.append((box, name))
         except ValueError as error:
             findings.wrong.append(f"{where}: {error}")
             picture.unknown.add(name or EVERY)
+
+
+def _size(root: ElementTree.Element) -> tuple[int, int]:
+    """Width and height as `<size>` states them; (0, 0) where it does not."""
+    try:
+        return int(float(root.findtext("size/width", "0"))), int(float(root.findtext("size/height", "0")))
+    except ValueError:
+        return 0, 0
 
 
 def _box(node: ElementTree.Element) -> Box:

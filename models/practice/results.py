@@ -33,7 +33,7 @@ def draw_curves(history: list[EpochResult], recipe: Recipe, path: Path) -> None:
     epochs = range(1, len(history) + 1)
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     left.plot(epochs, [line.loss for line in history], color="tab:blue")
-    left.set(xlabel="epoch", ylabel="loss in training", yscale="log")
+    left.set(xlabel="epoch", ylabel="loss in training")
     right.plot(epochs, [100 * line.train for line in history], label="training", color="tab:blue")
     right.plot(epochs, [100 * line.val for line in history], label="validation", color="tab:orange")
     right.set(xlabel="epoch", ylabel="right answers, %")

@@ -102,6 +102,6 @@ def augmented(name: Name, pictures: Tensor) -> Tensor:
     if name == "mnist":
         change = v2.RandomAffine(8, (0.08, 0.08), (0.9, 1.1), 6, v2.InterpolationMode.BILINEAR)
     else:
-        hide = v2.RandomErasing(0.5, (0.02, 0.2), value=0)
-        change = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(28, padding=2), hide])
-    return torch.cat([change(group) for group in pictures.split(GROUP)])
+        hide = v2.RandomErasing(0.25, (0.02, 0.2), value=0)
+        change = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(28, padding=1), hide])
+    return torch.cat([change(group) for group in torch.split(pictures, GROUP)])

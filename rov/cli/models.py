@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from rov.cli import common
 from rov.cli.common import ConfigFile, configuration, own_file
@@ -39,7 +39,7 @@ def models_list(folder: Folder = None, config: ConfigFile = None) -> None:
     if not found:
         raise UserError(f"no models in {', '.join(map(str, folders))}")
     in_use = _in_use(configuration(config))
-    table = Table("", "model", "input", "classes", "sha256", "where")
+    table = Table("", "model", "input", "classes", "sha256", Column("where", overflow="fold"))
     for each in found:
         mark = "*" if in_use is not None and each.weights.samefile(in_use) else ""
         if each.card is None:
@@ -74,8 +74,10 @@ def models_show(
         if isinstance(card.get(key), dict):
             print_line(f"{key}: " + printable(", ".join(f"{k} = {v}" for k, v in card[key].items())))
     for data, about in _tables(card.get("data")):
-        print_line(f"learned from {printable(data)}: {printable(about.get('pictures', '?'))} pictures,"
-                   f" {printable(about.get('licence', 'licence unknown'))}")  # fmt: skip
+        known = [
+            f"{about[key]} {unit}".strip() for key, unit in (("pictures", "pictures"), ("licence", "")) if key in about
+        ]
+        print_line(f"learned from {printable(data)}: {printable(', '.join(known))}")
     for split, rows in _tables(card.get("metrics")):
         _print_metrics(split, rows)
 

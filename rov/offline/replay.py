@@ -26,7 +26,17 @@ from rov.dives.dive import DiveWriter, Record, TopicDigest
 from rov.errors import UserError
 from rov.media.files import TimedFrame, shown
 from rov.media.overlay import OverlayWriter, draw
-from rov.messages import ActiveSettings, Detection, Frame, Message, Setpoint, ThrusterCommand, VehicleState, topic_of
+from rov.messages import (
+    ActiveSettings,
+    Detection,
+    Event,
+    Frame,
+    Message,
+    Setpoint,
+    ThrusterCommand,
+    VehicleState,
+    topic_of,
+)
 from rov.motion.thrusters import Curve
 from rov.offline.diff import Diff, Difference
 from rov.offline.pilot_replay import PilotReplay
@@ -44,6 +54,8 @@ nothing, and a video's clock may jump by hours."""
 STOPPING_NS = 1_000_000_000
 """How long the pilot still runs into such a gap, so that the replay shows it stop without new frames."""
 STAGES = ("decode", "detect", "perceive", "control", "record")
+MODEL_CHANGES = ("model_switched", "model_rolled_back")
+"""Events after which the pictures of a dive were seen by another model."""
 
 
 @dataclass
@@ -158,6 +170,8 @@ class ReplayStages:
         output.write(self.pilot.receive(record.data))
         if isinstance(record.data, ActiveSettings):
             self.timeline.add(record.data.settings, record.data.t)
+        if isinstance(record.data, Event) and record.data.code in MODEL_CHANGES:
+            self.source.skipped.append(f"another model from then on, and here one for all pictures: {record.data.text}")
         if self.comparison:
             self.comparison.recorded(record.data)
 

@@ -113,7 +113,8 @@ class Detector:
             source = self.pinned.copy_(source)
         x = source.to(self.device, non_blocking=True).permute(0, 3, 1, 2)  # (B, 3, S, S), channels last in memory
         x = (x * (1 / self.card.input.std)).sub_(self.card.input.mean / self.card.input.std).to(self.dtype)
-        scores, kinds, boxes = decode(*self.net(x), top=self.card.network.top)
+        heat, distances = self.net(x)
+        scores, kinds, boxes = decode(heat, distances, self.card.network.top)
         packed = torch.cat((scores[..., None], kinds[..., None].float(), boxes), dim=-1)
         return np.asarray(packed.cpu().numpy(), np.float32)  # one sync per batch
 

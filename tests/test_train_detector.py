@@ -1,0 +1,334 @@
+"""Training: an unknown class is not background, boxes move with their pictures, an interrupted run goes on as if it had
+never stopped, and a detector learns new classes without losing the old ones."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from models import augment, data, recipe, train_detector
+from models.augment import Augmentation, Plan, Source
+from models.objective import losses, remembering, targets
+from models.train_detector import Trainer, learning_rate, load_start
+from rov.errors import UserError
+from rov.resources import checkout
+from rov.vision.detector import Detector, sha256
+from rov.vision.network import DetectorNet
+
+SMALL = ["network.size=96", "network.widths=[8,8,16,16]", "network.pyramid=8", "optimisation.batch=4"]
+SHORT = [*SMALL, "optimisation.pictures=16", "optimisation.epochs=3", "optimisation.warm_up=2"]
+
+
+def placed(boxes: list[list[float]], kinds: list[int], kept: list[bool], size: int = 192) -> Plan:
+    """One training picture of one piece."""
+    n = len(boxes)
+    return Plan(
+        np.zeros(1, np.int64), np.zeros(1, np.int64), np.eye(2, 3)[None], np.array([[0, 0, size, size]], np.float32),
+        np.zeros(1, np.float32), np.array(boxes, np.float32).reshape(-1, 4), np.zeros(n, np.int64),
+        np.array(kinds, np.int64), np.array(kept, bool),
+    )  # fmt: skip
+
+
+def test_weights_are_taken_over_by_the_names_of_their_classes(tmp_path: Path) -> None:
+    old, new = DetectorNet(2), DetectorNet(3)
+    start = tmp_path / "old.safetensors"
+    save_file(old.state_dict(), start)
+    start.with_suffix(".toml").write_text(
+        f'name = "old"\nclasses = ["disc", "square"]\nweights_sha256 = "{sha256(start)}"\n'
+        "[input]\nsize = 96\nmean = 127.5\nstd = 64.0\n"
+    )
+    before, after = old.head[-1], new.head[-1]
+    assert isinstance(before, nn.Conv2d) and isinstance(after, nn.Conv2d)
+    fresh = after.weight[1].clone()
+    assert load_start(new, start, ("square", "ring", "disc")) == ("square", "disc")
+    assert torch.equal(after.weight, torch.stack([before.weight[1], fresh, *before.weight[[0, 2, 3, 4, 5]]]))
+    assert before.bias is not None and after.bias is not None
+    assert torch.equal(after.bias, torch.stack([before.bias[1], torch.tensor(-4.6), *before.bias[[0, 2, 3, 4, 5]]]))
+    assert torch.equal(new.state_dict()["stem.0.0.weight"], old.state_dict()["stem.0.0.weight"])
+
+
+def test_targets_say_nothing_where_nothing_is_known() -> None:
+    known = torch.zeros(1, 4)
+    known[0, :2] = 1
+    made = placed([[16, 16, 48, 64], [100, 100, 130, 130]], [0, 1], [True, False])
+    heat, mask, box, weight = (each[0] for each in targets(made, known, 1, 192))
+    assert heat[0].max() == 1 and heat[0, 5, 4] == 1  # centre (32, 40) px is in cell (4, 5)
+    assert box[:, 5, 4].tolist() == [16, 16, 48, 64] and weight[5, 4] > 0
+    assert mask[2:].sum() == 0 and mask[0].min() == 1
+    assert mask[1, 14, 14] == 0 and mask[1, 0, 0] == 1, "an object cut off by the edge is neither there nor absent"
+
+
+def test_the_smaller_of_two_boxes_owns_the_cells_they_share() -> None:
+    made = placed([[0, 0, 160, 160], [72, 72, 96, 96]], [0, 0], [True, True])
+    box = targets(made, torch.ones(1, 1), 1, 192).box[0]
+    assert box[:, 10, 10].tolist() == [72, 72, 96, 96] and box[:, 10, 8].tolist() == [0, 0, 160, 160]
+
+
+def test_each_part_of_a_mosaic_knows_its_own_classes() -> None:
+    halves = np.array([[0, 0, 96, 192], [96, 0, 192, 192]], np.float32)
+    made = placed([], [], [])._replace(
+        row=np.zeros(2, np.int64), source=np.array([0, 1]), matrix=np.tile(np.eye(2, 3), (2, 1, 1)), window=halves,
+        opacity=np.zeros(2, np.float32),
+    )  # fmt: skip
+    mask = targets(made, torch.tensor([[1.0, 0.0], [0.0, 1.0]]), 1, 192).mask[0]
+    assert mask[0, :, :12].min() == 1 and mask[0, :, 12:].max() == 0
+    assert mask[1, :, :12].max() == 0 and mask[1, :, 12:].min() == 1
+
+
+def test_the_right_answer_costs_nothing_and_an_unknown_class_never_does() -> None:
+    known = torch.zeros(1, 6)
+    known[0, 0] = 1
+    wanted = targets(placed([[16, 16, 48, 64]], [0], [True]), known, 1, 192)
+    heat = torch.where(wanted.heat == 1, 9.0, -9.0)
+    heat[:, 5] = 9.0  # shouting about a class that nobody labelled
+    x = (torch.arange(24) + 0.5) * 8
+    d = torch.stack(torch.broadcast_tensors(x[None] - 16, x[:, None] - 16, 48 - x[None], 64 - x[:, None]))[None]
+    focal, box = losses(heat, d.float(), wanted)
+    assert focal < 0.02 and box < 1e-4
+    heat[:, 0] = -heat[:, 0]
+    assert losses(heat, d.float(), wanted)[0] > 5
+
+
+def test_what_the_start_knew_counts_only_where_nothing_is_labelled() -> None:
+    taught, mask = torch.full((1, 2, 3, 3), -6.0), torch.ones(1, 2, 3, 3)
+    taught[0, 1, 1, 1] = 4.0
+    mask[0, 1] = 0.0
+    assert remembering(taught, taught, mask) == 0
+    forgot = torch.full_like(taught, -6.0)
+    assert remembering(forgot, taught, mask) > 1
+    assert remembering(forgot, taught, torch.ones_like(mask)) == 0
+
+
+def disc(size: tuple[int, int], centre: tuple[int, int], radius: int) -> np.ndarray:
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    cv2.circle(image, centre, radius, (255, 255, 255), -1)
+    return image
+
+
+def test_boxes_move_with_their_pictures_in_mosaics_and_pastes() -> None:
+    picture = torch.from_numpy(disc((300, 200), (160, 100), 30)).permute(2, 0, 1)
+    source = Source(200, 300, np.array([[130, 70, 191, 131]], np.float32), np.zeros(1, np.int64))
+    how, seen = Augmentation(mosaic=0.5, paste=0.5), 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        made = augment.plan([source], np.array([[0, 0]]), np.zeros(2, np.int64), np.zeros(1, np.int64), 256, how, rng)
+        x = augment.compose([picture], made, 2, 256, np.random.default_rng(0))
+        for box, row in zip(made.boxes[made.kept], made.box_row[made.kept], strict=True):
+            x1, y1, x2, y2 = box
+            if min(x2 - x1, y2 - y1) < 16 or max(x2 - x1, y2 - y1) > 1.15 * min(x2 - x1, y2 - y1):
+                continue  # too small to measure, or cut by the edge of its window
+            middle = x[row, :, int((y1 + y2) / 2), int((x1 + x2) / 2)]
+            assert middle.min() > 180, (seed, box, middle)
+            seen += 1
+    assert seen > 20
+
+
+def test_water_changes_every_picture_its_own_way_and_repeats() -> None:
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255
+    one, two = (augment.water(x, Augmentation(), np.random.default_rng(5)) for _ in range(2))
+    assert torch.equal(one, two) and one.min() >= 0 and one.max() <= 255
+    assert ((one - x).abs().mean((1, 2, 3)) > 1).all()
+    still = Augmentation(colour=0, veil=0, blur=0, noise=0)
+    assert torch.allclose(augment.water(x, still, np.random.default_rng(5)), x, atol=1e-3)
+
+
+def test_iou_by_hand() -> None:
+    a = np.array([[0, 0, 10, 10]], np.float32)
+    b = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]], np.float32)
+    assert augment.iou(a, b)[0] == pytest.approx([1.0, 1 / 3, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("optimisation.pictures=12", "at least one batch"),
+        ("optimisation.epochs=0", "epochs and validate"),
+        ("optimisation.rate=nan", "rate and average"),
+        ("network.size=100", "multiple of 32"),
+        ("network.size=20000", "multiple of 32"),
+        ("network.widths=[1,2,3,4]", "from 8 to 1024"),
+        ("optimisation.optimiser=adam", "optimiser"),
+        ("optimisation.speed=3", "speed"),
+        ("optimisation", "section.key=value"),
+    ],
+)
+def test_a_recipe_that_cannot_be_trained_is_refused(setting: str, said: str) -> None:
+    path = recipe.default(None)
+    with pytest.raises(UserError, match=said):
+        recipe.load(path, {}, ["optimisation.batch=16", setting])
+
+
+def test_the_recipes_of_the_repository_are_whole(tmp_path: Path) -> None:
+    for path in (checkout() / "models/recipes").glob("*.toml"):
+        made = recipe.load(path, {"sets": {"a": 1.0}}, [])
+        recipe.save(made, tmp_path / "again.toml")
+        assert recipe.load(tmp_path / "again.toml", {}, []) == made
+
+
+def test_the_rate_warms_up_and_falls_to_a_hundredth() -> None:
+    made = recipe.load(recipe.default(None), {}, ["optimisation.rate=0.1", "optimisation.warm_up=10"])
+    rates = [learning_rate(made, step, step / 100) for step in range(101)]
+    assert rates[0] == pytest.approx(0.01, rel=0.01) and max(rates) < 0.1 and rates[-1] == pytest.approx(0.001)
+    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+@pytest.fixture(scope="module")
+def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set: white discs and grey squares on dark water, 24 pictures in three scenes."""
+    folder = tmp_path_factory.mktemp("sets") / "discs"
+    (folder / "images").mkdir(parents=True)
+    rng, images, annotations = np.random.default_rng(0), [], []
+    for i in range(24):
+        image = np.full((96, 128, 3), (60, 40, 10), np.uint8)
+        for kind in (1, 2):
+            x, y, r = int(rng.integers(14, 114)), int(rng.integers(14, 82)), int(rng.integers(7, 13))
+            if kind == 1:
+                cv2.circle(image, (x, y), r, (250, 250, 250), -1)
+            else:
+                cv2.rectangle(image, (x - r, y - r), (x + r, y + r), (90, 160, 90), -1)
+            box = [x - r, y - r, 2 * r + 1, 2 * r + 1]
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": i + 1, "category_id": kind, "bbox": box, "iscrowd": 0,
+                 "area": box[2] * box[3]}
+            )  # fmt: skip
+        cv2.imwrite(str(folder / f"images/{i:02d}.png"), image)
+        images.append({"id": i + 1, "file_name": f"images/{i:02d}.png", "width": 128, "height": 96})
+    categories = [{"id": 1, "name": "disc"}, {"id": 2, "name": "square"}]
+    (folder / "annotations.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    return folder
+
+
+def own(discs: Path, monkeypatch: pytest.MonkeyPatch, known: tuple[str, ...] = ("disc", "square")) -> None:
+    """Load the set as if it had a card that says it labels the `known` classes."""
+    file = json.loads((discs / "annotations.json").read_text())
+    names = {each["id"]: each["name"] for each in file["categories"]}
+
+    def load(_: str, split: str, classes: tuple[str, ...]) -> list[data.Sample]:
+        samples = []
+        for image in file["images"]:
+            if split != {0: "val", 1: "test"}.get(image["id"] % 4, "train"):
+                continue
+            here = [each for each in file["annotations"] if each["image_id"] == image["id"]]
+            here = [each for each in here if names[each["category_id"]] in set(known) & set(classes)]
+            boxes = [(b[0], b[1], b[0] + b[2], b[1] + b[3]) for b in (each["bbox"] for each in here)]
+            kinds = [classes.index(names[each["category_id"]]) for each in here]
+            samples.append(
+                data.Sample(
+                    discs / image["file_name"],
+                    "discs",
+                    str(image["id"] % 3),
+                    np.array(boxes, np.float32).reshape(-1, 4),
+                    np.array(kinds, np.int64),
+                    np.array([name in known for name in classes]),
+                )  # fmt: skip
+            )
+        return samples
+
+    monkeypatch.setattr(data, "load", load)
+    monkeypatch.setattr(data, "labelled", lambda _: known)
+    monkeypatch.setattr(data, "rendered", lambda _: False)
+    monkeypatch.setattr(data, "card_entry", lambda _: {"train": ["some"]})
+
+
+def trained(out: Path, settings: list[str], start: Path | None = None, classes: tuple[str, ...] = ()) -> Path:
+    changes = {"sets": {"discs": 1.0}} | ({"classes": list(classes)} if classes else {})
+    more = [f'network.start="{start}"'] if start else []
+    made = recipe.load(recipe.default(start), changes, [*settings, *more])
+    return train_detector.run(made, out, torch.device("cpu"))
+
+
+def test_a_run_goes_on_where_it_was_interrupted(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own(discs, monkeypatch)
+    whole = trained(tmp_path / "whole", SHORT)
+    save = Trainer.save
+
+    def killed(self: Trainer, path: Path) -> None:
+        save(self, path)
+        if self.epoch == 2:
+            raise KeyboardInterrupt  # after the second epoch, before the third
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "save", killed)
+        trained(tmp_path / "cut", SHORT)
+    again = trained(tmp_path / "cut", SHORT)
+    assert sha256(again) == sha256(whole)
+    lines = [[json.loads(line) for line in (p.parent / "log.jsonl").read_text().splitlines()] for p in (whole, again)]
+    assert [{**each, "s": 0} for each in lines[0]] == [{**each, "s": 0} for each in lines[1]]
+    with pytest.raises(UserError, match="another recipe"):
+        trained(tmp_path / "cut", [*SHORT, "optimisation.rate=0.01"])
+    for name in ("recipe.toml", "data.toml", "curves.png", "results.json", "detector.toml"):
+        assert (again.parent / name).stat().st_size > 0
+    assert list((again.parent / "worst").glob("*.jpg"))
+
+
+def test_it_learns_and_then_learns_a_new_class_without_losing_the_old(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = [*SMALL, "optimisation.pictures=48", "optimisation.rate=0.01", "optimisation.warm_up=10"]
+    longer += ["optimisation.average=0.9", "optimisation.validate=100", "augmentation.tilt=0", "augmentation.paste=0"]
+    own(discs, monkeypatch, ("disc",))
+    first = trained(tmp_path / "first", [*longer, "optimisation.epochs=14"])
+    was = json.loads((tmp_path / "first/results.json").read_text())["val"]["per_class"]["disc"]["ap50"]
+    assert was > 0.7
+    own(discs, monkeypatch, ("square",))
+    second = trained(tmp_path / "second", [*longer, "optimisation.epochs=10", "optimisation.minutes=0"], first)
+    detector = Detector(second, "cpu")
+    assert detector.card.classes == ("disc", "square")
+    own(discs, monkeypatch)
+    figures = {}
+    for weights in (first, second):
+        eyes = Detector(weights, "cpu")
+        samples = data.load("discs", "val", eyes.card.classes)
+        found = eyes.detect([train_detector.read_image(each.path) for each in samples], 0.01)
+        figures[weights] = train_detector.metrics.evaluate(samples, found, eyes.card.classes).classes
+    assert figures[second]["square"].ap50 > 0.6
+    assert figures[second]["disc"].ap50 > 0.6 * figures[first]["disc"].ap50, "kept without a label for it"
+    assert load_file(second)["head.1.bias"].shape == (6,)
+
+
+def test_it_stops_early_and_keeps_the_best(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own(discs, monkeypatch)
+    values = iter([0.5, 0.4, 0.3, 0.2])
+    monkeypatch.setattr(train_detector.Validation, "map50", lambda *_: next(values))
+    settings = [*SHORT, "optimisation.epochs=9", "optimisation.validate=1", "optimisation.patience=2"]
+    weights = trained(tmp_path, settings)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert len(lines) == 3 and json.loads(lines[0])["map50"] == 0.5
+    best = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert torch.equal(load_file(weights)["head.1.bias"], best["head.1.bias"])
+
+
+def test_sgd_learns_too_and_minutes_end_a_run(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own(discs, monkeypatch)
+    settings = [*SHORT, "optimisation.optimiser=sgd", "optimisation.rate=0.02", "optimisation.epochs=6"]
+    trained(tmp_path / "sgd", settings)
+    lines = [json.loads(line) for line in (tmp_path / "sgd/log.jsonl").read_text().splitlines()]
+    assert lines[-1]["focal"] < lines[0]["focal"]
+    began = time.monotonic()
+    trained(tmp_path / "timed", [*SHORT, "optimisation.epochs=1", "optimisation.minutes=0.02"])
+    assert time.monotonic() - began < 60
+    assert (tmp_path / "timed/log.jsonl").read_text()
+
+
+def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
+    for arguments, said in (
+        (["--start", "none.safetensors"], "no such weights file"),
+        (["--data", "no_such_set"], "no_such_set"),
+        (["--set", "network.size=100"], "multiple of 32"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "models.train_detector", "--out", str(tmp_path / "run"), *arguments],
+            cwd=checkout(), capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"},
+        )  # fmt: skip
+        assert done.returncode == 2 and said in done.stderr, done.stderr
