@@ -34,7 +34,7 @@ class Encoded(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Two halving convolutions, then residual blocks with growing reach on the maps' own grid."""
+    """Two halving convolutions, then residual blocks on the maps' grid, one of them on a grid half as fine."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,14 @@ class Encoder(nn.Module):
             nn.Conv2d(32, CHANNELS, 3, padding=1), nn.SiLU(),
         )  # fmt: skip
         self.context = nn.Linear(CHANNELS, CHANNELS)
-        self.blocks = nn.ModuleList(nn.Conv2d(CHANNELS, CHANNELS, 3, padding=k, dilation=k) for k in (1, 2, 4))
+        self.near = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+        self.wide = nn.Sequential(
+            nn.AvgPool2d(2),
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), nn.SiLU(),
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), nn.SiLU(),
+            nn.Upsample(scale_factor=2),
+        )  # fmt: skip  # dilated convolutions reach as far, at twice the time
+        self.last = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
         self.head = nn.Conv2d(CHANNELS, 3, 1)
 
     def forward(self, pictures: Tensor) -> Encoded:
@@ -52,8 +59,9 @@ class Encoder(nn.Module):
         x = self.stem((pictures - 0.5) * 4)
         # Light and haze are the same all over the picture: each cell should know them.
         x = x + self.context(x.mean((2, 3)))[..., None, None]
-        for block in self.blocks:
-            x = x + nn.functional.silu(block(x))
+        x = x + nn.functional.silu(self.near(x))
+        x = x + self.wide(x)
+        x = x + nn.functional.silu(self.last(x))
         inverse, spread, pipeline = self.head(x).chunk(3, dim=1)
         looks = torch.cat((x.mean((2, 3)), x.std((2, 3))), dim=1)
         inverse = nn.functional.softplus(inverse).clamp(max=INVERSE_RANGE_MAX)
