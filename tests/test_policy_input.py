@@ -39,6 +39,7 @@ def some(n: int, seed: int = 1) -> Sources:
         previous=draw(n, 4),
         age_s=draw(n, low=0.02, high=0.2),
         dt_s=draw(n, low=0.06, high=0.12),
+        view=draw(n, 2, low=0.6, high=1.0),
     )
 
 
@@ -129,6 +130,9 @@ def test_networks_have_the_shapes_and_sizes_they_promise() -> None:
     assert setpoint.shape == spread.shape == (2, 4) and memory.shape == (2, 128)
     assert float(setpoint.detach().abs().max()) <= 1
     assert 150_000 <= sum(each.numel() for each in policy.parameters()) <= 220_000
+    looks = torch.randn(500, LOOKS) * 3 + 1
+    encoder.looks_mean, encoder.looks_whitening = looks.mean(0), torch.eye(LOOKS) / 3
+    assert float(encoder.unlike(looks).mean()) == pytest.approx(1.0, abs=0.05)
     assert 60_000 <= sum(each.numel() for each in encoder.parameters()) <= 150_000
 
 

@@ -3,7 +3,8 @@ whether the picture looks like those of the training."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -53,6 +54,8 @@ class Encoder(nn.Module):
         )  # fmt: skip  # dilated convolutions reach as far, at twice the time
         self.last = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
         self.head = nn.Conv2d(CHANNELS, 3, 1)
+        self.register_buffer("looks_mean", torch.zeros(LOOKS))
+        self.register_buffer("looks_whitening", torch.eye(LOOKS))
 
     def forward(self, pictures: Tensor) -> Encoded:
         """Pictures (N, 3, HEIGHT, WIDTH), RGB in 0..1."""
@@ -66,6 +69,12 @@ class Encoder(nn.Module):
         looks = torch.cat((x.mean((2, 3)), x.std((2, 3))), dim=1)
         inverse = nn.functional.softplus(inverse).clamp(max=INVERSE_RANGE_MAX)
         return Encoded(inverse, spread.clamp(*LOG_VARIANCE), pipeline, looks)
+
+    def unlike(self, looks: Tensor) -> Tensor:
+        """How unlike the training's pictures (N,) are with these looks (N, LOOKS): the Mahalanobis distance from their
+        mean, divided by √LOOKS, so that a usual picture has about 1."""
+        mean, whitening = cast(Tensor, self.looks_mean), cast(Tensor, self.looks_whitening)
+        return torch.linalg.vector_norm((looks - mean) @ whitening, dim=1) / math.sqrt(LOOKS)
 
 
 def small_picture(image: Image) -> Tensor:

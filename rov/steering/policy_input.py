@@ -25,6 +25,9 @@ INVERSE_RANGE_MAX = 4.0
 """1/m: nothing nearer than 0.25 m can be told apart."""
 LOG_VARIANCE = (-6.0, 3.0)
 """Limits of the inverse range's log variance."""
+KEY_S = 8.0
+"""`station` takes its key frame this long after engagement: it turns to where it can hold best first. Other tasks have
+none, because they travel: their `keyed` is zeros."""
 FADE_S = 1.0
 """A hidden track's heat fades with this time constant."""
 
@@ -61,6 +64,8 @@ class Sources(NamedTuple):
     """(N,) age of the frame."""
     dt_s: Tensor
     """(N,) time since the last frame."""
+    view: Tensor
+    """(N, 2) tangents of half the horizontal and vertical field of view."""
 
 
 FEATURE_NAMES = (
@@ -75,7 +80,7 @@ FEATURE_NAMES = (
     "roll", "pitch", "rate_p", "rate_q", "rate_r",
     "start_heading_sin", "start_heading_cos", "start_depth_near", "start_depth_far",
     "cell_v_known", "cell_v", "previous_known", "previous_surge", "previous_sway", "previous_heave", "previous_yaw",
-    "age", "dt",
+    "age", "dt", "view_wide", "view_high",
 )  # fmt: skip
 """What each column of `features` is."""
 FEATURES = len(FEATURE_NAMES)
@@ -98,6 +103,7 @@ def features(sources: Sources) -> Tensor:
         _previous(sources.previous),
         (sources.age_s[:, None] / 0.2).clamp(0, 2),
         (sources.dt_s[:, None] / 0.1).clamp(0, 2),
+        (2 * (sources.view - 0.8)).clamp(-2, 2),
     )
     return torch.cat([each.to(torch.float32) for each in parts], dim=1).nan_to_num().clamp(-2, 2)
 
