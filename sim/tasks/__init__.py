@@ -1,1 +1,1 @@
-"""Steering tasks: a batched sea without pictures, four tasks in it, and the controllers that others are compared with."""
+"""Steering tasks: a batched sea without pictures, four tasks in it, and controllers to compare with."""

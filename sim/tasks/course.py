@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sim.tasks.solids import NOWHERE_M, Solids
-
-Rows = TypeVar("Rows")
 
 
 class Targets(NamedTuple):
@@ -105,25 +103,3 @@ def open_water(n: int, random: torch.Generator) -> Tensor:
 def wrapped(angle: Tensor) -> Tensor:
     """The same angle in −π..π."""
     return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
-
-
-def put(old: Rows, rows: Tensor, new: Rows) -> Rows:
-    """`old` with the rows (K,) replaced by those of `new`, in every tensor whose first dimension is N; what is not a
-    tensor stays."""
-    if isinstance(old, Tensor):
-        made = old.clone()
-        made[rows] = new.to(made.dtype)  # type: ignore[attr-defined]
-        return made
-    if isinstance(old, tuple):
-        pairs: Any = zip(old, new, strict=True)  # type: ignore[call-overload]
-        return type(old)(*(put(a, rows, b) for a, b in pairs))
-    return old
-
-
-def take(some: Rows, rows: slice | Tensor) -> Rows:
-    """The rows of every tensor."""
-    if isinstance(some, Tensor):
-        return some[rows]
-    if isinstance(some, tuple):
-        return type(some)(*(take(each, rows) for each in some))
-    return some

@@ -27,7 +27,7 @@ from sim.loops import (
 )
 from sim.propulsion import CELLS
 from sim.sensors import Readings
-from sim.tasks.course import put, take
+from sim.tasks.rows import put, take
 from sim.vehicle import DT
 
 LATEST = 8

@@ -70,10 +70,12 @@ def displacement(
     dt: float,
     random: torch.Generator,
 ) -> tuple[Tensor, Tensor, DriftMemory]:
-    """(N, 5) frame to frame and (N, 5) against the key frame, as in `Sources`, `dt` s after the last picture."""
+    """(N, 5) frame to frame and (N, 5) against the key frame, as in `Sources`, `dt` s after the last picture. Where no
+    vehicle has a key frame, zeros."""
     device = random.device
     said, lost = [], []
-    for i, before in enumerate((memory.last, memory.key)):
+    pictures = (memory.last, memory.key) if bool(memory.keyed.any()) else (memory.last,)
+    for i, before in enumerate(pictures):
         moved = flow(rays, conditions.view, before, frame.position)
         far = torch.hypot(moved[:, 0], moved[:, 1])
         chance = torch.sigmoid((before.weight.mean(1) - noise.clear) / 0.04) * torch.sigmoid((noise.reach - far) / 0.03)
@@ -92,9 +94,11 @@ def displacement(
         sure = torch.where(gone, 0.05, 0.6 + 0.4 * chance) + 0.05 * mess[:, 4]
         said.append(torch.cat([moved, sure.clamp(0.0, 1.0)[:, None]], dim=1))
         lost.append(gone)
-    absent = ~memory.keyed[:, None]
-    said[1] = torch.where(absent, 0.0, said[1])
-    return said[0], said[1], memory._replace(last=frame, lost=torch.stack(lost, dim=1))
+    if len(said) < 2:
+        said.append(torch.zeros_like(said[0]))
+        lost.append(memory.lost[:, 1])
+    keyed = torch.where(memory.keyed[:, None], said[1], 0.0)
+    return said[0], keyed, memory._replace(last=frame, lost=torch.stack(lost, dim=1))
 
 
 def latest(before: Frame, frame: Frame, now: Tensor) -> Frame:

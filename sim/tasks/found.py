@@ -56,7 +56,8 @@ def start_tracker(n: int, targets: int, random: torch.Generator) -> TrackerMemor
     """Before the first picture."""
     none = torch.zeros(n, targets + 1, device=random.device)
     place = torch.zeros(n, targets + 1, 3, device=random.device)
-    return TrackerMemory(none > 1, none, none, place, place, none, place[:, 0])
+    missed = torch.arange(targets + 1, device=random.device).expand(n, -1) == targets  # no false box yet
+    return TrackerMemory(missed, none, none, place, place, none, place[:, 0])
 
 
 def project(
@@ -114,7 +115,8 @@ def find(
     false, ghost = _ghost(noise, conditions, heading, ~memory.missed[:, k], memory.ghost, dice[:, k], dt, random)
 
     place = torch.cat(
-        [truth.place + _box_error(noise, conditions, n, k, random), _turned(ghost, heading)[:, None]], dim=1
+        [truth.place + _box_error(noise, conditions, truth.place[..., 2], random), _turned(ghost, heading)[:, None]],
+        dim=1,
     )
     here = torch.cat([truth.inside & ~missed, false[:, None]], dim=1)
     score = 0.5 + 0.45 * torch.cat([chance, torch.full_like(chance[:, :1], 0.3)], dim=1)
@@ -136,18 +138,16 @@ def find(
     return rows.gather(1, order[..., None].expand(-1, -1, 6)), memory
 
 
-def _box_error(noise: TrackNoise, conditions: Conditions, n: int, k: int, random: torch.Generator) -> Tensor:
-    """(N, K, 3) heavy-tailed: Student's t as a normal over the root of a gamma's mean (Wilson–Hilferty's cube)."""
-    normal = torch.randn(n, k, 3, generator=random, device=random.device)
-    cube = (
-        1
-        - 2 / (9 * noise.tail)
-        + torch.randn(n, k, 1, generator=random, device=random.device) * math.sqrt(2 / (9 * noise.tail))
-    )
+def _box_error(noise: TrackNoise, conditions: Conditions, size: Tensor, random: torch.Generator) -> Tensor:
+    """(N, K, 3) of boxes with log sizes (N, K). Heavy-tailed: Student's t, a normal over the root of a gamma's mean
+    (Wilson and Hilferty's cube)."""
+    normal = torch.randn(*size.shape, 3, generator=random, device=random.device)
+    rough = 2 / (9 * noise.tail)
+    cube = 1 - rough + math.sqrt(rough) * torch.randn(*size.shape, 1, generator=random, device=random.device)
     student = normal / cube.pow(3).clamp(min=0.05).sqrt()
-    angle = noise.bearing_error * 2 * conditions.view[:, :1]
-    scale = torch.stack([angle, angle, torch.full_like(angle, noise.size_error)], dim=-1)
-    return student * scale
+    wide, high = conditions.view[:, :1], conditions.view[:, 1:]
+    angle = 2 * wide * noise.bearing_floor + 2 * high * noise.bearing_error * size.exp().clamp(max=1.0)
+    return student * torch.stack([angle, angle, torch.full_like(angle, noise.size_error)], dim=-1)
 
 
 def _ghost(

@@ -119,7 +119,7 @@ def _drawn(n: int, split: str, random: torch.Generator) -> Hulls:
         scale=factor(GAIN[split], motors).T.to(torch.float32).contiguous(),
         delay=uniform(*THRUST_DELAY_S, 1)[:, 0].to(torch.float32),
     )
-    # The slippery end of the range tumbles first under ArduSub's loops: between the two published limits, nearer to its.
+    # Under ArduSub's loops the slippery end tumbles first: between the two published limits, nearer to that end's.
     slippery, draggy = wu.stick_limit.ardusub, heavy.stick_limit.ardusub
     limits = torch.cat([torch.ones_like(share), slippery + (draggy - slippery) * share.square()], dim=1)
     return Hulls(made, limits.to(torch.float32), torch.ones(n, motors, device=device))

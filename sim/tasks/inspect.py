@@ -1,8 +1,8 @@
 """inspect: along a pipeline at a fixed height over the bottom, by day and, half of the time, at night with lamps.
 
 The pipeline lies within ±15° of the optical axis at the start. Success: `length` m along it, nothing touched, and in
-the band — at most ACROSS_M beside the pipe and HEIGHT_M off the goal's height — for SHARE of the time. Failure: something
-touched (pipe, rock, bottom), or farther than LOST_M beside it; arriving outside the band's share fails, too. Time-out: TIME_S.
+the band — at most ACROSS_M beside the pipe and HEIGHT_M off the goal's height — for SHARE of the time. Failure:
+something touched (pipe, rock, bottom), farther than LOST_M beside it, or arrived without that share. Time-out: TIME_S.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Easy, nominal and hard conditions, the same for all tasks, and how the test's differ from the training's.
 
-The test draws from wider ranges of hulls (see hulls.py), turbidity, fields of view and courses: its tails were never trained on.
+The test draws from wider ranges of hulls (see hulls.py), turbidity and fields of view: the tails were never trained on.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ class TrackNoise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     per_turning: float
     burst_s: float
     bearing_error: float
+    bearing_floor: float
     size_error: float
     tail: float
     score_error: float

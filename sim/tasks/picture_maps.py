@@ -13,9 +13,9 @@ from sim.tasks.course import Conditions
 from sim.tasks.noise import RangeNoise
 
 PATCH_ROWS, PATCH_COLUMNS = 3, 4
-"""The error is alike over patches of 4 × 4 cells."""
+"""Errors are alike over patches of 4 × 4 cells."""
 NIGHT_PER_M = 0.4
-"""Lamps' light falls with the square of the range: counted as optical depth per m, beside twice the way through water."""
+"""Lamps fade with the square of the range, too: optical depth per m, beside twice the way through the water."""
 
 
 class MapErrors(NamedTuple):
@@ -35,11 +35,11 @@ class Maps(NamedTuple):
     """0..1: how much of the truth comes through the water."""
 
 
-def optical_depth(conditions: Conditions, range: Tensor) -> Tensor:
-    """Attenuation along ranges (N, …) m."""
-    shape = (-1, *[1] * (range.dim() - 1))
+def optical_depth(conditions: Conditions, far: Tensor) -> Tensor:
+    """Attenuation along ranges `far` (N, …) m."""
+    shape = (-1, *[1] * (far.dim() - 1))
     c, night = conditions.attenuation.reshape(shape), conditions.night.reshape(shape)
-    return range * torch.where(night, 2 * c + NIGHT_PER_M, c)
+    return far * torch.where(night, 2 * c + NIGHT_PER_M, c)
 
 
 def seen(noise: RangeNoise, depth: Tensor) -> Tensor:
@@ -54,22 +54,22 @@ def start_errors(n: int, random: torch.Generator) -> MapErrors:
 def picture_maps(
     noise: RangeNoise,
     conditions: Conditions,
-    range: Tensor,
+    far: Tensor,
     pipe: Tensor,
     errors: MapErrors,
     dt: float,
     random: torch.Generator,
 ) -> tuple[Maps, MapErrors]:
-    """Maps from ranges (N, ROWS, COLUMNS) m and where a pipeline is (bool), `dt` s after the last."""
+    """Maps from ranges `far` (N, ROWS, COLUMNS) m and where a pipeline is (bool), `dt` s after the last."""
     keep = math.exp(-dt / noise.persistent_s)
-    fresh = torch.randn(errors.patches.shape, generator=random, device=range.device)
+    fresh = torch.randn(errors.patches.shape, generator=random, device=far.device)
     patches = keep * errors.patches + math.sqrt(1 - keep * keep) * fresh
     wide = patches.repeat_interleave(ROWS // PATCH_ROWS, 2).repeat_interleave(COLUMNS // PATCH_COLUMNS, 3)
-    fine = torch.randn(range.shape, generator=random, device=range.device)
+    fine = torch.randn(far.shape, generator=random, device=far.device)
     error = math.sqrt(noise.persistent) * wide[:, 0] + math.sqrt(1 - noise.persistent) * fine
 
-    clear = seen(noise, optical_depth(conditions, range))
-    inverse = 1 / range.clamp(min=1 / INVERSE_RANGE_MAX)
+    clear = seen(noise, optical_depth(conditions, far))
+    inverse = 1 / far.clamp(min=1 / INVERSE_RANGE_MAX)
     spread = noise.share * inverse + noise.floor
     said = clear * (inverse + spread * error) + (1 - clear) * (noise.unseen + noise.unseen_error * error)
     variance = clear * spread.square() + (1 - clear) * (noise.unseen_error**2 + (inverse - noise.unseen).square())

@@ -16,14 +16,16 @@ from torch import Tensor
 from rov.steering import policy_input
 from rov.steering.policy_input import TASKS, Sources
 from sim import sensors, vehicle
+from sim.propulsion import CELLS
 from sim.sensors import Readings, Suite, quaternion
 from sim.tasks import delays, drift, follow, found, inspect, picture_maps, station, transit
 from sim.tasks.caster import Cast, cast, rays
-from sim.tasks.course import Conditions, Course, put, take
+from sim.tasks.course import Conditions, Course
 from sim.tasks.hulls import Hull, Hulls, hulls
 from sim.tasks.judging import Situation, Tally, start_tally
 from sim.tasks.levels import LEVELS, RATE_TICKS, LevelName, Split, conditions
 from sim.tasks.noise import Noise, load
+from sim.tasks.rows import put, take
 from sim.tasks.solids import HULL_M, bump, gaps
 from sim.vehicle import DT, State, WaterForces
 
@@ -81,6 +83,17 @@ class Truth(NamedTuple):
     """(N, 12, 16) m, without noise."""
     our_loops: Tensor
     """(N,) bool: our inner loops; else ArduSub's."""
+
+
+class Sight(NamedTuple):
+    """What is made of a picture: maps (N, 12, 16), tracks and displacements as in `Sources`."""
+
+    inverse_range: Tensor
+    log_variance: Tensor
+    pipeline: Tensor
+    tracks: Tensor
+    moved: Tensor
+    keyed: Tensor
 
 
 class Outcome(NamedTuple):
@@ -272,10 +285,33 @@ class Sea:
 
     def _observe(self, dt: float) -> tuple[Sources, Tensor]:
         """What the vehicles see and feel now, `dt` s after the last frame."""
+        turn = vehicle.rotation(self.state.attitude.T).permute(2, 0, 1)
+        self.cast = cast(self.course.solids, self.rays, self.state.position, turn)
+        seen = self._look(turn, dt)
+        view = self.conditions.view
+        sources = Sources(
+            task=torch.full((self.n,), TASKS.index(self.name), device=self.device),
+            goal=self.course.goal,
+            tracks=seen.tracks,
+            moved=seen.moved,
+            keyed=seen.keyed,
+            attitude=self.readings.attitude,
+            rates=self.readings.rates,
+            depth=self.readings.depth,
+            start=self.start,
+            cell_v=self.readings.volts / CELLS,
+            previous=self.previous,
+            age_s=self.conditions.late * DT,
+            dt_s=torch.full((self.n,), dt, device=self.device),
+            view=view,
+        )
+        maps = policy_input.maps(seen.inverse_range, seen.log_variance, seen.pipeline, seen.tracks, view)
+        return sources, maps
+
+    def _look(self, turn: Tensor, dt: float) -> Sight:
+        """What encoder, detector, tracker and displacement would say of the picture now, by the noise models."""
         c, state, noise = self.conditions, self.state, self.noise
-        turn = vehicle.rotation(state.attitude.T).permute(2, 0, 1)
         heading = torch.atan2(turn[:, 1, 0], turn[:, 0, 0])
-        self.cast = cast(self.course.solids, self.rays, state.position, turn)
         maps, self.errors = picture_maps.picture_maps(
             noise.range, c, self.cast.range, self._pipe(self.cast), self.errors, dt, self.random
         )
@@ -283,26 +319,25 @@ class Sea:
         tracks, self.tracker = found.find(
             noise.tracks, c, truth, heading, self.readings.rates[:, 2], self.tracker, dt, self.random
         )
-        moved, keyed = self._displacement(maps, turn, heading, dt)
-        self._remember(truth, maps, turn, dt)
-        sources = Sources(
-            task=torch.full((self.n,), TASKS.index(self.name), device=self.device),
-            goal=self.course.goal,
-            tracks=tracks,
-            moved=moved,
-            keyed=keyed,
-            attitude=self.readings.attitude,
-            rates=self.readings.rates,
-            depth=self.readings.depth,
-            start=self.start,
-            cell_v=self.readings.volts / delays.CELLS,
-            previous=self.previous,
-            age_s=c.late * DT,
-            dt_s=torch.full((self.n,), dt, device=self.device),
-            **self._view(),
-        )
-        made = policy_input.maps(maps.inverse_range, maps.log_variance, maps.pipeline, tracks, c.view)
-        return sources, made
+        near = 1 / (self.cast.range.flatten(1) * self.rays[..., 0])
+        weight = (maps.seen * ~self.cast.surface).flatten(1)
+        frame = drift.Frame(near, weight, state.position, turn, heading)
+        memory = self.drift or drift.start_drift(frame)
+        memory = memory._replace(last=drift.latest(memory.last, frame, self.fresh))
+        memory = drift.take_key(memory, frame, self._take_key())
+        moved, keyed, self.drift = drift.displacement(noise.displacement, c, self.rays, frame, memory, dt, self.random)
+        moved = torch.where(self.fresh[:, None], 0.0, moved)
+        self.fresh = torch.zeros_like(self.fresh)
+        self._remember(truth, maps.seen, turn, dt)
+        return Sight(maps.inverse_range, maps.log_variance, maps.pipeline, tracks, moved, keyed)
+
+    def _take_key(self) -> Tensor:
+        """(N,) where the key frame is taken now: in `station`, KEY_S after the start."""
+        if self.name != "station":
+            return torch.zeros_like(self.fresh)
+        now = self.key[:, 0].isnan() & (self.elapsed >= policy_input.KEY_S)
+        self.key = torch.where(now[:, None], self.state.position, self.key)
+        return now
 
     def _targets(self, turn: Tensor) -> found.Seen:
         course = self.course
@@ -310,47 +345,17 @@ class Sea:
             course.targets, course.solids, course.target_ball, self.conditions, self.state.position, turn
         )
 
-    def _view(self) -> dict[str, Tensor]:
-        return {"view": self.conditions.view} if "view" in Sources._fields else {}
-
     def _pipe(self, cast: Cast) -> Tensor:
-        return cast.rod >= 0 if self.name == "inspect" else torch.zeros_like(cast.rod, dtype=torch.bool)
+        return cast.rod[:, 0] if self.name == "inspect" else torch.zeros_like(cast.surface)
 
-    def _displacement(self, maps: picture_maps.Maps, turn: Tensor, heading: Tensor, dt: float) -> tuple[Tensor, Tensor]:
-        near = 1 / (self.cast.range.flatten(1) * self.rays[..., 0])
-        weight = (maps.seen * ~self.cast.surface).flatten(1)
-        frame = drift.Frame(near, weight, self.state.position, turn, heading)
-        memory = self.drift or drift.start_drift(frame)
-        memory = memory._replace(last=drift.latest(memory.last, frame, self.fresh))
-        after = station.KEY_S if self.name == "station" else 0.0
-        now = ~memory.keyed & (self.elapsed >= after)
-        self.key = torch.where(now[:, None], self.state.position, self.key)
-        moved, keyed, self.drift = drift.displacement(
-            self.noise.displacement,
-            self.conditions,
-            self.rays,
-            frame,
-            drift.take_key(memory, frame, now),
-            dt,
-            self.random,
-        )
-        moved = torch.where(self.fresh[:, None], 0.0, moved)
-        self.fresh = torch.zeros_like(self.fresh)
-        return moved, keyed
-
-    def _remember(self, truth: found.Seen, maps: picture_maps.Maps, turn: Tensor, dt: float) -> None:
+    def _remember(self, truth: found.Seen, seen: Tensor, turn: Tensor, dt: float) -> None:
         """How long ago each thing was seen, s."""
         c, solids = self.conditions, self.course.solids
 
         def ago(before: Tensor, seen: Tensor) -> Tensor:
             return torch.where(seen, 0.0, before + dt)
 
-        clear = maps.seen > 0.5
-        if solids.rods.shape[1]:
-            hit = torch.stack(
-                [((self.cast.rod == i) & clear).flatten(1).any(1) for i in range(solids.rods.shape[1])], 1
-            )
-            self.rod_ago = ago(self.rod_ago, hit)
+        self.rod_ago = ago(self.rod_ago, (self.cast.rod & (seen > 0.5)[:, None]).flatten(2).any(2))
         x, y, z = torch.bmm(solids.balls[..., :3] - self.state.position[:, None], turn).unbind(-1)
         radius, ahead = solids.balls[..., 3], x.clamp(min=0.1)
         inside = (y.abs() - radius < ahead * c.view[:, :1]) & (z.abs() - radius < ahead * c.view[:, 1:]) & (x > -radius)

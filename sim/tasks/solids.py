@@ -80,7 +80,7 @@ def bump(solids: Solids, state: State) -> tuple[State, Bump]:
     low, high = solids.walls[:, 0::2] + HULL_M, solids.walls[:, 1::2] - HULL_M  # (N, 2)
     level = position[:, :2]
     bottom, wall = deep > 0, ((level < low) | (level > high)).any(1)
-    if not bool((balls.any() | rods.any() | bottom.any() | wall.any())):
+    if not bool(balls.any() | rods.any() | bottom.any() | wall.any()):
         return state, Bump(balls, rods, bottom, wall, torch.zeros_like(deep))
 
     velocity = (turn * state.velocity.T[None]).sum(1).T  # (N, 3) in world axes

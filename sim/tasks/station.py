@@ -11,12 +11,13 @@ import math
 
 import torch
 
+from rov.steering.policy_input import KEY_S
 from sim.tasks.course import Course, Targets, laid, open_water, sign, uniform
 from sim.tasks.judging import Situation, Verdict, scaled
 from sim.tasks.levels import Level
 from sim.tasks.solids import NOWHERE_M, Solids
 
-KEY_S, TIME_S = 8.0, 120.0
+TIME_S = 120.0
 NEAR_M, SHARE, LOST_M = 0.5, 0.95, 3.0
 ROCKS = 4
 SCALES = {"off": -1.0, "energy": -0.01, "collision": -20.0, "success": 10.0}
