@@ -7,6 +7,7 @@ effect some 30 to 190 ms after its frame, differently for each. Everything is dr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Literal, NamedTuple
 
@@ -26,6 +27,7 @@ from sim.tasks.judging import Situation, Tally, start_tally
 from sim.tasks.levels import LEVELS, RATE_TICKS, LevelName, Split, conditions
 from sim.tasks.noise import Noise, load
 from sim.tasks.rows import put, take
+from sim.tasks.scenes import Look
 from sim.tasks.solids import HULL_M, bump, gaps
 from sim.vehicle import DT, State, WaterForces
 
@@ -136,12 +138,16 @@ class Sea:
         auto_reset: bool = True,
         trouble: Trouble | None = None,
         noise: Noise | None = None,
+        looks: Sequence[Look] | None = None,
     ):
         assert n % repeat == 0 and (repeat == 1 or not auto_reset), "repeated rows start together"
         self.task, self.level, self.n, self.split, self.hull = TASK[task], LEVELS[level], n, split, hull
         self.name = task
         self.repeat, self.auto_reset = repeat, auto_reset
         self.trouble, self.noise = trouble or Trouble(), noise or load()
+        assert looks is None or (len(looks) == n and not auto_reset), "a look for each vehicle, which starts once"
+        self.looks = looks
+        """Worlds that say how turbid the water is, whether it is night, and how wide the camera sees."""
         self.device = torch.device(device)
         self.random = torch.Generator(self.device).manual_seed(seed)
         self.ours = {"both": n // 2, "rov": n, "ardusub": 0}[loops]
@@ -385,6 +391,8 @@ class Sea:
         course = self.task.course(self.level, self.split, few, self.random)
         weather = conditions(self.level, self.split, few, self.random)._replace(night=night)
         boats = hulls(self.hull, few, self.split, self.random)
+        if self.looks:
+            weather = seen_through(self.looks, weather)
         course, weather, boats = self._troubled(course, weather, boats)
         if self.repeat > 1:
             every = torch.arange(n, device=self.device) % few
@@ -442,3 +450,16 @@ class Sea:
             lost=put(self.drift.lost, rows, (zero > 1)[:, None].expand(k, 2)),
         )
         self.fresh[rows] = True
+
+
+def seen_through(looks: Sequence[Look], weather: Conditions) -> Conditions:
+    """The conditions with the water, the light and the camera of each vehicle's look. One world has one camera: that of
+    its first look here, so that its pictures can be made together."""
+    device = weather.attenuation.device
+    first = {each.world: each for each in reversed(looks)}
+    wide = torch.tensor([math.tan(math.radians(first[each.world].place.hfov_deg) / 2) for each in looks], device=device)
+    return weather._replace(
+        attenuation=torch.tensor([each.attenuation for each in looks], device=device),
+        night=torch.tensor([each.night for each in looks], device=device),
+        view=torch.stack([wide, 0.75 * wide], dim=1),
+    )
