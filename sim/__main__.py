@@ -26,6 +26,7 @@ MODULES = {
     "fit": "sim.commands",
     "bench": "sim.commands",
     "camera-bench": "sim.pictures",
+    "evaluate": "sim.evaluation.command",
 }
 """Commands in the order of the help, and the modules that define them."""
 

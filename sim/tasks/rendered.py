@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rov.config.schema import Config
 from rov.messages import Detection, Detections
-from rov.steering.displacement import Displacement, Reference, View, displacement, grey_picture, reference
+from rov.steering.displacement import Displacement, Reference, FieldOfView, displacement, grey_picture, reference
 from rov.steering.encoder import Encoder, small_picture
 from rov.steering.observation import choose
 from rov.steering.policy import GOAL_CLASS, track_rows
@@ -50,7 +50,7 @@ class Witness:
         self.keyed = Displacement()
 
     def moved(
-        self, grey: Any, attitude: tuple[float, float, float], view: View, key: bool
+        self, grey: Any, attitude: tuple[float, float, float], view: FieldOfView, key: bool
     ) -> tuple[Displacement, Displacement]:
         """Displacements since the last picture and since the key frame, as `rov.steering.policy_model` asks for."""
         now = reference(grey, attitude)
@@ -131,7 +131,7 @@ class RenderedSea(Sea):
         key = self._take_key().tolist()
         attitudes, views = self.readings.attitude.tolist(), self.conditions.view.tolist()
         pairs = [
-            witness.moved(grey_picture(image), (a[0], a[1], a[2]), View(*view), now)
+            witness.moved(grey_picture(image), (a[0], a[1], a[2]), FieldOfView(*view), now)
             for witness, image, a, view, now in zip(self.witnesses, self.images, attitudes, views, key, strict=True)
         ]
         moved, keyed = (torch.tensor([pair[i] for pair in pairs], device=self.device) for i in (0, 1))

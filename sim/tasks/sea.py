@@ -39,6 +39,8 @@ KNOWN_S = 3.0
 """A thing is known for this long after it was seen."""
 SAME_RATE = 100
 """Decisions after which another rate is drawn."""
+PEAK_AT_S, PEAK_S = (8.0, 30.0), 4.0
+"""When a `Trouble.peak` comes, and how long it takes to rise and to fall, s."""
 JITTER = 0.15
 """Share of the frames that come a tick early or late."""
 
@@ -53,7 +55,7 @@ class Trouble(NamedTuple):
     current: float | None = None
     """m/s: the steady current of every vehicle, in place of the level's."""
     peak: float | None = None
-    """m/s: current and gust together reach this once, over 10 s, at an unknown time."""
+    """m/s: current and gust together reach this once, at an unknown time."""
 
 
 class Truth(NamedTuple):
@@ -181,6 +183,8 @@ class Sea:
         unseen = [torch.full((self.n, each), math.inf, device=self.device) for each in
                   (solids.balls.shape[1], solids.rods.shape[1], self.course.targets.height.shape[1])]  # fmt: skip
         self.ball_ago, self.rod_ago, self.target_ago = unseen
+        low, high = PEAK_AT_S
+        self.peak_at = low + (high - low) * torch.rand(self.n, generator=self.random, device=self.device)
         self.fresh = torch.ones(self.n, dtype=torch.bool, device=self.device)
         self.drift: drift.DriftMemory | None = None
         return self._observe(DT * self.interval)
@@ -233,7 +237,12 @@ class Sea:
     @property
     def current(self) -> Tensor:
         """(N, 2) of the water now, m/s."""
-        return self.conditions.current + self.gust
+        now = self.conditions.current + self.gust
+        if self.trouble.peak is None:
+            return now
+        away = self.conditions.current
+        most = away / away.norm(dim=1, keepdim=True).clamp(min=1e-6) * self.trouble.peak
+        return torch.lerp(now, most, torch.exp(-(((self.elapsed - self.peak_at) / PEAK_S) ** 2))[:, None])
 
     def _advance(self) -> Tensor:
         """One tick of DT; (N,) whether something was touched."""
