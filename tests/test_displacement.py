@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from rov.steering.displacement import Displacement, Reference, View, displacement, grey_picture, reference, rotation
+from rov.steering.displacement import (
+    Displacement,
+    FieldOfView,
+    Reference,
+    displacement,
+    grey_picture,
+    reference,
+    rotation,
+)
 from rov.types import Image
 from sim import world
 from sim.scene.render import Renderer
@@ -22,7 +30,7 @@ class Camera:
     def __init__(self, name: str, height: float, seed: int = 1):
         place = world.realise(world.load(name), seed)
         lens = place.lens(160, 120)
-        self.view = View(lens.width / 2 / lens.fx, lens.height / 2 / lens.fy)
+        self.view = FieldOfView(lens.width / 2 / lens.fx, lens.height / 2 / lens.fy)
         self.renderer, self.heading = Renderer([place.scene], lens), place.heading
         self.base = np.array([*place.start[:2], place.bottom - height])
 
@@ -65,7 +73,7 @@ def test_nothing_to_see_gives_no_answer() -> None:
     other = random.normal(3, 1, (240, 320, 3)).clip(0, 255).astype(np.uint8)
     plain = np.full((240, 320, 3), 90, np.uint8)
     for before, now in ((dark, other), (plain, plain)):
-        found = displacement(reference(grey_picture(before), HOME), grey_picture(now), HOME, View(0.8, 0.6))
+        found = displacement(reference(grey_picture(before), HOME), grey_picture(now), HOME, FieldOfView(0.8, 0.6))
         assert found.confidence < 0.1, found
 
 
@@ -86,7 +94,9 @@ def test_the_glow_of_the_lamps_is_not_a_bottom_that_stands_still() -> None:
         grey = (bottom[:, shift : shift + 320] + glow).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, 2)
 
-    found = displacement(reference(grey_picture(picture(0)), HOME), grey_picture(picture(8)), HOME, View(0.8, 0.6))
+    found = displacement(
+        reference(grey_picture(picture(0)), HOME), grey_picture(picture(8)), HOME, FieldOfView(0.8, 0.6)
+    )
     assert found.confidence > 0.3 and found.dx == pytest.approx(-8 / 320, abs=0.003)
 
 
@@ -98,7 +108,7 @@ def test_a_guess_finds_what_is_far_away() -> None:
     def picture(shift: int) -> Reference:
         return reference(grey_picture(np.repeat(wide[:, shift : shift + 320, None], 3, 2)), HOME)
 
-    first, view, guess = picture(0), View(0.8, 0.6), Displacement()
+    first, view, guess = picture(0), FieldOfView(0.8, 0.6), Displacement()
     for shift in range(0, 101, 10):
         guess = displacement(first, picture(shift).grey, HOME, view, guess)
     assert guess.dx == pytest.approx(-100 / 320, abs=0.02) and guess.confidence > 0.2

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import math
 import os
 import re
 import socket
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rov.bus import CommandClient, reached
 from rov.bus.keys import ClientKeys, load_client
 from rov.config.schema import BusConfig
 from rov.errors import UserError
-from rov.messages import AnyCommand, Arm, Disarm, Mode, SetMode, SetTarget, Stop, TakeOver
+from rov.messages import AnyCommand, Arm, Disarm, Mode, SetMode, SetTarget, SetTask, Stop, TakeOver
 
 ANSWER_MS = 1000
 DONE = {
@@ -24,12 +25,23 @@ DONE = {
     "stop": "done: neutral and disarmed",
     "mode": "done",
     "target": "done",
+    "task": "set; its setpoints move nothing until `rov ctl mode policy`, 3 s from now or later",
 }
 DONE_ARDUSUB = DONE | {
     "arm": "begun; the autopilot is set to its mode, then armed (`rov listen events pilot` shows it)",
     "disarm": "done: disarmed if rov was steering; while the vehicle's own pilot steers, rov sends nothing",
     "stop": "done: neutral and disarmed if rov was steering; while the vehicle's own pilot steers, rov sends nothing",
 }
+
+
+TASK_OPTIONS: dict[str, set[str]] = {
+    "none": set(),
+    "transit": {"heading", "depth"},
+    "follow": {"label", "distance"},
+    "inspect": {"heading", "height"},
+    "station": set(),
+}
+"""The options of each task."""
 
 
 class Endpoints(NamedTuple):
@@ -79,10 +91,27 @@ def send_command(endpoints: Endpoints, command: AnyCommand, *, displace: bool = 
         client.close()
 
 
-def parse(verb: str, what: str, size: float | None, session: str) -> AnyCommand:
-    """The command for a verb and its argument. Raises UserError."""
+class TaskOptions(NamedTuple):
+    """The options of `rov ctl task`: degrees and m; None: not given."""
+
+    label: str = ""
+    heading: float | None = None
+    depth: float | None = None
+    distance: float | None = None
+    height: float | None = None
+
+
+NO_OPTIONS = TaskOptions()
+
+
+def parse(verb: str, what: str, size: float | None, session: str, options: TaskOptions = NO_OPTIONS) -> AnyCommand:
+    """The command for a verb, its argument and its options. Raises UserError."""
     t = time.monotonic_ns()
     seq = t  # grows from one call to the next
+    if verb == "task":
+        return _task(what, options, t, session)
+    if options != NO_OPTIONS:
+        raise UserError(f"{verb}: a second word, --heading, --depth, --distance and --height belong to task")
     if what and verb in ("arm", "disarm", "stop"):
         raise UserError(f"{verb} takes no argument, and got {what}")
     if size is not None and verb != "target":
@@ -101,7 +130,29 @@ def parse(verb: str, what: str, size: float | None, session: str) -> AnyCommand:
         case "target" if what:
             return SetTarget(t=t, session=session, seq=seq, label=what, size=size)
     raise UserError(
-        f"{verb} {what}".strip() + ": no such command; there are arm, disarm, stop, mode MODE, target CLASS"
+        f"{verb} {what}".strip() + ": no such command; there are arm, disarm, stop, mode MODE, target CLASS, task TASK"
+    )
+
+
+def _task(name: str, options: TaskOptions, t: int, session: str) -> SetTask:
+    """The command for a task. Raises UserError."""
+    if name not in TASK_OPTIONS:
+        raise UserError(f"{name or 'nothing'}: no such task; there are {', '.join(TASK_OPTIONS)}")
+    given = {option for option in TaskOptions._fields if getattr(options, option) not in (None, "")}
+    if wrong := sorted(given - TASK_OPTIONS[name]):
+        belongs = " or ".join(each for each, its in TASK_OPTIONS.items() if wrong[0] in its)
+        raise UserError(f"{'a class' if wrong[0] == 'label' else '--' + wrong[0]} belongs to {belongs}, not to {name}")
+    task: Any = name
+    return SetTask(
+        t=t,
+        session=session,
+        seq=t,
+        task=task,
+        label=options.label,
+        heading=None if options.heading is None else math.radians(options.heading),
+        depth=options.depth,
+        distance=options.distance,
+        height=options.height,
     )
 
 

@@ -52,7 +52,7 @@ class Displacement(NamedTuple):
     """0..1: the share of corners that agree, less when they are few."""
 
 
-class View(NamedTuple):
+class FieldOfView(NamedTuple):
     """Tangents of half the field of view."""
 
     wide: float
@@ -88,7 +88,7 @@ def displacement(
     before: Reference,
     grey: NDArray[np.uint8],
     attitude: tuple[float, float, float],
-    view: View,
+    view: FieldOfView,
     guess: Displacement | None = None,
 ) -> Displacement:
     """How far what `before` shows has moved in `grey`, apart from what turning moved; `guess`: the last answer."""
@@ -145,7 +145,7 @@ def _flow(
     return np.asarray(there, np.float32), np.asarray(ok)[:, 0] > 0
 
 
-def _read(affine: Floats, centre: Floats, view: View, count: int, of: int) -> Displacement:
+def _read(affine: Floats, centre: Floats, view: FieldOfView, count: int, of: int) -> Displacement:
     """An affine map of the plane one unit ahead as a displacement at `centre`. Scale and roll are those of horizontal
     lines: moving sideways over a flat bottom shears the picture, which is neither."""
     moved = affine[:, :2] @ centre + affine[:, 2] - centre
@@ -161,20 +161,20 @@ def _read(affine: Floats, centre: Floats, view: View, count: int, of: int) -> Di
     return found if all(map(math.isfinite, found)) else Displacement()
 
 
-def _shifted(plane: Points, guess: Displacement, view: View) -> Points:
+def _shifted(plane: Points, guess: Displacement, view: FieldOfView) -> Points:
     """Points (K, 2) where a former answer would have them now."""
     middle = plane.mean(0)
     shift = np.array([guess.dx, guess.dy], np.float32) * np.float32(2 * view.wide)
     return np.asarray((plane - middle) * np.float32(math.exp(guess.scale)) + middle + shift, np.float32)
 
 
-def _on_plane(pixels: Points, view: View) -> Points:
+def _on_plane(pixels: Points, view: FieldOfView) -> Points:
     """Pixels (K, 2) -> the plane one unit ahead."""
     half = np.array([WIDTH, HEIGHT], np.float32) / 2
     return np.asarray(((pixels + 0.5) / half - 1) * np.array(view, np.float32), np.float32)
 
 
-def _pixels(plane: Points, view: View) -> Points:
+def _pixels(plane: Points, view: FieldOfView) -> Points:
     half = np.array([WIDTH, HEIGHT], np.float32) / 2
     return np.asarray((plane / np.array(view, np.float32) + 1) * half - 0.5, np.float32)
 

@@ -74,7 +74,8 @@ class Encoder(nn.Module):
         """How unlike the training's pictures (N,) are with these looks (N, LOOKS): the Mahalanobis distance from their
         mean, divided by √LOOKS, so that a usual picture has about 1."""
         mean, whitening = cast(Tensor, self.looks_mean), cast(Tensor, self.looks_whitening)
-        return torch.linalg.vector_norm((looks - mean) @ whitening, dim=1) / math.sqrt(LOOKS)
+        distance = ((looks - mean) @ whitening).square().sum(1).sqrt()
+        return distance / math.sqrt(LOOKS)
 
 
 def small_picture(image: Image) -> Tensor:
