@@ -45,7 +45,7 @@ class Classroom:
         numbers: dict[str, float],
         device: torch.device,
     ):
-        self.task, self.recipe = task, recipe
+        self.task, self.level, self.recipe = task, level, recipe
         self.teacher = expert(task, torch.tensor([[numbers[name] for name in EXPERT[task]]]))
         self.sea = Sea(task, level, n, seed, device)
         self.random = torch.Generator(device).manual_seed(seed)

@@ -29,7 +29,8 @@ class Part(NamedTuple):
     seed: int
 
 
-Gathered = tuple[str, Windows, Episodes]
+Gathered = tuple[str, str, Windows, Episodes]
+"""Task, level, what was seen, what has ended."""
 Numbers = dict[str, dict[str, float]]
 """The teacher's tuned numbers by task."""
 
@@ -64,12 +65,12 @@ class Crew:
     def end(self) -> list[Gathered]:
         """What was gathered since `begin`. Raises EOFError when a worker has died."""
         if not self.workers:
-            return [(room.task, *room.round(self.student, self.teaching)) for room in self.rooms]
+            return [(room.task, room.level, *room.round(self.student, self.teaching)) for room in self.rooms]
         gathered = []
         for _, connection in self.workers:
-            for task, arrays, episodes in connection.recv():
+            for task, level, arrays, episodes in connection.recv():
                 windows = Windows(*(torch.from_numpy(each).to(self.device) for each in arrays))
-                gathered.append((task, windows, episodes))
+                gathered.append((task, level, windows, episodes))
         return gathered
 
     def close(self) -> None:
@@ -82,11 +83,12 @@ class Crew:
 
 def divided(recipe: DaggerRecipe, workers: int, seed: int) -> list[Part]:
     """The tasks' vehicles in as many parts as keep the workers busy."""
-    shares = max(1, workers // len(recipe.tasks))
+    levels, tasks = recipe.levels, recipe.tasks
+    shares = len(levels) * max(1, workers // (len(levels) * len(tasks)))
     return [
-        Part(task, level, recipe.vehicles // shares, seed + SEED_STEP * (i * len(recipe.tasks) + j))
+        Part(task, levels[i % len(levels)], recipe.vehicles // shares, seed + SEED_STEP * (i * len(tasks) + j))
         for i in range(shares)
-        for j, (task, level) in enumerate(zip(recipe.tasks, recipe.levels, strict=True))
+        for j, task in enumerate(tasks)
     ]
 
 
@@ -110,7 +112,7 @@ def serve(connection: Connection, parts: list[Part], recipe: DaggerRecipe, teach
         made = []
         for room in rooms:
             windows, episodes = room.round(student, teaching)
-            made.append((room.task, [each.numpy() for each in windows], episodes))
+            made.append((room.task, room.level, [each.numpy() for each in windows], episodes))
         try:
             connection.send(made)
         except (BrokenPipeError, ConnectionResetError):

@@ -121,9 +121,15 @@ def run(
             line: dict[str, Any] = {"round": learner.round + 1, "teaching": teaching}
             line |= learner.learn(store, share) if store.sets else {}
             gathered = crew.end()
-            for _, windows, _ in gathered:
+            for _, _, windows, _ in gathered:
                 store.add(windows)
-            line |= {task: together([each for name, _, each in gathered if name == task]) for task in recipe.tasks}
+            for level in recipe.levels:
+                line |= {
+                    task if level == recipe.levels[0] else f"{task} {level}": together(
+                        [each for name, its, _, each in gathered if (name, its) == (task, level)]
+                    )
+                    for task in recipe.tasks
+                }
             learner.round, learner.seconds = learner.round + 1, time.monotonic() - began
             line["seconds"] = learner.seconds
             with log.open("a") as file:

@@ -4,6 +4,7 @@ learns from, drawn from worlds of `sim/worlds` with other water, light and lens.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +17,11 @@ from torch.nn.functional import avg_pool2d
 from rov.steering.encoder import HEIGHT, WIDTH
 from rov.steering.policy_input import INVERSE_RANGE_MAX, ROWS
 from rov.types import Floats
+from sim.scene.ground import FAR
 from sim.scene.render import Renderer, Shots
 from sim.scene.things import LABELS
+from sim.tasks.scenes import Look, scene
+from sim.tasks.sea import Sea
 from sim.viewpoints import CLEARANCE, quaternion
 from sim.world import RealisedWorld, Spread, World, load, realise
 
@@ -43,6 +47,7 @@ class Draw(NamedTuple):
     """What `draw` needs: picklable, for a worker process."""
 
     world: str
+    """A name in `sim/worlds`; after `TASK:`, the course of a task in that world's water and light."""
     waters: tuple[str, ...]
     night: float
     seed: int
@@ -52,25 +57,36 @@ class Draw(NamedTuple):
 def draw(what: Draw) -> Labelled:
     """Pictures of one scene, the same on every machine up to rounding."""
     random = np.random.Generator(np.random.PCG64([what.seed, 300]))
-    place = realise(varied(load(what.world), what.waters, bool(random.random() < what.night)), what.seed)
+    task, _, world = what.world.rpartition(":")
+    place = realise(varied(load(world), what.waters, bool(random.random() < what.night)), what.seed)
+    place = at_task(task, place, what.seed) if task else place
     position, attitude, turning = views(place, random, what.views)
     renderer = Renderer([place.scene], place.lens(FINE * WIDTH, FINE * HEIGHT))
     t = torch.from_numpy(random.uniform(0, 600, what.views))
     return labelled(renderer, renderer.render(position, attitude, t, turning))
 
 
+def at_task(task: str, place: RealisedWorld, seed: int) -> RealisedWorld:
+    """The course of a task in the water and light of a world."""
+    sea = Sea(task, "nominal", 1, seed)
+    sea.reset()
+    made = scene(task, sea.course, 0, Look(place.name, seed, place))
+    start, walls = (0.0, 0.0, float(sea.course.depth)), (-FAR, FAR, -FAR, FAR)
+    return replace(place, scene=made, bottom=made.ground.bottom, start=start, walls=walls)
+
+
 def varied(world: World, waters: tuple[str, ...], night: bool) -> World:
     """The world with any of the waters, by day or by its lamps, through a lens and a sensor of a wider range."""
-    replace = msgspec.structs.replace
-    water = replace(world.water, type=list(waters), turbidity=Spread(log_uniform=(0.4, 2.0)))
-    light = replace(
+    change = msgspec.structs.replace
+    water = change(world.water, type=list(waters), turbidity=Spread(log_uniform=(0.4, 2.0)))
+    light = change(
         world.light,
         day=0.0 if night else Spread(log_uniform=(0.3, 1.5)),
         lamps=Spread(log_uniform=(0.6, 2.0)) if night else Spread(choice=[0.0, 0.0, 0.0, 0.5]),
     )
     # Shrinking a frame averages its noise; what is left is small.
-    camera = replace(world.camera, hfov_deg=Spread(uniform=(60.0, 95.0)), noise=Spread(uniform=(0.2, 2.0)))
-    return replace(world, water=water, light=light, camera=camera)
+    camera = change(world.camera, hfov_deg=Spread(uniform=(60.0, 95.0)), noise=Spread(uniform=(0.2, 2.0)))
+    return change(world, water=water, light=light, camera=camera)
 
 
 def views(place: RealisedWorld, random: np.random.Generator, number: int) -> tuple[Tensor, Tensor, Tensor]:

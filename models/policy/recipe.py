@@ -19,10 +19,12 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class EncoderRecipe(Settings, frozen=True):
     """Small pictures rendered with their range and pipeline, and how the encoder learns from them."""
 
-    worlds: tuple[str, ...] = ("pool", "pond", "reef", "pipeline_night")
+    worlds: tuple[str, ...] = ("pool", "pond", "reef", "pipeline_night", "transit:pond", "transit:reef", "follow:reef",
+                               "inspect:pipeline_night", "inspect:reef", "station:pond")  # fmt: skip
+    """Worlds of sim/worlds, and tasks in them."""
     waters: tuple[str, ...] = ("pool", "IB", "III", "3C")
     """Types of sim/scene/water.py that replace the worlds' own."""
-    test_worlds: tuple[str, ...] = ("harbour", "pond", "reef", "pipeline_night")
+    test_worlds: tuple[str, ...] = ("harbour", "transit:harbour", "follow:harbour", "inspect:harbour", "pond", "reef")
     test_waters: tuple[str, ...] = ("II", "1C")
     """Seen in no training."""
     scenes: int = 1200
@@ -54,8 +56,8 @@ class DaggerRecipe(Settings, frozen=True):
     """How the student learns from the teacher on the abstraction."""
 
     tasks: tuple[str, ...] = TASKS
-    levels: tuple[Literal["easy", "nominal", "hard"], ...] = ("nominal",) * len(TASKS)
-    """Of each task."""
+    levels: tuple[Literal["easy", "nominal", "hard"], ...] = ("nominal", "hard")
+    """The vehicles of each task are divided among these."""
     vehicles: int = 512
     """Of each task."""
     window: int = 64

@@ -52,8 +52,8 @@ def loss(network: PolicyNetwork, windows: Windows, burn_in: int, smooth: float) 
     """The loss of a batch, and its parts for the log.
 
     The setpoint's error is squared; its likelihood teaches the variance alone, so that a sure answer is not bought by
-    giving up hard ones (Seitzer et al. 2022 name it). The first `burn_in` decisions only warm the memory,
-    unless the episode begins in them. `smooth` weighs the change from one decision to the next beyond the expert's own (CAPS,
+    giving up hard ones (Seitzer et al. 2022 name it). The first `burn_in` decisions only warm the memory, unless the
+    episode begins in them. `smooth` weighs the change from one decision to the next beyond the expert's own (CAPS,
     Mysore et al. 2021): ripple costs thrust."""
     mean, spread = unroll(network, windows.maps.float(), windows.features.float(), windows.memory, windows.begins)
     warm = windows.begins.cumsum(0) > 0
