@@ -99,6 +99,7 @@ def dive(
     `size` is the width and height of the pictures; their rate is perception's. `exact` replaces the detector by the
     simulator's labels, which shows steering with perfect detections. `policy` steers the course's steps in its mode.
     Ctrl-C ends it early and keeps what was done."""
+    config = knowing_its_camera(config, place)
     vehicle = SingleVehicle(place)
     camera = Renderer([place.scene], place.lens(*size))
     link, perception, schedule, course = (
@@ -161,6 +162,12 @@ def dive(
     result.wall_s = time.perf_counter() - began
     result.frames, result.recorded_s = frames, (t - START_NS) / 1e9
     return result
+
+
+def knowing_its_camera(config: Config, place: RealisedWorld) -> Config:
+    """The configuration with the field of view of the world's camera: people measure theirs, too."""
+    camera = config.camera.model_copy(update={"hfov_deg": place.hfov_deg})
+    return config.model_copy(update={"camera": camera})
 
 
 def picture(

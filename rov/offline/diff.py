@@ -100,7 +100,7 @@ class Diff:
         """How many recorded detections have no picture in the dive."""
         self.table = {
             name: Difference(name)
-            for name in ("detections", "tracks", "observation", "policy_input", "setpoint", "wrench", "thrusters")
+            for name in ("detections", "tracks", "observation", "setpoint", "wrench", "thrusters")
         }
 
     def detected(self, detections: Detections, image: Image | None = None) -> None:
@@ -170,6 +170,7 @@ class Diff:
 
     def _compare_policy(self, then: PolicyInput) -> None:
         """Compare what the pictures gave for the policy, and compute its setpoint from the recorded input."""
+        self.table.setdefault("policy_input", Difference("policy_input"))
         if self.policy is None:
             return
         if (seen := self.policy.sight_differs(then, self.perception)) is not None:
