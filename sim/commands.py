@@ -215,6 +215,50 @@ def run(
     raise typer.Exit(code)
 
 
+@app.command(
+    epilog="Examples: `python -m sim disengagement --out out/`, `python -m sim disengagement --minutes 120 --clips 40"
+    " --video dive.mp4 --out out/`"
+)
+def disengagement(
+    out: Annotated[Path, typer.Option(help="Folder for disengagement.json.")] = Path("out"),
+    worlds: Annotated[str, typer.Option(help="Worlds to run in, with commas.")] = "pool,pond,reef,harbour",
+    clips: Annotated[int, typer.Option(min=0, help="Spoiled clips of each kind.")] = 20,
+    minutes: Annotated[float, typer.Option(min=0, help="Normal running in all.")] = 10.0,
+    video: Annotated[list[Path] | None, typer.Option(help="Real videos to look at, too.")] = None,
+    config: ConfigFile = None,
+    setting: Settings = None,
+) -> None:
+    """Measure how the policy lets go of black, blinded, covered, frozen and dry pictures, and of normal ones."""
+    import torch
+
+    from rov.cli.common import configuration, progress
+    from rov.steering.policy_model import open_model
+    from sim.disengagement import RUN_S, SPOILERS, measure, on_video, write
+
+    torch.set_num_threads(1)
+    settings = configuration(config, setting, steers=True)
+    model, videos = open_model(settings.steering), video or []
+    with progress() as bar:
+        task = bar.add_task("disengagement", total=clips * len(SPOILERS) + round(minutes * 60 / RUN_S) + len(videos))
+
+        def step(text: str) -> None:
+            bar.update(task, advance=1, description=text)
+
+        verdict = measure(model, settings, worlds.split(","), clips, minutes, progress=step)
+        looked = {}
+        for path in videos:
+            step(path.name)
+            looked[path.name] = on_video(model, settings, path)
+    out.mkdir(parents=True, exist_ok=True)
+    write(verdict, looked, out / "disengagement.json")
+    for kind, shown in verdict.clips.items():
+        print_line(f"{kind}: {verdict.caught.get(kind, 0)} of {shown} let go within 1 s")
+    print_line(f"normal running: {verdict.false} ends in {verdict.normal_s / 60:.0f} min; {verdict.reasons or ''}")
+    for name, shares in looked.items():
+        print_line(f"{name}: " + ", ".join(f"{why} {share:.0%}" for why, share in shares.items()))
+    print_line(f"{out / 'disengagement.json'} written")
+
+
 def _one_of(word: str, option: str, words: Sequence[str]) -> Any:
     """The word. Raises UserError unless it is one of these."""
     if word not in words:
