@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TRAIN := .venv-train
 ROV_DATA ?= ../shared/data
 export ROV_DATA
 OUT ?= out
 WORLD ?= pool
 SEED ?= 0
 
-.PHONY: demo test check clean policy
+.PHONY: demo test test-train check clean policy
 
 # The daemon's stages drive a simulated rover through a course. LIVE=1: the real daemon against the live simulator.
 # VIDEO=your.mp4: every stage on your own video instead. Results go to $(OUT).
@@ -34,6 +35,10 @@ policy: $(VENV)/ready
 test: $(VENV)/ready
 	@$(BIN)/python -m pytest -m "not clock" -n 2 --dist loadfile; first=$$?; $(BIN)/python -m pytest -m clock && exit $$first
 
+# What needs torchvision and scikit-learn, in an environment of its own (6 GB): they want another torch than the vehicle's.
+test-train: $(TRAIN)/ready
+	$(TRAIN)/bin/python -m pytest -q tests/train
+
 check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,12 +46,25 @@ check: $(VENV)/ready
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 clean:
-	rm -rf $(VENV) out runs dist *.egg-info
+	rm -rf $(VENV) $(TRAIN) out runs dist *.egg-info
+
+# A python3 that rov runs on, or a sentence that says what is missing.
+define CHECK_PYTHON
+@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; install python3 (3.10 to 3.13) with venv" >&2; exit 2; }
+@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
+  || { echo "rov needs Python 3.10 to 3.13; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+endef
 
 $(VENV)/ready: pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; install python3 (3.10 to 3.13) with venv" >&2; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
-	  || { echo "rov needs Python 3.10 to 3.13; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip uninstall -qq -y rov  # the name of versions before 0.2
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(TRAIN)/ready: pyproject.toml constraints.txt constraints-train.txt
+	$(CHECK_PYTHON)
+	$(PYTHON) -m venv $(TRAIN)
+	grep -v '^torch==' constraints.txt > $(TRAIN)/constraints.txt
+	$(TRAIN)/bin/pip install --disable-pip-version-check -q -c $(TRAIN)/constraints.txt -c constraints-train.txt -e '.[dev,train]'
 	@touch $@

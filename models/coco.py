@@ -1,9 +1,13 @@
-"""Reads COCO files from any source: the boxes of each picture, drawn as boxes, outlines, masks or key points."""
+"""COCO files: reads those from any source (the boxes of each picture, drawn as boxes, outlines, masks or points) and
+writes our own."""
 
 from __future__ import annotations
 
+import codecs
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -11,6 +15,8 @@ from rov.errors import UserError
 
 Box = tuple[float, float, float, float]
 """x1 y1 x2 y2 in pixels."""
+EVERY = "*"
+"""All classes, among those that a picture is not labelled for."""
 
 
 class Rle(msgspec.Struct):
@@ -26,15 +32,28 @@ class Category(msgspec.Struct):
     name: str
 
 
-class Picture(msgspec.Struct):
-    id: int
+class Picture(msgspec.Struct, omit_defaults=True):
+    id: int | str
     file_name: str
-    world: str = ""
-    """For a rendered set: the world shown."""
+    width: float | None = None
+    height: float | None = None
+    scene: str = ""
+    """The site or clip that it shows: sets are split by scenes. (Ours, as the next two keys.)"""
+    split: str = ""
+    """train, val or test, where each picture is a scene of its own; else the card says it by scenes."""
+    t: float | None = None
+    """Seconds since the start of its dive."""
+    not_exhaustive_category_ids: list[int] = []
+    """Categories of which it may show more than is labelled (a key of LVIS)."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels; (0, 0) where the file does not say."""
+        return int(self.width or 0), int(self.height or 0)
 
 
 class Annotation(msgspec.Struct):
-    image_id: int
+    image_id: int | str
     category_id: int
     bbox: list[float] | None = None
     """x y width height."""
@@ -44,30 +63,63 @@ class Annotation(msgspec.Struct):
     iscrowd: int | bool | None = 0
 
 
+class Licence(msgspec.Struct):
+    name: str = ""
+    url: str = ""
+
+
+class Info(msgspec.Struct):
+    """Where a file is from; tools leave it empty, or fill it with their own names."""
+
+    description: str | None = ""
+    contributor: str | None = ""
+    url: str | None = ""
+    version: str | float | None = ""
+
+
 class File(msgspec.Struct):
     images: list[Picture]
     categories: list[Category]
     annotations: list[Annotation] = []
+    info: Info | None = None
+    licenses: list[Licence] = []
 
 
 class Labelled(NamedTuple):
-    """A picture with its objects; of `crowded` classes it shows more objects than are labelled singly."""
+    """A picture with its objects. Of the classes in `unknown` (EVERY: of all) it may show more than is labelled."""
 
     picture: Picture
     objects: list[tuple[Box, str]]
-    crowded: set[str]
+    unknown: set[str]
+
+
+class Contents(NamedTuple):
+    """A file's pictures, in its order, and its classes."""
+
+    pictures: list[Labelled]
+    classes: list[str]
+    empty: int
+    """How many annotations have no area; they are left out."""
+    info: Info
+    licences: list[str]
 
 
 def read(path: Path) -> list[Labelled]:
     """The pictures in the order of the file. Raises UserError for an invalid file."""
-    try:
-        file = msgspec.json.decode(path.read_bytes(), type=File, strict=False)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise UserError(f"{path}: {error}") from None
-    names = {each.id: each.name for each in file.categories}
-    found = {each.id: Labelled(each, [], set()) for each in file.images}
+    return contents(path).pictures
+
+
+def contents(path: Path) -> Contents:
+    """Pictures and classes. Raises UserError for an invalid file."""
+    file = _decoded(path)
+    names = _names(path, file.categories)
+    found: dict[int | str, Labelled] = {}
+    for number, picture in enumerate(file.images, 1):
+        if picture.id in found:
+            raise UserError(f"{path}: image {number} ({picture.file_name}): another image has its id, {picture.id}")
+        unknown = {names[each] for each in picture.not_exhaustive_category_ids if each in names}
+        found[picture.id] = Labelled(picture, [], unknown)
+    empty = 0
     for number, each in enumerate(file.annotations, 1):
         where = f"{path}: annotation {number}"
         if each.category_id not in names:
@@ -76,10 +128,60 @@ def read(path: Path) -> list[Labelled]:
             raise UserError(f"{where}: is in image {each.image_id}, and `images` has no such id")
         name, labelled = names[each.category_id], found[each.image_id]
         if each.iscrowd:
-            labelled.crowded.add(name)
+            labelled.unknown.add(name)
         elif box := _box(each, where):
             labelled.objects.append((box, name))
-    return list(found.values())
+        else:
+            empty += 1
+    licences = [each.name or each.url for each in file.licenses if each.name or each.url]
+    classes = list(dict.fromkeys(names.values()))
+    return Contents(list(found.values()), classes, empty, file.info or Info(), licences)
+
+
+def write(path: Path, pictures: Iterable[Labelled], classes: Sequence[str]) -> None:
+    """A file that every tool takes: one annotation with a bbox for each object. Pictures are numbered anew."""
+    ids = {name: number for number, name in enumerate(classes, 1)}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, (picture, objects, unknown) in enumerate(pictures, 1):
+        open_ids = sorted(ids.values() if EVERY in unknown else (ids[name] for name in unknown if name in ids))
+        images.append(
+            msgspec.to_builtins(msgspec.structs.replace(picture, id=number, not_exhaustive_category_ids=open_ids))
+        )
+        for (x1, y1, x2, y2), name in objects:
+            width, height = round(x2 - x1, 3), round(y2 - y1, 3)
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": number, "category_id": ids[name],
+                 "bbox": [round(x1, 3), round(y1, 3), width, height], "area": round(width * height, 3),
+                 "segmentation": [], "iscrowd": 0}
+            )  # fmt: skip
+    categories = [{"id": number, "name": name} for name, number in ids.items()]
+    file = {"images": images, "categories": categories, "annotations": annotations}
+    path.write_bytes(msgspec.json.encode(file))
+
+
+def _decoded(path: Path) -> File:
+    try:
+        data = path.read_bytes()
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            data = data.decode("utf-16").encode()
+        data = data.removeprefix(codecs.BOM_UTF8)
+        return msgspec.json.decode(data, type=File, strict=False)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        if data.lstrip().startswith(b"["):
+            said = "is a list, and COCO is an object with images and categories: export as COCO"
+            raise UserError(f"{path}: {said}") from None
+        raise UserError(f"{path}: {error}") from None
+
+
+def _names(path: Path, categories: list[Category]) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for number, each in enumerate(categories, 1):
+        if names.setdefault(each.id, each.name) != each.name:
+            raise UserError(f"{path}: category {number} ({each.name}): {names[each.id]} has its id, {each.id}")
+    return names
 
 
 def _box(each: Annotation, where: str) -> Box | None:
@@ -88,6 +190,8 @@ def _box(each: Annotation, where: str) -> Box | None:
         if len(each.bbox) != 4:
             raise UserError(f"{where}: bbox needs x, y, width and height, and has {len(each.bbox)} numbers")
         x, y, width, height = each.bbox
+        if not all(math.isfinite(value) for value in each.bbox):
+            raise UserError(f"{where}: bbox {each.bbox} is no box")
         return (x, y, x + width, y + height) if width > 0 and height > 0 else None
     if isinstance(each.segmentation, Rle):
         return _around(each.segmentation, where)

@@ -1,405 +1,420 @@
 """Train the detector: `python -m models.train_detector --out runs/detector`. One file, read top to bottom.
 
-Learns from the train splits of sets with cards. The test split chooses nothing; it is only measured at the end. A run
-is a folder: `checkpoint.pt` (the same command resumes), `log.jsonl`, and at the end the weights and their card, which
-`--install` copies to `models/`.
+A recipe (TOML, `models/recipes/`) names the sets, the network, the optimisation and the augmentation. It learns from
+the train splits; the val splits calibrate its scores and may stop it early; the test splits choose nothing and are only
+measured at the end. A run is a folder: `recipe.toml`, `data.toml` (hashes), `log.jsonl`, `curves.png`, `checkpoint.pt`
+(after an interruption the same command goes on), and at the end the weights with their card, `results.json` and
+`worst/`.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import shutil
-import subprocess
 import time
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
 import cv2
+import msgspec
 import numpy as np
 import tomli_w
 import torch
 import typer
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from models import augment, data, metrics
-from rov import toml
+from models import augment, data, metrics, results
+from models import recipe as recipes
+from models.objective import Targets, losses, remembering, targets
+from models.recipe import Recipe
 from rov.errors import UserError
 from rov.media.pictures import read_image
+from rov.messages import Detection
 from rov.printing import print_line
-from rov.resources import checkout
+from rov.resources import checkout, find_resource
 from rov.types import Image
-from rov.vision.detector import Detector, InputSpec, cpu_has_bfloat16, sha256
-from rov.vision.model_card import SIZES
-from rov.vision.network import STRIDE, DetectorNet
+from rov.vision.detector import cpu_has_bfloat16, letterbox
+from rov.vision.model_card import load_card
+from rov.vision.network import DetectorNet, decode
 
-SPREAD = 0.54
-"""Width of a label's Gaussian as a share of its box (Liu et al. 2020, table 2)."""
-
-FEW_LABELS = 20
-"""Number of labels at which a class' own best threshold and the median one have equal weight."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Every setting of a run; the card repeats them."""
-
-    sets: tuple[str, ...] = ("transdec", "tub", "aquarium")
-    draws: tuple[int, ...] = (800, 450, 350)
-    """Pictures per epoch from each set, drawn again every epoch."""
-    size: int = 352
-    """Side of the network's input, pixels. 384 takes a fifth more time and gained nothing in validation."""
-    epochs: int = 50
-    batch: int = 16
-    rate: float = 2e-3
-    """Peak learning rate of AdamW; warm-up, then a cosine to 1 %."""
-    decay: float = 0.02
-    """Weight decay."""
-    average: float = 0.998
-    """Exponential moving average of the weights; the average is saved."""
-    paste: float = 0.35
-    """Share of pictures with buoys pasted from other pictures."""
-    seed: int = 1
-    start: str = ""
-    """sha256 of the weights it started from; empty: random."""
-
-    def steps(self) -> int:
-        return self.epochs * (sum(self.draws) // self.batch)
-
-
-Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+PASTED = "buoy_"
+"""Classes whose objects are round enough to be pasted into other pictures."""
+PASTED_MIN = 16
+"""Least side of an object that is pasted, px."""
+LARGER = 1.34
+"""Pictures are kept at up to this many times the network's input."""
+CLIP = 10.0
+"""Largest norm of the gradient."""
 
 
 class Pictures:
-    """The training pictures, decoded once, and their augmentation; deterministic in (seed, epoch, index)."""
+    """The training pictures, decoded once and kept on the device. What is drawn from them, and how it is changed,
+    depends on the seed, the epoch and the batch alone."""
 
-    def __init__(self, recipe: Recipe):
-        self.recipe = recipe
-        self.sets = [data.load(name, "train") for name in recipe.sets]
-        self.samples = [sample for each in self.sets for sample in each]
-        self.images: dict[Path, Image] = {}
-        self.scale: dict[Path, float] = {}
-        for sample in self.samples:
-            image = read_image(sample.path)
-            self.scale[sample.path] = scale = min(1.0, 1.34 * recipe.size / max(image.shape[:2]))
-            small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
-            self.images[sample.path] = np.asarray(small, np.uint8)
-        self.cutouts = list(self._cutouts())
+    def __init__(self, recipe: Recipe, classes: tuple[str, ...], device: torch.device):
+        self.recipe, self.device = recipe, device
+        self.sets = {name: data.load(name, "train", classes) for name in recipe.sets}
+        if empty := [name for name, samples in self.sets.items() if not samples]:
+            raise UserError(f"data set {empty[0]!r} has no pictures in its train split")
+        samples = [sample for each in self.sets.values() for sample in each]
+        with ThreadPoolExecutor() as pool:
+            made = list(pool.map(lambda sample: self._read(sample, classes), samples))
+        self.pixels = [torch.from_numpy(image).permute(2, 0, 1).to(device) for image, _ in made]
+        self.sources = [source for _, source in made]
+        self.known = torch.from_numpy(np.stack([sample.known for sample in samples])).float().to(device)
 
-    def _cutouts(self) -> Any:
-        for sample in self.samples:
-            for box, kind in zip(sample.boxes * self.scale[sample.path], sample.kinds, strict=True):
-                x1, y1, x2, y2 = (round(float(v)) for v in box)
-                if data.CLASSES[kind].startswith("buoy_") and min(x2 - x1, y2 - y1) >= 16:
-                    yield self.images[sample.path][y1:y2, x1:x2], int(kind)
+    def _read(self, sample: data.Sample, classes: tuple[str, ...]) -> tuple[Image, augment.Source]:
+        image = read_image(sample.path)
+        scale = min(1.0, LARGER * self.recipe.network.size / max(image.shape[:2]))
+        if scale < 1:
+            image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+        boxes = (sample.boxes * scale).astype(np.float32)
+        round_ = np.array([classes[kind].startswith(PASTED) for kind in sample.kinds], bool)
+        large = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf) >= PASTED_MIN
+        return image, augment.Source(*image.shape[:2], boxes, sample.kinds, np.flatnonzero(round_ & large))
 
-    def draw(self, epoch: int) -> list[data.Sample]:
-        """The epoch's pictures: as many from each set as the recipe says, shuffled."""
-        rng = np.random.default_rng((self.recipe.seed, epoch))
-        drawn = [
-            samples[i]
-            for samples, count in zip(self.sets, self.recipe.draws, strict=True)
-            for i in rng.permutation(np.resize(rng.permutation(len(samples)), count))
-        ]
-        return [drawn[i] for i in rng.permutation(len(drawn))]
+    def draw(self, epoch: int) -> NDArray[np.int64]:
+        """The epoch's pictures, shuffled: each set's share, and no picture of a set again before all were there."""
+        rng = np.random.default_rng((self.recipe.optimisation.seed, epoch))
+        shares = np.cumsum([0.0, *self.recipe.sets.values()])
+        edges = np.round(shares / shares[-1] * self.recipe.optimisation.pictures).astype(int)
+        drawn, first = [], 0
+        for samples, count in zip(self.sets.values(), np.diff(edges), strict=True):
+            orders = [rng.permutation(len(samples)) for _ in range(-(-int(count) // len(samples)))]
+            drawn.append(first + np.concatenate([*orders, np.zeros(0, np.int64)])[:count])
+            first += len(samples)
+        return rng.permutation(np.concatenate(drawn)).astype(np.int64)
 
     def batches(self, epoch: int) -> Any:
-        drawn, n = self.draw(epoch), self.recipe.batch
+        """Pairs of pictures (B, 3, S, S) 0..255 and their targets."""
+        drawn, how, size = self.draw(epoch), self.recipe.augmentation, self.recipe.network.size
+        n = self.recipe.optimisation.batch
         for start in range(0, len(drawn) - n + 1, n):
-            made = [self._make(sample, epoch, start + i) for i, sample in enumerate(drawn[start : start + n])]
-            yield tuple(torch.stack(part) for part in zip(*made, strict=True))
-
-    def _make(self, sample: data.Sample, epoch: int, index: int) -> tuple[Tensor, ...]:
-        rng = np.random.default_rng((self.recipe.seed, epoch, index))
-        image, boxes, kinds = self.images[sample.path], sample.boxes * self.scale[sample.path], sample.kinds
-        if rng.random() < self.recipe.paste and sample.known[:3].all():
-            image, boxes, kinds = augment.paste(image, boxes, kinds, self.cutouts, rng)
-        image, boxes, kept = augment.place(image, boxes, self.recipe.size, rng)
-        image = augment.water(image, rng)
-        return torch.from_numpy(image), *targets(boxes, kinds, kept, sample.known, self.recipe.size // STRIDE)
+            rng = np.random.default_rng((self.recipe.optimisation.seed, epoch, start))
+            made = augment.plan(self.sources, drawn[start : start + n], drawn, size, how, rng)
+            x = augment.compose(self.pixels, made, n, size, rng)
+            yield augment.water(x, how, rng), targets(made, self.known, n, size)
 
 
-def targets(
-    boxes: NDArray[np.float32], kinds: NDArray[np.int64], kept: NDArray[np.bool_], known: NDArray[np.bool_], cells: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The targets of the network, on a grid of `cells`×`cells`.
-
-    heat (C, g, g): Gaussians of height 1. mask (C, g, g): 0 where the class is unknown: in sets that do not label it,
-    and at objects cut off by the picture's edge. box (4, g, g): the box that owns each cell. weight (g, g).
-    """
-    heat = np.zeros((len(known), cells, cells), np.float32)
-    mask = np.repeat(known.astype(np.float32), cells * cells).reshape(heat.shape)
-    box, weight = np.zeros((4, cells, cells), np.float32), np.zeros((cells, cells), np.float32)
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    for i in np.argsort(-area):  # small ones last: they own cells shared with large ones
-        x1, y1, x2, y2 = boxes[i] / STRIDE
-        if not kept[i]:
-            mask[kinds[i], int(max(y1, 0)) : math.ceil(y2) + 1, int(max(x1, 0)) : math.ceil(x2) + 1] = 0.0
-            continue
-        cx, cy = min(int((x1 + x2) / 2), cells - 1), min(int((y1 + y2) / 2), cells - 1)
-        sx, sy = max(SPREAD * (x2 - x1) / 6, 0.3), max(SPREAD * (y2 - y1) / 6, 0.3)
-        gx = np.exp(-((np.arange(cells) - cx) ** 2) / (2 * sx**2))
-        gy = np.exp(-((np.arange(cells) - cy) ** 2) / (2 * sy**2))
-        bump = (gy[:, None] * gx[None]).astype(np.float32)
-        heat[kinds[i]] = np.maximum(heat[kinds[i]], bump)
-        own = bump > 0.1
-        box[:, own] = boxes[i][:, None]
-        weight[own] = bump[own] / bump[own].sum() * math.log(max(float(area[i]), 2.0))
-    return torch.from_numpy(heat), torch.from_numpy(mask), torch.from_numpy(box), torch.from_numpy(weight)
+def load_start(net: DetectorNet, start: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Load the weights of `start` into `net`, whose heat maps are `classes`, matched by name; classes that `start` does
+    not have keep their random weights. Returns the classes that it has."""
+    card = load_card(start)
+    state, last = load_file(start), net.head[-1]
+    rows = {name: i for i, name in enumerate(card.classes)}
+    for key, fresh in (("head.1.weight", last.weight), ("head.1.bias", last.bias)):
+        assert isinstance(fresh, Tensor)
+        heads = [state[key][rows[name]] if name in rows else fresh[i].detach().cpu() for i, name in enumerate(classes)]
+        state[key] = torch.cat([torch.stack(heads), state[key][len(card.classes) :]])
+    try:
+        net.load_state_dict(state)
+    except RuntimeError:
+        sizes = f"widths {list(card.network.widths)}, pyramid {card.network.pyramid}"
+        raise UserError(f"{start}: has {sizes}; give the recipe's network the same") from None
+    return tuple(name for name in classes if name in rows)
 
 
-def losses(
-    heat: Tensor, distances: Tensor, want: Tensor, mask: Tensor, box: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor]:
-    """(classification, box). Penalty-reduced focal loss (Law & Deng 2018, eq. 1); GIoU loss (Rezatofighi 2019)."""
-    p = heat.sigmoid().clamp(1e-4, 1 - 1e-4)
-    peak = (want == 1).float() * mask
-    hard = (1 - p).log() * p**2 * (1 - want) ** 4 * mask * (1 - peak)
-    easy = p.log() * (1 - p) ** 2 * peak
-    focal = -(easy.sum() + hard.sum()) / peak.sum().clamp(min=1)
+def class_list(recipe: Recipe, start: Path | None) -> tuple[str, ...]:
+    """The recipe's classes, or those of the start and then those that the sets label."""
+    if recipe.classes:
+        return recipe.classes
+    labelled = [name for each in recipe.sets for name in data.labelled(each)]
+    known = [name for name in data.CLASSES if name in labelled]
+    return tuple(dict.fromkeys([*(load_card(start).classes if start else ()), *known, *labelled]))
 
-    cells = weight.shape[-1]
-    grid = (torch.arange(cells, device=heat.device) + 0.5) * STRIDE
-    x, y = grid[None, None, :], grid[None, :, None]
-    l, t, r, b = distances.unbind(1)  # noqa: E741  (B, g, g) each
-    x1, y1, x2, y2 = x - l, y - t, x + r, y + b
-    u1, v1, u2, v2 = box.unbind(1)
-    shared = (torch.minimum(x2, u2) - torch.maximum(x1, u1)).clamp(min=0) * (
-        torch.minimum(y2, v2) - torch.maximum(y1, v1)
-    ).clamp(min=0)
-    union = (x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - shared
-    hull = (torch.maximum(x2, u2) - torch.minimum(x1, u1)) * (torch.maximum(y2, v2) - torch.minimum(y1, v1))
-    giou = shared / union.clamp(min=1e-6) - (hull - union) / hull.clamp(min=1e-6)
-    return focal, ((1 - giou) * weight).sum() / weight.sum().clamp(min=1e-6)
+
+class Validation:
+    """The pictures of the val splits, as the network sees them."""
+
+    def __init__(self, recipe: Recipe, classes: tuple[str, ...], device: torch.device):
+        self.classes, self.size, self.top = classes, recipe.network.size, recipe.network.top
+        self.samples = [sample for name in recipe.sets for sample in data.load(name, "val", classes)]
+        shown = np.zeros((len(self.samples), self.size, self.size, 3), np.uint8)
+        with ThreadPoolExecutor() as pool:
+            rows = range(len(self.samples))
+            self.scales = list(pool.map(lambda i: letterbox(read_image(self.samples[i].path), shown[i]), rows))
+        self.shown = torch.from_numpy(shown).to(device)
+
+    @torch.inference_mode()
+    def map50(self, net: DetectorNet, fast: bool, batch: int = 32) -> float:
+        """mAP50 of the network; nan without labels."""
+        found = []
+        for start in range(0, len(self.samples), batch):
+            x = normalised(self.shown[start : start + batch].permute(0, 3, 1, 2).float())
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=fast):
+                heat, distances = net.eval()(x)
+            scores, kinds, boxes = (each.cpu() for each in decode(heat, distances.float(), self.top))
+            for i, scale in enumerate(self.scales[start : start + batch]):
+                rows = zip(kinds[i].tolist(), scores[i].tolist(), (boxes[i] / scale).tolist(), strict=True)
+                found.append([Detection(self.classes[k], s, b) for k, s, b in rows if s > 0.01])
+        return metrics.evaluate(self.samples, found, self.classes).mean()[0] if self.samples else math.nan
+
+
+def normalised(x: Tensor) -> Tensor:
+    """Pixels 0..255 as the network takes them."""
+    return ((x - results.MEAN) / results.STD).contiguous(memory_format=torch.channels_last)
+
+
+def optimiser_of(net: DetectorNet, recipe: Recipe) -> torch.optim.Optimizer:
+    how = recipe.optimisation
+    kernels = [p for p in net.parameters() if p.dim() == 4]
+    rest = [p for p in net.parameters() if p.dim() != 4]
+    groups = [{"params": kernels, "weight_decay": how.decay}, {"params": rest, "weight_decay": 0.0}]
+    if how.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=how.rate, momentum=how.momentum, nesterov=how.momentum > 0)
+    return torch.optim.AdamW(groups, lr=how.rate, betas=(how.momentum, 0.999))
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    warm = min(1.0, (step + 1) / 200)
-    return recipe.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps())))
+    how = recipe.optimisation
+    warm = min(1.0, (step + 1) / max(1, min(how.warm_up, recipe.batches() * how.epochs // 5)))
+    share = step / (recipe.batches() * how.epochs)
+    return how.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
-def load_start(net: DetectorNet, start: Path, classes: tuple[str, ...]) -> None:
-    """Load the weights of `start` into `net`, whose heat maps are `classes`, matched by name; classes that `start` does
-    not have keep their random weights."""
-    old_classes = toml.parse(toml.read_text(start.with_suffix(".toml")))["classes"]
-    state, last = load_file(start), net.head[-1]
-    rows = {name: i for i, name in enumerate(old_classes)}
-    for key, fresh in (("head.1.weight", last.weight), ("head.1.bias", last.bias)):
-        assert isinstance(fresh, Tensor)
-        heads = [state[key][rows[name]] if name in rows else fresh[i].detach() for i, name in enumerate(classes)]
-        state[key] = torch.cat([torch.stack(heads), state[key][len(old_classes) :]])
-    net.load_state_dict(state)
+class Trainer:
+    """Network, average, optimiser and where the run is; all of it is in the checkpoint."""
+
+    def __init__(self, recipe: Recipe, classes: tuple[str, ...], start: Path | None, device: torch.device):
+        torch.manual_seed(recipe.optimisation.seed)
+        self.recipe, self.device, self.epoch, self.step = recipe, device, 0, 0
+        self.best, self.since = -1.0, 0
+        """Best mAP50 of a validation, and validations since then."""
+        self.fast = device.type == "cuda" or cpu_has_bfloat16()  # elsewhere bfloat16 is emulated
+        net = DetectorNet(len(classes), recipe.network.widths, recipe.network.pyramid)
+        old = load_start(net, start, classes) if start else ()
+        self.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
+        self.average = copy.deepcopy(self.net).requires_grad_(False)
+        self.teacher = copy.deepcopy(self.average).eval() if old and recipe.network.remember else None
+        self.old = torch.tensor([float(name in old) for name in classes], device=device)[:, None, None]
+        self.optimiser = optimiser_of(self.net, recipe)
+        pairs = zip(self.average.state_dict().values(), self.net.state_dict().values(), strict=True)
+        self.pairs = [(mean, now) for mean, now in pairs if now.is_floating_point()]
+
+    def learn(self, x: Tensor, want: Targets) -> Tensor:
+        """One step; returns (focal, box, remember) losses."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.recipe, self.step)
+        x = normalised(x)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast):
+            heat, distances = self.net.train()(x)
+            taught = self._taught(x)
+        focal, box = losses(heat.float(), distances.float(), want)
+        memory = focal.new_zeros(())
+        if taught is not None:
+            memory = remembering(heat.float(), taught.float(), 1 - (1 - want.mask) * self.old)
+        loss = focal + self.recipe.optimisation.box * box + self.recipe.network.remember * memory
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), CLIP)
+        self.optimiser.step()
+        self.step += 1
+        keep = min(self.recipe.optimisation.average, self.step / (self.step + 10))  # young averages forget faster
+        with torch.no_grad():
+            torch._foreach_lerp_([mean for mean, _ in self.pairs], [now for _, now in self.pairs], 1 - keep)
+        return torch.stack((focal.detach(), box.detach(), memory.detach()))
+
+    @torch.no_grad()
+    def _taught(self, x: Tensor) -> Tensor | None:
+        heat: Tensor | None = self.teacher(x)[0] if self.teacher is not None else None
+        return heat
+
+    def save(self, path: Path) -> None:
+        state = {"recipe": _text(self.recipe), "net": self.net.state_dict(), "average": self.average.state_dict()}
+        state |= {"optimiser": self.optimiser.state_dict(), "epoch": self.epoch, "step": self.step}
+        torch.save(state | {"best": self.best, "since": self.since}, path.with_suffix(".new"))
+        path.with_suffix(".new").replace(path)  # an interrupted run leaves the last whole epoch
+
+    def resume(self, path: Path) -> None:
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["recipe"] != _text(self.recipe):
+            raise UserError(f"{path}: belongs to another recipe; choose another --out, or delete it to begin anew")
+        self.net.load_state_dict(state["net"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.epoch, self.step, self.best, self.since = (state[key] for key in ("epoch", "step", "best", "since"))
 
 
-def train(recipe: Recipe, out: Path, device: torch.device, start: Path | None) -> DetectorNet:
-    """Run or resume the whole recipe; returns the averaged network."""
+def _text(recipe: Recipe) -> str:
+    return json.dumps(msgspec.to_builtins(recipe), sort_keys=True)
+
+
+def paced(recipe: Recipe, trainer: Trainer, pictures: Pictures) -> Recipe:
+    """The recipe with as many epochs as fit into its minutes, by the pace of a few steps of a copy."""
+    how, times = recipe.optimisation, []
+    if not how.minutes:
+        return recipe
+    trial = copy.deepcopy(trainer)
+    began = time.monotonic()
+    for x, want in pictures.batches(0):
+        float(trial.learn(x, want).sum())
+        times.append(time.monotonic() - began)
+        if len(times) >= 12 or (len(times) > 3 and times[-1] > 10):
+            break
+    pace = (times[-1] - times[1]) / (len(times) - 2) if len(times) > 2 else times[-1] / len(times)
+    fit = int(how.minutes * 60 / (pace * recipe.batches()))
+    epochs = max(1, min(how.epochs, fit))
+    return msgspec.structs.replace(recipe, optimisation=msgspec.structs.replace(how, epochs=epochs, minutes=0.0))
+
+
+def train(trainer: Trainer, pictures: Pictures, validation: Validation, out: Path) -> DetectorNet:
+    """Run the recipe from where the trainer is to its end; returns the averaged network, or the best one."""
+    recipe, how = trainer.recipe, trainer.recipe.optimisation
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    )  # fmt: skip
+    curves = results.Curves(out)
+    with Progress(*columns) as progress:
+        bar = progress.add_task("training", total=recipe.batches() * how.epochs, completed=trainer.step)
+        while trainer.epoch < how.epochs and not (how.patience and trainer.since >= how.patience):
+            sums, began = torch.zeros(3, device=trainer.device), time.monotonic()
+            for x, want in pictures.batches(trainer.epoch):
+                sums += trainer.learn(x, want)
+                progress.update(bar, completed=trainer.step, description=f"epoch {trainer.epoch + 1}/{how.epochs}")
+            trainer.epoch += 1
+            focal, box, memory = (sums / recipe.batches()).tolist()
+            line: dict[str, Any] = {"epoch": trainer.epoch, "step": trainer.step, "focal": focal, "box": box}
+            line |= {"remember": memory} if trainer.teacher is not None else {}
+            line |= {"rate": learning_rate(recipe, trainer.step - 1), "s": round(time.monotonic() - began, 2)}
+            if validation.samples and (trainer.epoch % how.validate == 0 or trainer.epoch == how.epochs):
+                line["map50"] = judged(trainer, validation, out)
+            curves.add(line)
+            trainer.save(out / "checkpoint.pt")
+            told = " ".join(f"{key} {value:.4g}" for key, value in line.items() if key not in ("epoch", "step"))
+            progress.console.print(f"epoch {trainer.epoch}: {told}")
+    if how.patience and (out / "best.pt").exists():
+        trainer.average.load_state_dict(torch.load(out / "best.pt", map_location=trainer.device, weights_only=True))
+    return trainer.average
+
+
+def judged(trainer: Trainer, validation: Validation, out: Path) -> float:
+    """mAP50 of the average; keeps the best weights where the run may stop early."""
+    map50 = validation.map50(trainer.average, trainer.fast)
+    trainer.since = 0 if map50 > trainer.best else trainer.since + 1
+    if map50 > trainer.best:
+        trainer.best = map50
+        if trainer.recipe.optimisation.patience:
+            torch.save(trainer.average.state_dict(), out / "best.pt")
+    return map50
+
+
+def run(recipe: Recipe, out: Path, device: torch.device) -> Path:
+    """Train from the beginning or from where it was interrupted; returns the weights."""
     out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(recipe.seed)
-    pictures = Pictures(recipe)
-    net = DetectorNet(len(data.CLASSES)).to(device)
-    if start:
-        load_start(net, start, data.CLASSES)
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-    average = torch.optim.swa_utils.AveragedModel(
-        net,
-        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.average),  # type: ignore[no-untyped-call]
-        use_buffers=True,
-    )
-    fast = device.type == "cuda" or cpu_has_bfloat16()  # elsewhere bfloat16 is emulated
-    optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
-    epoch, step, spec = 0, 0, InputSpec(recipe.size, 127.5, 64.0)
+    start = Path(recipe.network.start) if recipe.network.start else None
+    start = find_resource(str(start)) if start and not start.is_file() else start
+    classes = class_list(recipe, start)
+    torch.backends.cudnn.benchmark = True  # static shapes
+    print_line("reading pictures")
+    pictures, validation = Pictures(recipe, classes, device), Validation(recipe, classes, device)
+    hashes = {name: {"pictures": len(s), "sha256": data.fingerprint(s)} for name, s in pictures.sets.items()}
+    trainer = Trainer(recipe, classes, start, device)
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        if state["recipe"] != json.dumps(asdict(recipe)):
-            raise typer.BadParameter(f"{checkpoint} belongs to another recipe; choose another --out or delete it")
-        net.load_state_dict(state["net"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        epoch, step = state["epoch"], state["step"]
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        bar = progress.add_task("training", total=recipe.steps(), completed=step)
-        while epoch < recipe.epochs:
-            net.train()
-            sums, began = [0.0, 0.0], time.monotonic()
-            for image, *want in pictures.batches(epoch):
-                for group in optimiser.param_groups:
-                    group["lr"] = learning_rate(recipe, step)
-                x = ((image.to(device).float() - spec.mean) / spec.std).permute(0, 3, 1, 2)  # (B, 3, S, S)
-                with torch.autocast(device.type, torch.bfloat16, enabled=fast):
-                    heat, distances = net(x)
-                focal, box = losses(heat.float(), distances.float(), *(w.to(device) for w in want))
-                optimiser.zero_grad(set_to_none=True)
-                (focal + 2.0 * box).backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(net.parameters(), 10.0)
-                optimiser.step()
-                average.update_parameters(net)
-                step += 1
-                sums = [sums[0] + focal.item(), sums[1] + box.item()]
-                progress.update(bar, completed=step, description=f"epoch {epoch + 1}/{recipe.epochs}")
-            epoch += 1
-            steps = sum(recipe.draws) // recipe.batch
-            line = {"epoch": epoch, "focal": sums[0] / steps, "box": sums[1] / steps, "s": time.monotonic() - began}
-            with (out / "log.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
-            state = {"recipe": json.dumps(asdict(recipe)), "net": net.state_dict(), "average": average.state_dict()}
-            state |= {"optimiser": optimiser.state_dict(), "epoch": epoch, "step": step}
-            torch.save(state, checkpoint.with_suffix(".new"))
-            checkpoint.with_suffix(".new").replace(checkpoint)  # an interrupted run leaves the last whole epoch
-            progress.console.print(
-                f"epoch {epoch}: focal {line['focal']:.3f} box {line['box']:.3f} ({line['s']:.0f} s)"
-            )
-    averaged = average.module
-    assert isinstance(averaged, DetectorNet)
-    return averaged
+        trainer.recipe = _as_begun(recipe, out)
+        trainer.resume(checkpoint)
+    else:
+        trainer.recipe = paced(recipe, trainer, pictures)
+        (out / "log.jsonl").unlink(missing_ok=True)
+        recipes.save(trainer.recipe, out / "recipe.toml")
+        (out / "data.toml").write_text(tomli_w.dumps(hashes))
+    pictures.recipe = trainer.recipe
+    net = train(trainer, pictures, validation, out)
+    weights = out / "detector.safetensors"
+    results.save(net, trainer.recipe, classes, hashes, weights, start)
+    results.judge(weights, device.type, trainer.recipe, out)
+    return weights
 
 
-def evaluated(weights: Path, names: tuple[str, ...], split: data.Split) -> dict[str, metrics.ClassResult]:
-    """Results of the weights over all pictures of one split."""
-    samples = [sample for name in names for sample in data.load(name, split)]
-    found = Detector(weights, batch=8).detect([read_image(sample.path) for sample in samples], 0.02)
-    return metrics.evaluate(samples, found)
+def _as_begun(recipe: Recipe, out: Path) -> Recipe:
+    """The recipe with the number of epochs that its minutes gave when the run began."""
+    how = recipe.optimisation
+    if not how.minutes:
+        return recipe
+    epochs = recipes.load(out / "recipe.toml", {}, []).optimisation.epochs
+    return msgspec.structs.replace(recipe, optimisation=msgspec.structs.replace(how, epochs=epochs, minutes=0.0))
 
 
-def thresholds(results: dict[str, metrics.ClassResult]) -> dict[str, float]:
-    """Raw score of the best F0.5 per class. The fewer labels, the nearer to the median of the classes: the best
-    threshold on a handful of objects is chance."""
-    best = {
-        name: math.log(min(max(r.balance(), 0.05), 0.95)) for name, r in results.items() if r.labels and r.hits.any()
-    }
-    usual = float(np.median(list(best.values()))) if best else math.log(0.5)
-    chosen = {}
-    for name, result in results.items():
-        trust = result.labels / (result.labels + FEW_LABELS)
-        chosen[name] = round(math.exp(trust * best.get(name, usual) + (1 - trust) * usual), 3)
-    return chosen
+EXAMPLES = (
+    "Examples: `python -m models.train_detector --out runs/detector` trains the shipped recipe;"
+    " `python -m models.train_detector --data my_set --start models/detector.safetensors --out runs/mine` teaches"
+    " the shipped detector your own classes; `--set optimisation.epochs=20 --set network.size=352` change a recipe."
+)
+app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
 
-def table(results: dict[str, metrics.ClassResult]) -> dict[str, dict[str, float]]:
-    """Average precision, and precision and recall at a score of 0.5, per class with labels."""
-    rows = {}
-    for name, result in results.items():
-        if result.labels:
-            precision, recall = result.at(0.5)
-            row = {"ap50": result.average_precision(), "precision": precision, "recall": recall}
-            rows[name] = {key: round(value, 3) for key, value in row.items()} | {"labels": result.labels}
-    return rows
-
-
-def save(net: DetectorNet, recipe: Recipe, weights: Path, start: Path | None) -> None:
-    """Write the weights and their card."""
-    state = {key: value.contiguous().cpu() for key, value in net.state_dict().items()}
-    # Kernels in half precision halve the file and change no figure of the card.
-    save_file({key: value.half() if value.dim() == 4 else value for key, value in state.items()}, weights)
-    git = subprocess.run(["git", "-C", checkout(), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    card: dict[str, Any] = {
-        "name": "detector",
-        "classes": list(data.CLASSES),
-        "weights_sha256": sha256(weights),
-        "commit": git.stdout.strip() or "unknown",
-        "parameters": sum(p.numel() for p in net.parameters()),
-        "limits": (
-            "Learned from two robotics pools, one tank of litter, two public aquariums and what was rendered: no real"
-            " wild divers or fish from a rover, no real turbid harbour, no night. Scores are not probabilities. Objects"
-            " under about 8 pixels of the network's input are not found. Each class was seen at one or two sites only:"
-            " expect false alarms elsewhere. Divers are known from rendered pictures alone."
-        ),
-        "input": {"size": recipe.size, "channels": "BGR", "mean": 127.5, "std": 64.0, "fit": "top left, grey 127"},
-        "recipe": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(recipe).items()},
-    }
-    if start:  # the card of the start, which holds its own start
-        before = toml.parse(toml.read_text(start.with_suffix(".toml")))
-        kept = ("weights_sha256", "commit", "recipe", "started_from")
-        card["started_from"] = {key: before[key] for key in kept if key in before}
-    write_card(weights, card)
-    card["data"] = {
-        name: data.card_entry(name)
-        | {"pictures": len(samples := data.load(name, "train")), "sha256": data.fingerprint(samples)}
-        for name in recipe.sets
-    }
-    rendered = tuple(name for name in recipe.sets if data.rendered(name))
-    card["thresholds"] = thresholds(evaluated(weights, recipe.sets, "val"))  # raw scores: the card has none yet
-    write_card(weights, card)
-    splits: tuple[data.Split, ...] = ("val", "test")
-    card["metrics"] = {split: table(evaluated(weights, Recipe.sets, split)) for split in splits}
-    if rendered:
-        card["metrics"]["rendered"] = table(evaluated(weights, rendered, "val"))
-    write_card(weights, card)
-
-
-def write_card(weights: Path, card: dict[str, Any]) -> None:
-    with weights.with_suffix(".toml").open("wb") as file:
-        tomli_w.dump(card, file)
-
-
-def check(recipe: Recipe) -> None:
-    """Raises UserError for a recipe that cannot be trained."""
-    if (drawn := sum(recipe.draws)) < recipe.batch:
-        raise UserError(f"{drawn} pictures per epoch are no batch: draw at least {recipe.batch} (--draws, --sets)")
-    if recipe.epochs < 1 or not 0 < recipe.rate < 1:
-        raise UserError("--epochs must be at least 1, and --rate between 0 and 1")
-    low, high = SIZES
-    if not low <= recipe.size <= high or recipe.size % low:
-        raise UserError(f"--size {recipe.size}: must be a multiple of {low} up to {high}")
-
-
+@app.command(epilog=EXAMPLES)
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/detector"),
-    epochs: Annotated[int, typer.Option(help="Epochs; --sets and --draws set their length.")] = Recipe.epochs,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=PICTURES drawn per epoch, repeated: sets with a card, or rendered ones in runs/sets."),
+    recipe: Annotated[
+        Path | None, typer.Option(help="TOML; without one models/recipes/detector.toml, or own.toml with --start.")
     ] = None,
-    draws: Annotated[int | None, typer.Option(help="Pictures per epoch and set, for a quick try.")] = None,
-    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = Recipe.rate,
-    size: Annotated[int, typer.Option(help="Side of the network's input, pixels; a multiple of 32.")] = Recipe.size,
+    data_sets: Annotated[
+        list[str] | None,
+        typer.Option("--data", help="NAME_OR_FOLDER or NAME_OR_FOLDER=SHARE, repeated; instead of the recipe's sets."),
+    ] = None,
     start: Annotated[Path | None, typer.Option(help="Weights to start from, instead of random ones.")] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0: all.")] = 0,
+    classes: Annotated[
+        str, typer.Option(help="a,b,c: the network's classes. Else those of the start and those that the sets label.")
+    ] = "",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value of the recipe, repeated.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda; auto: cuda where there is one.")] = "auto",
     install: Annotated[bool, typer.Option(help="Copy weights and card to models/ at the end.")] = False,
 ) -> None:
-    """Train the detector and write weights with their card. After an interruption the same command resumes."""
+    """Train the detector and write weights with their card. After an interruption the same command goes on."""
     if threads:
         torch.set_num_threads(threads)
     chosen = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
-    recipe = Recipe(epochs=epochs, rate=rate, size=size)
-    if sets:
-        pairs = [each.partition("=") for each in sets]
-        if not all(name and number.isdecimal() for name, _, number in pairs):
-            raise typer.BadParameter("--sets wants NAME=PICTURES, as transdec=800")
-        recipe = replace(
-            recipe, sets=tuple(name for name, _, _ in pairs), draws=tuple(int(number) for _, _, number in pairs)
-        )
-    if draws is not None:
-        recipe = replace(recipe, draws=(draws,) * len(recipe.sets))
     try:
-        check(recipe)
-        recipe = replace(recipe, start=sha256(start) if start else "")
-        net = train(recipe, out, torch.device(chosen), start)
-        save(net, recipe, weights := out / "detector.safetensors", start)
+        weights = run(_recipe(recipe, data_sets or [], start, classes, settings or []), out, torch.device(chosen))
     except UserError as error:
         print_line(f"error: {error}", error=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        typer.echo(f"stopped; the same command resumes from the last whole epoch in {out}", err=True)
+        typer.echo(f"stopped; the same command goes on from the last whole epoch in {out}", err=True)
         raise typer.Exit(130) from None
     if install:
         for path in (weights, weights.with_suffix(".toml")):
             shutil.copy(path, checkout() / "models" / path.name)
-    typer.echo(weights.with_suffix(".toml").read_text())
+    print_line(f"{weights}, its card, results.json, curves.png and worst/ are in {out}")
+
+
+def _recipe(path: Path | None, sets: list[str], start: Path | None, classes: str, settings: list[str]) -> Recipe:
+    changes: dict[str, Any] = {}
+    if sets:
+        pairs = [each.rpartition("=") if "=" in each else (each, "=", "1") for each in sets]
+        try:
+            changes["sets"] = {name: float(share) for name, _, share in pairs}
+        except ValueError:
+            raise UserError("--data wants NAME_OR_FOLDER or NAME_OR_FOLDER=SHARE, as transdec=0.5") from None
+    if classes:
+        changes["classes"] = [name.strip() for name in classes.split(",")]
+    if start:
+        if not start.is_file():
+            raise UserError(f"--start {start}: no such weights file")
+        settings = [f'network.start="{start}"', *_same_network(start), *settings]
+    return recipes.load(path or recipes.default(start), changes, settings)
+
+
+def _same_network(start: Path) -> list[str]:
+    """Settings that give the network the sizes of the start."""
+    card = load_card(start)
+    shape = card.network
+    return [
+        f"network.widths={list(shape.widths)}",
+        f"network.pyramid={shape.pyramid}",
+        f"network.top={max(128, shape.top)}",
+    ]
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

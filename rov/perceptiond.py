@@ -9,7 +9,6 @@ import time
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads starve the control loop
 
-import numpy as np
 import torch
 
 from rov.bus import Publisher, Subscriber
@@ -21,6 +20,7 @@ from rov.media.ring import RingReader
 from rov.messages import (
     ActiveSettings,
     ConsumedInput,
+    Detections,
     Event,
     Frame,
     Health,
@@ -31,12 +31,12 @@ from rov.messages import (
     VehicleState,
 )
 from rov.perception import Perception
-from rov.resources import find_resource
 from rov.service.process import RateMeter, run_main, start
 from rov.steering.policy_card import rate_doubt
 from rov.steering.policy_model import PolicyModel, open_model
 from rov.types import Image
 from rov.vision.detector import Detector
+from rov.vision.model_swap import ModelSwap, kept_model, load_warm
 from rov.vision.rectify import Rectifier
 
 
@@ -108,11 +108,11 @@ def main() -> int:
     pilot = Subscriber(PilotStatus, process.root)
     frames, settings = Subscriber(Frame, process.root, hz=wanted.rate_hz), Subscriber(ActiveSettings, process.root)
     ring = RingReader(process.ring)
-    detector = Detector(find_resource(wanted.weights), wanted.device, wanted.precision, batch=1)
+    weights = kept_model(process.root) or wanted.weights
+    detector = load_warm(weights, wanted)
     policy, found = open_policy(config)
     processor = FrameProcessor(config, detector, policy)
-    for _ in range(3):  # the first runs choose kernels and take seconds on some machines
-        detector.detect([np.zeros((480, 640, 3), np.uint8)], wanted.score_min)
+    swap = ModelSwap(detector, weights, lambda name: load_warm(name, wanted, pace=True), wanted.rate_hz, process.root)
     now = time.monotonic_ns()
     pub.publish(found)
     pub.publish(Event(t=now, level="info", source="perceptiond", code="warm", text=f"ready on {detector.device}"))
@@ -130,13 +130,19 @@ def main() -> int:
             if vehicle.receive(now) and vehicle.message is not None:
                 processor.receive_state(vehicle.message)
             if pilot.receive(now) and pilot.message is not None:
-                for change in processor.perception.receive_status(pilot.message, now):
-                    pub.publish(change)
+                for taken in processor.perception.receive_status(pilot.message, now):
+                    pub.publish(taken)
             for message in processor.step(frame, image):
                 pub.publish(message)
+                if isinstance(message, Detections):
+                    swap.add_frame(message.network_ms)
                 if isinstance(message, Setpoint):
                     meter.add((message.t - frame.frame_t) / 1e6)
+            swap.want(processor.perception.config.perception.weights)
         now = time.monotonic_ns()
+        for change in swap.step(now, broken=processor.broken):
+            pub.publish(change)
+            processor.detector = swap.detector
         if meter.due(now):  # with or without frames: Health shows that the loop runs, not that it sees anything
             hz, ms = meter.read(now)
             pub.publish(Health(t=now, process="perceptiond", rate_hz=hz, latency_ms=ms, dropped=ring.missed))

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from rov.errors import UserError
-from sim.dataset import Task, picture
+from sim.dataset import Task, pictures
 from sim.world import load
 
 TILE = (320, 240)
@@ -25,11 +25,11 @@ def sheet(worlds: list[str], columns: int, seed: int, out: Path, step: Callable[
     for name in worlds:
         world, tiles = load(name), []
         for i in range(columns):
-            shown = picture(Task(world, seed, i, 640, 480, out))
+            shown = pictures(Task(world, seed, i, 640, 480, out))[0]
             for again in range(1, TRIES):
                 if len(shown.labels) > 1:
                     break
-                shown = picture(Task(world, seed, i + again * columns, 640, 480, out))
+                shown = pictures(Task(world, seed, i + again * columns, 640, 480, out))[0]
             tile = cv2.resize(shown.image, TILE, interpolation=cv2.INTER_AREA)
             for label in shown.labels:
                 colour = COLOURS[sum(label.name.encode()) % len(COLOURS)]

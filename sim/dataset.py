@@ -21,17 +21,20 @@ import numpy as np
 import tomli_w
 import torch
 
-from rov import __version__
 from rov.errors import UserError
+from rov.version import __version__
 from sim.scene.labels import Label, Rules, labels
 from sim.scene.render import Renderer
 from sim.scene.things import LABELS
 from sim.viewpoints import view
 from sim.world import World, load, realise, through
 
+VAL_EVERY = 8
+"""One in so many realised worlds is for validation."""
+
 
 class Task(NamedTuple):
-    """One picture to make."""
+    """The pictures of one realised world."""
 
     world: World
     seed: int
@@ -39,10 +42,13 @@ class Task(NamedTuple):
     width: int
     height: int
     out: Path
+    views: int = 1
+    device: str = "cpu"
 
     @property
-    def stem(self) -> str:
-        return f"{self.world.name}_{self.number:05d}"
+    def stems(self) -> list[str]:
+        """Names of its pictures."""
+        return [f"{self.world.name}_{self.number * self.views + i:05d}" for i in range(self.views)]
 
 
 class LabelledPicture(NamedTuple):
@@ -53,35 +59,35 @@ class LabelledPicture(NamedTuple):
     jpeg: int
 
 
-def picture(task: Task) -> LabelledPicture:
-    """Realise the world, choose a view, render and label it."""
+def pictures(task: Task) -> list[LabelledPicture]:
+    """Realise the world, choose views, render and label them."""
     sequence = np.random.SeedSequence([task.seed, zlib.crc32(task.world.name.encode()), task.number])
     seed = int(sequence.generate_state(1)[0])
     place = realise(task.world, seed)
-    at = view(place, np.random.Generator(np.random.PCG64([seed, 200])))
-    renderer = Renderer([place.scene], place.lens(task.width, task.height))
-    shots = renderer.render(
-        torch.tensor([at.position]), torch.tensor([at.attitude]), at.t, torch.tensor([at.turning]), alone=True
-    )
-    return LabelledPicture(shots.image[0].numpy(), labels(renderer, shots)[0], seed, place.jpeg)
+    views = [view(place, np.random.Generator(np.random.PCG64([seed, 200 + i]))) for i in range(task.views)]
+    renderer = Renderer([place.scene], place.lens(task.width, task.height), task.device)
+    position, attitude, t, turning = (torch.tensor(each) for each in zip(*views, strict=True))
+    shots = renderer.render(position, attitude, t, turning, alone=True)
+    found = labels(renderer, shots)
+    return [LabelledPicture(shots.image[i].cpu().numpy(), found[i], seed, place.jpeg) for i in range(task.views)]
 
 
-def make(task: Task) -> str:
-    """Write one picture and then its labels; returns its stem. Where the labels exist, the picture is complete."""
-    done = picture(task)
-    name = f"images/{task.stem}.jpg"
-    cv2.imwrite(str(task.out / name), done.image, [cv2.IMWRITE_JPEG_QUALITY, done.jpeg])
-    record = {
-        "file_name": name,
-        "world": task.world.name,
-        "seed": done.seed,
-        "labels": [label._asdict() for label in done.labels],
-    }
-    path = task.out / "labels" / f"{task.stem}.json"
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record))
-    part.replace(path)
-    return task.stem
+def make(task: Task) -> int:
+    """Write pictures and then their labels; returns how many. Where the labels exist, a picture is complete."""
+    for stem, done in zip(task.stems, pictures(task), strict=True):
+        name = f"images/{stem}.jpg"
+        cv2.imwrite(str(task.out / name), done.image, [cv2.IMWRITE_JPEG_QUALITY, done.jpeg])
+        record = {
+            "file_name": name,
+            "world": task.world.name,
+            "seed": done.seed,
+            "labels": [label._asdict() for label in done.labels],
+        }
+        path = task.out / "labels" / f"{stem}.json"
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(record))
+        part.replace(path)
+    return task.views
 
 
 def _quiet() -> None:
@@ -99,30 +105,34 @@ def dataset(
     workers: int,
     step: Callable[[], None],
     camera: Path | None = None,
+    views: int = 1,
+    device: str = "cpu",
 ) -> dict[str, Any]:
-    """Make `images` pictures of each world in `out`; calls `step` for each. Returns the COCO dictionary."""
+    """Make `images` pictures of each world in `out`, `views` of each time it is realised; calls `step` for each of
+    them. Returns the COCO dictionary."""
     opened = [through(load(name), camera) for name in worlds]
     realise(opened[0], seed).lens(*size)  # a lens of another aspect ratio raises before the work begins
     recipe: dict[str, Any] = {
         "seed": seed, "size": list(size), "version": __version__,
         "worlds": {w.name: _hash(w) for w in opened},
-    }  # fmt: skip
+    } | ({"views": views} if views > 1 else {})  # fmt: skip
     if len(recipe["worlds"]) < len(opened):
         raise UserError("two worlds have the same name; name each once")
     _prepare(out, recipe)
-    tasks = [Task(world, seed, i, *size, out) for world in opened for i in range(images)]
+    tasks = [Task(w, seed, i, *size, out, views, device) for w in opened for i in range(-(-images // views))]
     missing = []
     for task in tasks:
-        if (out / "labels" / f"{task.stem}.json").exists():
-            step()
+        if all((out / "labels" / f"{stem}.json").exists() for stem in task.stems):
+            for _ in task.stems:
+                step()
         else:
             missing.append(task)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet) as pool:
         try:
             for future in as_completed([pool.submit(make, task) for task in missing]):
-                future.result()
-                step()
+                for _ in range(future.result()):
+                    step()
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -155,11 +165,12 @@ def _prepare(out: Path, recipe: dict[str, Any]) -> None:
 def _coco(out: Path, tasks: list[Task]) -> dict[str, Any]:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for task in tasks:
-        record = json.loads((out / "labels" / f"{task.stem}.json").read_text())
+    for task, stem in ((each, stem) for each in tasks for stem in each.stems):
+        record = json.loads((out / "labels" / f"{stem}.json").read_text())
         images.append(
             {"id": len(images) + 1, "file_name": record["file_name"], "width": task.width, "height": task.height,
-             "world": record["world"], "seed": record["seed"]}
+             "scene": record["world"], "split": "val" if task.number % VAL_EVERY == VAL_EVERY - 1 else "train",
+             "seed": record["seed"]}
         )  # fmt: skip
         for label in record["labels"]:
             x1, y1, x2, y2 = label["box"]
@@ -173,33 +184,59 @@ def _coco(out: Path, tasks: list[Task]) -> dict[str, Any]:
 
 
 def _card(out: Path, recipe: dict[str, Any], coco: dict[str, Any]) -> str:
-    rules = Rules()
+    """The card, with the entries that every data set's has (see `models/data/card.py`)."""
     count = Counter(LABELS[each["category_id"] - 1] for each in coco["annotations"])
+    views = f" --views {recipe['views']}" if "views" in recipe else ""
+    size = f"{recipe['size'][0]}x{recipe['size'][1]}"
+    each = len(coco["images"]) // len(recipe["worlds"])
+    command = (
+        f"python -m sim dataset {' '.join(recipe['worlds'])} --images {each} --seed {recipe['seed']} --size {size}"
+        f"{views} --out {out.resolve().name}"
+    )
     return "# Data card, written by `python -m sim dataset`.\n" + tomli_w.dumps(
         {
             "name": out.resolve().name,
-            "layout": "coco",
-            "groups": "world",
-            "source": "the simulator of this repository, sim/",
+            "about": f"{len(coco['images'])} rendered pictures, {size}; things, water, light and lens are drawn anew"
+            " for each realised world.",
+            "creator": "The simulator of this repository, sim/; nobody drew or looked at the labels.",
+            "source": f"sim/ of this repository: {command}",
             "version": recipe["version"],
-            "licence": "that of this repository",
-            "about": f"{len(coco['images'])} rendered pictures, {recipe['size'][0]}×{recipe['size'][1]}, each of its"
-            " own world: things, water, light and lens are drawn.",
+            "licence": "that of this repository (Apache-2.0)",
+            "collected": "Rendered: worlds are realised from a seed, and views aim at labelled things, each class as"
+            " often as another, from distances at which it can be seen.",
+            "transformations": [{"what": "Stored as JPEG of the quality that the world drew.", "command": command}],
+            "intent": "To train detectors for things, waters and views of which there are no real pictures.",
+            "labelling": _rule(Rules()),
             "bias": "Rendered: shapes are simple, the same few kinds recur, there is no clutter outside the catalogue."
-            " Views aim at labelled things, each class as often as another.",
-            "seed": recipe["seed"],
-            "worlds": recipe["worlds"],
-            "classes": {name: count[name] for name in LABELS},
-            "labels": {
-                "rule": "Boxes surround the visible part of a thing. A thing is left out when less is visible,"
-                " or when it is smaller, fainter or less lit than this. Contrast: levels of 255 in the finished picture"
-                " against the surroundings; contrast × root of pixels over the noise is at least rose_min.",
-                "visible_min": rules.visible,
-                "longer_side_min_px": rules.long,
-                "shorter_side_min_px": rules.short,
-                "contrast_min_levels": rules.clear,
-                "rose_min": rules.rose,
-                "light_min": rules.light,
-            },
-        }
+            " Aimed views: the sea shows far fewer things.",
+            "people": "None: divers are rendered figures.",
+            "use": "Beside real pictures, in training; alone, to test the whole vehicle in the simulator.",
+            "misuse": "Figures measured on it say nothing of the sea, and a class known from it alone (diver, pipeline)"
+            " was never shown to be found there.",
+            "classes": {name: name for name in LABELS},
+            "split": {"train": [], "val": []},  # annotations.json has the split of each picture, by realised worlds
+            "hashes": _hashes(out, coco),
+            "rendered": recipe | {"boxes": {name: count[name] for name in LABELS}},
+        },
+        multiline_strings=True,
     )
+
+
+def _rule(rules: Rules) -> str:
+    return (
+        "By the renderer, exact: boxes surround the visible part of a thing. Left out are things of which less than"
+        f" {rules.visible:.0%} is visible, that are shorter than {rules.long:g} px in their longer or"
+        f" {rules.short:g} px in their shorter side, that differ by less than {rules.clear:g} of 255 levels from their"
+        " surroundings, whose"
+        f" contrast × root of pixels over the noise is below {rules.rose:g}, or that get less than {rules.light:g} of"
+        " their light through the water."
+    )
+
+
+def _hashes(out: Path, coco: dict[str, Any]) -> dict[str, str]:
+    """sha256 of annotations.json, and over a line for each picture: its name, a tab and its own sha256."""
+    digest = hashlib.sha256()
+    for name in sorted(each["file_name"] for each in coco["images"]):
+        digest.update(f"{name}\t{hashlib.sha256((out / name).read_bytes()).hexdigest()}\n".encode())
+    labels = hashlib.sha256((out / "annotations.json").read_bytes()).hexdigest()
+    return {"labels": labels, "pictures": digest.hexdigest()}

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -114,7 +115,7 @@ def dive(
     result = ReplayResult(source.path, config, detector.card.weights_sha256, 0, has_vehicle=True)
     status = PilotStatus(t=START_NS, armed=False, mode=commander.pilot.mode)
     waiting: deque[PerceptionOutput] = deque()
-    observation, command, next_t, frames = None, None, START_NS, 0
+    observation, command, next_t, frames, asked = None, None, START_NS, 0, 0
     began = time.perf_counter()
     with ReplayOutput(out, source, result, overlay) as output:
         commander.start(START_NS)
@@ -143,9 +144,11 @@ def dive(
                     if seen.setpoint:
                         commander.handle_setpoint(seen.setpoint, t)
                 with timer(result.stages_ms["control"]):
-                    for asked in course.commands(t, status, observation):
-                        output.write([asked])
-                        commander.handle_command(asked, t, t)
+                    for order in course.commands(t, status, observation):
+                        asked += 1
+                        command_given: Any = order.kind(t=t, session=SESSION, seq=asked, **order.fields)
+                        output.write([command_given])
+                        commander.handle_command(command_given, t, t)
                     messages = commander.step(SESSION, t)
                 output.write(messages)
                 status = next((each for each in messages if isinstance(each, PilotStatus)), status)

@@ -21,10 +21,10 @@ import tomli_w
 import torch
 import zmq
 
-from rov.bus import CommandClient, listen
+from rov.bus import Endpoints
+from rov.bus.client import Client
 from rov.config.schema import Config
-from rov.messages import Event, Mode, Observation, PilotStatus
-from rov.operator.commands import ANSWER_MS
+from rov.messages import Event, Heartbeat, Mode, Observation, PilotStatus
 from rov.resources import checkout
 from rov.service.external_command import dying_with_us
 from sim.ardusub import Autopilot, TcpEnd
@@ -32,7 +32,7 @@ from sim.ardusub import serve as serve_autopilot
 from sim.board import SimulatedBoard
 from sim.board import serve as serve_board
 from sim.camerad import Pose
-from sim.course import Course
+from sim.course import SESSION, Course
 from sim.single_vehicle import SingleVehicle
 from sim.wire import NoisyWire, Pty
 from sim.world import Step, load, realise, through
@@ -139,30 +139,27 @@ class CourseOperator:
     def __init__(self, steps: Sequence[Step], config: Config):
         self.steers = any(step.mode == "policy" for step in steps)
         self.course = Course(steps)
-        self.client = CommandClient(config.bus.commands)
-        self.reader = listen(config.bus.public, ["pilot", "observation", "events"])
+        bus = Endpoints(config.bus.public, config.bus.commands)
+        self.client = Client(bus, session=SESSION, topics=["pilot", "observation", "events"])
+        self.told = self.client.session.inbox(("pilot", "events"), lambda: None)
         self.pilot: PilotStatus | None = None
-        self.seen: Observation | None = None
         self.engaged_ns = 0
         """For how long the policy has steered."""
         self.disengaged: list[str] = []
         """Why it was ended each time."""
 
     def step(self, t: int) -> bool:
-        """Receive the state and send the commands due at `t` ns; True when the course is over."""
-        for entry in self.reader.receive():
+        """Send the commands due at `t` ns; True when the course is over. The course repeats refused commands."""
+        for entry in self.told.take():
             if isinstance(entry.message, PilotStatus):
                 self._count(entry.message)
             elif isinstance(entry.message, Event) and entry.message.code in POLICY_ENDS:
                 self.disengaged.append(entry.message.text)
-            elif isinstance(entry.message, Observation):
-                self.seen = entry.message
-        if self.pilot is None:
-            return False
-        for command in self.course.commands(t, self.pilot, self.seen):
-            self.client.send(command, ANSWER_MS)
-        while self.client.receive_reply() is not None:
-            pass  # the course repeats refused commands
+        pilot = self.client.latest(PilotStatus)
+        if pilot is not None:
+            for order in self.course.commands(t, pilot, self.client.latest(Observation)):
+                if order.kind is not Heartbeat:  # the client's own
+                    self.client.session.ask(order.kind, order.fields)
         return self.course.over
 
     def _count(self, status: PilotStatus) -> None:
@@ -182,7 +179,6 @@ class CourseOperator:
 
     def close(self) -> None:
         self.client.close()
-        self.reader.close()
 
 
 @contextlib.contextmanager

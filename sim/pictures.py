@@ -30,6 +30,10 @@ def dataset(
         Path | None, typer.Option(help="ROS camera_info file as `rov calibrate camera` writes it: the lens.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = max(1, os.cpu_count() or 1),
+    views: Annotated[
+        int, typer.Option(min=1, help="Pictures of each world as it is realised; several save time on a GPU.")
+    ] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Make a labelled data set. The same command continues an interrupted run."""
     from rov.cli.common import progress
@@ -41,8 +45,9 @@ def dataset(
     with progress() as bar:
         task = bar.add_task("pictures", total=images * len(worlds))
         coco = run(
-            worlds, images, seed, out, (int(match[1]), int(match[2])), workers, partial(bar.advance, task), camera
-        )
+            worlds, images, seed, out, (int(match[1]), int(match[2])), workers, partial(bar.advance, task), camera,
+            views, device,
+        )  # fmt: skip
     print_line(f"{len(coco['images'])} pictures, {len(coco['annotations'])} boxes: {out}/annotations.json")
 
 

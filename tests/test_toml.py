@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from models import data
+from models.data import sets
 from rov import toml
 from rov.config.schema import load
 from rov.dives.recovery import mark_file, marked
@@ -104,7 +105,7 @@ def test_a_mark_counts_whatever_it_is(tmp_path: Path) -> None:
 
 
 def test_a_set_without_its_card_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "cards", lambda: {"x": write(tmp_path / "x.toml", NASTY["brackets"])})
+    monkeypatch.setattr(sets, "cards", lambda: {"x": write(tmp_path / "x.toml", NASTY["brackets"])})
     with pytest.raises(UserError, match=r"x\.toml"):
         data.load_card("x")
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
 import zmq.auth
 from zmq.utils import z85
 
-from rov.bus.zmtp import Mechanism
 from rov.errors import UserError
+
+if TYPE_CHECKING:
+    from rov.bus.zmtp import Mechanism
 
 
 def make(folder: Path, client: str = "operator") -> Path:

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -14,9 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rov.config.schema import Config, ConfigError, load, override
 from rov.errors import UserError
+from rov.extras import explained
 from rov.media.files import shown
 from rov.printing import print_line, printable
 from rov.resources import find_resource
+from rov.service import log
 from rov.terminal import PlainConsole
 from rov.validate import target_problems
 
@@ -47,8 +50,15 @@ def enter(app: typer.Typer) -> NoReturn:
     try:
         app()
     except UserError as error:
+        if log.debugging():
+            traceback.print_exception(error)
         for line in str(error).splitlines():
-            print_line(f"error: {line}", error=True)
+            print_line(f"{log.journal_priority('error')}error: {line}", error=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if not (what := explained(error)):
+            raise
+        print_line(f"error: {what}", error=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from rov.cli.common import ConfigFile, Settings, configuration, own_file
+from rov.concurrency import ON_LINUX
+from rov.errors import UserError
 from rov.printing import print_line
 from rov.validate import load_checked
 
@@ -18,17 +20,28 @@ app = typer.Typer()
 
 @app.command(epilog="Examples: `rov run rover.toml`, `rov run --set link.port=/tmp/board --set camera.source=1`")
 def run(
-    path: Annotated[Path | None, typer.Argument(help="The configuration.")] = None, settings: Settings = None
+    path: Annotated[Path | None, typer.Argument(help="The configuration.")] = None,
+    settings: Settings = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Print what each process does; as `rov --debug run`.")] = False,
 ) -> None:
-    """Run the daemon: camera, perception, pilot and recorder. Ctrl-C stops it, neutral and disarmed."""
+    """Run the daemon: camera, perception, pilot and recorder. Ctrl-C stops it, neutral and disarmed.
+
+    Each line on standard error has time, level, source and a code; `rov explain CODE` says what the code means.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing to stop yet; the supervisor installs its own handler
-    from rov.service.stderr_writer import StderrWriter
+    if not ON_LINUX:
+        raise UserError("rov run: the daemon needs Linux; here are replay, detect, import, dive, listen, ctl and drive")
+    from rov.host.ownership import must_be_ours
+    from rov.service import log
     from rov.supervisor import run as supervise
 
     path = path or own_file() or Path("rover.toml")
     config = load_checked(path, settings or (), files=True)
-    with contextlib.closing(StderrWriter()) as lines:
-        code = supervise(path, config, lines.write_line, settings or ())
+    must_be_ours()
+    if debug:
+        log.enable_debug()
+    with contextlib.closing(log.set_up("supervisor")):
+        code = supervise(path, config, settings or ())
     raise typer.Exit(code)
 
 
@@ -78,19 +91,11 @@ def ctl(
     No heartbeat is sent: after `operator.lost_s` without another command, `operator.on_lost` applies. To stay the
     operator, use `rov drive`.
     """
-    from rov.operator.commands import (
-        DONE,
-        DONE_ARDUSUB,
-        TaskOptions,
-        endpoints_of,
-        parse,
-        send_command,
-        session_name,
-    )
+    from rov.operator.commands import DONE, DONE_ARDUSUB, TaskOptions, endpoints_of, parse, send_command
 
     options = TaskOptions(label, heading, depth, distance, height)
-    command, settings = parse(verb, what, size, session_name("ctl"), options), configuration(config)
-    send_command(endpoints_of(settings.bus, address, keys), command, displace=take_over)
+    words, settings = parse(verb, what, size, options), configuration(config)
+    send_command(endpoints_of(settings.bus, address, keys), words, displace=take_over)
     done = DONE_ARDUSUB if settings.link.kind == "ardusub" else DONE
     text = "the visual servo steers in mode follow" if (verb, what) == ("task", "none") else done[verb]
     print_line(f"{verb} {what} {label}".strip() + f": {text}")

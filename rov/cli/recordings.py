@@ -129,13 +129,18 @@ def _replay(source: Recording, config: Config, folder: Path, overlay: bool, diff
 
 
 @app.command(
-    epilog="Examples: `rov detect reef.jpg --out dets.json`, `rov detect photos/ dive.mp4 --batch 8 --out d.json`"
+    epilog="Examples: `rov detect reef.jpg --out dets.json`, `rov detect photos/ dive.mp4 --batch 8 --out d.json`,"
+    " `rov detect reef.jpg --score-min 0.2 --top 10 --out d.json`"
 )
 def detect(
     paths: Annotated[list[Path], typer.Argument(help="Images, folders of them, videos, dives (.mcap).")],
     out: Annotated[Path, typer.Option(help="COCO JSON to write.")],
     batch: Annotated[int | None, typer.Option(min=1, max=256, help="Pictures per network call.")] = None,
     preview: Annotated[Path | None, typer.Option(help="Folder for pictures with the boxes drawn.")] = None,
+    score_min: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least score; without it, as perception.score_min says.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="At most so many objects of each picture, the best.")] = None,
     config: ConfigFile = None,
     setting: Settings = None,
     camera: Camera = None,
@@ -149,7 +154,8 @@ def detect(
     detector = common.detector(settings, batch)
     with common.progress() as bar:
         task = bar.add_task("detecting", total=stills.total or None)
-        answer = detect_all(stills, detector, settings.perception.score_min, preview, lambda: bar.advance(task))
+        least = settings.perception.score_min if score_min is None else score_min
+        answer = detect_all(stills, detector, least, preview, lambda: bar.advance(task), top)
     for sentence in answer["skipped"]:
         print_line(f"note: skipped: {sentence}", error=True)
     if not answer["images"]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from rov import toml
 from rov.errors import UserError
 from rov.messages import Task
 from rov.printing import hide_passwords
+from rov.resources import find_resource
 
 PROBLEMS_MAX = 50
 """Problems shown of one file; the rest is counted."""
@@ -103,8 +105,9 @@ class CameraConfig(Section):
 class PerceptionConfig(Section):
     """The detector."""
 
-    weights: str = Field("models/detector.safetensors", json_schema_extra=RESTART)
-    """Weights file, with its card (.toml) beside it. Looked up beside this file, then in the checkout or package."""
+    weights: str = Field("models/detector.safetensors", json_schema_extra=live())
+    """Weights file, with its card (.toml) beside it: an absolute path, or one in the checkout or package. `rov models
+    use` sets it. While running, a new one is tried beside the old one, and refused when it does not fit."""
     device: Literal["auto", "cpu", "cuda"] = Field("auto", json_schema_extra=RESTART)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", json_schema_extra=RESTART)
     """auto: float16 on CUDA, bfloat16 on processors with AVX512-BF16 or AMX, else float32."""
@@ -308,7 +311,7 @@ class ComputeConfig(Section):
 
 
 class Config(Section):
-    """All of `rover.toml`."""
+    """All of `rover.toml`: `Config.load("rover.toml").camera.source`."""
 
     camera: CameraConfig = CameraConfig()
     perception: PerceptionConfig = PerceptionConfig()
@@ -327,6 +330,12 @@ class Config(Section):
     def sha256(self) -> str:
         """Hash of all values, independent of comments and order in the file."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, settings: Sequence[str] = ()) -> Config:
+        """Read and check a file (None: the annotated default), then apply `settings` such as "steering.target=fish".
+        Raises ConfigError, a UserError with a line for each problem: file, line, key, and what is allowed."""
+        return override(load(find_resource("rover.toml") if path is None else Path(path)), list(settings))
 
 
 def load(path: Path) -> Config:

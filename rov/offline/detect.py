@@ -96,10 +96,16 @@ class PictureSource:
 
 
 def detect_all(
-    stills: PictureSource, detector: Detector, score_min: float, preview: Path | None, progress: Callable[[], None]
+    stills: PictureSource,
+    detector: Detector,
+    score_min: float,
+    preview: Path | None,
+    progress: Callable[[], None],
+    top: int | None = None,
 ) -> dict[str, Any]:
     """Detect in all pictures and return COCO: images, categories, annotations with score and bbox [x, y, w, h] in
-    pixels of the original image. `skipped` lists what could not be read; `fault`, if present, why the run failed."""
+    pixels of the original image. `top`: at most so many objects of each picture, the best. `skipped` lists what could
+    not be read; `fault`, if present, why the run failed."""
     answer: dict[str, Any] = {
         "info": {"description": f"rov detect, weights {detector.card.weights_sha256[:12]}"},
         "images": [],
@@ -112,7 +118,7 @@ def detect_all(
     try:
         for group in prefetch(_grouped(stills, detector.batch), 2):
             found = detector.detect([each.image for each in group], score_min)
-            for still, objects in zip(group, found, strict=True):
+            for still, objects in zip(group, (each[:top] for each in found), strict=True):
                 _add(answer, still, objects, ids)
                 if preview:
                     write_image(preview / f"{len(answer['images']):06d}.jpg", drawn(still.image, objects))

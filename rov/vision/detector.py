@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from rov.concurrency import cores
+from rov.media.pictures import read_image
 from rov.messages import Detection
+from rov.resources import find_resource
 from rov.types import Image
 from rov.vision.model_card import InputSpec as InputSpec
 from rov.vision.model_card import ModelCard as ModelCard
@@ -23,6 +26,8 @@ from rov.vision.model_card import load_card as load_card
 from rov.vision.model_card import sha256 as sha256
 from rov.vision.model_card import unreadable
 from rov.vision.network import DetectorNet, decode, fuse
+
+WEIGHTS = "models/detector.safetensors"
 
 
 class Batch(NamedTuple):
@@ -34,17 +39,29 @@ class Batch(NamedTuple):
 
 
 class Detector:
-    """Finds objects in batches of pictures of any size. Results do not depend on which pictures share a batch."""
+    """Finds objects in pictures of any size: `Detector().detect(["reef.jpg"])`. Results do not depend on which pictures
+    share a batch."""
 
-    def __init__(self, weights: Path, device: str = "auto", precision: str = "auto", batch: int = 1):
-        """Load weights and their card. `batch`: pictures per run of the network. Raises ModelError with what to do."""
+    def __init__(
+        self,
+        weights: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        batch: int = 1,
+    ):
+        """Load weights (None: those that come with rov) and their card. `device`: auto, cpu or cuda. `precision`: auto,
+        float32, bfloat16 or float16. `batch`: pictures per run of the network. Raises ModelError with what to do."""
+        weights = find_resource(WEIGHTS) if weights is None else Path(weights)
         self.card = load_card(weights)
         self.device = torch.device(_device(device))
         self.dtype = _precision(precision, self.device)
         self.batch = batch
         self.bad = 0
         """Number of pictures for which the network's output was not finite."""
-        net = DetectorNet(len(self.card.classes))
+        self.full = 0
+        """Number of pictures whose list of objects was full at the score asked for: there may have been more."""
+        shape = self.card.network
+        net = DetectorNet(len(self.card.classes), shape.widths, shape.pyramid)
         try:
             net.load_state_dict(load_file(weights))
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
@@ -53,9 +70,8 @@ class Detector:
             raise ModelError(f"{weights}: does not fit this network: {str(error).splitlines()[-1].strip()}") from None
         self.net = fuse(net.eval()).to(self.device, self.dtype)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-        raw = np.array([self.card.thresholds.get(name, 0.5) for name in self.card.classes])
-        self.calibration: NDArray[np.float64] = np.log(0.5) / np.log(raw)
-        """Exponent per class that maps its threshold on the card to a score of 0.5."""
+        self.slopes: NDArray[np.float64] = np.array(self.card.slopes()).T
+        """(2, classes) slope and offset from the logit of a raw score to that of the reported one."""
         size = self.card.input.size
         self.pinned = torch.zeros(batch, size, size, 3, dtype=torch.uint8, pin_memory=True) if self._cuda else None
         """One reused staging buffer: pinning memory for each batch costs more than the copy."""
@@ -68,13 +84,16 @@ class Detector:
     def workers(self) -> int:
         """Best number of batches in flight when there are many. On a CPU one per core, each with its own thread, which
         beats sharing one batch among the cores; on a GPU one."""
-        return 1 if self._cuda else max(1, len(os.sched_getaffinity(0)) // torch.get_num_threads())
+        return 1 if self._cuda else max(1, cores() // torch.get_num_threads())
 
-    def detect(self, images: Sequence[Image], score_min: float) -> list[tuple[Detection, ...]]:
-        """Objects of each picture (H, W, 3) BGR, best first, boxes in its own pixels. Any number of pictures."""
+    def detect(
+        self, images: Sequence[Image | str | os.PathLike[str]], score_min: float = 0.5
+    ) -> list[tuple[Detection, ...]]:
+        """Objects of each picture, best first, boxes in its own pixels. A picture is an array (H, W, 3) BGR, or the
+        path of a picture file. Any number of pictures. Raises UserError for a file that is no picture."""
         found: list[tuple[Detection, ...]] = []
         for start in range(0, len(images), self.batch):
-            batch = self.prepare(images[start : start + self.batch])
+            batch = self.prepare([_pixels(each) for each in images[start : start + self.batch]])
             found += self.objects(batch, self.infer(batch.pictures), [score_min] * len(batch.scales))
         return found
 
@@ -93,7 +112,7 @@ class Detector:
             source = self.pinned.copy_(source)
         x = source.to(self.device, non_blocking=True).permute(0, 3, 1, 2)  # (B, 3, S, S), channels last in memory
         x = (x * (1 / self.card.input.std)).sub_(self.card.input.mean / self.card.input.std).to(self.dtype)
-        scores, kinds, boxes = decode(*self.net(x))
+        scores, kinds, boxes = decode(*self.net(x), top=self.card.network.top)
         packed = torch.cat((scores[..., None], kinds[..., None].float(), boxes), dim=-1)
         return np.asarray(packed.cpu().numpy(), np.float32)  # one sync per batch
 
@@ -108,10 +127,13 @@ class Detector:
                 found.append(())
                 continue
             kinds = row[:, 1].astype(int)
-            scores = row[:, 0] ** self.calibration[kinds]
+            slope, offset = self.slopes[:, kinds]
+            raw = np.clip(row[:, 0].astype(float), 1e-6, 1 - 1e-6)
+            scores = 1 / (1 + np.exp(-slope * np.log(raw / (1 - raw)) - offset))
             limits = np.array([width, height, width, height], np.float32)
             boxes = np.minimum(np.maximum(row[:, 2:] / scale, 0.0), limits)
             keep = (scores >= least) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+            self.full += bool((scores >= least).all())
             order = np.argsort(-scores[keep], kind="stable")
             found.append(
                 tuple(
@@ -125,6 +147,10 @@ class Detector:
                 )
             )
         return found
+
+
+def _pixels(picture: Image | str | os.PathLike[str]) -> Image:
+    return read_image(Path(picture)) if isinstance(picture, str | os.PathLike) else picture
 
 
 def letterbox(image: Image, out: Image) -> float:
@@ -160,7 +186,7 @@ def _precision(wanted: str, device: torch.device) -> torch.dtype:
 
 def cpu_has_bfloat16() -> bool:
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags

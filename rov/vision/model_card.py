@@ -46,6 +46,16 @@ class InputSpec(msgspec.Struct, frozen=True):
     std: float
 
 
+class NetworkSpec(msgspec.Struct, frozen=True):
+    """Sizes of the network; the defaults are those of cards that do not name them."""
+
+    widths: tuple[int, int, int, int] = (32, 64, 128, 192)
+    """Channels at strides 4, 8, 16 and 32."""
+    pyramid: int = 48
+    top: int = 128
+    """Length of the list of objects of one picture."""
+
+
 class ModelCard(msgspec.Struct, frozen=True):
     """The part of a model's card (`.toml` beside the weights) that is needed to run it; the rest is for people."""
 
@@ -53,8 +63,17 @@ class ModelCard(msgspec.Struct, frozen=True):
     classes: tuple[str, ...]
     input: InputSpec
     weights_sha256: str
+    network: NetworkSpec = NetworkSpec()
+    calibration: dict[str, tuple[float, float]] = {}
+    """Slope and offset per class, fitted on the validation split: the reported score's logit is
+    `slope * logit(raw score) + offset`, so that a score of 0.5 is right every second time."""
     thresholds: dict[str, float] = {}
-    """Raw score per class that is reported as 0.5, chosen on the validation split; 0.5 where it is not given."""
+    """Of older cards: raw score per class that is reported as 0.5. Used where a class has no calibration."""
+
+    def slopes(self) -> tuple[tuple[float, float], ...]:
+        """Slope and offset of each class."""
+        plain = {name: (1.0, math.log(1 / t - 1)) for name, t in self.thresholds.items()}
+        return tuple((plain | self.calibration).get(name, (1.0, 0.0)) for name in self.classes)
 
 
 def load_card(weights: Path) -> ModelCard:
@@ -97,6 +116,13 @@ def flaw(card: ModelCard) -> str:
     for name in card.classes:
         if not LABEL.fullmatch(name):
             return f"classes: {name[:60]!r} is not a name; use small letters, digits and _, as in buoy_red"
+    if not all(8 <= width <= 1024 for width in (*card.network.widths, card.network.pyramid)):
+        return "network: widths and pyramid must be from 8 to 1024"
+    if not 0 < card.network.top <= 1024:
+        return f"network.top = {card.network.top}: must be from 1 to 1024"
+    for name, (slope, offset) in card.calibration.items():
+        if not (0 < slope < 100 and abs(offset) < 100):
+            return f"calibration.{name}: needs a slope above 0 and an offset, both below 100"
     for name, value in card.thresholds.items():
         if not 0 < value < 1:
             return f"thresholds.{name} = {value}: must be between 0 and 1"

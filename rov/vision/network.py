@@ -13,6 +13,12 @@ from torch.nn import functional as F
 
 STRIDE = 8
 """Input pixels per heat-map cell."""
+WIDTHS = (32, 64, 128, 192)
+"""Channels at strides 4, 8, 16 and 32."""
+PYRAMID = 48
+"""Channels of the feature pyramid and the head."""
+TOP = 128
+"""Length of the list of objects of one picture; a school of fish has 60."""
 
 
 class ConvNormRelu(nn.Sequential):
@@ -40,7 +46,7 @@ class DetectorNet(nn.Module):
     """(B, 3, S, S) normalised BGR pictures -> heat-map logits (B, classes, S/8, S/8) and distances (B, 4, S/8, S/8)
     from each cell centre to the left, top, right and bottom of its box, in input pixels. S is a multiple of 32."""
 
-    def __init__(self, classes: int, widths: tuple[int, int, int, int] = (32, 64, 128, 192), pyramid: int = 48):
+    def __init__(self, classes: int, widths: tuple[int, int, int, int] = WIDTHS, pyramid: int = PYRAMID):
         super().__init__()
         a, b, c, d = widths
         self.stem = nn.Sequential(ConvNormRelu(3, 16, 2), ConvNormRelu(16, a, 2), Residual(a))  # stride 4
@@ -67,16 +73,17 @@ class DetectorNet(nn.Module):
         return heat, 16.0 * raw.clamp(max=4.0).exp()
 
 
-def decode(heat: Tensor, distances: Tensor, top: int = 32) -> tuple[Tensor, Tensor, Tensor]:
+def decode(heat: Tensor, distances: Tensor, top: int = TOP) -> tuple[Tensor, Tensor, Tensor]:
     """Peaks of the heat maps as objects, best first.
 
     heat (B, C, h, w) logits, distances (B, 4, h, w) -> scores (B, K), classes (B, K), boxes (B, K, 4) as x1 y1 x2 y2
-    in input pixels. A peak is a cell that is the largest of its 3×3 neighbourhood in its own class.
+    in input pixels. A peak is a cell that is the largest of its 3×3 neighbourhood in its own class. A small map, with
+    fewer than `top` cells over all classes, gives as many as it has.
     """
     batch, classes, height, width = heat.shape
     scores = heat.float().sigmoid()
     scores = scores * (scores == F.max_pool2d(scores, 3, 1, 1))
-    best, where = scores.flatten(1).topk(top)  # (B, K), over classes and cells together
+    best, where = scores.flatten(1).topk(min(top, classes * height * width))  # (B, K), over classes and cells together
     kind, cell = where // (height * width), where % (height * width)
     d = distances.float().flatten(2).gather(2, cell[:, None].expand(-1, 4, -1))  # (B, 4, K)
     x = (cell % width + 0.5) * STRIDE

@@ -1,0 +1,238 @@
+"""What a training run leaves: curves while it runs; at the end weights with their card, `results.json`, and the
+pictures with the worst answers."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import cv2
+import matplotlib
+import msgspec
+import tomli_w
+from safetensors.torch import save_file
+
+from models import data, metrics
+from models.metrics import Evaluation
+from models.recipe import Recipe
+from rov import toml
+from rov.media.pictures import read_image
+from rov.messages import Detection
+from rov.resources import checkout
+from rov.vision.detector import Detector, sha256
+from rov.vision.network import DetectorNet
+
+MEAN, STD = 127.5, 64.0
+"""Of the pixels that the network takes."""
+WORST = 24
+"""Pictures in `worst/`."""
+LEAST = 0.01
+"""Lowest score of the answers that are judged."""
+
+
+class Curves:
+    """The run's log as lines of JSON and a picture, and for TensorBoard where that is installed."""
+
+    def __init__(self, out: Path):
+        self.out, self.board = out, None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self.board = SummaryWriter(str(out / "tensorboard"))  # type: ignore[no-untyped-call]
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Append an epoch."""
+        with (self.out / "log.jsonl").open("a") as log:
+            log.write(json.dumps(line) + "\n")
+        if self.board:
+            for key in line.keys() - {"epoch", "step"}:
+                self.board.add_scalar(key, line[key], line["step"])
+        draw(self.out)
+
+
+def draw(out: Path) -> None:
+    """Plot `log.jsonl` into `curves.png`."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    for axis, keys in zip(axes, (("focal", "box", "remember"), ("map50",), ("rate",)), strict=True):
+        for key in keys:
+            points = [(line["epoch"], line[key]) for line in lines if key in line]
+            if points:
+                axis.plot(*zip(*points, strict=True), marker="." if len(points) < 40 else "", label=key)
+        axis.set_xlabel("epoch")
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend()
+    axes[0].set_ylim(bottom=0)
+    figure.savefig(out / "curves.png", dpi=90)
+    pyplot.close(figure)
+
+
+def save(
+    net: DetectorNet, recipe: Recipe, classes: tuple[str, ...], sets: dict[str, Any], weights: Path, start: Path | None
+) -> None:
+    """Write the weights and a card without metrics."""
+    state = {key: value.detach().contiguous().cpu() for key, value in net.state_dict().items()}
+    # Kernels in half precision halve the file and change no figure of the card.
+    save_file({key: value.half() if value.dim() == 4 else value for key, value in state.items()}, weights)
+    git = subprocess.run(["git", "-C", checkout(), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    told: dict[str, Any] = msgspec.to_builtins(recipe)
+    told["network"]["start"] = sha256(start) if start else ""
+    card: dict[str, Any] = {
+        "name": "detector",
+        "classes": list(classes),
+        "weights_sha256": sha256(weights),
+        "commit": git.stdout.strip() or "unknown",
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "limits": limits(recipe, classes),
+        "input": {
+            "size": recipe.network.size,
+            "channels": "BGR",
+            "mean": MEAN,
+            "std": STD,
+            "fit": "top left, grey 127",
+        },
+        "network": {key: told["network"][key] for key in ("widths", "pyramid", "top")},
+        "recipe": told,
+        "data": {name: data.card_entry(name) | sets[name] for name in recipe.sets},
+    }
+    if start:  # the card of the start, which holds its own start
+        before = toml.parse(toml.read_text(start.with_suffix(".toml")))
+        kept = ("weights_sha256", "commit", "recipe", "data", "started_from")
+        card["started_from"] = {key: before[key] for key in kept if key in before}
+    write_card(weights, card)
+
+
+def limits(recipe: Recipe, classes: tuple[str, ...]) -> str:
+    """What a reader of the card must know."""
+    labelled = {name: data.labelled(name) for name in recipe.sets}
+    real = {name for each, names in labelled.items() if not data.rendered(each) for name in names}
+    rendered = [name for name in classes if name not in real and any(name in names for names in labelled.values())]
+    unseen = [name for name in classes if not any(name in names for names in labelled.values())]
+    told = [f"Learned from {', '.join(recipe.sets)} alone: expect false alarms and misses elsewhere."]
+    if rendered:
+        told.append(f"Known from rendered pictures alone: {', '.join(rendered)}.")
+    if unseen:
+        told.append(f"Not in these sets, kept from the weights it started from: {', '.join(unseen)}.")
+    told.append(
+        f"Objects under about 8 pixels of the {recipe.network.size} pixel input are not found. Scores are calibrated on"
+        " the validation splits: elsewhere they are not probabilities."
+    )
+    return " ".join(told)
+
+
+def judge(detector_at: Path, device: str, recipe: Recipe, out: Path) -> None:
+    """Calibrate on the val splits, then measure val and test splits: into the card, `results.json` and `worst/`."""
+    card = toml.parse(toml.read_text(detector_at.with_suffix(".toml")))
+    card["calibration"] = {}
+    splits: tuple[data.Split, ...] = ("val", "test")
+    told, figures = {}, {}
+    for split in splits:
+        detector = Detector(detector_at, device, batch=8)
+        samples = [s for name in recipe.sets for s in data.load(name, split, detector.card.classes)]
+        if not samples:
+            continue
+        found = detector.detect([read_image(s.path) for s in samples], LEAST)
+        judged = metrics.evaluate(samples, found, detector.card.classes)
+        if split == "val" and (fits := metrics.calibrate(judged.classes)):
+            card["calibration"] = {name: list(fit) for name, fit in fits.items()}
+            write_card(detector_at, card)
+            detector = Detector(detector_at, device, batch=8)
+            found = detector.detect([read_image(s.path) for s in samples], LEAST)
+            judged = metrics.evaluate(samples, found, detector.card.classes)
+            _worst(judged, found, out / "worst")
+        told[split], figures[split] = report(judged, detector.full), per_class(judged)
+        figures[split] |= {"mean": told[split]["metrics"]}
+    card["metrics"] = figures
+    write_card(detector_at, card)
+    (out / "results.json").write_text(json.dumps(told, indent=1, allow_nan=False))
+
+
+def per_class(judged: Evaluation) -> dict[str, dict[str, Any]]:
+    """Figures per class with labels; precision and recall at a score of 0.5."""
+    rows = {}
+    for name, result in judged.classes.items():
+        if result.labels:
+            precision, recall = result.at(0.5)
+            row = {"ap50": result.ap50, "ap50_95": result.ap50_95, "precision": precision, "recall": recall}
+            rows[name] = {key: round(value, 3) for key, value in row.items()} | {"labels": result.labels}
+    return rows
+
+
+def report(judged: Evaluation, full: int) -> dict[str, Any]:
+    """Everything measured on one split, as `results.json` has it."""
+    map50, map50_95 = judged.mean()
+    scenes = judged.scenes()
+    rows = {}
+    for scene, pictures in scenes.items():
+        own, strict = judged.mean(pictures)
+        rows[scene] = {"map50": _plain(own), "map50_95": _plain(strict), "pictures": len(pictures)}
+    for name in sorted({s.set_name for s in judged.samples}):
+        pictures = [i for i, s in enumerate(judged.samples) if s.set_name == name]
+        interval = judged.interval(pictures, [judged.samples[i].group for i in pictures])
+        for scene in scenes:
+            if scene.startswith(f"{name}/"):
+                rows[scene] |= {"low": interval[0] if interval else None, "high": interval[1] if interval else None}
+    return {
+        "metrics": {
+            "map50": _plain(map50), "map50_95": _plain(map50_95), "pictures": len(judged.samples), "full": full,
+            "calibration_error": _plain(metrics.calibration_error(judged.classes)),
+        },
+        "per_class": per_class(judged),
+        "per_scene": rows,
+        "pictures": [_picture(judged, i) for i in range(len(judged.samples))],
+    }  # fmt: skip
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
+
+
+def _picture(judged: Evaluation, i: int) -> dict[str, Any]:
+    sample, (labels, hits, false) = judged.samples[i], judged.picture(i)
+    f1 = 2 * hits / (labels + hits + false) if labels + hits + false else 1.0
+    where = {"path": str(sample.path), "set": sample.set_name, "scene": sample.group}
+    return where | {"f1": round(f1, 3), "misses": labels - hits, "false_alarms": false}
+
+
+def _worst(judged: Evaluation, found: list[tuple[Detection, ...]], folder: Path) -> None:
+    """Draw the pictures with the most misses and false alarms: labels green, answers with a score of 0.5 red."""
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.jpg"):
+        old.unlink()
+    rows = [_picture(judged, i) for i in range(len(judged.samples))]
+    order = sorted(range(len(rows)), key=lambda i: (rows[i]["f1"], -rows[i]["misses"] - rows[i]["false_alarms"]))
+    for number, i in enumerate(order[:WORST], 1):
+        sample = judged.samples[i]
+        image = read_image(sample.path).copy()
+        for box, kind in zip(sample.boxes, sample.kinds, strict=True):
+            _box(image, box.tolist(), judged.names[kind], (80, 200, 0))
+        for each in found[i]:
+            if each.score >= 0.5 and sample.known[judged.names.index(each.label)]:
+                _box(image, each.box, f"{each.label} {each.score:.2f}", (40, 40, 230))
+        cv2.imwrite(str(folder / f"{number:03d}_{sample.set_name}_{sample.path.stem}.jpg"), image)
+
+
+def _box(image: Any, box: Any, text: str, colour: tuple[int, int, int]) -> None:
+    x1, y1, x2, y2 = (round(v) for v in box)
+    cv2.rectangle(image, (x1, y1), (x2, y2), colour, 2)
+    cv2.putText(image, text, (x1, max(10, y1 - 3)), cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
+
+
+def write_card(weights: Path, card: dict[str, Any]) -> None:
+    with weights.with_suffix(".toml").open("wb") as file:
+        tomli_w.dump(_toml(card), file)
+
+
+def _toml(value: Any) -> Any:
+    """TOML has no null: such entries are left out."""
+    if isinstance(value, dict):
+        return {key: _toml(each) for key, each in value.items() if each is not None}
+    return value

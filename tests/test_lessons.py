@@ -1,0 +1,129 @@
+"""The newcomer's page (models/README.md): its blocks run as printed, its commands and files are there; and the versions
+of the training environment."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from rov.resources import checkout
+
+ROOT = checkout()
+PAGE = (ROOT / "models/README.md").read_text()
+CHEAP = ("rov models list", "rov models show detector", "python -m models.train_detector --help")
+"""Commands of the page that run here. Those of practice run in tests/train; the rest needs an owner's data."""
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    return [line.strip() for block in blocks("sh") for line in block.splitlines() if line.strip()]
+
+
+def here(command: str) -> list[str]:
+    """A printed command as a list, with this Python."""
+    words = command.split()
+    if words[0] == "rov":
+        return [sys.executable, "-m", *words]
+    assert words[0].endswith("python"), command
+    return [sys.executable, *words[1:]]
+
+
+def test_the_python_blocks_run_one_after_the_other() -> None:
+    code = "\n".join(blocks("python"))
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "torch.Size([2, 3, 120, 160]) torch.float32" in run.stdout
+    assert "tensor(-16.)" in run.stdout, "the slope by hand"
+    slope, offset = map(float, re.findall(r"slope ([\d.]+), offset ([\d.]+)", run.stdout)[0])
+    assert abs(slope - 1.5) < 0.1 and abs(offset - 2.0) < 0.3
+
+
+@pytest.mark.parametrize("command", CHEAP)
+def test_the_cheap_commands_run_as_printed(command: str) -> None:
+    assert command in commands()
+    run = subprocess.run(here(command), capture_output=True, text=True, cwd=ROOT, check=False)
+    assert run.returncode == 0 and run.stdout, run.stderr
+
+
+def options() -> Iterator[tuple[str, str]]:
+    """(the command without arguments, an option that the page gives it)."""
+    for command in commands():
+        if command.startswith("make "):
+            continue
+        words = re.sub(r'"[^"]*"', "TEXT", command).split()
+        at = 3 if words[1] == "-m" else 1  # after `python -m module` or `rov`
+        verb = words[at : at + 2] if words[0] == "rov" else words[at : at + 1]
+        base = [*words[:at], *(word for word in verb if re.fullmatch("[a-z]+", word))]
+        for word in words:
+            if word.startswith("--") and word != "--help":
+                yield " ".join(base), word
+
+
+def test_every_option_on_the_page_exists() -> None:
+    wanted: dict[str, set[str]] = {}
+    for base, option in options():
+        wanted.setdefault(base, set()).add(option)
+    assert len(wanted) >= 2
+    for base, names in wanted.items():
+        command = [*here(base), "--help"]
+        run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        assert run.returncode == 0, (base, run.stderr)
+        assert names <= set(re.findall(r"--[a-z][a-z-]*", run.stdout)), (base, names)
+
+
+def test_files_that_the_page_names_are_there() -> None:
+    named = set(re.findall(r"`((?:practice|models|rov)/[\w/.-]+\.(?:py|toml))`", PAGE)) | set(
+        re.findall(r"\]\(([\w.]+\.md)\)", PAGE)
+    )
+    assert len(named) > 8
+    for name in named:
+        assert (ROOT / name).exists() or (ROOT / "models" / name).exists(), name
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed here")
+def test_without_torchvision_practice_says_how_to_install_it() -> None:
+    command = [sys.executable, "-m", "models.practice", "--model", "softmax"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert run.returncode == 2 and "make .venv-train/ready" in run.stderr and "Traceback" not in run.stderr
+
+
+# ---- the training environment --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
+def test_what_training_wants_is_pinned(python: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins: dict[str, str] = {}
+    for name in ("constraints.txt", "constraints-train.txt"):
+        for line in (each.partition("#")[0].strip() for each in (ROOT / name).read_text().splitlines()):
+            pin = Requirement(line) if line else None
+            if pin and (pin.marker is None or pin.marker.evaluate({"python_version": python})):
+                (version,) = pin.specifier
+                assert version.operator == "==" and not pin.url, f"{name}: {pin} is no pin"
+                both = canonicalize_name(pin.name)
+                assert both not in pins or both == "torch", f"{pin.name} is pinned twice for Python {python}"
+                pins[both] = version.version
+    assert pins["torch"].startswith("2.14") and pins["torchvision"].startswith("0.29"), "these two import together"
+    for each in map(Requirement, project["optional-dependencies"]["train"]):
+        assert each.specifier.contains(pins[canonicalize_name(each.name)]), each
+
+
+def test_ci_runs_both_environments() -> None:
+    lines = Path(ROOT / ".ci/run").read_text().splitlines()
+    assert lines.index("make test") < lines.index("make test-train")
