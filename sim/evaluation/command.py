@@ -12,6 +12,7 @@ from rov.printing import print_line
 
 if TYPE_CHECKING:
     from rov.steering.encoder import Encoder
+    from rov.steering.policy_card import Cards
     from rov.vision.detector import Detector
     from sim.evaluation.episodes import Episode
     from sim.evaluation.plan import Plan
@@ -133,7 +134,15 @@ def prepare(
         policy_sha256=sha256(policy) if network else "", device=device,
     )  # fmt: skip
     encoder, detectors = _eyes(task, policy, device) if tier == 2 else (None, ())
-    return plan, Models(None if network is None else network.to(device), encoder, detectors)
+    cards = _cards(policy) if network else None
+    return plan, Models(None if network is None else network.to(device), encoder, detectors, cards)
+
+
+def _cards(policy: Path) -> Cards | None:
+    """The cards of the policy and of its encoder; None for weights without a card, which nobody has shipped."""
+    from rov.steering.policy_card import load_cards
+
+    return load_cards(policy, policy.with_name("encoder.safetensors")) if policy.with_suffix(".toml").exists() else None
 
 
 def _eyes(task: str, policy: Path, device: str) -> tuple[Encoder, tuple[Detector, ...]]:

@@ -19,7 +19,7 @@ CHARGE_J = 10_000.0
 """Added to the score of an episode without success: more than any successful transit costs."""
 WORLDS_SEED = 1_000_000
 """Added to the seeds of looks: the training's are below."""
-CHUNK = {1: 200, 2: 10}
+CHUNK = {1: 100, 2: 10}
 """Episodes that run together, by tier."""
 
 
@@ -69,6 +69,16 @@ class Chunk(NamedTuple):
     size: int
     seed: int
     world: str
+
+    def episode(self, row: int) -> int:
+        """The episode of a vehicle of the group: every other one is of the second half, under the other inner loops."""
+        half = self.size // 2
+        return self.number * self.size + (2 * row if row < half else 2 * (row - half) + 1)
+
+    def row(self, episode: int) -> int:
+        """The vehicle of the group that has this episode."""
+        place, half = episode - self.number * self.size, self.size // 2
+        return place // 2 + half * (place % 2)
 
     def looks_seeds(self) -> list[int]:
         return [WORLDS_SEED + self.seed % 1_000_000 + i for i in range(self.size)]

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from rov.steering.encoder import Encoder
+from rov.steering.policy_card import Cards
 from rov.steering.policy_network import PolicyNetwork
 from rov.vision.detector import Detector
 from sim.evaluation.episodes import TRACKED, Episode, append, read
 from sim.evaluation.plan import Chunk, Plan
-from sim.evaluation.rows import BLIND, controller, noiseless
+from sim.evaluation.rows import BLIND, Student, controller, noiseless
+from sim.evaluation.watch import Watch
 from sim.tasks.course import progress
 from sim.tasks.noise import load as load_noise
 from sim.tasks.rendered import RenderedSea
@@ -32,6 +34,8 @@ class Models(NamedTuple):
     policy: PolicyNetwork | None
     encoder: Encoder | None
     detectors: Sequence[Detector]
+    cards: Cards | None = None
+    """With them the policy is let go as in the daemon."""
 
 
 class Poses(NamedTuple):
@@ -46,6 +50,7 @@ class Poses(NamedTuple):
 def run(plan: Plan, models: Models, out: Path, progress: Progress = lambda row, n: None) -> list[Episode]:
     """All episodes of the plan; those that are in `out` already are kept. Ctrl-C leaves what has ended."""
     path = out / "episodes.jsonl"
+    out.mkdir(parents=True, exist_ok=True)
     episodes = [each for each in read(path) if each.row in plan.rows and each.episode < plan.episodes]
     done = {(each.row, each.episode) for each in episodes}
     for row in plan.rows:
@@ -55,10 +60,10 @@ def run(plan: Plan, models: Models, out: Path, progress: Progress = lambda row, 
             wanted = {each for each in chunk.episodes if (row, each) not in done}
             if wanted:
                 for found in play(plan, chunk, row, models, out):
-                    fresh = [each for each in found if each.episode in wanted]
-                    append(path, fresh)
-                    episodes += fresh
-                    progress(row, len(fresh))
+                    if fresh := [each for each in found if each.episode in wanted]:
+                        append(path, fresh)
+                        episodes += fresh
+                        progress(row, len(fresh))
     return episodes
 
 
@@ -84,20 +89,37 @@ def play(plan: Plan, chunk: Chunk, row: str, models: Models, out: Path) -> Any:
     steer, memory = controller(row, plan.task, models.policy), None
     over = torch.zeros(water.n, dtype=torch.bool, device=water.device)
     bill = torch.zeros(water.n, 3, device=water.device)  # joules, seconds, distance
-    touched = torch.zeros_like(over)
+    touched, let_go = torch.zeros_like(over), torch.zeros_like(over)
+    watch = Watch(models.cards, water.n) if models.cards and isinstance(steer, Student) else None
     poses = Poses([], [], [], [])
     while not bool(over.all()):
         _note(poses, water)
         setpoint, memory = steer(sources, maps, water.truth(), memory)
+        if watch and isinstance(steer, Student):
+            let_go |= torch.tensor([bool(each) for each in watch.unfit(water, sources, steer)], device=water.device)
         sources, maps, outcome = water.step(setpoint)
+        outcome = _without(outcome, let_go)
         running = ~over
         bill += torch.stack([outcome.joules, outcome.seconds, outcome.distance], dim=1) * running[:, None]
         touched |= outcome.touched & running
         ended = (outcome.done & running).nonzero()[:, 0].tolist()
         over |= outcome.done
-        found = [_episode(plan, chunk, row, i, outcome, bill[i], bool(touched[i]), water, poses) for i in ended]
+        found = [
+            _episode(plan, chunk, row, i, outcome, bill[i], (bool(touched[i]), bool(let_go[i])), water, poses)
+            for i in ended
+        ]
         yield [each for each in found if each.episode in chunk.episodes]
     _keep(poses, out / "poses" / f"{row}-{chunk.number}.npz")
+
+
+def _without(outcome: Outcome, let_go: Tensor) -> Outcome:
+    """The outcome with those episodes failed in which the policy has been let go: the vehicle holds, and waits."""
+    return outcome._replace(
+        success=outcome.success & ~let_go,
+        failed=outcome.failed | let_go,
+        timed_out=outcome.timed_out & ~let_go,
+        done=outcome.done | let_go,
+    )
 
 
 def _note(poses: Poses, water: Sea) -> None:
@@ -116,12 +138,12 @@ def _episode(
     i: int,
     outcome: Outcome,
     bill: Tensor,
-    touched: bool,
+    events: tuple[bool, bool],
     water: Sea,
     poses: Poses,
 ) -> Episode:
     joules, seconds, distance = bill.tolist()
-    number = chunk.number * chunk.size + i
+    number = chunk.episode(i)
     return Episode(
         row=row,
         episode=number,
@@ -129,7 +151,8 @@ def _episode(
         success=bool(outcome.success[i]),
         failed=bool(outcome.failed[i]),
         timed_out=bool(outcome.timed_out[i]),
-        touched=touched,
+        touched=events[0],
+        disengaged=events[1],
         seconds=round(seconds, 2),
         joules=round(joules, 1),
         distance=round(distance, 2),

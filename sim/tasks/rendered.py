@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rov.config.schema import Config
 from rov.messages import Detection, Detections
-from rov.steering.displacement import Displacement, Reference, FieldOfView, displacement, grey_picture, reference
+from rov.steering.displacement import Displacement, FieldOfView, Reference, displacement, grey_picture, reference
 from rov.steering.encoder import Encoder, small_picture
 from rov.steering.observation import choose
 from rov.steering.policy import GOAL_CLASS, track_rows
@@ -125,8 +125,8 @@ class RenderedSea(Sea):
             self._prepare()
         self.images = self.render()
         with torch.inference_mode():
-            pictures = torch.cat([small_picture(each) for each in self.images]).to(self.device)
-            encoded = self.encoder(pictures)
+            self.pictures = torch.cat([small_picture(each) for each in self.images]).to(self.device)
+            encoded = self.encoder(self.pictures)
             self.unlike = self.encoder.unlike(encoded.looks)
         key = self._take_key().tolist()
         attitudes, views = self.readings.attitude.tolist(), self.conditions.view.tolist()
