@@ -41,7 +41,8 @@ def rays(view: Tensor) -> Tensor:
     y = (view[:, :1] * across)[:, None, :].expand(-1, ROWS, -1)
     z = (view[:, 1:] * down)[:, :, None].expand(-1, -1, COLUMNS)
     made = torch.stack([torch.ones_like(y), y, z], dim=-1).flatten(1, 2)
-    return made / made.norm(dim=-1, keepdim=True)
+    unit: Tensor = made / made.square().sum(-1, keepdim=True).sqrt()
+    return unit
 
 
 def cast(solids: Solids, rays: Tensor, position: Tensor, turn: Tensor) -> Cast:
@@ -52,7 +53,8 @@ def cast(solids: Solids, rays: Tensor, position: Tensor, turn: Tensor) -> Cast:
         _cast(take(solids, rows), rays[rows], position[rows], turn[rows], walled)
         for rows in (slice(i, i + size) for i in range(0, n, size))
     ]
-    return Cast(*(torch.cat(each).unflatten(-1, (ROWS, COLUMNS)) for each in zip(*parts, strict=True)))
+    whole = (torch.cat(each) for each in zip(*parts, strict=True))
+    return Cast(*(each.reshape(*each.shape[:-1], ROWS, COLUMNS) for each in whole))
 
 
 def _cast(solids: Solids, rays: Tensor, position: Tensor, turn: Tensor, walled: bool) -> tuple[Tensor, Tensor, Tensor]:

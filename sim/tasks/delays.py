@@ -76,12 +76,13 @@ class Helm:
         first = rows[rows < self.ours.stop]
         rest = rows[rows >= self.ours.stop] - self.ours.stop
         self.loops = InnerLoops(
-            put(self.loops.ours, first, take(fresh.ours, first)),  # type: ignore[arg-type]
-            put(self.loops.ardusub, rest, take(fresh.ardusub, rest)),  # type: ignore[arg-type]
+            put(self.loops.ours, first, take(fresh.ours, first)),
+            put(self.loops.ardusub, rest, take(fresh.ardusub, rest)),
         )
-        for past in (self.asked, self.given):
-            for i, each in enumerate(past):
-                past[i] = _zeroed(each, rows)  # type: ignore[assignment]
+        for i, (tick, setpoint) in enumerate(self.asked):
+            self.asked[i] = tick, _zeroed(setpoint, rows)
+        for i, commands in enumerate(self.given):
+            self.given[i] = _zeroed(commands, rows)
         self.late[rows], self.behind[rows] = late, behind
         limit = torch.where(rows < self.ours.stop, stick_limit[:, 0], stick_limit[:, 1])
         self.most[rows, :3] = limit[:, None]
@@ -113,9 +114,7 @@ class Helm:
         return past.gather(0, index)[0]
 
 
-def _zeroed(each: Tensor | tuple[int, Tensor], rows: Tensor) -> Tensor | tuple[int, Tensor]:
-    if isinstance(each, tuple):
-        return each[0], _zeroed(each[1], rows)  # type: ignore[return-value]
+def _zeroed(each: Tensor, rows: Tensor) -> Tensor:
     made = each.clone()
     made[rows] = 0.0
     return made

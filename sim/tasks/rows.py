@@ -15,7 +15,7 @@ def put(old: Rows, rows: Tensor, new: Rows) -> Rows:
     if isinstance(old, Tensor):
         made = old.clone()
         made[rows] = new.to(made.dtype)  # type: ignore[attr-defined]
-        return made
+        return made  # type: ignore[return-value]
     if isinstance(old, tuple):
         pairs: Any = zip(old, new, strict=True)  # type: ignore[call-overload]
         return type(old)(*(put(a, rows, b) for a, b in pairs))
@@ -25,7 +25,7 @@ def put(old: Rows, rows: Tensor, new: Rows) -> Rows:
 def take(some: Rows, rows: slice | Tensor) -> Rows:
     """The rows of every tensor."""
     if isinstance(some, Tensor):
-        return some[rows]
+        return some[rows]  # type: ignore[return-value]
     if isinstance(some, tuple):
         return type(some)(*(take(each, rows) for each in some))
     return some

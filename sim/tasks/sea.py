@@ -18,7 +18,7 @@ from rov.steering import policy_input
 from rov.steering.policy_input import TASKS, Sources
 from sim import sensors, vehicle
 from sim.propulsion import CELLS
-from sim.sensors import Readings, Suite, quaternion
+from sim.sensors import Suite, quaternion
 from sim.tasks import delays, drift, follow, found, inspect, picture_maps, station, transit
 from sim.tasks.caster import Cast, cast, rays
 from sim.tasks.course import Conditions, Course
@@ -272,7 +272,7 @@ class Sea:
             return
         targets, solids = self.course.targets, self.course.solids
         angle = (targets.turning * DT)[..., None]
-        vx, vy, vz = targets.velocity.split(1, dim=-1)
+        vx, vy, vz = (targets.velocity[..., i : i + 1] for i in range(3))
         c, s = angle.cos(), angle.sin()
         deep = targets.position[..., 2:]
         low, high = 0.8, (solids.bottom[:, None] - 0.5)[..., None]
@@ -405,7 +405,7 @@ class Sea:
         course, weather, boats = self._troubled(course, weather, boats)
         if self.repeat > 1:
             every = torch.arange(n, device=self.device) % few
-            course, weather = take(course, every), take(weather, every)  # type: ignore[arg-type]
+            course, weather = take(course, every), take(weather, every)
             boats = boats.rows(every)
         return course, weather, boats
 
@@ -440,7 +440,7 @@ class Sea:
         self.course, self.conditions = put(self.course, rows, course), put(self.conditions, rows, weather)
         self.hulls = self.hulls.put(rows, boats)
         self.state, self.memory = put(self.state, rows, state), put(self.memory, rows, memory)
-        self.readings: Readings = put(self.readings, rows, readings)
+        self.readings = put(self.readings, rows, readings)
         self.helm.restart(rows, self.readings, boats.stick_limit, weather.late, weather.behind)
         self.rays = rays(self.conditions.view)
         self.errors = put(self.errors, rows, picture_maps.start_errors(k, self.random))
