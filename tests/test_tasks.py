@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from rov.steering.encoder import Encoder
 from rov.steering.policy_input import COLUMNS, KEY_S, ROWS, Sources, features
+from sim.scene.lens import Lens
+from sim.scene.render import Renderer
 from sim.tasks import follow, inspect, station, transit
 from sim.tasks.caster import cast, rays
 from sim.tasks.controllers import Controller, servo, zero
@@ -18,6 +21,8 @@ from sim.tasks.found import start_tracker
 from sim.tasks.judging import Situation, start_tally
 from sim.tasks.levels import LEVELS
 from sim.tasks.pid import PID, pid
+from sim.tasks.rendered import RenderedSea
+from sim.tasks.scenes import label, look, scene
 from sim.tasks.sea import TASK, Sea, Trouble
 from sim.tasks.solids import HULL_M, KEEL_M, Solids, bump
 from sim.tasks.tuned import start
@@ -383,3 +388,45 @@ def test_progress_is_measured_along_the_heading() -> None:
     heading = torch.tensor([0.0, math.pi / 2])
     along, across = progress(heading, torch.tensor([[3.0, 1.0, 0.0], [3.0, 1.0, 0.0]]))
     assert along.tolist() == pytest.approx([3.0, 1.0]) and across.tolist() == pytest.approx([1.0, -3.0])
+
+
+# ---- rendered pictures ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["transit", "inspect"])
+def test_pictures_show_what_the_caster_meets(task: str) -> None:
+    """Ranges of the rendered scene and of the caster agree at the cells' centres, but for dents, ripples and cables."""
+    sea = Sea(task, "nominal", 3, seed=3, auto_reset=False)
+    sea.reset()
+    for row in range(3):
+        wide = math.degrees(2 * math.atan(float(sea.conditions.view[row, 0])))
+        seen = look("reef", 1_000_000 + row)
+        renderer = Renderer([scene(task, sea.course, row, seen)], Lens.wide(COLUMNS * 5, ROWS * 5, wide))
+        shots = renderer.render(sea.state.position[row : row + 1], sea.state.attitude[row : row + 1], 0.0)
+        along = (shots.depth[0] / renderer.rays[2].reshape(ROWS * 5, COLUMNS * 5))[2::5, 2::5].clamp(max=40.0)
+        off = (along / sea.cast.range[row].clamp(max=40.0)).log().abs()
+        assert float(off.median()) < 0.05 and float(off.quantile(0.8)) < 0.15
+
+
+def test_the_target_is_drawn_where_it_swims() -> None:
+    sea = RenderedSea("follow", Encoder(), (), [look("reef", 1), look("reef", 2)], level="easy", seed=0)
+    sources, maps = sea.reset()
+    assert maps.shape == (2, 4, ROWS, COLUMNS) and not sources.tracks.any(), "nobody detects"
+    for _ in range(3):
+        sources, maps, _ = sea.step(torch.zeros(2, 4))
+    shown = sea._targets(sea.truth().turn)
+    camera = sea.cameras[0]
+    shots = camera.renderer.render(sea.state.position, sea.state.attitude, sea.elapsed)
+    height, width = shots.segmentation.shape[1:]
+    for row in range(2):
+        rows, columns = (shots.segmentation[row] == 1).nonzero(as_tuple=True)
+        bearing, elevation, _ = shown.place[row, 0].tolist()
+        wide, high = sea.conditions.view[row].tolist()
+        assert float(columns.float().mean()) / width * 2 - 1 == pytest.approx(math.tan(bearing) / wide, abs=0.12)
+        middle = math.tan(elevation) / math.cos(bearing) / high
+        assert float(rows.float().mean()) / height * 2 - 1 == pytest.approx(middle, abs=0.15)
+    assert sources.moved[:, 4].max() > 0.2, "the displacement answers"
+
+
+def test_a_fish_is_no_diver() -> None:
+    assert [label(height) for height in (0.2, 0.6)] == ["fish", "diver"]
