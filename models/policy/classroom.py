@@ -85,6 +85,7 @@ class Classroom:
             finished.append((outcome.done & self.measured, outcome.success, self.touched, cost))
             self._restart(outcome.done)
             self._take_turns(teaching, float(outcome.seconds[0]))
+            self._forget()
         maps, known, labels, weights, begins = (torch.stack(each) for each in zip(*steps, strict=True))
         return Windows(maps, known, labels, weights, first, begins), told(finished)
 
@@ -98,6 +99,12 @@ class Classroom:
         on = ~done
         self.charge, self.touched = self.charge * on, self.touched & on
         self.kept = Kept(*(each * on.reshape(-1, *[1] * (each.dim() - 1)) for each in self.kept))
+
+    def _forget(self) -> None:
+        """The teacher's integrals count only while it steers: beside a student they wind up, and what it then says
+        depends on what nobody can see."""
+        integral = self.kept.integral * self.teaching[:, None]
+        self.kept = self.kept._replace(integral=integral)
 
     def _take_turns(self, teaching: float, dt: float) -> None:
         n, device = len(self.charge), self.charge.device

@@ -40,6 +40,17 @@ class EncoderRecipe(Settings, frozen=True):
     seed: int = 1
 
 
+class NoiseRecipe(Settings, frozen=True):
+    """Rendered pictures on which the sea's noise is fitted."""
+
+    tasks: tuple[str, ...] = ("transit", "follow", "inspect")
+    worlds: tuple[str, ...] = ("pond", "reef", "pipeline_night")
+    seeds: int = 4
+    vehicles: int = 2
+    """In each world, of each task and seed."""
+    decisions: int = 50
+
+
 class TuningRecipe(Settings, frozen=True):
     """The search for the numbers of teacher and PID: the same budget for both."""
 
@@ -93,6 +104,7 @@ class Recipe(Settings, frozen=True):
     """The whole training."""
 
     encoder: EncoderRecipe = EncoderRecipe()
+    noise: NoiseRecipe = NoiseRecipe()
     tuning: TuningRecipe = TuningRecipe()
     dagger: DaggerRecipe = DaggerRecipe()
 
