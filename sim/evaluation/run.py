@@ -59,7 +59,7 @@ def run(plan: Plan, models: Models, out: Path, progress: Progress = lambda row, 
         for row in plan.rows:
             wanted = {each for each in chunk.episodes if (row, each) not in done}
             if wanted:
-                for found in play(plan, chunk, row, models, out):
+                for found in play(plan, chunk, row, models, out, wanted):
                     if fresh := [each for each in found if each.episode in wanted]:
                         append(path, fresh)
                         episodes += fresh
@@ -82,12 +82,12 @@ def sea(plan: Plan, chunk: Chunk, row: str, models: Models) -> Sea:
 
 
 @torch.inference_mode()
-def play(plan: Plan, chunk: Chunk, row: str, models: Models, out: Path) -> Any:
-    """Run a group of episodes in a row; yields lists of episodes as they end."""
+def play(plan: Plan, chunk: Chunk, row: str, models: Models, out: Path, wanted: set[int]) -> Any:
+    """Run a group in a row until the wanted episodes have ended; yields lists of them as they end."""
     water = sea(plan, chunk, row, models)
     sources, maps = water.reset()
     steer, memory = controller(row, plan.task, models.policy), None
-    over = torch.zeros(water.n, dtype=torch.bool, device=water.device)
+    over = torch.tensor([chunk.episode(i) not in wanted for i in range(water.n)], device=water.device)
     bill = torch.zeros(water.n, 3, device=water.device)  # joules, seconds, distance
     touched, let_go = torch.zeros_like(over), torch.zeros_like(over)
     watch = Watch(models.cards, water.n) if models.cards and isinstance(steer, Student) else None
@@ -104,11 +104,13 @@ def play(plan: Plan, chunk: Chunk, row: str, models: Models, out: Path) -> Any:
         touched |= outcome.touched & running
         ended = (outcome.done & running).nonzero()[:, 0].tolist()
         over |= outcome.done
+        if isinstance(water, RenderedSea):
+            water.idle = {*over.nonzero()[:, 0].tolist()}
         found = [
             _episode(plan, chunk, row, i, outcome, bill[i], (bool(touched[i]), bool(let_go[i])), water, poses)
             for i in ended
         ]
-        yield [each for each in found if each.episode in chunk.episodes]
+        yield found
     _keep(poses, out / "poses" / f"{row}-{chunk.number}.npz")
 
 

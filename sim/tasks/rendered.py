@@ -23,7 +23,7 @@ from rov.vision.detector import Detector
 from rov.vision.tracker import Tracker
 from sim.scene.lens import Lens
 from sim.scene.render import Renderer
-from sim.tasks import delays
+from sim.tasks import delays, picture_maps
 from sim.tasks.scenes import Look, label, scene
 from sim.tasks.sea import Sea, Sight
 from sim.vehicle import DT
@@ -33,7 +33,7 @@ WITH_DETECTOR, WITHOUT = (352, 264), (160, 120)
 
 
 class Camera(NamedTuple):
-    """Rows of one world, whose pictures are made together."""
+    """Rows whose pictures are made together."""
 
     rows: Tensor
     renderer: Renderer
@@ -75,6 +75,8 @@ class RenderedSea(Sea):
         self.encoder, self.config = encoder.to(self.device).eval(), delays.config()
         self.detectors = detectors if any(_goals(task) & {*each.card.classes} for each in detectors) else ()
         self.images: Image = np.zeros((0, 0, 0, 3), np.uint8)
+        self.idle: set[int] = set()
+        """Vehicles whose episode is over: their last picture stays, which saves most of the time."""
 
     def reset(self) -> tuple[Sources, Tensor]:
         self.cameras: list[Camera] = []
@@ -85,8 +87,7 @@ class RenderedSea(Sea):
         """Build the scenes of the courses that have been drawn."""
         assert self.looks is not None
         size = WITH_DETECTOR if self.detectors else WITHOUT
-        for world in dict.fromkeys(each.world for each in self.looks):
-            rows = [i for i, each in enumerate(self.looks) if each.world == world]
+        for rows in self._groups():
             hfov = 2 * math.degrees(math.atan(float(self.conditions.view[rows[0], 0])))
             scenes = [scene(self.name, self.course, i, self.looks[i]) for i in rows]
             renderer = Renderer(scenes, Lens.wide(*size, hfov), self.device)
@@ -95,11 +96,21 @@ class RenderedSea(Sea):
             goal = label(float(self.course.targets.height[i, 0])) if self.name == "follow" else GOAL_CLASS[self.name]
             self.witnesses.append(Witness(self.config, goal))
 
+    def _groups(self) -> list[list[int]]:
+        """Rows whose pictures are made together: one by one on a CPU, which gains nothing by more, else by world."""
+        assert self.looks is not None
+        if self.device.type == "cpu":
+            return [[i] for i in range(self.n)]
+        worlds = dict.fromkeys(each.world for each in self.looks)
+        return [[i for i, each in enumerate(self.looks) if each.world == world] for world in worlds]
+
     def render(self) -> Image:
         """Pictures (N, H, W, 3) BGR of where the vehicles are now."""
-        images: list[Any] = [None] * self.n
+        images: list[Any] = list(self.images) if len(self.images) else [None] * self.n
         for camera in self.cameras:
             rows, state = camera.rows, self.state
+            if self.idle.issuperset(rows.tolist()) and images[int(rows[0])] is not None:
+                continue
             if self.course.target_ball:
                 self._carry_target(camera)
             shots = camera.renderer.render(
@@ -135,8 +146,8 @@ class RenderedSea(Sea):
             for witness, image, a, view, now in zip(self.witnesses, self.images, attitudes, views, key, strict=True)
         ]
         moved, keyed = (torch.tensor([pair[i] for pair in pairs], device=self.device) for i in (0, 1))
-        seen = torch.exp(-self.cast.range * self.conditions.attenuation[:, None, None])
-        self._remember(self._targets(turn), seen * 3, turn, dt)
+        depth = picture_maps.optical_depth(self.conditions, self.cast.range)
+        self._remember(self._targets(turn), picture_maps.seen(self.noise.range, depth), turn, dt)
         return Sight(
             encoded.inverse_range[:, 0].clone(),
             encoded.log_variance[:, 0].clone(),
@@ -163,7 +174,7 @@ class RenderedSea(Sea):
     def _detect(self) -> list[tuple[Detection, ...]]:
         """Detections of each picture."""
         found: list[tuple[Detection, ...]] = [()] * self.n
-        left = set(range(self.n))
+        left = set(range(self.n)) - self.idle
         for detector in self.detectors:
             rows = sorted(i for i in left if self.witnesses[i].goal in detector.card.classes)
             left -= {*rows}
