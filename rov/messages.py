@@ -379,8 +379,8 @@ class SetTask(Command, frozen=True, kw_only=True, tag="task"):
     Headings and depths that are not given are those of the vehicle now; other numbers stay as they are."""
 
     task: Task
-    label: str = ""
-    """What `follow` follows: a class name; empty: as before."""
+    label: str | None = None
+    """What `follow` follows: a class name; None: as before."""
     heading: float | None = None
     """Of `transit` and `inspect`, rad."""
     depth: float | None = None

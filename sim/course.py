@@ -95,7 +95,7 @@ class Course:
             return None
         self.tasked.add(self.number)
         heading = None if step.heading_deg is None else math.radians(step.heading_deg)
-        label = step.target if step.task == "follow" else ""
+        label = (step.target or None) if step.task == "follow" else None
         goal = {"heading": heading, "depth": step.depth, "distance": step.distance, "height": step.height}
         return Order(SetTask, {"task": step.task, "label": label, **goal})
 

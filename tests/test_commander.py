@@ -157,10 +157,10 @@ class Sea(RuleBasedStateMachine):
 
     @rule(
         task=st.sampled_from(["none", "transit", "follow", "inspect", "station"]),
-        label=st.sampled_from(["", "buoy_green", "shark"]),
+        label=st.sampled_from([None, "buoy_green", "shark"]),
         goal=st.tuples(*[st.none() | NUMBERS] * 4),
     )
-    def task(self, task: str, label: str, goal: tuple[float | None, ...]) -> None:
+    def task(self, task: str, label: str | None, goal: tuple[float | None, ...]) -> None:
         more = dict(zip(("heading", "depth", "distance", "height"), goal, strict=True))
         self.deliver(self.make(SetTask, "ann", task=task, label=label, **more))
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from rov.bus import decode_command, encode
 from rov.errors import UserError
 from rov.messages import Arm, Mode, SetMode, Setpoint, SetTask, TakeOver
 from rov.operator.commands import TaskOptions, parse
@@ -143,6 +144,8 @@ def test_words_of_the_command_line() -> None:
     words = parse("task", "transit", None, TaskOptions(heading=90.0, depth=2.0))
     assert words.kind is SetTask and words.fields["heading"] == pytest.approx(math.pi / 2)
     assert SetTask(t=1, session="ann", seq=1, **words.fields).depth == 2.0
+    sent = encode(SetTask(t=1, session="ann", seq=1, **words.fields))
+    assert decode_command(sent).task == "transit"  # as it goes over the wire, where empty texts are refused
     follow = parse("task", "follow", None, TaskOptions("diver", distance=2.0)).fields
     assert (follow["label"], follow["distance"], follow["height"]) == ("diver", 2.0, None)
     for what, options, why in (

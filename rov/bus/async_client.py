@@ -121,7 +121,7 @@ class AsyncClient:
     async def task(
         self,
         task: Task,
-        label: str = "",
+        label: str | None = None,
         *,
         heading: float | None = None,
         depth: float | None = None,

@@ -128,7 +128,7 @@ class Client:
     def task(
         self,
         task: Task,
-        label: str = "",
+        label: str | None = None,
         *,
         heading: float | None = None,
         depth: float | None = None,

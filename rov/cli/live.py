@@ -93,7 +93,7 @@ def ctl(
     """
     from rov.operator.commands import DONE, DONE_ARDUSUB, TaskOptions, endpoints_of, parse, send_command
 
-    options = TaskOptions(label, heading, depth, distance, height)
+    options = TaskOptions(label or None, heading, depth, distance, height)
     words, settings = parse(verb, what, size, options), configuration(config)
     send_command(endpoints_of(settings.bus, address, keys), words, displace=take_over)
     done = DONE_ARDUSUB if settings.link.kind == "ardusub" else DONE

@@ -207,7 +207,7 @@ class Commander:
     def _set_task(self, command: SetTask, now: int) -> str:
         """Give the policy another task; returns the reason for a refusal, or "". What followed the old one holds."""
         reason = self.no_policy.get(command.task, "")
-        if reason := reason or (self._class_refusal(command.label) if command.label else ""):
+        if reason := reason or ("" if command.label is None else self._class_refusal(command.label)):
             return reason
         wanted = task_settings(command, self.link.state, self.config.vehicle.max_depth)
         if isinstance(wanted, str):

@@ -37,7 +37,7 @@ def task_settings(command: SetTask, vehicle: VehicleState | None, max_depth: flo
     if depth is not None and depth > max_depth:
         return f"{depth:g} m is below vehicle.max_depth, {max_depth:g} m"
     given = {
-        "steering.target": command.label or None,
+        "steering.target": command.label,
         "task.heading_deg": None if heading is None else round(math.degrees(heading), 2),
         "task.depth": None if depth is None else round(depth, 2),
         "task.distance": command.distance,

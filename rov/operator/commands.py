@@ -71,7 +71,7 @@ def send_command(endpoints: Endpoints, words: Words, *, displace: bool = False) 
 class TaskOptions(NamedTuple):
     """The options of `rov ctl task`: degrees and m; None: not given."""
 
-    label: str = ""
+    label: str | None = None
     heading: float | None = None
     depth: float | None = None
     distance: float | None = None
@@ -111,7 +111,7 @@ def _task(name: str, options: TaskOptions) -> Words:
     """The command for a task. Raises UserError."""
     if name not in TASK_OPTIONS:
         raise UserError(f"{name or 'nothing'}: no such task; there are {', '.join(TASK_OPTIONS)}")
-    given = {option for option in TaskOptions._fields if getattr(options, option) not in (None, "")}
+    given = {option for option in TaskOptions._fields if getattr(options, option) is not None}
     if wrong := sorted(given - TASK_OPTIONS[name]):
         belongs = " or ".join(each for each, its in TASK_OPTIONS.items() if wrong[0] in its)
         raise UserError(f"{'a class' if wrong[0] == 'label' else '--' + wrong[0]} belongs to {belongs}, not to {name}")
