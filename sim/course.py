@@ -16,6 +16,7 @@ from rov.messages import (
     PilotStatus,
     SetMode,
     SetTarget,
+    SetTask,
     Sticks,
     TakeOver,
 )
@@ -48,6 +49,8 @@ class Course:
         self.since = 0
         self.there_t: int | None = None
         self.due: dict[str, int] = {}
+        self.tasked: set[int] = set()
+        """Numbers of the steps whose task was given."""
 
     @property
     def over(self) -> bool:
@@ -69,6 +72,8 @@ class Course:
             return
         visible = seen is not None and seen.visible and seen.label == step.target
         wanted = Mode.HOLD if step.mode == "follow" and not visible else Mode(step.mode)
+        if (task := self._task(step, pilot, t)) is not None:
+            yield task
         if step.mode == "follow" and pilot.target != step.target and self._due("target", t, AGAIN_NS):
             yield Order(SetTarget, {"label": step.target, "size": step.size})
         if pilot.mode is not wanted and not (pilot.mode is Mode.FOLLOW and wanted is Mode.HOLD):
@@ -79,8 +84,20 @@ class Course:
             seeking = step.mode != "follow" or not visible
             axes = {"surge": step.surge, "sway": step.sway, "heave": step.heave, "yaw": yaw * seeking}
             yield Order(Sticks, axes)
-        if t - self.since > step.seconds * 1e9 or (visible and self._there(seen, step, t)):
+        if t - self.since > step.seconds * 1e9 or (step.mode == "follow" and visible and self._there(seen, step, t)):
             self._start(self.number + 1, t)
+
+    def _task(self, step: Step, pilot: PilotStatus, t: int) -> Order | None:
+        """The command for the step's task, while the pilot has another; with a policy's step once more at its start."""
+        if pilot.task == step.task and (step.mode != "policy" or self.number in self.tasked):
+            return None
+        if not self._due("task", t, AGAIN_NS):
+            return None
+        self.tasked.add(self.number)
+        heading = None if step.heading_deg is None else math.radians(step.heading_deg)
+        label = (step.target or None) if step.task == "follow" else None
+        goal = {"heading": heading, "depth": step.depth, "distance": step.distance, "height": step.height}
+        return Order(SetTask, {"task": step.task, "label": label, **goal})
 
     def _there(self, seen: Observation | None, step: Step, t: int) -> bool:
         assert seen is not None

@@ -39,7 +39,21 @@ from rov.bus.client import (
 )
 from rov.bus.endpoints import Endpoints
 from rov.bus.session import ANSWER_S, PATIENCE_S, Session
-from rov.messages import Arm, Command, Disarm, Mode, PilotStatus, Reply, SetMode, SetTarget, Sticks, Stop, TakeOver
+from rov.messages import (
+    Arm,
+    Command,
+    Disarm,
+    Mode,
+    PilotStatus,
+    Reply,
+    SetMode,
+    SetTarget,
+    SetTask,
+    Sticks,
+    Stop,
+    TakeOver,
+    Task,
+)
 
 
 class AsyncClient:
@@ -103,6 +117,21 @@ class AsyncClient:
     async def target(self, label: str, size: float | None = None) -> None:
         """What `follow` follows: a class of the detector, and the apparent height to keep (fraction of the picture)."""
         await self._do(SetTarget, label=label, size=size)
+
+    async def task(
+        self,
+        task: Task,
+        label: str | None = None,
+        *,
+        heading: float | None = None,
+        depth: float | None = None,
+        distance: float | None = None,
+        height: float | None = None,
+    ) -> None:
+        """What the policy is asked to do, in shadow until `mode("policy")`: `transit` to a heading (rad) at a depth
+        (m), `follow` a class at a distance, `inspect` along a heading at a height over a pipeline, `station` or
+        `none`."""
+        await self._do(SetTask, task=task, label=label, heading=heading, depth=depth, distance=distance, height=height)
 
     async def sticks(
         self, surge: float = 0.0, sway: float = 0.0, heave: float = 0.0, yaw: float = 0.0, *, seconds: float = 0.0

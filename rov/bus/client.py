@@ -38,9 +38,11 @@ from rov.messages import (
     Reply,
     SetMode,
     SetTarget,
+    SetTask,
     Sticks,
     Stop,
     TakeOver,
+    Task,
 )
 
 M = TypeVar("M", bound=Message)
@@ -122,6 +124,21 @@ class Client:
         """What `follow` follows: a class of the detector, and the apparent height to keep, as a fraction of the
         picture's height (None: as before)."""
         self._do(SetTarget, label=label, size=size)
+
+    def task(
+        self,
+        task: Task,
+        label: str | None = None,
+        *,
+        heading: float | None = None,
+        depth: float | None = None,
+        distance: float | None = None,
+        height: float | None = None,
+    ) -> None:
+        """What the policy is asked to do, in shadow until `mode("policy")`: `transit` to a heading (rad) at a depth
+        (m), `follow` a class at a distance, `inspect` along a heading at a height over a pipeline, `station` or
+        `none`."""
+        self._do(SetTask, task=task, label=label, heading=heading, depth=depth, distance=distance, height=height)
 
     def sticks(
         self, surge: float = 0.0, sway: float = 0.0, heave: float = 0.0, yaw: float = 0.0, *, seconds: float = 0.0

@@ -116,6 +116,17 @@ def detector(config: Config, batch: int | None = None) -> Any:
     return Detector(weights, perception.device, perception.precision, batch or perception.batch)
 
 
+def policy(config: Config, *, wanted: bool) -> Any:
+    """The `PolicyModel` of the configuration; None, with a note where it is `wanted`, when it cannot be used."""
+    from rov.steering.policy_model import open_model
+
+    try:
+        return open_model(config.steering)
+    except UserError as error:
+        note(f"the policy does not steer here: {error}" if wanted else "")
+    return None
+
+
 def curve(config: Config) -> Any:
     """The `ThrusterCurve` of the configuration. Raises UserError."""
     from rov.motion.thrusters import load as load_curve

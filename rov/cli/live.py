@@ -66,11 +66,20 @@ def listen(
 
 
 @app.command(
-    epilog="Examples: `rov ctl stop`, `rov ctl arm`, `rov ctl mode hold --take-over`, `rov ctl target fish --size 0.4`"
+    epilog="Examples: `rov ctl stop`, `rov ctl arm`, `rov ctl mode hold --take-over`, `rov ctl target fish --size 0.4`,"
+    " `rov ctl task transit --heading 90 --depth 2`, `rov ctl task follow diver --distance 2`,"
+    " `rov ctl task inspect --height 1`, `rov ctl task station`, `rov ctl task none`"
 )
 def ctl(
-    verb: Annotated[str, typer.Argument(help="arm, disarm, stop, mode or target.")],
-    what: Annotated[str, typer.Argument(help="The mode, or the class to follow.")] = "",
+    verb: Annotated[str, typer.Argument(help="arm, disarm, stop, mode, target or task.")],
+    what: Annotated[str, typer.Argument(help="The mode, the class to follow, or the policy's task.")] = "",
+    label: Annotated[str, typer.Argument(help="Of task follow: the class to follow.")] = "",
+    heading: Annotated[
+        float | None, typer.Option(help="Of task transit or inspect, degrees; else as it is now.")
+    ] = None,
+    depth: Annotated[float | None, typer.Option(help="Of task transit, m; else as it is now.")] = None,
+    distance: Annotated[float | None, typer.Option(help="Of task follow, m.")] = None,
+    height: Annotated[float | None, typer.Option(help="Of task inspect, m over the pipeline.")] = None,
     size: Annotated[float | None, typer.Option(help="Wanted height of the target in the picture, 0..1.")] = None,
     take_over: TakeOver = False,
     address: Address = "",
@@ -82,12 +91,14 @@ def ctl(
     No heartbeat is sent: after `operator.lost_s` without another command, `operator.on_lost` applies. To stay the
     operator, use `rov drive`.
     """
-    from rov.operator.commands import DONE, DONE_ARDUSUB, endpoints_of, parse, send_command
+    from rov.operator.commands import DONE, DONE_ARDUSUB, TaskOptions, endpoints_of, parse, send_command
 
-    words, settings = parse(verb, what, size), configuration(config)
+    options = TaskOptions(label or None, heading, depth, distance, height)
+    words, settings = parse(verb, what, size, options), configuration(config)
     send_command(endpoints_of(settings.bus, address, keys), words, displace=take_over)
     done = DONE_ARDUSUB if settings.link.kind == "ardusub" else DONE
-    print_line(f"{verb} {what}".strip() + f": {done[verb]}")
+    text = "the visual servo steers in mode follow" if (verb, what) == ("task", "none") else done[verb]
+    print_line(f"{verb} {what} {label}".strip() + f": {text}")
 
 
 @app.command(epilog="Examples: `rov drive`, `rov drive --address 192.168.2.2 --keys keys/ann`")

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from rov import toml
 from rov.errors import UserError
+from rov.messages import Task
 from rov.printing import hide_passwords
 from rov.resources import find_resource
 
@@ -132,7 +133,12 @@ class TrackingConfig(Section):
 
 
 class SteeringConfig(Section):
-    """The visual servo."""
+    """The visual servo, and the files of the policy."""
+
+    policy: str = Field("models/policy.safetensors", json_schema_extra=RESTART)
+    """Weights of the policy, with their card (.toml) beside them. Without them `mode policy` is refused."""
+    encoder: str = Field("models/encoder.safetensors", json_schema_extra=RESTART)
+    """Weights of its encoder, from small pictures to maps of ranges, with their card."""
 
     target: Label = Field("buoy_red", json_schema_extra=live())
     """Class that `follow` follows."""
@@ -148,6 +154,22 @@ class SteeringConfig(Section):
     """Largest surge."""
     centred_deg: float = Field(15.0, gt=0, le=60, json_schema_extra=live())
     """Surge falls to 0 as the bearing grows to this: turn first, then go. In degrees."""
+
+
+class TaskConfig(Section):
+    """What the policy is asked to do; `rov ctl task` sets it, too."""
+
+    name: Task = Field("none", json_schema_extra=live())
+    """none (the visual servo steers), transit (to a heading at a depth, around what is in the way), follow
+    (steering.target, at a distance), inspect (along a pipeline, at a height), station (over this place, by sight)."""
+    heading_deg: float = Field(0.0, ge=-360, le=360, json_schema_extra=live())
+    """Of transit and inspect."""
+    depth: float = Field(2.0, ge=0, le=6000, json_schema_extra=live())
+    """Of transit, in m."""
+    distance: float = Field(2.0, ge=0.5, le=10, json_schema_extra=live())
+    """Of follow, in m."""
+    height: float = Field(1.0, ge=0.3, le=5, json_schema_extra=live())
+    """Of inspect, in m over the pipeline."""
 
 
 class ControlConfig(Section):
@@ -295,6 +317,7 @@ class Config(Section):
     perception: PerceptionConfig = PerceptionConfig()
     tracking: TrackingConfig = TrackingConfig()
     steering: SteeringConfig = SteeringConfig()
+    task: TaskConfig = TaskConfig()
     control: ControlConfig = ControlConfig()
     vehicle: VehicleConfig
     guard: GuardConfig = GuardConfig()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from rov.bus.client import Client, mode_of, must_be_accepted
 from rov.bus.session import Refused, session_name
 from rov.config.schema import BusConfig
 from rov.errors import UserError
-from rov.messages import Arm, Command, Disarm, SetMode, SetTarget, Stop
+from rov.messages import Arm, Command, Disarm, SetMode, SetTarget, SetTask, Stop
 
 DONE = {
     "arm": "begun; the board is tested first, for 0.6 s (`rov listen events pilot` shows it)",
@@ -19,12 +20,23 @@ DONE = {
     "stop": "done: neutral and disarmed",
     "mode": "done",
     "target": "done",
+    "task": "set; its setpoints move nothing until `rov ctl mode policy`, 3 s from now or later",
 }
 DONE_ARDUSUB = DONE | {
     "arm": "begun; the autopilot is set to its mode, then armed (`rov listen events pilot` shows it)",
     "disarm": "done: disarmed if rov was steering; while the vehicle's own pilot steers, rov sends nothing",
     "stop": "done: neutral and disarmed if rov was steering; while the vehicle's own pilot steers, rov sends nothing",
 }
+
+
+TASK_OPTIONS: dict[str, set[str]] = {
+    "none": set(),
+    "transit": {"heading", "depth"},
+    "follow": {"label", "distance"},
+    "inspect": {"heading", "height"},
+    "station": set(),
+}
+"""The options of each task."""
 
 
 class Words(NamedTuple):
@@ -56,8 +68,25 @@ def send_command(endpoints: Endpoints, words: Words, *, displace: bool = False) 
         must_be_accepted(client.ask(words.kind, **words.fields))
 
 
-def parse(verb: str, what: str, size: float | None) -> Words:
-    """The command for a verb and its argument. Raises UserError."""
+class TaskOptions(NamedTuple):
+    """The options of `rov ctl task`: degrees and m; None: not given."""
+
+    label: str | None = None
+    heading: float | None = None
+    depth: float | None = None
+    distance: float | None = None
+    height: float | None = None
+
+
+NO_OPTIONS = TaskOptions()
+
+
+def parse(verb: str, what: str, size: float | None, options: TaskOptions = NO_OPTIONS) -> Words:
+    """The command for a verb, its argument and its options. Raises UserError."""
+    if verb == "task":
+        return _task(what, options)
+    if options != NO_OPTIONS:
+        raise UserError(f"{verb}: a second word, --heading, --depth, --distance and --height belong to task")
     if what and verb in ("arm", "disarm", "stop"):
         raise UserError(f"{verb} takes no argument, and got {what}")
     if size is not None and verb != "target":
@@ -74,5 +103,17 @@ def parse(verb: str, what: str, size: float | None) -> Words:
         case "target" if what:
             return Words(SetTarget, {"label": what, "size": size})
     raise UserError(
-        f"{verb} {what}".strip() + ": no such command; there are arm, disarm, stop, mode MODE, target CLASS"
+        f"{verb} {what}".strip() + ": no such command; there are arm, disarm, stop, mode MODE, target CLASS, task TASK"
     )
+
+
+def _task(name: str, options: TaskOptions) -> Words:
+    """The command for a task. Raises UserError."""
+    if name not in TASK_OPTIONS:
+        raise UserError(f"{name or 'nothing'}: no such task; there are {', '.join(TASK_OPTIONS)}")
+    given = {option for option in TaskOptions._fields if getattr(options, option) is not None}
+    if wrong := sorted(given - TASK_OPTIONS[name]):
+        belongs = " or ".join(each for each, its in TASK_OPTIONS.items() if wrong[0] in its)
+        raise UserError(f"{'a class' if wrong[0] == 'label' else '--' + wrong[0]} belongs to {belongs}, not to {name}")
+    heading = None if options.heading is None else math.radians(options.heading)
+    return Words(SetTask, {"task": name, **options._asdict(), "heading": heading})

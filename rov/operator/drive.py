@@ -188,7 +188,7 @@ def page(helm: Helm, received: TopicRates, axes: tuple[float, ...], now: int) ->
     facts.add_row(
         _shown("", armed if status else None, late, "bold red" if status and status.armed else "green"),
         _shown("mode", status.mode.value if status else None, late),
-        _shown("target", status.target if status else None, late),
+        _shown(*_aim(status), late),
         _shown(
             "operator", (("you" if helm.client.is_operator else status.operator or "nobody") if status else None), late
         ),
@@ -210,6 +210,13 @@ def page(helm: Helm, received: TopicRates, axes: tuple[float, ...], now: int) ->
         topics.add_row(row.topic, f"{row.hz:.1f}", age, f"{row.silent_s:.1f} s ago", style=style)
     refused = Text(printable(f"refused: {status.refused}"), "yellow") if status and status.refused else Text("")
     return Group(facts, refused, topics, *helm.notices, Text.from_markup(HELP, style="dim"))
+
+
+def _aim(status: PilotStatus | None) -> tuple[str, str | None]:
+    """What steers, as a name and a value: the policy's task, or what the servo follows."""
+    if status is None:
+        return "target", None
+    return ("target", status.target) if status.task == "none" else ("task", status.task)
 
 
 def _shown(name: str, value: str | None, stale: bool, style: str = "") -> Text:
