@@ -35,8 +35,8 @@ HOPELESS = 3
 """Times the allowed duration, at which one run of a model after its first is enough to refuse it."""
 SHAPE = (480, 640, 3)
 SWITCH_S = 2e-4
-"""How long the loading thread keeps Python's lock when the running network wants it, which is at each of its layers: the
-usual 5 ms would add up to several frames."""
+"""How long the loading thread keeps Python's lock when the running network wants it, which is at each of its layers:
+the usual 5 ms would add up to several frames."""
 KEPT = "model"
 """File in the daemon's directory with the model that works: a process that starts again starts with it."""
 
