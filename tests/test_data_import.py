@@ -92,6 +92,7 @@ def test_yolo_as_people_write_it(yolo: Path, tmp_path: Path) -> None:
         ("fish .5 .5 .2 .2", "must be numbers"),
         ("0 nan .5 .2 .2", "must be shares"),
         ("0.5 .5 .5 .2 .2", "is no class number"),
+        ("1e999 .5 .5 .2 .2", "is no class number"),
     ],
 )
 def test_a_wrong_line_is_named_or_left_out_and_then_nothing_is_known(

@@ -90,6 +90,7 @@ def import_(
         choice = Choice(tuple(at or ()), every, count, not alike)
         with _steps("frames") as step:
             found, notes = import_film(source, out, card, command, choice, camera, step)
+        print_line(f"{found.root / 'images'}: {len(found.pictures())} pictures to label; models/TEACH.md says how")
     elif form == "table":
         found, findings = tables.import_table(source, out, card, command, skip_bad)
         notes = findings.sentences()

@@ -65,7 +65,7 @@ def import_film(
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    notes = [f"{alike} frames that look like the one before them were left out (--all takes them)"] if alike else []
+    notes = [f"{alike} frames that look like the one before them were left out (--alike takes them)"] if alike else []
     return PictureSet(read_card(out / FILE), out / FILE, out), notes + film.notes
 
 

@@ -148,7 +148,7 @@ def _object(line: str, size: tuple[int, int]) -> tuple[int, Box]:
         kind, *numbers = (float(word.replace(",", ".")) for word in words)
     except ValueError:
         raise ValueError(f"{_short(line)!r}: must be numbers: class x y width height") from None
-    if kind != int(kind) or kind < 0:
+    if not kind.is_integer() or kind < 0:
         raise ValueError(f"{words[0]} is no class number")
     if len(numbers) not in (4, 5) and (len(numbers) < 6 or len(numbers) % 2):
         raise ValueError(f"has {len(words)} numbers; a box has 5 (class x y width height), an outline 7, 9, 11 …")

@@ -7,6 +7,7 @@ The former model is kept for a trial; it comes back when the new one fails or is
 from __future__ import annotations
 
 import statistics
+import sys
 import threading
 import time
 from collections import deque
@@ -16,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rov.concurrency import lower_priority
 from rov.config.schema import PerceptionConfig
 from rov.errors import UserError
 from rov.messages import Event, Level
@@ -34,6 +34,9 @@ WARM_UP, TIMED = 3, 5
 HOPELESS = 3
 """Times the allowed duration, at which one run of a model after its first is enough to refuse it."""
 SHAPE = (480, 640, 3)
+SWITCH_S = 2e-4
+"""How long the loading thread keeps Python's lock when the running network wants it, which is at each of its layers:
+the usual 5 ms would add up to several frames."""
 KEPT = "model"
 """File in the daemon's directory with the model that works: a process that starts again starts with it."""
 
@@ -116,7 +119,10 @@ class _Loading:
         threading.Thread(target=self._run, name="model", daemon=True).start()
 
     def _run(self) -> None:
-        lower_priority()
+        # At the priority of the running network: a thread that waits for its processor with Python's lock held makes
+        # the other one wait, too.
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_S)
         try:
             detector = self.load(self.weights)
             if lacking := [name for name in self.running.card.classes if name not in detector.card.classes]:
@@ -129,6 +135,7 @@ class _Loading:
             # Whatever loading a file raises: it is refused, and the running model goes on.
             self.problem = str(error) if isinstance(error, UserError) else f"{self.weights}: {error!r}"
         finally:
+            sys.setswitchinterval(usual)
             self.done.set()
 
 
