@@ -81,6 +81,8 @@ class DaggerRecipe(Settings, frozen=True):
     """Windows."""
     keep: int = 8
     """Rounds whose windows are kept."""
+    look: Literal["learned", "kept"] = "learned"
+    """Whether the convolutions learn; kept ones, of the weights it starts from, save three quarters of the time."""
     rate: float = 1e-3
     decay: float = 1e-4
     average: float = 0.99
@@ -100,6 +102,19 @@ class DaggerRecipe(Settings, frozen=True):
     seed: int = 1
 
 
+class CloneRecipe(Settings, frozen=True):
+    """How a person's dives change the policy."""
+
+    length: int = 64
+    """Frames of a window."""
+    burn_in: int = 16
+    updates: int = 300
+    batch: int = 16
+    rate: float = 2e-4
+    smooth: float = 0.5
+    seed: int = 1
+
+
 class Recipe(Settings, frozen=True):
     """The whole training."""
 
@@ -107,18 +122,20 @@ class Recipe(Settings, frozen=True):
     noise: NoiseRecipe = NoiseRecipe()
     tuning: TuningRecipe = TuningRecipe()
     dagger: DaggerRecipe = DaggerRecipe()
+    clone: CloneRecipe = CloneRecipe()
 
     def miniature(self) -> Recipe:
         """A run of the same stages that takes a minute and learns nothing."""
         change = msgspec.structs.replace
         tasks = ("follow",)
         encoder = change(self.encoder, scenes=8, views=8, test_scenes=8, epochs=2, batch=16)
+        noise = change(self.noise, tasks=tasks, worlds=("reef",), seeds=1, vehicles=1, decisions=4)
         tuning = change(self.tuning, tasks=tasks, population=4, episodes=2, generations=1)
         dagger = change(
             self.dagger, tasks=tasks, levels=("easy",), vehicles=16, window=24, burn_in=4, rounds=3, updates=2, batch=8,
             snapshot=2, judged=1, judging=4,
         )  # fmt: skip
-        return Recipe(encoder, tuning, dagger)
+        return change(self, encoder=encoder, noise=noise, tuning=tuning, dagger=dagger)
 
 
 class RecipeError(UserError):
