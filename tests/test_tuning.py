@@ -103,7 +103,7 @@ def everything(world: World) -> None:
 
 
 ELSEWHERE = {key for key in live.values(CONFIG) if key.startswith(("recording.", "task.", "perception.weights"))}
-"""Keys without a stage to step here: of `recorderd`, of the policy and of the detector, which have tests of their own."""
+"""Keys without a stage to step here: of `recorderd`, the policy and the detector, which have tests of their own."""
 OTHER = {
     "steering.target": "buoy_green",
     "steering.surge_max": 0.05,
