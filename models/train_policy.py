@@ -93,7 +93,6 @@ def train(run: Run) -> None:
             run.say(f"{stage}: done before", 1, 1)
             continue
         began = time.monotonic()
-        run.folder(stage).mkdir(parents=True, exist_ok=True)
         DO[stage](run)
         seconds: dict[str, Any] = {"seconds": round(time.monotonic() - began)}
         mark.write_text(json.dumps(mine | seconds, indent=1))

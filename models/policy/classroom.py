@@ -25,7 +25,7 @@ MEASURED = 4
 class Episodes(NamedTuple):
     """Finished episodes of the measured rows."""
 
-    count: int
+    ended: int
     success: float
     touched: float
     charge: float

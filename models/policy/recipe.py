@@ -138,6 +138,15 @@ class Recipe(Settings, frozen=True):
         return change(self, encoder=encoder, noise=noise, tuning=tuning, dagger=dagger)
 
 
+def claim(folder: Path, recipe: Settings) -> None:
+    """Make the folder of a stage, for this recipe. Raises RecipeError when what is in it follows another one."""
+    mine, note = msgspec.to_builtins(recipe), folder / "recipe.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if note.exists() and msgspec.json.decode(note.read_bytes()) != msgspec.json.decode(msgspec.json.encode(mine)):
+        raise RecipeError(f"{folder}: follows another recipe; name another --out, or --from-stage {folder.name}")
+    note.write_bytes(msgspec.json.encode(mine))
+
+
 class RecipeError(UserError):
     """A recipe that cannot be read, or cannot be trained."""
 
