@@ -116,7 +116,7 @@ def run(
     try:
         while learner.round < recipe.rounds and learner.seconds < limit_s:
             share = min(1.0, max(learner.round / recipe.rounds, learner.seconds / limit_s))
-            teaching = max(recipe.teaching_last, 1 - share * 3) if learner.round else 1.0
+            teaching = max(recipe.teaching_last, recipe.teaching_first * (1 - share * 3))
             crew.begin(learner.student, teaching)
             line: dict[str, Any] = {"round": learner.round + 1, "teaching": teaching}
             line |= learner.learn(store, share) if store.sets else {}

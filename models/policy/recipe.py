@@ -91,8 +91,9 @@ class DaggerRecipe(Settings, frozen=True):
     """Weight of the ripple beyond the teacher's."""
     shake: float = 0.1
     """Standard deviation of the noise on the setpoints of rows that are not measured."""
+    teaching_first: float = 1.0
     teaching_last: float = 0.1
-    """Share of the time that the teacher steers, in the end."""
+    """Share of the time that the teacher steers beside the measured rows, at first and after a third of the training."""
     snapshot: int = 10
     """Rounds between weights that are kept for the judging."""
     judged: int = 4
