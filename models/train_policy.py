@@ -1,8 +1,9 @@
 """Train the policy: `python -m models.train_policy` runs the committed recipe, from the simulator to the weights.
 
-Stages, in order: `encoder` (small pictures with the renderer's own ranges), `tuning` (teacher and PID), `dagger` (the
-student learns from the teacher on the batched sea). Each keeps what it made in its folder under `--out`; the same
-command goes on where an interrupted one stopped, and `--from-stage` does a stage and those after it again.
+Stages, in order: `encoder` (small pictures with the renderer's own ranges), `noise` (of the sea, fitted to encoder and
+detector), `tuning` (teacher and PID), `dagger` (the student learns from the teacher on the batched sea). Each keeps
+what it made in its folder under `--out`; the same command goes on where an interrupted one stopped, and `--from-stage`
+does a stage and those after it again. `--dives` clones a person instead.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ import torch
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from models.policy import cards, curves, dagger, encoder, tuning
+from models.policy import cards, curves, dagger, dives, encoder, noise, tuning
 from models.policy.recipe import Recipe, load
 from rov.errors import UserError
 from rov.printing import print_line
 from rov.resources import checkout
 
 RECIPE = Path(__file__).parent / "policy" / "recipe.toml"
-STAGES = ("encoder", "tuning", "dagger")
+STAGES = ("encoder", "noise", "tuning", "dagger")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,13 @@ def do_encoder(run: Run) -> None:
     cards.encoder_card(weights, run.recipe, metrics, thresholds)
 
 
+def do_noise(run: Run) -> None:
+    """The fitted noise is installed by `--install`; until then the sea goes on with what is in the checkout."""
+    noise.run(
+        run.recipe.noise, run.folder("noise"), run.folder("encoder") / "encoder.safetensors", run.workers, run.say
+    )
+
+
 def do_tuning(run: Run) -> None:
     tuning.run(run.recipe.tuning, run.folder("tuning"), run.workers, run.say, run.limit_s)
 
@@ -71,7 +79,7 @@ def do_dagger(run: Run) -> None:
     curves.draw(folder, run.recipe.dagger.tasks, judged.teacher)
 
 
-DO = {"encoder": do_encoder, "tuning": do_tuning, "dagger": do_dagger}
+DO = {"encoder": do_encoder, "noise": do_noise, "tuning": do_tuning, "dagger": do_dagger}
 
 
 def train(run: Run) -> None:
@@ -85,7 +93,6 @@ def train(run: Run) -> None:
             run.say(f"{stage}: done before", 1, 1)
             continue
         began = time.monotonic()
-        run.folder(stage).mkdir(parents=True, exist_ok=True)
         DO[stage](run)
         seconds: dict[str, Any] = {"seconds": round(time.monotonic() - began)}
         mark.write_text(json.dumps(mine | seconds, indent=1))
@@ -104,10 +111,14 @@ def install(out: Path) -> None:
     """Copy weights, cards and tuned numbers to where the vehicle and the simulator look for them."""
     models, tasks = checkout() / "models", checkout() / "sim" / "tasks"
     for source, target in (
-        (out / "encoder" / "encoder.safetensors", models), (out / "encoder" / "encoder.toml", models),
-        (out / "dagger" / "policy.safetensors", models), (out / "dagger" / "policy.toml", models),
-        (out / "tuning" / "expert.toml", tasks), (out / "tuning" / "pid.toml", tasks),
-    ):  # fmt: skip
+        (out / "encoder" / "encoder.safetensors", models),
+        (out / "encoder" / "encoder.toml", models),
+        (out / "dagger" / "policy.safetensors", models),
+        (out / "dagger" / "policy.toml", models),
+        (out / "noise" / "noise.toml", tasks),
+        (out / "tuning" / "expert.toml", tasks),
+        (out / "tuning" / "pid.toml", tasks),
+    ):
         shutil.copy(source, target / source.name)
 
 
@@ -122,6 +133,10 @@ def main(
     limit_minutes: Annotated[
         float, typer.Option(help="Longest time for each of tuning and dagger; what is reached then counts.")
     ] = float("inf"),
+    dives_: Annotated[
+        Path | None,
+        typer.Option("--dives", help="Instead: clone a person from recorded dives, on the weights of models/."),
+    ] = None,
     install_: Annotated[
         bool, typer.Option("--install", help="Copy weights, cards and tuned numbers into the checkout at the end.")
     ] = False,
@@ -129,7 +144,8 @@ def main(
     """Train encoder, teacher and policy. After an interruption, even kill -9, the same command goes on.
 
     Examples: `python -m models.train_policy`, `python -m models.train_policy --from-stage dagger --install`,
-    `python -m models.train_policy --smoke --out /tmp/try`."""
+    `python -m models.train_policy --smoke --out runs/try`,
+    `python -m models.train_policy --dives dives --out runs/clone`."""
     if threads:
         torch.set_num_threads(threads)
     chosen = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
@@ -148,6 +164,9 @@ def main(
                 if not progress.console.is_terminal:
                     print_line(f"{what} ({done}/{total})")
 
+            if dives_:
+                dives.clone(followed.clone, dives_, out, checkout() / "models" / "policy.safetensors", say)
+                return
             plan = followed.miniature() if smoke else followed
             train(Run(plan, out, torch.device(chosen), workers, limit_minutes * 60, say))
     except UserError as error:

@@ -143,8 +143,6 @@ class CourseOperator:
         self.client = Client(bus, session=SESSION, topics=["pilot", "observation", "events"])
         self.told = self.client.session.inbox(("pilot", "events"), lambda: None)
         self.pilot: PilotStatus | None = None
-        self.seeing = False
-        """Whether perception is up; a policy's course waits for that."""
         self.engaged_ns = 0
         """For how long the policy has steered."""
         self.disengaged: list[str] = []
@@ -157,10 +155,9 @@ class CourseOperator:
                 self._count(entry.message)
             elif isinstance(entry.message, Event) and entry.message.code in POLICY_ENDS:
                 self.disengaged.append(entry.message.text)
-        pilot, seen = self.client.latest(PilotStatus), self.client.latest(Observation)
-        self.seeing |= seen is not None
-        if pilot is not None and (self.seeing or not self.steers):
-            for order in self.course.commands(t, pilot, seen):
+        pilot = self.client.latest(PilotStatus)
+        if pilot is not None:
+            for order in self.course.commands(t, pilot, self.client.latest(Observation)):
                 if order.kind is not Heartbeat:  # the client's own
                     self.client.session.ask(order.kind, order.fields)
         return self.course.over

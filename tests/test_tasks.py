@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -26,7 +27,7 @@ from sim.tasks.scenes import label, look, scene
 from sim.tasks.sea import TASK, Sea, Trouble
 from sim.tasks.solids import HULL_M, KEEL_M, Solids, bump
 from sim.tasks.tuned import start
-from sim.vehicle import DT, model, rest
+from sim.vehicle import DT, model, rest, rotation
 
 CPU = torch.device("cpu")
 
@@ -305,6 +306,22 @@ def test_the_energy_bill_is_the_integral_of_the_batterys_power() -> None:
     assert bill == pytest.approx(integral, rel=0.02), "volts a tick apart"
     assert torch.equal(sea.state.energy, sea.state.energy) and bill == pytest.approx(sea.state.energy, rel=1e-4)
     assert (bill > 15.0 * float(sea.elapsed[0])).all(), "more than the computer needs"
+
+
+def test_drawn_hulls_stay_upright_at_every_stick() -> None:
+    """Every corner, edge and face of the sticks for 5 s, under our loops and ArduSub's, in deep still water."""
+    corners = torch.tensor(list(itertools.product((-1.0, 0.0, 1.0), repeat=4)))
+    sea = Sea("station", "easy", 2 * len(corners), seed=3, split="test", auto_reset=False)
+    sea.reset()
+    sea.state = sea.state._replace(position=sea.state.position + torch.tensor([0.0, 0.0, 50.0]))
+    sea.course = sea.course._replace(solids=sea.course.solids._replace(bottom=torch.full((sea.n,), 200.0)))
+    worst = torch.zeros(sea.n)
+    for tick in range(250):
+        if tick % 5 == 0:
+            sea.helm.ask(sea.tick, torch.cat([corners, corners]))
+        sea._advance()
+        worst = torch.maximum(worst, rotation(sea.state.attitude.T)[2, 2].clamp(-1.0, 1.0).acos())
+    assert math.degrees(float(worst.max())) < 30
 
 
 def test_rows_repeat_where_asked() -> None:

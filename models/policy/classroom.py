@@ -25,7 +25,7 @@ MEASURED = 4
 class Episodes(NamedTuple):
     """Finished episodes of the measured rows."""
 
-    count: int
+    ended: int
     success: float
     touched: float
     charge: float
@@ -77,7 +77,9 @@ class Classroom:
             answer, _, self.memory = student(self.maps, known, memory)
             label, self.kept = self.teacher(self.sources, self.maps, self.sea.truth(), self.kept)
             setpoint = torch.where(self.teaching[:, None], label, self._shaken(answer))
-            steps.append((self.maps.half(), known.half(), label, torch.ones_like(self.charge), self.begins))
+            kept_look = self.recipe.look == "kept"
+            seen = student.look(self.maps) if kept_look else self.maps
+            steps.append((seen.half(), known.half(), label, torch.ones_like(self.charge), self.begins))
             self.sources, self.maps, outcome = self.sea.step(setpoint)
             self.charge = self.charge + outcome.joules + PRICE_W * outcome.seconds
             self.touched = self.touched | outcome.touched

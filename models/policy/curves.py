@@ -47,8 +47,8 @@ def _averaged(lines: list[dict[str, Any]], task: str, name: str) -> tuple[list[i
     """Rounds, and the mean of a figure over the episodes of the last SMOOTH rounds."""
     rounds, values = [], []
     for i in range(len(lines)):
-        some = [line[task] for line in lines[max(0, i - SMOOTH + 1) : i + 1] if line[task]["count"]]
+        some = [line[task] for line in lines[max(0, i - SMOOTH + 1) : i + 1] if line[task]["ended"]]
         if some:
             rounds.append(lines[i]["round"])
-            values.append(sum(each[name] * each["count"] for each in some) / sum(each["count"] for each in some))
+            values.append(sum(each[name] * each["ended"] for each in some) / sum(each["ended"] for each in some))
     return rounds, values

@@ -15,14 +15,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.policy.classroom import Episodes
 from models.policy.crew import Crew, Numbers, divided
-from models.policy.recipe import DaggerRecipe
+from models.policy.recipe import DaggerRecipe, claim
 from models.policy.trial import trial
 from models.policy.windows import Store, loss
 from models.policy.workers import quiet
@@ -49,7 +48,10 @@ class Learner:
         self.student = PolicyNetwork().to(device)
         """The moving average of the network: it steers, and it is what ships."""
         self.student.load_state_dict(self.network.state_dict())
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
+        for each in self.network.look.parameters():
+            each.requires_grad_(recipe.look == "learned")
+        learning = [each for each in self.network.parameters() if each.requires_grad]
+        self.optimiser = torch.optim.AdamW(learning, lr=recipe.rate, weight_decay=recipe.decay)
         self.random = torch.Generator().manual_seed(recipe.seed)
         self.round, self.seconds = 0, 0.0
 
@@ -73,16 +75,14 @@ class Learner:
         return sums
 
     def save(self, path: Path) -> None:
-        state = {"recipe": msgspec.json.encode(self.recipe).decode(), "network": self.network.state_dict()}
-        state |= {"student": self.student.state_dict(), "optimiser": self.optimiser.state_dict()}
+        state: dict[str, Any] = {"network": self.network.state_dict(), "student": self.student.state_dict()}
+        state |= {"optimiser": self.optimiser.state_dict()}
         state |= {"round": self.round, "seconds": self.seconds, "random": self.random.get_state()}
         torch.save(state, path.with_suffix(".new"))
         path.with_suffix(".new").replace(path)  # an interrupted run leaves the last whole round
 
     def resume(self, path: Path) -> None:
         state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["recipe"] != msgspec.json.encode(self.recipe).decode():
-            return
         self.network.load_state_dict(state["network"])
         self.student.load_state_dict(state["student"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -102,7 +102,7 @@ def run(
 ) -> None:
     """Run or resume the stage. `teachers`: their tuned numbers. `limit_s` ends it early: the learning rate falls in
     that time."""
-    folder.mkdir(parents=True, exist_ok=True)
+    claim(folder, recipe)
     learner = Learner(recipe, device)
     if start:
         learner.network.load_state_dict(load_file(start, device=str(device)))
@@ -116,7 +116,7 @@ def run(
     try:
         while learner.round < recipe.rounds and learner.seconds < limit_s:
             share = min(1.0, max(learner.round / recipe.rounds, learner.seconds / limit_s))
-            teaching = max(recipe.teaching_last, 1 - share * 3) if learner.round else 1.0
+            teaching = max(recipe.teaching_last, recipe.teaching_first * (1 - share * 3))
             crew.begin(learner.student, teaching)
             line: dict[str, Any] = {"round": learner.round + 1, "teaching": teaching}
             line |= learner.learn(store, share) if store.sets else {}
@@ -145,15 +145,15 @@ def run(
 
 def together(parts: list[Episodes]) -> dict[str, float]:
     """Episodes of several rooms as one."""
-    count = sum(each.count for each in parts)
+    count = sum(each.ended for each in parts)
     names = ("success", "touched", "charge")
-    whole = {name: sum(getattr(each, name) * each.count for each in parts) / max(count, 1) for name in names}
-    return {"count": count, **whole}
+    whole = {name: sum(getattr(each, name) * each.ended for each in parts) / max(count, 1) for name in names}
+    return {"ended": count, **whole}
 
 
 def shown(line: dict[str, Any], tasks: tuple[str, ...]) -> str:
     """The success of each task for the progress bar."""
-    told = [f"{task} {line[task]['success']:.0%}" for task in tasks if line[task]["count"]]
+    told = [f"{task} {line[task]['success']:.0%}" for task in tasks if line[task]["ended"]]
     return ", ".join(told) or "no episode has ended yet"
 
 

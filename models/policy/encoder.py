@@ -10,7 +10,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
-import msgspec
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -18,7 +17,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from models.policy import pictures
 from models.policy.pictures import FIRST_TEST_SEED, Draw, Labelled
-from models.policy.recipe import EncoderRecipe
+from models.policy.recipe import EncoderRecipe, claim
 from models.policy.workers import quiet
 from rov.steering.disengagement import sanity
 from rov.steering.encoder import Encoded, Encoder
@@ -37,6 +36,7 @@ Progress = Callable[[str, int, int], None]
 
 def run(recipe: EncoderRecipe, folder: Path, device: torch.device, workers: int, progress: Progress) -> Path:
     """Run or resume the stage; returns the weights."""
+    claim(folder, recipe)
     train = pictures.open_all(render(recipe, folder / "train", False, workers, progress))
     test = pictures.open_all(render(recipe, folder / "test", True, workers, progress))
     encoder = learn(recipe, train, folder, device, progress)
@@ -91,11 +91,10 @@ def learn(recipe: EncoderRecipe, data: Labelled, folder: Path, device: torch.dev
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step, total))
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
-        if state["recipe"] == msgspec.json.encode(recipe).decode():
-            encoder.load_state_dict(state["encoder"])
-            optimiser.load_state_dict(state["optimiser"])
-            schedule.load_state_dict(state["schedule"])
-            epoch = state["epoch"]
+        encoder.load_state_dict(state["encoder"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+        epoch = state["epoch"]
     while epoch < recipe.epochs:
         sums = torch.zeros(2)
         random = torch.Generator().manual_seed(recipe.seed * 1000 + epoch)
@@ -115,7 +114,7 @@ def learn(recipe: EncoderRecipe, data: Labelled, folder: Path, device: torch.dev
         with (folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
         state = {"encoder": encoder.state_dict(), "optimiser": optimiser.state_dict()}
-        state |= {"schedule": schedule.state_dict(), "epoch": epoch, "recipe": msgspec.json.encode(recipe).decode()}
+        state |= {"schedule": schedule.state_dict(), "epoch": epoch}
         torch.save(state, checkpoint.with_suffix(".new"))
         checkpoint.with_suffix(".new").replace(checkpoint)
     progress("encoder", total, total)
@@ -164,7 +163,7 @@ def losses(found: Encoded, inverse: Tensor, pipeline: Tensor) -> Tensor:
 @torch.inference_mode()
 def encoded(encoder: Encoder, data: Labelled, device: torch.device) -> Encoded:
     """What the encoder makes of all pictures."""
-    parts = [encoder(each.to(device).float() / 255) for each in data.pictures.split(1024)]
+    parts = [encoder(each.to(device).float() / 255) for each in torch.split(data.pictures, 1024)]
     return Encoded(*(torch.cat(each).cpu() for each in zip(*parts, strict=True)))
 
 

@@ -37,7 +37,7 @@ def ask(search: Search, population: int, random: np.random.Generator) -> Floats:
     root = vectors * np.sqrt(np.maximum(values, 1e-12))
     step = random.standard_normal((population, len(search.mean))) @ root.T
     step[0] = 0.0
-    return np.clip(search.mean + search.sigma * step, 0.0, 1.0)
+    return np.asarray(np.clip(search.mean + search.sigma * step, 0.0, 1.0))
 
 
 def tell(search: Search, candidates: Floats, costs: Floats) -> Search:
@@ -79,4 +79,5 @@ def as_plain(search: Search) -> dict[str, Any]:
 
 def from_plain(values: dict[str, Any]) -> Search:
     """The inverse of `as_plain`."""
-    return Search(*(np.array(values[n]) if isinstance(values[n], list) else values[n] for n in Search._fields))
+    arrays = {name: np.array(value) for name, value in values.items() if isinstance(value, list)}
+    return Search(**{**values, **arrays})

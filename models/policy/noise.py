@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.policy.recipe import NoiseRecipe
+from models.policy.recipe import NoiseRecipe, claim
 from models.policy.workers import quiet
 from rov.resources import checkout
 from rov.steering.encoder import Encoder
@@ -83,7 +83,7 @@ class Watched(NamedTuple):
 
 def run(recipe: NoiseRecipe, folder: Path, encoder: Path, workers: int, progress: Progress) -> Path:
     """Watch and fit; returns the noise file."""
-    folder.mkdir(parents=True, exist_ok=True)
+    claim(folder, recipe)
     jobs = [(task, world, seed) for seed in range(recipe.seeds) for world in recipe.worlds for task in recipe.tasks]
     seen_by: dict[str, list[Watched]] = {}
     with ProcessPoolExecutor(max(1, workers), mp_context=get_context("spawn"), initializer=quiet) as pool:
@@ -142,10 +142,9 @@ def watch(recipe: NoiseRecipe, weights: Path, task: str, world: str, seed: int) 
         setpoint, memory = teacher(sources, maps, truth, memory)
         sources, maps, outcome = sea.step(setpoint)
         times.append(outcome.seconds[0])
-    cells, sights = ([frame[i] for frame in frames] for i in (0, 1))
     return Watched(
-        Cells(*(torch.stack(each) for each in zip(*cells, strict=True))),
-        Sights(*(torch.stack(each) for each in zip(*sights, strict=True))),
+        Cells(*(torch.stack(each) for each in zip(*(cells for cells, _ in frames), strict=True))),
+        Sights(*(torch.stack(each) for each in zip(*(sights for _, sights in frames), strict=True))),
         torch.stack(times),
     )
 
@@ -209,7 +208,7 @@ def persistence(fitted: RangeNoise, every: list[Cells], dt: Tensor) -> RangeNois
         spread = (clear * (fitted.share * cells.inverse + fitted.floor)).square()
         spread = spread + ((1 - clear) * fitted.unseen_error).square()
         error = ((cells.said - mean) / spread.sqrt()).clamp(-4, 4)
-        patch = error.unflatten(-1, (-1, 4)).unflatten(-3, (-1, 4)).mean((-1, -3))  # (F, N, 3, 4)
+        patch = error.reshape(*error.shape[:2], 3, 4, 4, 4).mean((3, 5))  # (F, N, 3, 4)
         alike.append(patch.var() / error.var().clamp(min=1e-6))
         kept.append((patch[1:] * patch[:-1]).mean() / patch.square().mean().clamp(min=1e-6))
         model = clear * (fitted.share * cells.inverse + fitted.floor).square() + (1 - clear) * (

@@ -81,6 +81,8 @@ class DaggerRecipe(Settings, frozen=True):
     """Windows."""
     keep: int = 8
     """Rounds whose windows are kept."""
+    look: Literal["learned", "kept"] = "learned"
+    """Whether the convolutions learn; kept ones, of the weights it starts from, save three quarters of the time."""
     rate: float = 1e-3
     decay: float = 1e-4
     average: float = 0.99
@@ -89,14 +91,28 @@ class DaggerRecipe(Settings, frozen=True):
     """Weight of the ripple beyond the teacher's."""
     shake: float = 0.1
     """Standard deviation of the noise on the setpoints of rows that are not measured."""
+    teaching_first: float = 1.0
     teaching_last: float = 0.1
-    """Share of the time that the teacher steers, in the end."""
+    """Share of the time that the teacher steers beside the measured rows, at first and after a third of the training."""
     snapshot: int = 10
     """Rounds between weights that are kept for the judging."""
     judged: int = 4
     """Snapshots that are judged, the last ones."""
     judging: int = 256
     """Episodes of each task."""
+    seed: int = 1
+
+
+class CloneRecipe(Settings, frozen=True):
+    """How a person's dives change the policy."""
+
+    length: int = 64
+    """Frames of a window."""
+    burn_in: int = 16
+    updates: int = 300
+    batch: int = 16
+    rate: float = 2e-4
+    smooth: float = 0.5
     seed: int = 1
 
 
@@ -107,18 +123,29 @@ class Recipe(Settings, frozen=True):
     noise: NoiseRecipe = NoiseRecipe()
     tuning: TuningRecipe = TuningRecipe()
     dagger: DaggerRecipe = DaggerRecipe()
+    clone: CloneRecipe = CloneRecipe()
 
     def miniature(self) -> Recipe:
         """A run of the same stages that takes a minute and learns nothing."""
         change = msgspec.structs.replace
         tasks = ("follow",)
         encoder = change(self.encoder, scenes=8, views=8, test_scenes=8, epochs=2, batch=16)
+        noise = change(self.noise, tasks=tasks, worlds=("reef",), seeds=1, vehicles=1, decisions=4)
         tuning = change(self.tuning, tasks=tasks, population=4, episodes=2, generations=1)
         dagger = change(
             self.dagger, tasks=tasks, levels=("easy",), vehicles=16, window=24, burn_in=4, rounds=3, updates=2, batch=8,
             snapshot=2, judged=1, judging=4,
         )  # fmt: skip
-        return Recipe(encoder, tuning, dagger)
+        return change(self, encoder=encoder, noise=noise, tuning=tuning, dagger=dagger)
+
+
+def claim(folder: Path, recipe: Settings) -> None:
+    """Make the folder of a stage, for this recipe. Raises RecipeError when what is in it follows another one."""
+    mine, note = msgspec.to_builtins(recipe), folder / "recipe.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if note.exists() and msgspec.json.decode(note.read_bytes()) != msgspec.json.decode(msgspec.json.encode(mine)):
+        raise RecipeError(f"{folder}: follows another recipe; name another --out, or --from-stage {folder.name}")
+    note.write_bytes(msgspec.json.encode(mine))
 
 
 class RecipeError(UserError):

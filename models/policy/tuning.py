@@ -16,7 +16,7 @@ import tomli_w
 import torch
 
 from models.policy import evolution
-from models.policy.recipe import TuningRecipe
+from models.policy.recipe import TuningRecipe, claim
 from models.policy.trial import Trial, trial
 from models.policy.workers import quiet
 from rov.types import Floats
@@ -41,7 +41,7 @@ class Tuned(NamedTuple):
 
 def run(recipe: TuningRecipe, folder: Path, workers: int, progress: Progress, limit_s: float = float("inf")) -> None:
     """Run or resume the stage: `expert.toml` and `pid.toml` in the folder. `limit_s` ends the searches early."""
-    folder.mkdir(parents=True, exist_ok=True)
+    claim(folder, recipe)
     jobs = [(kind, task) for kind in TABLES for task in recipe.tasks]
     found: dict[str, dict[str, Tuned]] = {kind: {} for kind in TABLES}
     until = time.time() + limit_s

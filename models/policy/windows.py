@@ -15,7 +15,7 @@ class Windows(NamedTuple):
     """B windows of T decisions."""
 
     maps: Tensor
-    """(T, B, 4, 12, 16) float16."""
+    """(T, B, 4, 12, 16) float16; or, where the convolutions are kept as they are, what they say (T, B, 64)."""
     features: Tensor
     """(T, B, FEATURES) float16."""
     labels: Tensor

@@ -107,6 +107,7 @@ def prepare(
     device: str,
 ) -> tuple[Plan, Models]:
     """The plan and its networks. Raises UserError."""
+    from rov.resources import find_resource
     from rov.vision.model_card import sha256
     from sim import world
     from sim.evaluation.plan import Plan
@@ -126,6 +127,8 @@ def prepare(
     looks = tuple(each.strip() for each in (worlds or (WORLDS[task] if tier == 2 else "")).split(",") if each.strip())
     for each in looks:
         world.load(each)
+    if needs_policy(rows) and not policy.exists():
+        policy = find_resource(str(policy))
     network = open_policy(policy) if needs_policy(rows) else None
     dead, late_ms, current, peak = trouble
     plan = Plan(

@@ -26,7 +26,7 @@ def wilson(hits: int, of: int) -> Interval:
     share, squared = hits / of, Z * Z
     middle = (share + squared / (2 * of)) / (1 + squared / of)
     half = Z / (1 + squared / of) * math.sqrt(share * (1 - share) / of + squared / (4 * of * of))
-    return Interval(max(0.0, middle - half), min(1.0, middle + half))
+    return Interval(max(0.0, middle - half) if hits else 0.0, min(1.0, middle + half) if hits < of else 1.0)
 
 
 class Ratio(NamedTuple):

@@ -125,7 +125,7 @@ def station(p: Values, sources: Sources, maps: Tensor, memory: Kept) -> tuple[Te
     off = torch.stack([-scale, dx], dim=1) * sure[:, None]
     drift = torch.stack([-drift_scale, drift_x], dim=1) * (drift_sure / sources.dt_s.clamp(min=0.02))[:, None]
     total = (memory.integral[:, :2] + off * sources.dt_s[:, None]).clamp(-4, 4)
-    gains = torch.stack(torch.broadcast_tensors(p["along"], p["across"]), dim=1)
+    gains = torch.stack([p["along"], p["across"]], dim=1)
     push = gains * (off + p["integral"][:, None] * total + p["damping"][:, None] * drift)
     heave = p["heave"] * (sources.start[:, 1] - sources.depth)
     setpoint = torch.cat([push, torch.stack([heave, torch.zeros_like(heave)], dim=1)], dim=1)
