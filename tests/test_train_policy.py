@@ -227,7 +227,8 @@ def test_a_student_learns_from_its_teacher() -> None:
     """From nothing, a few seconds of the recipe: on vehicles that it has not met it comes nearer to the teacher."""
     torch.manual_seed(0)
     short = DaggerRecipe(
-        tasks=("follow",), levels=("easy",), vehicles=32, window=40, burn_in=4, updates=90, batch=16, rate=2e-3, average=0.9
+        tasks=("follow",), levels=("easy",), vehicles=32, window=40, burn_in=4, updates=90, batch=16, rate=2e-3,
+        average=0.9,
     )  # fmt: skip
     learner = dagger.Learner(short, CPU)
     rooms = [Classroom("follow", "easy", 32, seed, short, TEACHERS["follow"], CPU) for seed in (1, 99)]
