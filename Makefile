@@ -12,16 +12,16 @@ SEED ?= 0
 .PHONY: demo test test-train check clean policy
 
 # The daemon's stages drive a simulated rover through a course. LIVE=1: the real daemon against the live simulator.
-# VIDEO=your.mp4: every stage on your own video instead. Results go to $(OUT).
+# TASK=transit: the learned policy steers instead. VIDEO=your.mp4: every stage on your own video instead. Results go to $(OUT).
 demo: $(VENV)/ready
 ifneq ($(LIVE),)
-	$(BIN)/python -m sim run $(WORLD) --seed $(SEED) --course --out "$(OUT)" --set perception.rate_hz=8
+	$(BIN)/python -m sim run $(WORLD) --seed $(SEED) --course --out "$(OUT)" --set perception.rate_hz=8 $(if $(TASK),--task $(TASK))
 	@echo "the dive is in $(OUT); open it in Foxglove, or: $(BIN)/rov replay $(OUT)/*.mcap --out $(OUT)"
 else
 ifneq ($(VIDEO),)
 	$(BIN)/rov replay "$(VIDEO)" --out "$(OUT)"
 else
-	$(BIN)/python -m sim dive $(WORLD) --seed $(SEED) --out "$(OUT)" --set perception.rate_hz=10
+	$(BIN)/python -m sim dive $(WORLD) --seed $(SEED) --out "$(OUT)" --set perception.rate_hz=10 $(if $(TASK),--task $(TASK))
 endif
 	@echo "open $(OUT)/report.html, $(OUT)/overlay.mp4, or $(OUT)/dive.mcap in Foxglove"
 endif

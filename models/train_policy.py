@@ -69,7 +69,7 @@ def do_tuning(run: Run) -> None:
 
 def do_dagger(run: Run) -> None:
     folder = run.folder("dagger")
-    teachers = dagger.numbers(run.folder("tuning") / "expert.toml", run.recipe.dagger.tasks)
+    teachers = dagger.numbers(run.folder("tuning") / "expert.toml", run.recipe.dagger)
     dagger.run(run.recipe.dagger, folder, run.device, run.workers, run.say, teachers, limit_s=run.limit_s)
     judged = dagger.judge(run.recipe.dagger, folder, run.workers, run.say, teachers)
     results = {task: {**each, "episodes": run.recipe.dagger.judging} for task, each in judged.results.items()}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-import msgspec
 import typer
 
 from rov.cli.common import ConfigFile, Settings
@@ -14,11 +14,20 @@ from rov.errors import UserError
 from rov.messages import Task
 from rov.printing import print_line
 
+if TYPE_CHECKING:
+    from sim.world import Step
+
 Calibrated = Annotated[
     Path | None, typer.Option("--camera", help="ROS camera_info file as `rov calibrate camera` writes it: the lens.")
 ]
 
 LINKS = ("thrusters", "ardusub")
+TASK_HELP = "let the policy do this task, instead of the world's course: transit, follow, inspect or station"
+Target = Annotated[str, typer.Option(help="Of task follow: the class.")]
+Heading = Annotated[float | None, typer.Option(help="Of transit and inspect, degrees; else as at the start.")]
+Depth = Annotated[float | None, typer.Option(help="Of transit, m; else as at the start.")]
+Distance = Annotated[float | None, typer.Option(help="Of follow, m.")]
+Height = Annotated[float | None, typer.Option(help="Of inspect, m.")]
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -114,19 +123,26 @@ def bench(
 
 
 @app.command(
-    epilog="Examples: `python -m sim dive pool --out out/`, `python -m sim dive reef --seed 3 --seconds 20 --out out/`"
+    epilog="Examples: `python -m sim dive pool --out out/`, `python -m sim dive reef --seed 3 --seconds 20 --out out/`,"
+    " `python -m sim dive pool --task transit --heading 0 --out out/`"
 )
 def dive(
     world: Annotated[str, typer.Argument(help="A world of sim/worlds, or a file.")],
     out: Annotated[Path, typer.Option(help="Folder for dive.mcap, report.json, report.html and overlay.mp4.")],
     seed: Annotated[int, typer.Option(help="The same seed, the same dive.")] = 0,
-    seconds: Annotated[float, typer.Option(min=1, help="At most; the course may end earlier.")] = 60.0,
+    seconds: Annotated[float, typer.Option(min=1, help="At most; with --task how long the policy steers.")] = 60.0,
     size: Annotated[str, typer.Option(help="Of the pictures, WIDTHxHEIGHT.")] = "320x240",
     camera: Calibrated = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Use the simulator's own labels instead of the network.")
     ] = False,
     overlay: Annotated[bool, typer.Option(help="Draw overlay.mp4, too.")] = True,
+    task: Annotated[str, typer.Option(help=TASK_HELP.capitalize() + ".")] = "",
+    target: Target = "",
+    heading: Heading = None,
+    depth: Depth = None,
+    distance: Distance = None,
+    height: Height = None,
     config: ConfigFile = None,
     setting: Settings = None,
 ) -> None:
@@ -138,9 +154,12 @@ def dive(
 
     settings = configuration(config, setting, steers=True)
     place = realise(through(load(world), camera), seed)
+    if task:
+        place = replace(place, course=_policy_course(task, target, heading, depth, distance, height, seconds))
+        seconds = sum(step.seconds for step in place.course)
     learned = policy(settings, wanted=any(step.mode == "policy" for step in place.course))
     with progress() as bar:
-        task = bar.add_task(world, total=round(seconds * settings.perception.rate_hz))
+        line = bar.add_task(world, total=round(seconds * settings.perception.rate_hz))
         result = run(
             place,
             settings,
@@ -152,7 +171,7 @@ def dive(
             exact=exact,
             overlay=overlay,
             policy=learned,
-            progress=lambda text: bar.update(task, advance=1, description=text),
+            progress=lambda text: bar.update(line, advance=1, description=text),
         )
     report = write(result, out)
     found = ", ".join(f"{n} {label}" for label, n in report["detections"].items()) or "no objects"
@@ -177,16 +196,12 @@ def run(
     course: Annotated[
         bool, typer.Option("--course", "--sail", help="Start `rov run`, command it through the world's course, stop.")
     ] = False,
-    task: Annotated[
-        str, typer.Option(help="Start `rov run`, let its policy do this: transit, follow, inspect or station; stop.")
-    ] = "",
-    target: Annotated[str, typer.Option(help="Of task follow: the class.")] = "",
-    heading: Annotated[
-        float | None, typer.Option(help="Of transit and inspect, degrees; else as at the start.")
-    ] = None,
-    depth: Annotated[float | None, typer.Option(help="Of transit, m; else as at the start.")] = None,
-    distance: Annotated[float | None, typer.Option(help="Of follow, m.")] = None,
-    height: Annotated[float | None, typer.Option(help="Of inspect, m.")] = None,
+    task: Annotated[str, typer.Option(help=f"Start `rov run`, {TASK_HELP}; stop.")] = "",
+    target: Target = "",
+    heading: Heading = None,
+    depth: Depth = None,
+    distance: Distance = None,
+    height: Height = None,
     seconds: Annotated[float, typer.Option(min=1, help="How long the policy steers.")] = 60.0,
     link: Annotated[str, typer.Option(help="What the vehicle is: thrusters (a bare board) or ardusub.")] = "thrusters",
     out: Annotated[Path, typer.Option(help="Folder for the dives that --daemon records.")] = Path("dives"),
@@ -196,17 +211,10 @@ def run(
     """Simulate a world live for an unmodified daemon: a thruster board on a pty or an autopilot, and a camera in
     camerad's place."""
     from rov.cli.common import configuration
-    from sim.live import policy_steps
     from sim.live import run as live
-    from sim.world import Step
 
     kind = _one_of(link, "--link", LINKS)
-    steps: tuple[Step, ...] = ()
-    if task:
-        _one_of(task, "--task", get_args(Task)[1:])
-        goal = {"heading_deg": heading, "depth": depth, "distance": distance, "height": height}
-        wanted = {"mode": "policy", "task": task, "target": target} | goal
-        steps = policy_steps(seconds, msgspec.convert(wanted, Step))
+    steps = _policy_course(task, target, heading, depth, distance, height, seconds) if task else ()
     folder = out if daemon or course or steps else None
     code = live(
         world, seed, configuration(config, setting, steers=True), _size(size), camera, folder=folder,
@@ -257,6 +265,26 @@ def disengagement(
     for name, shares in looked.items():
         print_line(f"{name}: " + ", ".join(f"{why} {share:.0%}" for why, share in shares.items()))
     print_line(f"{out / 'disengagement.json'} written")
+
+
+def _policy_course(
+    task: str,
+    target: str,
+    heading: float | None,
+    depth: float | None,
+    distance: float | None,
+    height: float | None,
+    seconds: float,
+) -> tuple[Step, ...]:
+    """A course for one task of the policy. Raises UserError."""
+    from sim.course import policy_steps
+    from sim.world import Step
+
+    wanted: Any = _one_of(task, "--task", get_args(Task)[1:])
+    step = Step(
+        "policy", target=target, task=wanted, heading_deg=heading, depth=depth, distance=distance, height=height
+    )  # fmt: skip
+    return policy_steps(seconds, step)
 
 
 def _one_of(word: str, option: str, words: Sequence[str]) -> Any:

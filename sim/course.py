@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+import msgspec
+
 from rov.messages import (
     Arm,
     Command,
@@ -31,6 +33,10 @@ SEEK_YAW = 0.3
 """Yaw stick while searching for a target."""
 THERE_RAD, THERE_SIZE, THERE_NS = 0.12, 0.15, 1_000_000_000
 """A target is reached when for this long it stays this near to the middle, and its size this near to the wanted one."""
+
+
+SETTLE_S, SHADOW_S = 2.0, 4.0
+"""Length of holding before and after the policy steers, and of its shadow at most."""
 
 
 class Order(NamedTuple):
@@ -119,3 +125,8 @@ class Course:
             return False
         self.due[name] = t + period
         return True
+
+
+def policy_steps(seconds: float, steer: Step) -> tuple[Step, ...]:
+    """A course that gives the policy a task, engages it, and lets it steer for `seconds`."""
+    return Step("hold", SETTLE_S), msgspec.structs.replace(steer, seconds=SHADOW_S + seconds), Step("hold", SETTLE_S)

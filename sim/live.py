@@ -38,8 +38,6 @@ from sim.wire import NoisyWire, Pty
 from sim.world import Step, load, realise, through
 
 LinkKind: TypeAlias = Literal["thrusters", "ardusub"]
-SETTLE_S, SHADOW_S = 2.0, 4.0
-"""Length of holding before and after the policy steers, and of its shadow at most."""
 POLICY_ENDS = ("disengaged", "perception_slow", "perception_gone")
 """Codes of events that end a policy's steering."""
 POSE_NS = 20_000_000
@@ -126,11 +124,6 @@ def _vehicle_end(
     stack.callback(pty.unplug)
     board.density, board.surface_pa = config.link.density, config.link.surface_pa
     return board, partial(serve_board, board, NoisyWire(), pty, None), {"kind": link, "port": str(home / "board")}
-
-
-def policy_steps(seconds: float, steer: Step) -> tuple[Step, ...]:
-    """A course that gives the policy a task, engages it, and lets it steer for `seconds`."""
-    return Step("hold", SETTLE_S), msgspec.structs.replace(steer, seconds=SHADOW_S + seconds), Step("hold", SETTLE_S)
 
 
 class CourseOperator:

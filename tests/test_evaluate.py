@@ -156,6 +156,10 @@ def test_another_plan_is_refused(tmp_path: Path) -> None:
     keep(plan_of(episodes=9, rows=("zero", "pid")), tmp_path)
     with pytest.raises(UserError, match="holds results of level = easy"):
         keep(plan_of(level="hard"), tmp_path)
+    keep(plan_of(rows=("zero", "policy_noise"), policy_sha256="aa"), tmp_path)
+    keep(plan_of(), tmp_path)
+    with pytest.raises(UserError, match="policy_sha256 = aa"):
+        keep(plan_of(rows=("policy_noise",), policy_sha256="bb"), tmp_path)
 
 
 def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:

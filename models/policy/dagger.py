@@ -21,7 +21,7 @@ from torch import Tensor
 
 from models.policy.classroom import Episodes
 from models.policy.crew import Crew, Numbers, divided
-from models.policy.recipe import DaggerRecipe, claim
+from models.policy.recipe import DaggerRecipe, RecipeError, claim
 from models.policy.trial import trial
 from models.policy.windows import Store, loss
 from models.policy.workers import quiet
@@ -219,9 +219,14 @@ def unsure(said: Tensor, counted: Tensor) -> float:
     return torch.quantile(normal, 1 - FALSE_SHARE).item() if len(normal) else 0.0
 
 
-def numbers(path: Path, tasks: tuple[str, ...]) -> Numbers:
-    """The teacher's tuned numbers in a file, by task."""
-    return {task: dict(zip(EXPERT[task], load(path, task, EXPERT[task]), strict=True)) for task in tasks}
+def numbers(path: Path, recipe: DaggerRecipe) -> Numbers:
+    """The teacher's numbers by task: the tuned ones of a file, and the recipe's. Raises RecipeError."""
+    found = {task: dict(zip(EXPERT[task], load(path, task, EXPERT[task]), strict=True)) for task in recipe.tasks}
+    for task, changed in recipe.teacher.items():
+        if unknown := changed.keys() - EXPERT.get(task, {}).keys():
+            raise RecipeError(f"dagger.teacher.{task}: knows no {', '.join(sorted(unknown))}")
+        found[task] = found.get(task, {}) | changed
+    return found
 
 
 def save(network: PolicyNetwork, path: Path) -> None:

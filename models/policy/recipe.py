@@ -69,6 +69,9 @@ class DaggerRecipe(Settings, frozen=True):
     tasks: tuple[str, ...] = TASKS
     levels: tuple[Literal["easy", "nominal", "hard"], ...] = ("nominal", "hard")
     """The vehicles of each task are divided among these."""
+    teacher: dict[str, dict[str, float]] = {}
+    """By task: the teacher's numbers that replace the tuned ones. What is best for one who knows the truth is too soft
+    for a student who sees it through noise and therefore does half of what it should."""
     vehicles: int = 512
     """Of each task."""
     window: int = 64
@@ -93,7 +96,7 @@ class DaggerRecipe(Settings, frozen=True):
     """Standard deviation of the noise on the setpoints of rows that are not measured."""
     teaching_first: float = 1.0
     teaching_last: float = 0.1
-    """Share of the time that the teacher steers beside the measured rows, at first and after a third of the training."""
+    """Share of the time that the teacher steers the rows that are not measured, at first and from a third on."""
     snapshot: int = 10
     """Rounds between weights that are kept for the judging."""
     judged: int = 4

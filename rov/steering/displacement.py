@@ -128,19 +128,19 @@ def _follow(
     before: NDArray[np.uint8], now: NDArray[np.uint8], corners: Points, expected: Points
 ) -> tuple[Points, NDArray[np.bool_]]:
     """Where the corners went (K, 2), and which of them could be followed there and back."""
-    there, ok = _flow(before, now, corners, expected)
-    back, ok_back = _flow(now, before, there, corners)
+    there, ok = _flow(before, now, corners, expected, LEVELS)
+    back, ok_back = _flow(now, before, there, corners, 0)  # it begins where it ought to end
     inside = ((there >= 0) & (there <= (WIDTH - 1, HEIGHT - 1))).all(1)
     returned = np.abs(back - corners).max(1) < BACK_PX
     return there, inside & returned & ok & ok_back
 
 
 def _flow(
-    before: NDArray[np.uint8], now: NDArray[np.uint8], corners: Points, expected: Points
+    before: NDArray[np.uint8], now: NDArray[np.uint8], corners: Points, expected: Points, levels: int
 ) -> tuple[Points, NDArray[np.bool_]]:
     flags = cv2.OPTFLOW_USE_INITIAL_FLOW
     there, ok, _ = cv2.calcOpticalFlowPyrLK(
-        before, now, corners, expected.copy(), winSize=WINDOW, maxLevel=LEVELS, flags=flags
+        before, now, corners, expected.copy(), winSize=WINDOW, maxLevel=levels, flags=flags
     )
     return np.asarray(there, np.float32), np.asarray(ok)[:, 0] > 0
 

@@ -69,6 +69,7 @@ class Policy:
         self.begin |= engaged and not self.engaged
         self.engaged = engaged
 
+    @torch.inference_mode()
     def step(
         self,
         frame: Frame,

@@ -92,8 +92,11 @@ def keep(plan: Plan, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if path.exists():
             former = msgspec.json.decode(path.read_bytes(), type=Plan)
-            same = msgspec.structs.replace(former, rows=plan.rows, episodes=plan.episodes)
-            if same != plan:
+            sha256 = plan.policy_sha256 or former.policy_sha256  # rows without the policy do not depend on it
+            plan = msgspec.structs.replace(plan, policy_sha256=sha256)
+            if not former.policy_sha256:
+                former = msgspec.structs.replace(former, policy_sha256=sha256)
+            if msgspec.structs.replace(former, rows=plan.rows, episodes=plan.episodes) != plan:
                 raise UserError(f"{out}: holds results of {_difference(former, plan)}; name another folder with --out")
     except (OSError, msgspec.MsgspecError) as error:
         raise UserError(f"{path}: cannot be used: {error}; name another folder with --out") from None

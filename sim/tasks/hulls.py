@@ -90,8 +90,7 @@ def _drawn(n: int, split: str, random: torch.Generator) -> Hulls:
     def factor(bounds: tuple[float, float], columns: int) -> Tensor:
         return uniform(math.log(bounds[0]), math.log(bounds[1]), columns).exp()
 
-    share = uniform(0.0, 1.0, 1)
-    """0 is Wu's, 1 von Benzon's."""
+    share = uniform(0.0, 1.0, 1)  # 0 is Wu's, 1 von Benzon's
 
     def between(name: str) -> Tensor:
         a, b = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,9 +26,14 @@ from sim.tasks.hulls import Hull, Hulls, hulls
 from sim.tasks.judging import Situation, Tally, start_tally
 from sim.tasks.levels import LEVELS, RATE_TICKS, LevelName, Split, conditions
 from sim.tasks.noise import Noise, load
+from sim.tasks.outcome import Outcome as Outcome
+from sim.tasks.outcome import Sight as Sight
+from sim.tasks.outcome import Truth as Truth
 from sim.tasks.rows import put, take
 from sim.tasks.scenes import Look
 from sim.tasks.solids import HULL_M, bump, gaps
+from sim.tasks.trouble import Trouble as Trouble
+from sim.tasks.trouble import seen_through, troubled
 from sim.vehicle import DT, State, WaterForces
 
 TASK: dict[str, ModuleType] = {"transit": transit, "follow": follow, "inspect": inspect, "station": station}
@@ -43,84 +48,6 @@ PEAK_AT_S, PEAK_S = (8.0, 30.0), 4.0
 """When a `Trouble.peak` comes, and how long it takes to rise and to fall, s."""
 JITTER = 0.15
 """Share of the frames that come a tick early or late."""
-
-
-class Trouble(NamedTuple):
-    """What goes wrong, on purpose, beside the level's conditions."""
-
-    dead_thruster: bool = False
-    """One horizontal thruster of each vehicle, drawn, is dead."""
-    late_s: float = 0.0
-    """More delay from a frame to its setpoint."""
-    current: float | None = None
-    """m/s: the steady current of every vehicle, in place of the level's."""
-    peak: float | None = None
-    """m/s: current and gust together reach this once, at an unknown time."""
-
-
-class Truth(NamedTuple):
-    """What is so; for experts and pages, never for a policy."""
-
-    position: Tensor
-    """(N, 3) NED, m."""
-    velocity: Tensor
-    """(N, 3) over ground, world axes, m/s."""
-    heading: Tensor
-    """(N,) rad."""
-    turn: Tensor
-    """(N, 3, 3) body to world."""
-    current: Tensor
-    """(N, 2) north, east, with the gust, m/s."""
-    course: Course
-    conditions: Conditions
-    known_balls: Tensor
-    """(N, B) bool: seen in the last KNOWN_S."""
-    known_rods: Tensor
-    """(N, R)."""
-    known_targets: Tensor
-    """(N, K)."""
-    key: Tensor
-    """(N, 3) position of the key frame; NaN before it is taken."""
-    elapsed: Tensor
-    """(N,) s."""
-    ranges: Tensor
-    """(N, 12, 16) m, without noise."""
-    our_loops: Tensor
-    """(N,) bool: our inner loops; else ArduSub's."""
-
-
-class Sight(NamedTuple):
-    """What is made of a picture: maps (N, 12, 16), tracks and displacements as in `Sources`."""
-
-    inverse_range: Tensor
-    log_variance: Tensor
-    pipeline: Tensor
-    tracks: Tensor
-    moved: Tensor
-    keyed: Tensor
-
-
-class Outcome(NamedTuple):
-    """What a decision led to, (N,) each."""
-
-    rewards: dict[str, Tensor]
-    success: Tensor
-    failed: Tensor
-    timed_out: Tensor
-    done: Tensor
-    """Any of the three. With auto-reset the observation that comes with it is the next episode's first."""
-    touched: Tensor
-    """Bool: something was bumped into."""
-    joules: Tensor
-    """From the battery, during this decision, hotel load included."""
-    seconds: Tensor
-    distance: Tensor
-    """m over ground, during this decision."""
-
-    @property
-    def reward(self) -> Tensor:
-        """(N,) the sum of the named rewards."""
-        return torch.stack(list(self.rewards.values())).sum(0)
 
 
 class Sea:
@@ -402,23 +329,11 @@ class Sea:
         boats = hulls(self.hull, few, self.split, self.random)
         if self.looks:
             weather = seen_through(self.looks, weather)
-        course, weather, boats = self._troubled(course, weather, boats)
+        weather, boats = troubled(self.trouble, weather, boats, self.random)
         if self.repeat > 1:
             every = torch.arange(n, device=self.device) % few
             course, weather = take(course, every), take(weather, every)
             boats = boats.rows(every)
-        return course, weather, boats
-
-    def _troubled(self, course: Course, weather: Conditions, boats: Hulls) -> tuple[Course, Conditions, Hulls]:
-        trouble, n = self.trouble, len(course.depth)
-        weather = weather._replace(late=weather.late + round(trouble.late_s / DT))
-        if trouble.current is not None:
-            strength = weather.current.norm(dim=1, keepdim=True).clamp(min=1e-6)
-            weather = weather._replace(current=weather.current / strength * trouble.current)
-        if trouble.dead_thruster:
-            dead = torch.randint(0, 4, (n,), generator=self.random, device=self.device)
-            alive = torch.ones_like(boats.alive).scatter(1, dead[:, None], 0.0)
-            boats = boats._replace(alive=alive)
         return course, weather, boats
 
     def _placed(self, course: Course, weather: Conditions) -> State:
@@ -459,16 +374,3 @@ class Sea:
             lost=put(self.drift.lost, rows, (zero > 1)[:, None].expand(k, 2)),
         )
         self.fresh[rows] = True
-
-
-def seen_through(looks: Sequence[Look], weather: Conditions) -> Conditions:
-    """The conditions with the water, the light and the camera of each vehicle's look. One world has one camera: that of
-    its first look here, so that its pictures can be made together."""
-    device = weather.attenuation.device
-    first = {each.world: each for each in reversed(looks)}
-    wide = torch.tensor([math.tan(math.radians(first[each.world].place.hfov_deg) / 2) for each in looks], device=device)
-    return weather._replace(
-        attenuation=torch.tensor([each.attenuation for each in looks], device=device),
-        night=torch.tensor([each.night for each in looks], device=device),
-        view=torch.stack([wide, 0.75 * wide], dim=1),
-    )
