@@ -9,7 +9,7 @@ OUT ?= out
 WORLD ?= pool
 SEED ?= 0
 
-.PHONY: demo test test-train check clean
+.PHONY: demo test test-train check clean policy
 
 # The daemon's stages drive a simulated rover through a course. LIVE=1: the real daemon against the live simulator.
 # VIDEO=your.mp4: every stage on your own video instead. Results go to $(OUT).
@@ -25,6 +25,11 @@ else
 endif
 	@echo "open $(OUT)/report.html, $(OUT)/overlay.mp4, or $(OUT)/dive.mcap in Foxglove"
 endif
+
+# Trains encoder, teacher and policy by models/policy/recipe.toml and installs what they become. Goes on after an
+# interruption; POLICY="--smoke" or "--from-stage dagger" are passed on.
+policy: $(VENV)/ready
+	$(BIN)/python -m models.train_policy --out runs/policy --install $(POLICY)
 
 # Tests that keep deadlines (`clock`) run alone, after the others. Both groups run, even if the first one fails.
 test: $(VENV)/ready
@@ -53,6 +58,7 @@ endef
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip uninstall -qq -y rov  # the name of versions before 0.2
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
 	@touch $@
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import time
 
-from rov.bus import CommandGateway, Publisher
+from rov.bus import Publisher
+from rov.bus.command_gateway import CommandGateway
 from rov.bus.keys import gate_of
+from rov.bus.public_endpoints import load
 from rov.messages import Health
 from rov.service.process import RateMeter, confine, run_main, start
 
@@ -15,10 +17,10 @@ WAIT_S = 0.02
 
 def main() -> int:
     process = start()
-    config = process.config
+    endpoints = load(process.config_path)
     pub = Publisher("commandd", process.root)
     confine()
-    gateway = CommandGateway(config.bus.commands, process.root, gate_of(config.bus.keys))
+    gateway = CommandGateway(endpoints.commands, process.root, gate_of(endpoints.keys))
     meter = RateMeter(time.monotonic_ns())
     while not process.stopped.is_set():
         gateway.step(WAIT_S)

@@ -1,4 +1,5 @@
-"""Ordered concurrency: `prefetch` runs a generator in a thread, `BackgroundWorker` runs queued jobs."""
+"""Ordered concurrency: `prefetch` runs a generator in a thread, `BackgroundWorker` runs queued jobs; and what the
+processor can do."""
 
 from __future__ import annotations
 
@@ -6,11 +7,14 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
 from typing import TypeVar, cast
 
 T = TypeVar("T")
 
 _END = object()
+ON_LINUX = hasattr(os, "sched_getaffinity")
+"""Elsewhere threads have no niceness of their own, and processes no set of processors."""
 NICE = 10
 """Niceness of threads that can wait (on Linux every thread has its own)."""
 
@@ -58,9 +62,24 @@ def prefetch(source: Iterable[T], depth: int) -> Generator[T, None, None]:
         thread.join()
 
 
-def lower_priority() -> None:
+def lower_priority(nice: int = NICE) -> None:
     """Lower the priority of this thread: the network's thread must not wait for it."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    if ON_LINUX:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+
+
+def cores() -> int:
+    """Number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if ON_LINUX else os.cpu_count() or 1
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor computes with it; False where that is not known."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 class BackgroundWorker:

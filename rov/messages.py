@@ -9,6 +9,7 @@ This module imports nothing from `rov`.
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -24,6 +25,8 @@ FUTURE_NS = 20_000_000
 Level: TypeAlias = Literal["info", "warning", "alarm"]
 """Of an event."""
 Box = tuple[float, float, float, float]
+Task: TypeAlias = Literal["none", "transit", "follow", "inspect", "station"]
+"""What the policy is asked to do; with `none` the visual servo gives the setpoints."""
 
 
 class Mode(str, Enum):
@@ -117,6 +120,42 @@ class Observation(FromFrame, frozen=True, kw_only=True):
     size: float = 0.0
 
 
+class PolicyInput(FromFrame, frozen=True, kw_only=True):
+    """What the policy answered for one frame, and what it was computed from: the setpoint of the same frame can be
+    computed again from `features`, `maps` and the messages since `reset`. NaN: not given, not measured or hidden."""
+
+    task: Task
+    version: int
+    """Of the features (`rov.steering.policy_input`)."""
+    reset: bool = False
+    """The policy's memory began with this frame."""
+    features: tuple[float, ...] = ()
+    maps: bytes = b""
+    """Four maps of 12 × 16, float16, little-endian: inverse range, its log variance, goal heat, pipeline."""
+    goal: tuple[float, float, float, float]
+    """Heading in rad, depth, distance and height in m."""
+    attitude: tuple[float, float, float]
+    """Roll, pitch, yaw in rad when the frame was captured."""
+    rates: tuple[float, float, float]
+    depth: float
+    start: tuple[float, float]
+    """Heading in rad and depth in m at engagement."""
+    moved: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
+    """Displacement of the picture since the last frame: dx, dy, log scale, roll, confidence."""
+    keyed: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
+    """The same since the key frame."""
+    key: bool = False
+    """This frame is the new key frame."""
+    cell_v: float = math.nan
+    previous: tuple[float, float, float, float] = (math.nan, math.nan, math.nan, math.nan)
+    """The setpoint of the frame before."""
+    dt_s: float = 0.0
+    log_variance: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """How unsure the policy is of surge, sway, heave, yaw."""
+    unlike: float = 0.0
+    """How unlike those of the training the picture is; a usual one has about 1."""
+
+
 # ---- motion: from setpoint to thrusters ------------------------------------------------------------------------
 
 
@@ -129,6 +168,8 @@ class Setpoint(FromFrame, frozen=True, kw_only=True):
     sway: float = 0.0
     heave: float = 0.0
     yaw: float = 0.0
+    unfit: str = ""
+    """Why nothing may steer by this frame; the mode that needs it ends in hold. Empty: it may."""
 
 
 class VehicleState(Message, frozen=True, kw_only=True):
@@ -206,8 +247,9 @@ class PilotStatus(Message, frozen=True, kw_only=True):
     mode: Mode
     operator: str = ""
     target: str = ""
+    task: Task = "none"
     refused: str = ""
-    """Why the pilot, commander or link refused the last arming, mode or target; empty when it was accepted."""
+    """Why the pilot, commander or link refused the last arming, mode, target or task; empty when it was accepted."""
 
 
 class ConsumedInput(Message, frozen=True, kw_only=True):
@@ -332,6 +374,23 @@ class SetTarget(Command, frozen=True, kw_only=True, tag="target"):
     size: float | None = None
 
 
+class SetTask(Command, frozen=True, kw_only=True, tag="task"):
+    """What the policy is asked to do. It computes setpoints at once, but only `mode policy` lets them move the vehicle.
+    Headings and depths that are not given are those of the vehicle now; other numbers stay as they are."""
+
+    task: Task
+    label: str | None = None
+    """What `follow` follows: a class name; None: as before."""
+    heading: float | None = None
+    """Of `transit` and `inspect`, rad."""
+    depth: float | None = None
+    """Of `transit`, m."""
+    distance: float | None = None
+    """Of `follow`, m."""
+    height: float | None = None
+    """Of `inspect`, m over the pipeline."""
+
+
 class Sticks(Command, frozen=True, kw_only=True, tag="sticks"):
     """The operator's sticks, −1..1, streamed."""
 
@@ -347,7 +406,7 @@ class TakeOver(Command, frozen=True, kw_only=True, tag="take_over"):
     displace: bool = False
 
 
-AnyCommand = Heartbeat | Arm | Disarm | Stop | SetMode | SetTarget | Sticks | TakeOver
+AnyCommand = Heartbeat | Arm | Disarm | Stop | SetMode | SetTarget | SetTask | Sticks | TakeOver
 
 
 class Reply(Message, frozen=True, kw_only=True):
@@ -377,6 +436,7 @@ TOPICS: dict[str, Topic] = {
     "detections": Topic(Detections, "perceptiond", "state", 15.0),
     "tracks": Topic(Tracks, "perceptiond", "state", 15.0),
     "observation": Topic(Observation, "perceptiond", "state", 15.0),
+    "policy_input": Topic(PolicyInput, "perceptiond", "state", 15.0),
     "setpoint": Topic(Setpoint, "perceptiond", "state", 15.0),
     "vehicle": Topic(VehicleState, "pilotd", "state", 50.0),
     "wrench": Topic(Wrench, "pilotd", "state", 50.0),

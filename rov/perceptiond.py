@@ -1,12 +1,11 @@
-"""The perception process: takes the newest frame; publishes detections, tracks, observation and setpoint. It may stall
-or crash without harm: its readers judge messages by age."""
+"""The perception process: takes the newest frame; publishes detections, tracks, observation, the policy's input and the
+setpoint. It may stall or crash without harm: its readers judge messages by age."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from typing import Literal
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads starve the control loop
 
@@ -25,12 +24,16 @@ from rov.messages import (
     Event,
     Frame,
     Health,
+    Level,
     Message,
+    PilotStatus,
     Setpoint,
     VehicleState,
 )
 from rov.perception import Perception
 from rov.service.process import RateMeter, run_main, start
+from rov.steering.policy_card import rate_doubt
+from rov.steering.policy_model import PolicyModel, open_model
 from rov.types import Image
 from rov.vision.detector import Detector
 from rov.vision.model_swap import ModelSwap, kept_model, load_warm
@@ -40,19 +43,24 @@ from rov.vision.rectify import Rectifier
 class FrameProcessor:
     """Turns each frame into messages; a fault that lasts over many frames is reported once."""
 
-    def __init__(self, config: Config, detector: Detector):
+    def __init__(self, config: Config, detector: Detector, policy: PolicyModel | None = None):
         self.detector = detector
         self.rectifier, self.perception, self.timeline = (
             Rectifier(config.camera),
-            Perception(config),
+            Perception(config, policy),
             ConfigTimeline(config),
         )
         self.refused = self.broken = False
         """Whether the pictures do not fit the calibration, and whether the network's output is not finite."""
 
+    def receive_state(self, vehicle: VehicleState) -> None:
+        """Take the newest state of the vehicle."""
+        self.rectifier.receive_state(vehicle)
+        self.perception.receive_state(vehicle)
+
     def step(self, frame: Frame, image: Image) -> list[Message]:
-        """Process one frame (H, W, 3) BGR: events first, then detections, tracks, observation and setpoint, in the
-        order that a replay needs. A frame that is refused gives no setpoint, so nothing moves by it."""
+        """Process one frame (H, W, 3) BGR: events first, then all that perception made of it, in the order that a
+        replay needs. A frame that is refused gives no setpoint, so nothing moves by it."""
         self.perception.apply_config(self.timeline.at(frame.frame_t))
         bad, started = self.detector.bad, time.monotonic_ns()
         messages: list[Message] = []
@@ -74,7 +82,20 @@ class FrameProcessor:
         if self.broken:
             return messages
         now = time.monotonic_ns()
-        return [*messages, *self.perception.step(frame, found, now, (now - started) / 1e6)]
+        perceived = self.perception.step(frame, found, now, (now - started) / 1e6, rectified)
+        return [*messages, *perceived.messages]
+
+
+def open_policy(config: Config) -> tuple[PolicyModel | None, Event]:
+    """The configured policy, or None, and an event that says what there is of it."""
+    try:
+        model = open_model(config.steering)
+    except UserError as error:
+        return None, _event("info", "no_policy", f"mode policy is refused, the rest runs: {error}")
+    if doubt := rate_doubt(model.cards.policy, config.perception.rate_hz):
+        return model, _event("warning", "untrained_rate", doubt)
+    known = ", ".join(sorted(model.cards.policy.results))
+    return model, _event("info", "policy", f"{model.cards.policy.name} steers {known}, once told to")
 
 
 def main() -> int:
@@ -84,13 +105,16 @@ def main() -> int:
     pin(config.compute, "gpu", config.camera.source)
     torch.set_num_threads(wanted.threads)
     pub, vehicle = Publisher("perceptiond", process.root), Subscriber(VehicleState, process.root)
+    pilot = Subscriber(PilotStatus, process.root)
     frames, settings = Subscriber(Frame, process.root, hz=wanted.rate_hz), Subscriber(ActiveSettings, process.root)
     ring = RingReader(process.ring)
     weights = kept_model(process.root) or wanted.weights
     detector = load_warm(weights, wanted)
-    processor = FrameProcessor(config, detector)
+    policy, found = open_policy(config)
+    processor = FrameProcessor(config, detector, policy)
     swap = ModelSwap(detector, weights, lambda name: load_warm(name, wanted, pace=True), wanted.rate_hz, process.root)
     now = time.monotonic_ns()
+    pub.publish(found)
     pub.publish(Event(t=now, level="info", source="perceptiond", code="warm", text=f"ready on {detector.device}"))
     pub.publish(ConsumedInput(t=now, by="perceptiond", what="start"))
     period, last, due, meter = int(1e9 / wanted.rate_hz), -1, now, RateMeter(now)
@@ -104,7 +128,10 @@ def main() -> int:
             if settings.receive(now := time.monotonic_ns()) and settings.message is not None:
                 processor.timeline.add(settings.message.settings, settings.message.t)
             if vehicle.receive(now) and vehicle.message is not None:
-                processor.rectifier.receive_state(vehicle.message)
+                processor.receive_state(vehicle.message)
+            if pilot.receive(now) and pilot.message is not None:
+                for taken in processor.perception.receive_status(pilot.message, now):
+                    pub.publish(taken)
             for message in processor.step(frame, image):
                 pub.publish(message)
                 if isinstance(message, Detections):
@@ -129,7 +156,7 @@ def _network_event(broken: bool) -> Event:
     return _event("info", "bad_network_over", "the network's output is finite again")
 
 
-def _event(level: Literal["info", "alarm"], code: str, text: str) -> Event:
+def _event(level: Level, code: str, text: str) -> Event:
     return Event(t=time.monotonic_ns(), level=level, source="perceptiond", code=code, text=text)
 
 

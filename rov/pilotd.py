@@ -14,6 +14,7 @@ from rov.motion.pilot import Pilot
 from rov.motion.thrusters import load as load_curve
 from rov.resources import find_resource
 from rov.service.process import Pace, RateMeter, realtime, run_main, start
+from rov.steering.policy_card import refusals
 from rov.validate import classes_of
 
 
@@ -28,7 +29,9 @@ def main() -> int:
     )
     link = open_link(config, len(mixer(config.vehicle.frame)))
     pilot = Pilot(config, load_curve(find_resource(config.vehicle.thrusters), config.vehicle.battery_cells))
-    commander = Commander(config, pilot, link, classes_of(find_resource(config.perception.weights)))
+    commander = Commander(
+        config, pilot, link, classes_of(find_resource(config.perception.weights)), refusals(config.steering)
+    )
     realtime()
     commander.start(time.monotonic_ns())
     pace = Pace(config.control.rate_hz)

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import time
 
-from rov.bus import PublicPublisher, Publisher, inbox
+from rov.bus import Publisher, inbox
 from rov.bus.keys import gate_of
+from rov.bus.public import PublicPublisher
+from rov.bus.public_endpoints import load
 from rov.messages import Health
 from rov.service.process import RateMeter, confine, run_main, start
 
@@ -17,10 +19,10 @@ LAST_WORDS_S, LAST_WORDS_MAX_S = 0.3, 2.0
 
 def main() -> int:
     process = start(expendable=200)
-    config = process.config
+    endpoints = load(process.config_path)
     confine()
     pub, mail = Publisher("publicd", process.root), inbox("public", process.root)
-    public = PublicPublisher(config.bus.public, gate_of(config.bus.keys))
+    public = PublicPublisher(endpoints.public, gate_of(endpoints.keys))
     public.server.watch(mail.socket.fileno())
     meter, received, stopping = RateMeter(time.monotonic_ns()), 0.0, 0.0
     while not stopping or time.monotonic() - max(received, stopping) < LAST_WORDS_S:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from rov.errors import UserError
+
+log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -24,5 +27,6 @@ def find_resource(name: str, beside: Path | None = None) -> Path:
     places = [place / name for place in (beside, checkout(), PACKAGE / "assets") if place is not None]
     for path in places:
         if path.is_file():
+            log.debug("%s is %s", name, path)
             return path
     raise ResourceError(f"{name}: not found; looked for {' and '.join(str(path) for path in places)}")

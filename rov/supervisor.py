@@ -4,29 +4,36 @@ a row of a table; the supervisor knows nothing about its work."""
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from rov.bus import Publisher, Reader, Subscriber, inbox, prove
+from rov.bus import Publisher, Reader, Subscriber, inbox
 from rov.bus.keys import gate_of
+from rov.bus.public_server import prove
 from rov.config.schema import Config
 from rov.config.watcher import ConfigWatcher
 from rov.errors import UserError
 from rov.messages import ActiveSettings, Event, Frame, Health, Message, PilotStatus
 from rov.service import external_command
 from rov.service.child_process import RETRY_S, STARTS_MAX, STARTS_S, ChildProcess, ChildSpec
+from rov.service.log import report
 from rov.service.process import Flag, raise_descriptor_limit
 from rov.service.runtime_directory import home
 from rov.service.systemd import Systemd
 from rov.validate import load_checked
 
+log = logging.getLogger(__name__)
+
+NAME = "supervisor"
+"""Source of our own lines and events."""
 PATIENCE_S = 5.0
 """Time between the signal to end and SIGKILL."""
 LAST_PATIENCE_S = 5.0
@@ -72,10 +79,10 @@ ALONGSIDE = ("commandd", "publicd")
 """Started together with the pilot: somebody may want to stop it at once."""
 
 
-def run(config_path: Path, config: Config, print_line: Callable[[str], None], overrides: Sequence[str] = ()) -> int:
-    """Run until a signal, or until a vital process is given up; returns the exit code. `print_line` must not block.
-    `overrides`: `section.key=value` settings, already part of `config`, that also win over each later edit. Raises
-    UserError when another daemon has the endpoints."""
+def run(config_path: Path, config: Config, overrides: Sequence[str] = ()) -> int:
+    """Run until a signal, or until a vital process is given up; returns the exit code. `overrides`: `section.key=value`
+    settings, already part of `config`, that also win over each later edit. Raises UserError when another daemon has the
+    endpoints."""
     signals = Signals()
     raise_descriptor_limit()
     keep_descriptors()
@@ -87,7 +94,7 @@ def run(config_path: Path, config: Config, print_line: Callable[[str], None], ov
     with contextlib.ExitStack() as stack:
         root = stack.enter_context(home())
         watcher = ConfigWatcher(config_path, config, root, partial(load_checked, overrides=overrides))
-        supervisor = stack.enter_context(contextlib.closing(Supervisor(watcher, root, peers, signals, print_line)))
+        supervisor = stack.enter_context(contextlib.closing(Supervisor(watcher, root, peers, signals)))
         return supervisor.run()
 
 
@@ -120,11 +127,9 @@ class Supervisor:
         root: Path,
         peers: dict[str, list[str] | None],
         signals: Signals,
-        print_line: Callable[[str], None],
     ):
-        """`root`: the directory of the endpoints. `peers`: commands that replace a child, by its name. `print_line`:
-        prints a line without blocking."""
-        self.config_watcher, self.signals, self.print_line = watcher, signals, print_line
+        """`root`: the directory of the endpoints. `peers`: commands that replace a child, by its name."""
+        self.config_watcher, self.signals = watcher, signals
         self.systemd = Systemd()
         self.mail: Reader = inbox("supervisor", root)
         self.pub, self.pilot, self.settings = (
@@ -161,7 +166,7 @@ class Supervisor:
             self.report_status()
         self.systemd.notify("STOPPING=1")
         self.stop()
-        self.print_line(self.summary())
+        self.report("info", "ended", self.summary())
         return 1 if self.failed else 0
 
     def begin(self) -> None:
@@ -169,9 +174,9 @@ class Supervisor:
         for name in ("pilotd", *ALONGSIDE):
             self.children[name].start(time.monotonic())
         bus = self.config_watcher.config.bus
-        self.print_line(f"starting; listen at {bus.public}, command at {bus.commands}")
+        self.report("info", "starting", f"listen at {bus.public}, command at {bus.commands}")
         if not bus.keys:
-            self.print_line("without keys, every user of this machine may command; `rov keys` makes them, for bus.keys")
+            self.report("info", "no_keys", "every user of this machine may command; `rov keys` makes keys for bus.keys")
 
     def receive(self, limit: int = MAIL_MAX) -> None:
         """Handle the messages in our inbox."""
@@ -181,15 +186,17 @@ class Supervisor:
     def handle(self, message: Message) -> None:
         """Print an event; note a sign of life of the process that sent it."""
         if isinstance(message, Event):
-            self.print_event(f"{message.level} {message.code}: {message.text} ({message.source})")
+            self.print_event(message)
             if message.code == "recording":
                 self.dive, self.dive_t = Path(message.text.removeprefix("recording to ")), time.monotonic()
         elif isinstance(message, Frame):
             # A command that replaces camerad may publish nothing else.
             self.children["camerad"].receive_health(message.t, time.monotonic())
-        elif isinstance(message, Health) and message.process != "pilotd":
-            for each in self.senders(message.process):
-                each.receive_health(message.t, time.monotonic())
+        elif isinstance(message, Health):
+            log.debug("%s: %.1f Hz, %.1f ms", message.process, message.rate_hz, message.latency_ms)
+            if message.process != "pilotd":  # its status, five times a second, counts instead
+                for each in self.senders(message.process):
+                    each.receive_health(message.t, time.monotonic())
 
     def senders(self, name: str) -> Iterable[ChildProcess]:
         """The processes that a Health message of this name may come from: a command that replaces a child may use
@@ -198,16 +205,16 @@ class Supervisor:
             return [self.children[name]]
         return [each for each in self.children.values() if each.foreign]
 
-    def print_event(self, text: str) -> None:
+    def print_event(self, event: Event) -> None:
         """Print an event, at most PRINTED_PER_S a second; of the others print the number."""
         now = time.monotonic()
         if now - self.printed_t > 1.0:
             skipped, self.printed_t, self.printed = self.printed - PRINTED_PER_S, now, 0
             if skipped > 0:
-                self.print_line(f"… and {skipped} more events")
+                self.report("info", "more_events", f"… and {skipped} more events")
         self.printed += 1
         if self.printed <= PRINTED_PER_S:
-            self.print_line(text)
+            report(event.level, event.source, event.code, event.text)
 
     def watch_config(self) -> None:
         """Publish the saved configuration, and note the settings in force."""
@@ -285,7 +292,7 @@ class Supervisor:
         if fresh and not self.ready:
             self.ready = self.systemd.notify("READY=1")
             if self.ready:
-                self.print_line("ready")
+                self.report("info", "ready", "the pilot runs")
         if now - self.fed > FEED_S and (fresh or (self.ready and self.children["pilotd"].starting(now))):
             self.fed = now
             self.systemd.notify("WATCHDOG=1")
@@ -332,8 +339,12 @@ class Supervisor:
         seconds, megabytes = time.monotonic() - self.dive_t, self.dive.stat().st_size / 1e6
         return f"stopped; {self.dive}, {seconds:.0f} s, {megabytes:.1f} MB"
 
+    def report(self, level: str, code: str, text: str) -> None:
+        """Print a line of our own."""
+        report(level, NAME, code, text)
+
     def publish_event(self, level: Literal["info", "warning", "alarm"], code: str, text: str) -> None:
-        self.pub.publish(Event(t=time.monotonic_ns(), level=level, source="supervisor", code=code, text=text))
+        self.pub.publish(Event(t=time.monotonic_ns(), level=level, source=NAME, code=code, text=text))
 
     def close(self) -> None:
         for each in (self.mail, self.pub, self.pilot, self.settings, self.systemd):

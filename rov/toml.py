@@ -40,12 +40,16 @@ class TomlError(UserError):
     """A text is not TOML, or beyond the limits of this module."""
 
 
+_READING = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
+"""Not every system has each of these flags."""
+
+
 def read_text(path: Path, limit: int = BYTES_MAX) -> str:
     """The text of a file, UTF-8 with or without a byte-order mark; never waits for a pipe or a device. Raises OSError
     when it cannot be read, TomlError when it is not a text file or is too large."""
     if not stat.S_ISREG(path.stat().st_mode):  # opening some devices has an effect
         raise TomlError(f"{path}: is no regular file")
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    fd = os.open(path, _READING)
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):  # another file may have replaced it meanwhile
             raise TomlError(f"{path}: is no regular file")

@@ -26,6 +26,8 @@ MODULES = {
     "fit": "sim.commands",
     "bench": "sim.commands",
     "camera-bench": "sim.pictures",
+    "evaluate": "sim.evaluation.command",
+    "disengagement": "sim.commands",
 }
 """Commands in the order of the help, and the modules that define them."""
 

@@ -14,6 +14,7 @@ import select
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ from rov.link.mavlink_link import ARM_DISARM
 from rov.motion import thrusters
 from rov.motion.allocation import allocate
 from rov.resources import find_resource
-from sim.board import Vessel
+from sim.board import Vehicle, Vessel
 from sim.wire import Pty
 
 NEUTRAL: Rc = (1500.0, 1500.0, 1500.0, 1500.0)
@@ -79,9 +80,11 @@ class Autopilot:
     """The firmware and the vehicle behind it. Channels are named; heartbeats and sticks from one are forwarded to the
     others."""
 
-    def __init__(self, frame: str = "vectored_6dof", depth: float = 2.0):
+    def __init__(self, frame: str = "vectored_6dof", depth: float = 2.0, vessel: Vehicle | None = None):
+        """`vessel`: the vehicle behind it; without one a simple one at `depth` m."""
         self.frame = frame
-        self.vessel = Vessel(frame, thrusters.load(find_resource("calibration/t200.toml"), cells=4), depth)
+        curve = thrusters.load(find_resource("calibration/t200.toml"), cells=4)
+        self.vessel: Vehicle = Vessel(frame, curve, depth) if vessel is None else vessel
         self.parameters: dict[str, float] = {
             "SYSID_MYGCS": 255,
             "FS_PILOT_INPUT": 2,
@@ -501,16 +504,23 @@ class PtyEnd(Pty):
         self.unplug()
 
 
+def serve(autopilot: Autopilot, end: TcpEnd, after_step: Callable[[int], None] = lambda _: None) -> None:
+    """Run on the real clock until interrupted; calls `after_step` with the time, ns, after each step."""
+    station = GroundStation()
+    while True:
+        select.select([end.client or end.server], [], [], 0.005)
+        t = time.monotonic_ns()
+        out = autopilot.step(t, {"rov": end.read(), "gcs": station.step(t)})
+        end.write(b"".join(out["rov"]))
+        after_step(t)
+
+
 def run(port: int, depth: float) -> None:
     """Serve an autopilot on a TCP port until Ctrl-C; prints its URL. `depth` at the start, m."""
-    autopilot, station, end = Autopilot(depth=depth), GroundStation(), TcpEnd(port)
+    end = TcpEnd(port)
     print(end.url, flush=True)
     try:
-        while True:
-            select.select([end.client or end.server], [], [], 0.005)
-            t = time.monotonic_ns()
-            out = autopilot.step(t, {"rov": end.read(), "gcs": station.step(t)})
-            end.write(b"".join(out["rov"]))
+        serve(Autopilot(depth=depth), end)
     except KeyboardInterrupt:
         pass
     finally:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
+import msgspec
 import typer
 
 from rov.cli.common import ConfigFile, Settings
 from rov.errors import UserError
+from rov.messages import Task
 from rov.printing import print_line
 
 Calibrated = Annotated[
     Path | None, typer.Option("--camera", help="ROS camera_info file as `rov calibrate camera` writes it: the lens.")
 ]
+
+LINKS = ("thrusters", "ardusub")
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -126,13 +131,14 @@ def dive(
     setting: Settings = None,
 ) -> None:
     """Run a world's course with the daemon's own stages in lockstep: faster than real time, and repeatable."""
-    from rov.cli.common import configuration, curve, detector, progress
+    from rov.cli.common import configuration, curve, detector, policy, progress
     from rov.offline.report import write
     from sim.dive import dive as run
     from sim.world import load, realise, through
 
     settings = configuration(config, setting, steers=True)
     place = realise(through(load(world), camera), seed)
+    learned = policy(settings, wanted=any(step.mode == "policy" for step in place.course))
     with progress() as bar:
         task = bar.add_task(world, total=round(seconds * settings.perception.rate_hz))
         result = run(
@@ -145,6 +151,7 @@ def dive(
             size=_size(size),
             exact=exact,
             overlay=overlay,
+            policy=learned,
             progress=lambda text: bar.update(task, advance=1, description=text),
         )
     report = write(result, out)
@@ -157,7 +164,10 @@ def dive(
         raise typer.Exit(130)
 
 
-@app.command(epilog="Examples: `python -m sim run pool`, `python -m sim run pool --course --out out/`")
+@app.command(
+    epilog="Examples: `python -m sim run pool`, `python -m sim run pool --course --out out/`, `python -m sim run pool"
+    " --task transit --heading 0 --seconds 60`, `python -m sim run reef --link ardusub --task follow --target shark`"
+)
 def run(
     world: Annotated[str, typer.Argument(help="A world of sim/worlds, or a file.")],
     seed: Annotated[int, typer.Option(help="The same seed, the same world.")] = 0,
@@ -167,16 +177,93 @@ def run(
     course: Annotated[
         bool, typer.Option("--course", "--sail", help="Start `rov run`, command it through the world's course, stop.")
     ] = False,
+    task: Annotated[
+        str, typer.Option(help="Start `rov run`, let its policy do this: transit, follow, inspect or station; stop.")
+    ] = "",
+    target: Annotated[str, typer.Option(help="Of task follow: the class.")] = "",
+    heading: Annotated[
+        float | None, typer.Option(help="Of transit and inspect, degrees; else as at the start.")
+    ] = None,
+    depth: Annotated[float | None, typer.Option(help="Of transit, m; else as at the start.")] = None,
+    distance: Annotated[float | None, typer.Option(help="Of follow, m.")] = None,
+    height: Annotated[float | None, typer.Option(help="Of inspect, m.")] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="How long the policy steers.")] = 60.0,
+    link: Annotated[str, typer.Option(help="What the vehicle is: thrusters (a bare board) or ardusub.")] = "thrusters",
     out: Annotated[Path, typer.Option(help="Folder for the dives that --daemon records.")] = Path("dives"),
     config: ConfigFile = None,
     setting: Settings = None,
 ) -> None:
-    """Simulate a world live for an unmodified daemon: a thruster board on a pty, and a camera in camerad's place."""
+    """Simulate a world live for an unmodified daemon: a thruster board on a pty or an autopilot, and a camera in
+    camerad's place."""
     from rov.cli.common import configuration
+    from sim.live import policy_steps
     from sim.live import run as live
+    from sim.world import Step
 
-    folder, settings = out if daemon or course else None, configuration(config, setting, steers=True)
-    raise typer.Exit(live(world, seed, settings, _size(size), camera, folder=folder, course=course, notify=print_line))
+    kind = _one_of(link, "--link", LINKS)
+    steps: tuple[Step, ...] = ()
+    if task:
+        _one_of(task, "--task", get_args(Task)[1:])
+        goal = {"heading_deg": heading, "depth": depth, "distance": distance, "height": height}
+        wanted = {"mode": "policy", "task": task, "target": target} | goal
+        steps = policy_steps(seconds, msgspec.convert(wanted, Step))
+    folder = out if daemon or course or steps else None
+    code = live(
+        world, seed, configuration(config, setting, steers=True), _size(size), camera, folder=folder,
+        course=course or bool(steps), notify=print_line, link=kind, steps=steps,
+    )  # fmt: skip
+    raise typer.Exit(code)
+
+
+@app.command(
+    epilog="Examples: `python -m sim disengagement --out out/`, `python -m sim disengagement --minutes 120 --clips 40"
+    " --video dive.mp4 --out out/`"
+)
+def disengagement(
+    out: Annotated[Path, typer.Option(help="Folder for disengagement.json.")] = Path("out"),
+    worlds: Annotated[str, typer.Option(help="Worlds to run in, with commas.")] = "pool,pond,reef,harbour",
+    clips: Annotated[int, typer.Option(min=0, help="Spoiled clips of each kind.")] = 20,
+    minutes: Annotated[float, typer.Option(min=0, help="Normal running in all.")] = 10.0,
+    video: Annotated[list[Path] | None, typer.Option(help="Real videos to look at, too.")] = None,
+    config: ConfigFile = None,
+    setting: Settings = None,
+) -> None:
+    """Measure how the policy lets go of black, blinded, covered, frozen and dry pictures, and of normal ones."""
+    import torch
+
+    from rov.cli.common import configuration, progress
+    from rov.steering.policy_model import open_model
+    from sim.disengagement import RUN_S, SPOILERS, measure, on_video, write
+
+    torch.set_num_threads(1)
+    settings = configuration(config, setting, steers=True)
+    model, videos = open_model(settings.steering), video or []
+    with progress() as bar:
+        task = bar.add_task("disengagement", total=clips * len(SPOILERS) + round(minutes * 60 / RUN_S) + len(videos))
+
+        def step(text: str) -> None:
+            bar.update(task, advance=1, description=text)
+
+        verdict = measure(model, settings, worlds.split(","), clips, minutes, progress=step)
+        looked = {}
+        for path in videos:
+            step(path.name)
+            looked[path.name] = on_video(model, settings, path)
+    out.mkdir(parents=True, exist_ok=True)
+    write(verdict, looked, out / "disengagement.json")
+    for kind, shown in verdict.clips.items():
+        print_line(f"{kind}: {verdict.caught.get(kind, 0)} of {shown} let go within 1 s")
+    print_line(f"normal running: {verdict.false} ends in {verdict.normal_s / 60:.0f} min; {verdict.reasons or ''}")
+    for name, shares in looked.items():
+        print_line(f"{name}: " + ", ".join(f"{why} {share:.0%}" for why, share in shares.items()))
+    print_line(f"{out / 'disengagement.json'} written")
+
+
+def _one_of(word: str, option: str, words: Sequence[str]) -> Any:
+    """The word. Raises UserError unless it is one of these."""
+    if word not in words:
+        raise UserError(f"{option} {word}: must be one of {', '.join(words)}")
+    return word
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 from rov.messages import (
-    AnyCommand,
     Arm,
+    Command,
     Heartbeat,
     Mode,
     Observation,
     PilotStatus,
     SetMode,
     SetTarget,
+    SetTask,
     Sticks,
     TakeOver,
 )
@@ -30,6 +33,13 @@ THERE_RAD, THERE_SIZE, THERE_NS = 0.12, 0.15, 1_000_000_000
 """A target is reached when for this long it stays this near to the middle, and its size this near to the wanted one."""
 
 
+class Order(NamedTuple):
+    """A command for an operator to give: its kind, and its fields."""
+
+    kind: type[Command]
+    fields: Mapping[str, object] = MappingProxyType({})
+
+
 class Course:
     """Call `commands` every tick with the daemon's state, until `over`."""
 
@@ -38,48 +48,61 @@ class Course:
         self.number = -1
         self.since = 0
         self.there_t: int | None = None
-        self.seq = 0
         self.due: dict[str, int] = {}
+        self.tasked: set[int] = set()
+        """Numbers of the steps whose task was given."""
 
     @property
     def over(self) -> bool:
         return self.number >= len(self.steps)
 
-    def commands(self, t: int, pilot: PilotStatus, seen: Observation | None) -> Iterator[AnyCommand]:
-        """The commands of this tick, at `t` ns."""
+    def commands(self, t: int, pilot: PilotStatus, seen: Observation | None) -> Iterator[Order]:
+        """The commands of this tick, at `t` ns; the first one takes over."""
         if self.number < 0:
-            yield TakeOver(t=t, session=SESSION, seq=self._next())
+            yield Order(TakeOver)
             self._start(0, t)
         if self._due("heartbeat", t, HEARTBEAT_NS):
-            yield Heartbeat(t=t, session=SESSION, seq=self._next())
+            yield Order(Heartbeat)
         if self.over:
             return
         step = self.steps[self.number]
         if not pilot.armed:
             if self._due("arm", t, AGAIN_NS):
-                yield Arm(t=t, session=SESSION, seq=self._next())
+                yield Order(Arm)
             return
         visible = seen is not None and seen.visible and seen.label == step.target
         wanted = Mode.HOLD if step.mode == "follow" and not visible else Mode(step.mode)
+        if (task := self._task(step, pilot, t)) is not None:
+            yield task
         if step.mode == "follow" and pilot.target != step.target and self._due("target", t, AGAIN_NS):
-            yield SetTarget(t=t, session=SESSION, seq=self._next(), label=step.target, size=step.size)
+            yield Order(SetTarget, {"label": step.target, "size": step.size})
         if pilot.mode is not wanted and not (pilot.mode is Mode.FOLLOW and wanted is Mode.HOLD):
             if self._due("mode", t, AGAIN_NS):
-                yield SetMode(t=t, session=SESSION, seq=self._next(), mode=wanted)
+                yield Order(SetMode, {"mode": wanted})
         if pilot.mode in (Mode.HOLD, Mode.MANUAL) and self._due("sticks", t, STICKS_NS):
             yaw = SEEK_YAW * step.turn if step.mode == "follow" else step.yaw
             seeking = step.mode != "follow" or not visible
-            yield Sticks(
-                t=t,
-                session=SESSION,
-                seq=self._next(),
-                surge=step.surge,
-                sway=step.sway,
-                heave=step.heave,
-                yaw=yaw * seeking,
-            )
-        if t - self.since > step.seconds * 1e9 or (visible and self._there(seen, step, t)):
+            axes = {"surge": step.surge, "sway": step.sway, "heave": step.heave, "yaw": yaw * seeking}
+            yield Order(Sticks, axes)
+        arrived = step.mode == "follow" and visible and self._there(seen, step, t)
+        if (t - self.since > step.seconds * 1e9 or arrived) and not (seen is None and self._policy_is_next()):
             self._start(self.number + 1, t)
+
+    def _policy_is_next(self) -> bool:
+        """Whether the policy steers in the next step, which waits until perception is up."""
+        return self.number + 1 < len(self.steps) and self.steps[self.number + 1].mode == "policy"
+
+    def _task(self, step: Step, pilot: PilotStatus, t: int) -> Order | None:
+        """The command for the step's task, while the pilot has another; with a policy's step once more at its start."""
+        if pilot.task == step.task and (step.mode != "policy" or self.number in self.tasked):
+            return None
+        if not self._due("task", t, AGAIN_NS):
+            return None
+        self.tasked.add(self.number)
+        heading = None if step.heading_deg is None else math.radians(step.heading_deg)
+        label = (step.target or None) if step.task == "follow" else None
+        goal = {"heading": heading, "depth": step.depth, "distance": step.distance, "height": step.height}
+        return Order(SetTask, {"task": step.task, "label": label, **goal})
 
     def _there(self, seen: Observation | None, step: Step, t: int) -> bool:
         assert seen is not None
@@ -96,7 +119,3 @@ class Course:
             return False
         self.due[name] = t + period
         return True
-
-    def _next(self) -> int:
-        self.seq += 1
-        return self.seq

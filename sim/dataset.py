@@ -21,8 +21,8 @@ import numpy as np
 import tomli_w
 import torch
 
-from rov import __version__
 from rov.errors import UserError
+from rov.version import __version__
 from sim.scene.labels import Label, Rules, labels
 from sim.scene.render import Renderer
 from sim.scene.things import LABELS

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,8 @@ from rov.motion.thrusters import Curve
 from rov.offline.replay import ReplayOutput, ReplayResult, frame_of, timer
 from rov.offline.source import Recording
 from rov.perception import Perception, PerceptionOutput
+from rov.steering.policy_card import refusals
+from rov.steering.policy_model import PolicyModel
 from rov.vision.detector import Detector
 from sim.course import SESSION, Course
 from sim.scene.labels import labels
@@ -89,26 +92,30 @@ def dive(
     size: tuple[int, int],
     exact: bool = False,
     overlay: bool = True,
+    policy: PolicyModel | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ReplayResult:
     """Run the world's course for at most `seconds`; writes `out/dive.mcap` and, with `overlay`, `out/overlay.mp4`.
 
     `size` is the width and height of the pictures; their rate is perception's. `exact` replaces the detector by the
-    simulator's labels, which shows steering with perfect detections. Ctrl-C ends it early and keeps what was done."""
+    simulator's labels, which shows steering with perfect detections. `policy` steers the course's steps in its mode.
+    Ctrl-C ends it early and keeps what was done."""
+    config = knowing_its_camera(config, place)
     vehicle = SingleVehicle(place)
     camera = Renderer([place.scene], place.lens(*size))
     link, perception, schedule, course = (
         DirectLink(vehicle),
-        Perception(config),
+        Perception(config, policy),
         ConfigTimeline(config),
         Course(place.course),
     )
-    commander = Commander(config, Pilot(config, curve), link, tuple(LABELS) if exact else detector.card.classes)
+    classes = tuple(LABELS) if exact else detector.card.classes
+    commander = Commander(config, Pilot(config, curve), link, classes, refusals(config.steering))
     source = Recording(Path(place.name), 0, config.perception.rate_hz, True, True, True, None, iter(()), [])
     result = ReplayResult(source.path, config, detector.card.weights_sha256, 0, has_vehicle=True)
     status = PilotStatus(t=START_NS, armed=False, mode=commander.pilot.mode)
     waiting: deque[PerceptionOutput] = deque()
-    observation, command, next_t, frames = None, None, START_NS, 0
+    observation, command, next_t, frames, asked = None, None, START_NS, 0, 0
     began = time.perf_counter()
     with ReplayOutput(out, source, result, overlay) as output:
         commander.start(START_NS)
@@ -124,22 +131,28 @@ def dive(
                     if not exact:
                         with timer(result.stages_ms["detect"]):
                             found = detector.detect([shot.image], perception.config.perception.score_min)[0]
+                    if link.state is not None:
+                        perception.receive_state(link.state)
                     seen = perceive(shot, found, perception, result)
                     output.picture(shot, frame_of(shot), seen, command)
                     waiting.append(seen)
                     frames += 1
                     progress(f"{place.name}: {commander.pilot.mode.value}")
-                while waiting and waiting[0].setpoint.t <= t:
+                while waiting and waiting[0].tracks.t <= t:
                     seen = waiting.popleft()
                     observation = seen.observation
-                    commander.handle_setpoint(seen.setpoint, t)
+                    if seen.setpoint:
+                        commander.handle_setpoint(seen.setpoint, t)
                 with timer(result.stages_ms["control"]):
-                    for asked in course.commands(t, status, observation):
-                        output.write([asked])
-                        commander.handle_command(asked, t, t)
+                    for order in course.commands(t, status, observation):
+                        asked += 1
+                        command_given: Any = order.kind(t=t, session=SESSION, seq=asked, **order.fields)
+                        output.write([command_given])
+                        commander.handle_command(command_given, t, t)
                     messages = commander.step(SESSION, t)
                 output.write(messages)
                 status = next((each for each in messages if isinstance(each, PilotStatus)), status)
+                output.write(perception.receive_status(status, t))
                 command = next((each for each in messages if isinstance(each, ThrusterCommand)), command)
                 for each in messages:
                     if isinstance(each, ActiveSettings):
@@ -152,6 +165,12 @@ def dive(
     result.wall_s = time.perf_counter() - began
     result.frames, result.recorded_s = frames, (t - START_NS) / 1e9
     return result
+
+
+def knowing_its_camera(config: Config, place: RealisedWorld) -> Config:
+    """The configuration with the field of view of the world's camera: people measure theirs, too."""
+    camera = config.camera.model_copy(update={"hfov_deg": place.hfov_deg})
+    return config.model_copy(update={"camera": camera})
 
 
 def picture(
@@ -170,4 +189,4 @@ def perceive(
 ) -> PerceptionOutput:
     """Perception after the detector on one picture, with outputs LATENCY_NS later than the picture."""
     with timer(result.stages_ms["perceive"]):
-        return perception.step(frame_of(shot), found, shot.t + LATENCY_NS)
+        return perception.step(frame_of(shot), found, shot.t + LATENCY_NS, image=shot.image)

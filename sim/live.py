@@ -1,5 +1,5 @@
-"""The live simulator, `python -m sim run WORLD`: a thruster board on a pty with a vehicle in a world behind it, and a
-camera in camerad's place. The daemon runs unmodified; only its configuration names the two."""
+"""The live simulator, `python -m sim run WORLD`: a thruster board on a pty, or an ArduSub autopilot, with a vehicle in
+a world behind it, and a camera in camerad's place. The daemon runs unmodified; only its configuration names the two."""
 
 from __future__ import annotations
 
@@ -11,28 +11,37 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import tomli_w
 import torch
 import zmq
 
-from rov.bus import CommandClient, listen
+from rov.bus import Endpoints
+from rov.bus.client import Client
 from rov.config.schema import Config
-from rov.messages import Observation, PilotStatus
-from rov.operator.commands import ANSWER_MS
+from rov.messages import Event, Heartbeat, Mode, Observation, PilotStatus
 from rov.resources import checkout
 from rov.service.external_command import dying_with_us
-from sim.board import SimulatedBoard, serve
+from sim.ardusub import Autopilot, TcpEnd
+from sim.ardusub import serve as serve_autopilot
+from sim.board import SimulatedBoard
+from sim.board import serve as serve_board
 from sim.camerad import Pose
-from sim.course import Course
+from sim.course import SESSION, Course
 from sim.single_vehicle import SingleVehicle
 from sim.wire import NoisyWire, Pty
-from sim.world import RealisedWorld, load, realise, through
+from sim.world import Step, load, realise, through
 
+LinkKind: TypeAlias = Literal["thrusters", "ardusub"]
+SETTLE_S, SHADOW_S = 2.0, 4.0
+"""Length of holding before and after the policy steers, and of its shadow at most."""
+POLICY_ENDS = ("disengaged", "perception_slow", "perception_gone")
+"""Codes of events that end a policy's steering."""
 POSE_NS = 20_000_000
 """Interval between poses sent to the camera: 50 Hz."""
 
@@ -51,39 +60,41 @@ def run(
     folder: Path | None,
     course: bool,
     notify: Callable[[str], None],
+    link: LinkKind = "thrusters",
+    steps: Sequence[Step] = (),
 ) -> int:
     """Run a world until Ctrl-C, or until the daemon ends. With `folder`, also start `rov run`, which records its dives
-    there; with `course`, command it through the world's course and stop at its end. `notify` gets what the user must
-    configure. Returns the exit code."""
+    there; with `course`, command it through `steps` (without any, the world's course) and stop at the end. `notify`
+    gets what the user must configure, and how the policy did. Returns the exit code, which is not 0 when a policy's
+    step never engaged it."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="sim-") as home, contextlib.ExitStack() as stack:
-        endpoint, port = f"ipc://{home}/pose", Path(home) / "board"
+        endpoint = f"ipc://{home}/pose"
         place = realise(through(load(world), camera), seed)
         place.lens(*size)  # raises here rather than in the camera's process
         vehicle = SingleVehicle(place)
-        board, pty = SimulatedBoard(config.vehicle.frame, noise=False, vessel=vehicle), Pty(port)
-        stack.callback(pty.unplug)
-        board.density, board.surface_pa = config.link.density, config.link.surface_pa
+        simulated, serve, reached = _vehicle_end(link, vehicle, config, Path(home), stack)
         poses: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUB)
         poses.setsockopt(zmq.SNDHWM, 1)
         poses.bind(endpoint)
         stack.callback(poses.close, 0)
         words = [sys.executable, "-m", "sim.camerad", endpoint, world, str(seed), *map(str, size)]
         words.append("" if camera is None else str(camera.absolute()))
-        needed = {"camera": {"source": f"process:{shlex.join(words)}"}, "link": {"port": str(port)}}
+        view = {} if place.calibration else {"hfov_deg": place.hfov_deg}  # people measure theirs, too
+        needed = {"camera": {"source": f"process:{shlex.join(words)}"} | view, "link": reached}
         daemon, operator = None, None
         if folder is None:
             notify(tomli_w.dumps(needed) + "Put this into the configuration, then `rov run` it from here.")
         else:
             daemon = stack.enter_context(_daemon(config, needed, folder, Path(home)))
-            operator = CourseOperator(place, config) if course else None
+            operator = CourseOperator(steps or place.course, config) if course else None
             if operator:
                 stack.callback(operator.close)
         began, sent_t = time.monotonic_ns(), 0
 
         def after_step(t: int) -> None:
             nonlocal sent_t
-            board.battery_v = float(vehicle.readings.volts)
+            simulated.battery_v = float(vehicle.readings.volts)
             if t - sent_t >= POSE_NS:
                 sent_t = t
                 position, attitude, rates = (tuple(each[0].tolist()) for each in vehicle.pose())
@@ -95,38 +106,79 @@ def run(
                     raise CourseEnded
 
         with contextlib.suppress(CourseEnded):
-            serve(board, NoisyWire(), pty, None, after_step)
-        return 0 if daemon is None else _ended(daemon)
+            serve(after_step)
+        code = 0 if daemon is None else _ended(daemon)
+        if operator and (told := operator.policy_told()):
+            notify(told)
+            code = code or int(not operator.engaged_ns)
+        return code
+
+
+def _vehicle_end(
+    link: LinkKind, vehicle: SingleVehicle, config: Config, home: Path, stack: contextlib.ExitStack
+) -> tuple[SimulatedBoard | Autopilot, Callable[[Callable[[int], None]], None], dict[str, str]]:
+    """The vehicle's end of a link, how to serve it, and the keys of `[link]` that reach it."""
+    if link == "ardusub":
+        autopilot, end = Autopilot(config.vehicle.frame, vessel=vehicle), TcpEnd()
+        stack.callback(end.close)
+        return autopilot, partial(serve_autopilot, autopilot, end), {"kind": link, "url": end.url}
+    board, pty = SimulatedBoard(config.vehicle.frame, noise=False, vessel=vehicle), Pty(home / "board")
+    stack.callback(pty.unplug)
+    board.density, board.surface_pa = config.link.density, config.link.surface_pa
+    return board, partial(serve_board, board, NoisyWire(), pty, None), {"kind": link, "port": str(home / "board")}
+
+
+def policy_steps(seconds: float, steer: Step) -> tuple[Step, ...]:
+    """A course that gives the policy a task, engages it, and lets it steer for `seconds`."""
+    return Step("hold", SETTLE_S), msgspec.structs.replace(steer, seconds=SHADOW_S + seconds), Step("hold", SETTLE_S)
 
 
 class CourseOperator:
     """Commands a daemon through a course, from outside: through its public endpoints."""
 
-    def __init__(self, place: RealisedWorld, config: Config):
-        self.course = Course(place.course)
-        self.client = CommandClient(config.bus.commands)
-        self.reader = listen(config.bus.public, ["pilot", "observation"])
+    def __init__(self, steps: Sequence[Step], config: Config):
+        self.steers = any(step.mode == "policy" for step in steps)
+        self.course = Course(steps)
+        bus = Endpoints(config.bus.public, config.bus.commands)
+        self.client = Client(bus, session=SESSION, topics=["pilot", "observation", "events"])
+        self.told = self.client.session.inbox(("pilot", "events"), lambda: None)
         self.pilot: PilotStatus | None = None
-        self.seen: Observation | None = None
+        self.engaged_ns = 0
+        """For how long the policy has steered."""
+        self.disengaged: list[str] = []
+        """Why it was ended each time."""
 
     def step(self, t: int) -> bool:
-        """Receive the state and send the commands due at `t` ns; True when the course is over."""
-        for entry in self.reader.receive():
+        """Send the commands due at `t` ns; True when the course is over. The course repeats refused commands."""
+        for entry in self.told.take():
             if isinstance(entry.message, PilotStatus):
-                self.pilot = entry.message
-            elif isinstance(entry.message, Observation):
-                self.seen = entry.message
-        if self.pilot is None:
-            return False
-        for command in self.course.commands(t, self.pilot, self.seen):
-            self.client.send(command, ANSWER_MS)
-        while self.client.receive_reply() is not None:
-            pass  # the course repeats refused commands
+                self._count(entry.message)
+            elif isinstance(entry.message, Event) and entry.message.code in POLICY_ENDS:
+                self.disengaged.append(entry.message.text)
+        pilot = self.client.latest(PilotStatus)
+        if pilot is not None:
+            for order in self.course.commands(t, pilot, self.client.latest(Observation)):
+                if order.kind is not Heartbeat:  # the client's own
+                    self.client.session.ask(order.kind, order.fields)
         return self.course.over
+
+    def _count(self, status: PilotStatus) -> None:
+        before, self.pilot = self.pilot, status
+        if before is not None and before.armed and before.mode is Mode.POLICY:
+            self.engaged_ns += status.t - before.t
+
+    def policy_told(self) -> str:
+        """How the policy did, as sentences; "" without a step of it."""
+        if not self.steers:
+            return ""
+        if not self.engaged_ns:
+            refused = self.pilot.refused if self.pilot else "the daemon said nothing"
+            return f"the policy was never engaged: {refused}"
+        ends = "".join(f"\n  {each}" for each in self.disengaged)
+        return f"the policy steered for {self.engaged_ns / 1e9:.1f} s; disengagements: {len(self.disengaged)}{ends}"
 
     def close(self) -> None:
         self.client.close()
-        self.reader.close()
 
 
 @contextlib.contextmanager

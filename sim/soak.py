@@ -25,14 +25,15 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
-from rov.bus import CommandClient, listen
+from rov.bus import Endpoints
+from rov.bus.client import Client
+from rov.bus.session import NoAnswer
 from rov.errors import UserError
 from rov.messages import (
-    AnyCommand,
     Arm,
+    Command,
     Detections,
     Event,
-    Heartbeat,
     Message,
     Mode,
     PilotStatus,
@@ -45,6 +46,7 @@ from rov.resources import checkout
 
 SESSION = "soak"
 PROCESSES = ("run", "pilotd", "commandd", "publicd", "camerad", "perceptiond", "recorderd", "hostd")
+LISTEN_S = 0.02
 SAMPLE_S = 5.0
 """Interval between samples of /proc."""
 REPORT_S = 60.0
@@ -125,11 +127,12 @@ class Soak:
             "recording": {"folder": str(folder / "dives"), "part_minutes": part_s / 60},
         }
         (folder / "rover.toml").write_text(tomli_w.dumps(config))
-        self.reader, self.client, self.seq = listen(public), CommandClient(commands), 0
+        self.client = Client(Endpoints(public, commands), session=SESSION)
+        self.inbox = self.client.session.inbox((), lambda: None)
         self.notes = Notes()
         self.status: PilotStatus | None = None
         self.applied, self.written = applied.open(), written.open()
-        self.beat_t = self.asked_t = 0.0
+        self.asked_t = 0.0
         self.began = time.monotonic_ns()
         self.daemon = self._start("rov", "run", str(folder / "rover.toml"), cwd=folder)
 
@@ -148,31 +151,24 @@ class Soak:
         return process
 
     def listen(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
-        """Receive messages and send the operator's heartbeat; True once `until` is true."""
+        """Receive messages; True once `until` is true."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            self.reader.wait(20)
-            for entry in self.reader.receive():
+            self.client.sleep(LISTEN_S)
+            for entry in self.inbox.take():
                 self.notes.receive(entry.message)
                 if isinstance(entry.message, PilotStatus):
                     self.status = entry.message
-            if time.monotonic() - self.beat_t > 1.0:
-                self.beat_t = time.monotonic()
-                self.send(Heartbeat)
             if until():
                 return True
         return False
 
-    def send(self, kind: type[Any], wait_ms: int = 0, **fields: Any) -> bool:
-        """Send a command; with `wait_ms`, returns whether it was accepted."""
-        self.seq += 1
-        command: AnyCommand = kind(t=time.monotonic_ns(), session=SESSION, seq=self.seq, **fields)
-        if not self.client.send(command, wait_ms):
+    def accepted(self, kind: type[Command], **fields: object) -> bool:
+        """Send a command; whether it was accepted."""
+        try:
+            return self.client.ask(kind, **fields).accepted
+        except NoAnswer:
             return False
-        while (reply := self.client.receive_reply(wait_ms)) is not None:
-            if reply.seq == self.seq:
-                return reply.accepted
-        return False
 
     def until(self, ask: Callable[[], bool], what: str) -> int:
         """Repeat `ask` until it is granted; returns when, ns. Raises UserError after 60 s."""
@@ -184,7 +180,7 @@ class Soak:
         """Ask for `follow` again, as an operator would, where a busy machine was too slow for it. Always False."""
         if self.status is not None and self.status.mode is not Mode.FOLLOW and time.monotonic() - self.asked_t > 1.0:
             self.asked_t = time.monotonic()
-            self.send(SetMode, mode=Mode.FOLLOW)
+            self.client.session.ask(SetMode, {"mode": Mode.FOLLOW})
         return False
 
     def measure(self) -> None:
@@ -221,7 +217,7 @@ class Soak:
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()
-        for each in (self.reader, self.client, self.applied, self.written):
+        for each in (self.client, self.applied, self.written):
             each.close()
         return code
 
@@ -234,9 +230,9 @@ def soak(video: Path, seconds: float, rate_hz: float, report: Callable[[str], No
         run = Soak(Path(name), video, rate_hz, seconds / PARTS)
         code, start, ready = -1, 0, 0
         try:
-            ready = run.until(lambda: run.send(TakeOver, 50) and run.send(Arm, 50), "ready to arm")
+            ready = run.until(lambda: run.accepted(TakeOver) and run.accepted(Arm), "ready to arm")
             run.until(lambda: bool(run.notes.events["armed"]), "armed")
-            run.until(lambda: run.send(SetMode, 50, mode=Mode.FOLLOW), "in follow")
+            run.until(lambda: run.accepted(SetMode, mode=Mode.FOLLOW), "in follow")
             engaged = run.until(
                 lambda: run.status is not None and run.status.mode is Mode.FOLLOW, "reported to be in follow"
             )

@@ -16,6 +16,7 @@ import numpy as np
 
 from rov import toml
 from rov.errors import UserError
+from rov.messages import Task
 from rov.optics.lens import Calibration
 from rov.optics.lens import load as calibration
 from rov.resources import checkout
@@ -188,13 +189,24 @@ class ThingTable(WorldTable, frozen=True):
 
 
 class Step(WorldTable, frozen=True):
-    """One leg of a course. `follow` turns to search for its target, and ends early when it is reached."""
+    """One leg of a course. `follow` turns to search for its target, and ends early when it is reached. `policy` gives
+    the policy a task, holds until its setpoints have come for long enough, and engages it."""
 
-    mode: Literal["hold", "follow", "surface"]
+    mode: Literal["hold", "follow", "policy", "surface"]
     seconds: float = 20.0
     """Longest duration, s."""
     target: str = ""
     """Class to follow."""
+    task: Task = "none"
+    """Of `policy`."""
+    heading_deg: float | None = None
+    """Of the tasks that have one; else the vehicle's own. So with the next."""
+    depth: float | None = None
+    """m."""
+    distance: float | None = None
+    """m from the target."""
+    height: float | None = None
+    """m over the pipeline."""
     size: float = 0.25
     """Apparent height at which the target is reached, share of the image height."""
     turn: float = 1.0
@@ -208,6 +220,8 @@ class Step(WorldTable, frozen=True):
     def __post_init__(self) -> None:
         if self.mode == "follow" and not self.target:
             raise ValueError("follow needs a target")
+        if (self.mode == "policy") != (self.task != "none"):
+            raise ValueError("policy needs a task, and only policy has one")
 
 
 class World(WorldTable, frozen=True):

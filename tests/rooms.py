@@ -1,14 +1,16 @@
 """The import picture: `python -m tests.rooms` prints rooms, arrows between them, arrows up and circles.
 
 A room of `rov` is a folder; `sim` and `models` are one each. The files at the door of `rov` are three rooms: the
-vocabulary, which everything may import; what is composed of several rooms; and the processes. ORDER is the written
-order of dependency, the lowest room first: a room imports only from rooms before it.
+vocabulary, which everything may import; what is composed of several rooms; and the processes. The package `rov` itself
+is the room `api`: it names what other programs use, and nothing in `rov` imports from it. ORDER is the written order of
+dependency, the lowest room first: a room imports only from rooms before it.
 """
 
 from __future__ import annotations
 
 import ast
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +25,8 @@ DOOR = {
 """The files at the door that are not vocabulary."""
 ORDER = (
     "vocabulary", "bus", "optics", "config", "service", "media", "vision", "steering", "link", "motion", "composition",
-    "dives", "host", "imports", "calibrate", "offline", "operator", "processes", "cli", "sim", "models",
+    "dives", "host", "imports", "calibrate", "offline", "operator", "processes", "cli", "api", "sim",
+    "models",
 )  # fmt: skip
 
 
@@ -37,15 +40,31 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
     return found
 
 
-def imported(path: Path) -> set[str]:
-    """What a file imports, also inside functions: modules, and names that may be modules."""
+def imported(path: Path, *, typing: bool = True) -> set[str]:
+    """What a file imports, also inside functions: modules, and names that may be modules. `typing`: also what only type
+    checkers import. `from rov import NAME` counts as `rov.NAME` alone where that is a module."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _nodes(ast.parse(path.read_text(encoding="utf-8")), typing):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                names |= {name} if node.module in PACKAGES and _is_module(name) else {node.module, name}
     return names
+
+
+def _nodes(tree: ast.AST, typing: bool) -> Iterator[ast.AST]:
+    """As `ast.walk`; without `typing`, what stands under `if TYPE_CHECKING:` is left out."""
+    yield tree
+    skipped = not typing and isinstance(tree, ast.If) and ast.unparse(tree.test) == "TYPE_CHECKING"
+    for child in tree.orelse if skipped and isinstance(tree, ast.If) else ast.iter_child_nodes(tree):
+        yield from _nodes(child, typing)
+
+
+def _is_module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
 def room_of(module: str) -> str:
@@ -53,6 +72,8 @@ def room_of(module: str) -> str:
     package, _, rest = module.partition(".")
     if package != "rov":
         return package
+    if not rest:
+        return "api"
     first, _, inside = rest.partition(".")
     is_room = inside or (first and (ROOT / "rov" / first).is_dir())
     return first if is_room else DOOR.get(first, "vocabulary")

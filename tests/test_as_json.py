@@ -31,6 +31,8 @@ def made(info: inspect.Type) -> st.SearchStrategy[Any]:
             return st.integers(-(2**62), 2**62)
         case inspect.StrType():
             return st.sampled_from(["", "NaN", "Infinity", "null", "fish"])
+        case inspect.BytesType():
+            return st.binary(max_size=8)
         case inspect.BoolType():
             return st.booleans()
         case inspect.NoneType():

@@ -22,10 +22,8 @@ from rov.bus import (
     INSIDE,
     MAIL,
     CommandClient,
-    CommandGateway,
     CommandServer,
     Malformed,
-    PublicPublisher,
     Publisher,
     Subscriber,
     decode,
@@ -36,6 +34,8 @@ from rov.bus import (
     keys,
     listen,
 )
+from rov.bus.command_gateway import CommandGateway
+from rov.bus.public import PublicPublisher
 from rov.errors import UserError
 from rov.messages import (
     COMMAND_VERSIONS,

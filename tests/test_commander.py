@@ -22,6 +22,7 @@ from rov.messages import (
     SetMode,
     Setpoint,
     SetTarget,
+    SetTask,
     Sticks,
     Stop,
     TakeOver,
@@ -155,6 +156,15 @@ class Sea(RuleBasedStateMachine):
         self.deliver(self.make(SetTarget, "ann", label=label, size=size))
 
     @rule(
+        task=st.sampled_from(["none", "transit", "follow", "inspect", "station"]),
+        label=st.sampled_from([None, "buoy_green", "shark"]),
+        goal=st.tuples(*[st.none() | NUMBERS] * 4),
+    )
+    def task(self, task: str, label: str | None, goal: tuple[float | None, ...]) -> None:
+        more = dict(zip(("heading", "depth", "distance", "height"), goal, strict=True))
+        self.deliver(self.make(SetTask, "ann", task=task, label=label, **more))
+
+    @rule(
         axes=st.tuples(*[NUMBERS] * 4),
         source=st.sampled_from(["operator", "steer", "policy"]),
         age=st.integers(-S, 2 * S) | st.just(50 * MS),
@@ -249,6 +259,7 @@ def test_stop_in_every_mode_is_neutral_in_the_same_tick(mode: Mode) -> None:
     world = armed()
     if mode in (Mode.FOLLOW, Mode.POLICY):
         source: Any = {Mode.FOLLOW: "steer", Mode.POLICY: "policy"}[mode]
+        assert world.tell(SetTask, task="none" if mode is Mode.FOLLOW else "station") == ""
         for i in range(40):
             world.run(0.06, (1, 0, 0, 0))
             frame_t = world.t - 50 * MS

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rov.bus import public_endpoints
 from rov.config.schema import Config, ConfigError, key_lines, load, override, parse, schema
 from rov.resources import checkout, find_resource
 from rov.validate import load_checked
@@ -239,3 +241,10 @@ def test_the_command_prints_them_and_exits_2(tmp_path: Path) -> None:
     assert run.returncode == 2 and run.stdout == ""
     assert f"error: {file}:2: guard.gian is not a known key; did you mean gain?" in run.stderr
     assert "vehicle is missing" in run.stderr and "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("bus", ["", '[bus]\npublic = "tcp://127.0.0.1:7000"\nkeys = "keys"\n'])
+def test_the_public_endpoints_are_those_of_the_schema(tmp_path: Path, bus: str) -> None:
+    path = tmp_path / "rover.toml"
+    path.write_text(GOOD + bus)
+    assert msgspec.structs.asdict(public_endpoints.load(path)) == load(path).bus.model_dump()

@@ -93,6 +93,10 @@ def test_every_type_survives(tmp_path: Path) -> None:
         ("detections", m.Detections(t=2, width=4, height=3, items=(m.Detection("a", 0.5, (0, 1, 2, 3)),), **ids)),
         ("tracks", tracks(0)),
         ("observation", m.Observation(t=3, visible=True, bearing=-0.1, **ids)),
+        ("policy_input", m.PolicyInput(t=4, task="transit", version=1, features=(0.1, -1.0), maps=bytes(range(256)),
+                                       goal=(1.0, 2.0, math.inf, -math.inf), attitude=(0.0, 0.1, 0.2), depth=3.0,
+                                       rates=(0.0, 0.0, 0.0), start=(0.1, 3.0), cell_v=3.9,
+                                       previous=(0.1, 0.0, 0.0, 0.0), **ids)),
         ("setpoint", m.Setpoint(t=4, source="steer", **ids, **axes)),
         ("vehicle", m.VehicleState(t=5, attitude_t=4, leak=True, battery_v=None)),
         ("wrench", m.Wrench(t=6, mode=m.Mode.FOLLOW, **ids, **axes)),
@@ -107,6 +111,7 @@ def test_every_type_survives(tmp_path: Path) -> None:
         ("commands", m.Heartbeat(t=11, **who)), ("commands", m.Arm(t=12, **who)), ("commands", m.Disarm(t=13, **who)),
         ("commands", m.Stop(t=14, **who)), ("commands", m.SetMode(t=15, mode=m.Mode.POLICY, **who)),
         ("commands", m.SetTarget(t=16, label="pipe", **who)), ("commands", m.Sticks(t=17, **who, **axes)),
+        ("commands", m.SetTask(t=17, task="transit", heading=1.5, **who)),
         ("inputs", m.ConsumedInput(t=18, by="pilotd", what="mode", asked_t=17, mode=m.Mode.HOLD)),
         ("inputs", m.ConsumedInput(t=18, by="pilotd", what="setpoint",
                                    setpoint=m.Setpoint(t=7, source="steer", **ids, **axes))),
@@ -246,7 +251,7 @@ def test_json_schemas_are_what_foxglove_takes(topic: str) -> None:
 
 def test_the_command_schema_has_every_verb() -> None:
     schema = json_schema(m.AnyCommand)
-    verbs = ["arm", "disarm", "heartbeat", "mode", "sticks", "stop", "take_over", "target"]
+    verbs = ["arm", "disarm", "heartbeat", "mode", "sticks", "stop", "take_over", "target", "task"]
     assert schema["properties"]["verb"] == {"enum": verbs, "type": "string"}
     assert schema["required"] == ["seq", "session", "t", "verb"]
 

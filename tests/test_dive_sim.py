@@ -10,13 +10,15 @@ import pytest
 from rov.cli.common import curve, detector
 from rov.config.schema import Config, load, override
 from rov.dives.dive import Dive
-from rov.messages import Mode, Observation, ThrusterCommand, VehicleState
+from rov.messages import Mode, Observation, PilotStatus, PolicyInput, Setpoint, ThrusterCommand, VehicleState
 from rov.offline.replay import ReplayResult, replay
 from rov.offline.source import open_recording
 from rov.resources import checkout, find_resource
+from rov.steering.policy_model import PolicyModel
 from rov.vision.detector import Detector
 from sim.dive import dive
 from sim.world import RealisedWorld, WorldError, parse, realise
+from tests.policies import with_policy, write_policy
 from tests.seas import FLOWING
 
 DIVER = """
@@ -40,6 +42,34 @@ mode = "follow"
 target = "diver"
 size = 0.35
 seconds = 30.0
+"""
+
+
+TRANSIT = """
+about = "Sand and rocks, over which the policy steers to the east."
+[water]
+type = "IB"
+[start]
+depth = 3.0
+[ground]
+depth = 4.5
+[[things]]
+kind = "boulders"
+count = 4
+north = {uniform = [2.0, 6.0]}
+east = {uniform = [-2.0, 2.0]}
+[[course]]
+mode = "hold"
+seconds = 1.0
+[[course]]
+mode = "policy"
+task = "transit"
+heading_deg = 90.0
+depth = 3.0
+seconds = 7.0
+[[course]]
+mode = "hold"
+seconds = 1.0
 """
 
 
@@ -79,6 +109,38 @@ def test_the_same_twice_and_replayed_exactly(config: Config, eyes: Detector, tmp
     rows = {row.topic: row for row in again.differences}
     assert {row.verdict for row in rows.values()} == {"same"}, rows
     assert rows["thrusters"].compared == 300 and rows["setpoint"].compared == rows["tracks"].compared == 30
+
+
+def test_the_policy_steers_a_course_and_is_repeated_from_its_messages(
+    config: Config, eyes: Detector, tmp_path: Path
+) -> None:
+    """Without training it steers nowhere, but as in the daemon: in shadow first, from a fresh memory once engaged."""
+    files = write_policy(tmp_path)
+    model, config = PolicyModel(*files), with_policy(config, files)
+    place = realise(parse(TRANSIT.encode(), Path("made.toml")), 1)
+    dive(place, config, eyes, curve(config), tmp_path, seconds=12.0, size=(120, 90), overlay=False, policy=model)
+    modes = [each for each in said(tmp_path, "pilot") if isinstance(each, PilotStatus)]
+    given = [each for each in said(tmp_path, "policy_input") if isinstance(each, PolicyInput)]
+    setpoints = [each for each in said(tmp_path, "setpoint") if isinstance(each, Setpoint)]
+    moved = [each for each in said(tmp_path, "thrusters") if isinstance(each, ThrusterCommand)]
+    engaged = [each.t for each in modes if each.mode is Mode.POLICY]
+    assert engaged and modes[-1].mode is Mode.HOLD and modes[-1].task == "none"
+    shadow = [each for each in given if each.t < engaged[0]]
+    assert (engaged[0] - shadow[0].t) / 1e9 > 2.2  # 80 % of 3 s of setpoints
+    assert [each.reset for each in given].count(True) == 2 and shadow[0].reset
+    by_frame = {(each.source, each.frame_id) for each in setpoints}
+    assert len(by_frame) == len(setpoints) == len({each.frame_id for each in setpoints})  # one per frame
+    used = {each.frame_id for each in moved if each.mode is Mode.POLICY and each.frame_id >= 0}
+    assert len(used) > 10 and {("policy", each) for each in used} <= by_frame
+    recording = open_recording(tmp_path / "dive.mcap")
+    again = replay(
+        recording, config, eyes, curve(config), tmp_path / "r", overlay=False, diff=True, policy=PolicyModel(*files)
+    )
+    assert again.differences is not None
+    rows = {row.topic: row for row in again.differences}
+    assert {row.verdict for row in rows.values()} == {"same"}, rows
+    assert rows["policy_input"].compared > 20 and rows["setpoint"].compared == len(setpoints)
+    assert rows["setpoint"].worst < 1e-5
 
 
 def test_it_holds_depth_and_heading_in_a_current(config: Config, eyes: Detector, tmp_path: Path) -> None:

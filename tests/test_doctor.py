@@ -1,9 +1,6 @@
 """The doctor on a made-up Jetson, the check list before a dive, the manual's alarms, and processors by NUMA node."""
 
-import ast
-import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +11,6 @@ from rov.host import jetson, placement, predive
 from rov.host.doctor import examine
 from rov.hostd import reading
 from rov.messages import Frame, Health, HostStatus, Message, Mode, PilotStatus, VehicleState
-from rov.motion.pilot import CONDITIONS
-from rov.resources import checkout
 
 
 def put(root: Path, files: dict[str, str]) -> Path:
@@ -214,47 +209,3 @@ def test_without_a_daemon_the_list_ends_there(config: Config, tmp_path: Path) ->
     assert found["calibration"].state == "missing" and "none.yaml" in found["calibration"].found
     assert found["weights"].state == found["thrusters"].state == found["configuration"].state == "ok"
     assert "clock" in found and "disk" in found
-
-
-# ---- the manual --------------------------------------------------------------------------------------------------
-
-LEVELS = ("info", "warning", "alarm")
-CODE_AT = {"_check_alarm": 0, "_end_control": 1, "_disconnect": 2}
-"""Which argument is the code, in functions whose callers do not name a level."""
-
-
-def codes_in(tree: ast.AST) -> Iterator[str]:
-    """Event codes in a module: the argument after a level, a keyword `code`, or an argument named in CODE_AT."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name in ("_obstacle", "obstacle"):
-            returned = [each.value for each in ast.walk(node) if isinstance(each, ast.Return)]
-            yield from (text(each.elts[0]) for each in returned if isinstance(each, ast.Tuple))
-        if not isinstance(node, ast.Call):
-            continue
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        after = [text(b) for a, b in zip(node.args, node.args[1:], strict=False) if set(choices(a)) & {*LEVELS}]
-        yield from after
-        if name in CODE_AT and len(node.args) > CODE_AT[name]:
-            yield text(node.args[CODE_AT[name]])
-        yield from (text(each.value) for each in node.keywords if each.arg == "code")
-
-
-def text(node: ast.AST) -> str:
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
-
-
-def choices(node: ast.AST) -> list[str]:
-    return [text(node.body), text(node.orelse)] if isinstance(node, ast.IfExp) else [text(node)]
-
-
-def test_the_manual_explains_every_event() -> None:
-    codes = {*CONDITIONS}
-    for path in (checkout() / "rov").rglob("*.py"):
-        codes |= {*codes_in(ast.parse(path.read_text()))}
-    codes = {code.removesuffix("_over") for code in codes if re.fullmatch(r"[a-z]+(_[a-z]+)*", code)}
-    assert {"leak", "gcs_lost", "autopilot_lost", "pilot_mode", "board_deaf", "disk_full", "tilted"} <= codes
-    manual = (checkout() / "systemd/README.md").read_text()
-    _, _, section = manual.partition("## 6. What every alarm means")
-    rows = [line.split("|")[1] for line in section.split("## 7")[0].splitlines() if line.startswith("| `")]
-    explained = {code for row in rows for code in re.findall(r"`(\w+)`", row)}
-    assert codes <= explained, f"not in the manual: {sorted(codes - explained)}"

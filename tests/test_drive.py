@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rov.bus import SETTLE_S, CommandClient, CommandServer, PublicPublisher, Request
+from rov.bus import SETTLE_S, CommandClient, CommandServer, Request
+from rov.bus.public import PublicPublisher
 from rov.messages import (
     Arm,
     Event,

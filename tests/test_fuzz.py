@@ -28,11 +28,24 @@ from rov.bus import (
 )
 from rov.link.mavlink import Packer, Parser
 from rov.link.thruster_board import ThrusterBoardLink
-from rov.messages import AnyCommand, Arm, Disarm, Heartbeat, Mode, Reply, SetMode, SetTarget, Sticks, Stop, TakeOver
+from rov.messages import (
+    AnyCommand,
+    Arm,
+    Disarm,
+    Heartbeat,
+    Mode,
+    Reply,
+    SetMode,
+    SetTarget,
+    SetTask,
+    Sticks,
+    Stop,
+    TakeOver,
+)
 from tests.world import CONFIG, TICK, World
 
 BYTES = int(os.environ.get("ROV_FUZZ_BYTES", 300_000))
-COMMANDS = int(os.environ.get("ROV_FUZZ_COMMANDS", 20_000))
+COMMANDS = int(os.environ.get("ROV_FUZZ_COMMANDS", 8_000))
 CHUNK = 2000
 LONGEST = 280 - 13
 """Bytes of the longest unsigned MAVLink 2 frame."""
@@ -214,6 +227,7 @@ class Senders:
             Sticks(surge=0.5, yaw=-1.0, **who),  # type: ignore[arg-type]
             SetMode(mode=self.noise.choice(list(Mode)), **who),  # type: ignore[arg-type]
             SetTarget(label="buoy_red", size=0.3, **who),  # type: ignore[arg-type]
+            SetTask(task="transit", heading=1.0, **who),  # type: ignore[arg-type]
             TakeOver(displace=True, **who),  # type: ignore[arg-type]
             Heartbeat(**who),  # type: ignore[arg-type]
             Arm(**who),  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 import ast
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -82,7 +81,8 @@ def test_a_dry_run_touches_nothing(checkout: Path, tmp_path: Path) -> None:
         "would write: /etc/udev/rules.d/99-rov.rules",
         "would write: /etc/rov/rover.toml",
         "-m venv --system-site-packages /opt/rov/.venv",
-        "pip install --quiet --upgrade -c /opt/rov/constraints.txt",
+        "pip uninstall -qq --yes rov",
+        "pip install --quiet --upgrade -c /opt/rov/constraints.txt /opt/rov/source[vision,report]",
     ):
         assert words in run.stdout
 
@@ -121,7 +121,13 @@ def test_help_shows_how(checkout: Path) -> None:
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-WANTED = [Requirement(line) for line in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"])]
+EXTRAS = PROJECT["optional-dependencies"]
+WANTED = [
+    each
+    for each in map(Requirement, (*PROJECT["dependencies"], *EXTRAS["vision"], *EXTRAS["report"], *EXTRAS["dev"]))
+    if each.name != PROJECT["name"]
+]
+"""What `make` installs, and with it `systemd/install`."""
 PINS = [
     Requirement(line)
     for line in (text.partition("#")[0].strip() for text in (ROOT / "constraints.txt").read_text().splitlines())
@@ -151,10 +157,16 @@ def test_what_is_wanted_is_pinned_to_a_version_that_is_wanted(python: str, machi
             assert version != "none" and each.specifier.contains(version), f"{each}: {version} for Python {python}"
 
 
+def test_all_of_rov_is_what_make_and_the_installer_take() -> None:
+    assert f"{PROJECT['name']}[vision,report]" in EXTRAS["dev"]
+    assert '"/opt/rov/source[vision,report]"' in (ROOT / "systemd" / "install").read_text()
+    assert "-e '.[dev]'" in (ROOT / "Makefile").read_text()
+
+
 def test_condas_environment_is_the_same() -> None:
     """conda itself is not run: its file is read as YAML of one known shape."""
     lines = [line for line in (ROOT / "environment.yml").read_text().splitlines() if not line.startswith("#")]
-    assert lines[0] == f"name: {PROJECT['name']}"
+    assert lines[0] == "name: rov"
     listed = {line.strip().removeprefix("- "): len(line) - len(line.lstrip()) for line in lines[1:]}
     assert listed == {
         "channels:": 0, "conda-forge": 2, "dependencies:": 0, "python=3.12": 2, "pip": 2, "pip:": 2,
@@ -166,59 +178,6 @@ def test_condas_environment_is_the_same() -> None:
 
 
 # ---- the manual --------------------------------------------------------------------------------------------------
-
-CODE = re.compile(r"[a-z]+(_[a-z]+)*")
-SPEAKERS = {
-    "Event",
-    "Notice",
-    "_event",
-    "_check_alarm",
-    "_change_mode",
-    "publish_event",
-    "_publish_event",
-    "_say",
-    "say",
-}
-LEVELS = {"info", "warning", "alarm"}
-
-
-def codes() -> dict[str, Path]:
-    """Every event's code in the source, and a file that has it: arguments of functions that make events (by name, or
-    because they take a `code: str`), and tables whose rows begin with a level."""
-    found: dict[str, Path] = {}
-    trees = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "rov").rglob("*.py"))}
-    speakers = SPEAKERS | {
-        node.name
-        for path, tree in trees.items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and "imports" not in path.parts and "code: str" in ast.unparse(node.args)
-    }
-    for path, tree in trees.items():
-        for node in ast.walk(tree):
-            texts: list[ast.expr | None] = []
-            if isinstance(node, ast.Call):
-                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-                texts = [*(node.args if name in speakers else []), *(k.value for k in node.keywords if k.arg == "code")]
-            elif isinstance(node, ast.Dict):
-                for key, row in zip(node.keys, node.values, strict=True):
-                    if (
-                        isinstance(row, ast.Tuple)
-                        and isinstance(row.elts[0], ast.Constant)
-                        and row.elts[0].value in LEVELS
-                    ):
-                        texts.append(key)
-            for text in texts:
-                if isinstance(text, ast.Constant) and isinstance(text.value, str) and CODE.fullmatch(text.value):
-                    found[text.value] = path
-    return {code: path for code, path in found.items() if code not in LEVELS}
-
-
-def test_the_manual_explains_every_event() -> None:
-    manual = (ROOT / "systemd" / "README.md").read_text()
-    found = codes()
-    assert {"leak", "tilted", "gave_up", "heat_near", "camera_lost", "arming_failed", "warm"} <= set(found)
-    missing = {code: str(path) for code, path in found.items() if f"`{code.removesuffix('_over')}`" not in manual}
-    assert not missing, f"systemd/README.md §6 does not explain {missing}"
 
 
 def test_the_manual_names_every_line_of_the_check_list() -> None:

@@ -1,6 +1,8 @@
 """Dependencies point one way: models -> sim -> rov. Lazy imports count."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,7 +77,13 @@ def test_the_control_path_never_reaches_torch() -> None:
             continue
         seen.add(name)
         waiting.append(name.rpartition(".")[0])  # importing a module runs its packages first
-        names = imported(path)
+        names = imported(path, typing=False)
         assert not {n for n in names if n.split(".")[0] == "torch"}, f"{path} imports torch"
         waiting += [n for n in names if n.startswith("rov.")]
     assert {"rov.motion.guard", "rov.link.thruster_board", "rov.bus"} <= seen
+
+
+def test_the_processes_that_strangers_reach_start_without_the_schema() -> None:
+    """Half of their start, and an operator waits for it when one was killed."""
+    code = "import rov.commandd, rov.publicd, sys; sys.exit('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

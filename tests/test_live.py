@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from rov.bus import PublicPublisher, Reader, listen
+from rov.bus import Reader, listen
+from rov.bus.public import PublicPublisher
 from rov.config.live import Values, values_of
 from rov.messages import (
     ActiveSettings,
@@ -213,7 +214,7 @@ def test_keys_let_in_and_nothing_else_does(tmp_path: Path) -> None:
 def test_the_client_in_the_readme_works_as_it_is_printed(tmp_path: Path) -> None:
     (text,) = [
         block
-        for block in re.findall(r"```python\n(.*?)```", (checkout() / "README.md").read_text(), re.DOTALL)
+        for block in re.findall(r"```python\n(.*?)```", (checkout() / "docs" / "client.md").read_text(), re.DOTALL)
         if "zmq" in block
     ]
     (port,) = free_ports(1)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from rov.dives.dive import Dive
-from rov.messages import Frame, Mode, PilotStatus, ThrusterCommand, VehicleState
+from rov.messages import Frame, Mode, PilotStatus, PolicyInput, ThrusterCommand, VehicleState
 from rov.resources import checkout
+from tests.policies import write_policy
 from tests.seas import FLOWING
 
 pytestmark = pytest.mark.clock
@@ -54,6 +55,36 @@ def test_the_daemon_holds_in_a_current_and_its_dive_replays(tmp_path: Path) -> N
     again = subprocess.run(
         [sys.executable, "-m", "rov", "replay", str(path), "--out", str(tmp_path / "r"), "--diff", "--no-overlay"]
         + ["--set", "perception.rate_hz=4", "--set", "vehicle.max_depth=20"],
+        cwd=checkout(), env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stdout
+
+
+def test_the_policy_steers_the_whole_daemon_beside_ardusub_and_is_repeated(tmp_path: Path) -> None:
+    """An untrained policy: what it does is nothing good, but it is engaged as on the vehicle, and repeated exactly."""
+    policy, encoder = write_policy(tmp_path)
+    (tmp_path / "flow.toml").write_text(FLOWING)
+    command = [sys.executable, "-m", "sim", "run", str(tmp_path / "flow.toml"), "--size", "80x60"]
+    command += ["--task", "transit", "--seconds", "4", "--link", "ardusub", "--out", str(tmp_path / "dives")]
+    files = ["--set", f"steering.policy={policy}", "--set", f"steering.encoder={encoder}"]
+    command += [*files, "--set", "perception.rate_hz=4", "--set", "vehicle.max_depth=20"]
+    for end in ("public", "commands"):
+        command += ["--set", f"bus.{end}=tcp://127.0.0.1:{free_port()}"]
+    environment = os.environ | {"PYTHONPATH": str(checkout())}
+    done = subprocess.run(
+        command, cwd=checkout(), env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0 and "the policy steered for" in done.stdout, done.stdout + done.stderr
+    (path,) = (tmp_path / "dives").glob("*.mcap")
+    with Dive(path) as dive:
+        said = [record.data for record in dive.messages(["policy_input", "setpoint", "thrusters"])]
+    given = [each for each in said if isinstance(each, PolicyInput)]
+    moved = [each for each in said if isinstance(each, ThrusterCommand) if each.armed and each.mode is Mode.POLICY]
+    assert [each.reset for each in given[:1]] == [True] and any(each.reset for each in given[8:])
+    assert len({each.frame_id for each in moved} & {each.frame_id for each in given}) > 8
+    again = subprocess.run(
+        [sys.executable, "-m", "rov", "replay", str(path), "--out", str(tmp_path / "r"), "--diff", "--no-overlay"]
+        + [*files, "--set", "perception.rate_hz=4", "--set", "vehicle.max_depth=20"],
         cwd=checkout(), env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert again.returncode == 0, again.stdout

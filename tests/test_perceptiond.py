@@ -18,12 +18,13 @@ import pytest
 from rov.bus import Publisher, Reader, inbox
 from rov.config.schema import parse
 from rov.media.ring import RingWriter
-from rov.messages import Event, Frame, Health, Message, Setpoint
+from rov.messages import Event, Frame, Health, Message, Setpoint, VehicleState
 from rov.optics.lens import Calibration, save
-from rov.perceptiond import FrameProcessor
+from rov.perceptiond import FrameProcessor, open_policy
 from rov.resources import find_resource
 from rov.vision.detector import Detector
 from tests.daemon.harness import environment
+from tests.policies import with_policy, write_policy
 
 MS = 1_000_000
 FITS, OTHER = (120, 160), (96, 128)
@@ -56,6 +57,25 @@ def seen(frame_id: int, shape: tuple[int, int], watch: FrameProcessor) -> list[s
 
 
 ALL = ["Detections", "Tracks", "Observation", "Setpoint"]
+
+
+def test_a_policy_is_announced_and_steers_once_it_has_a_task(settings: str, tmp_path: Path) -> None:
+    files = write_policy(tmp_path, tasks=("transit", "station"))
+    config = with_policy(parse(settings), files, name="transit")
+    model, said = open_policy(config)
+    assert model is not None and (said.level, said.code) == ("warning", "untrained_rate")  # 5 Hz here
+    fast = config.model_copy(update={"perception": config.perception.model_copy(update={"rate_hz": 10.0})})
+    assert open_policy(fast)[1].text == "policy steers station, transit, once told to"
+    watch = FrameProcessor(config, Detector(find_resource(config.perception.weights), "cpu", "float32"), model)
+    assert seen(0, FITS, watch) == ALL[:-1]  # nothing is known of the vehicle
+    now = time.monotonic_ns()
+    watch.receive_state(VehicleState(t=now, attitude_t=now, depth_t=now, depth=2.0))
+    assert seen(1, FITS, watch) == [*ALL[:-1], "PolicyInput", "Setpoint"]
+    files[0].write_bytes(b"")
+    model, said = open_policy(config)
+    assert model is None and said.code == "no_policy" and "is not the file its card describes" in said.text
+    watch = FrameProcessor(parse(settings), watch.detector, model)
+    assert seen(2, FITS, watch) == ALL
 
 
 def test_a_picture_that_is_refused_moves_nothing_and_is_said_once(settings: str) -> None:

@@ -21,16 +21,16 @@ from hypothesis import strategies as st
 from rov.bus import (
     INSIDE,
     CommandClient,
-    CommandGateway,
     CommandServer,
-    PublicPublisher,
     decode_command,
     encode,
     keys,
     listen,
 )
 from rov.bus import public_server as doors
+from rov.bus.command_gateway import CommandGateway
 from rov.bus.peer_user import _looked_up, peer_user
+from rov.bus.public import PublicPublisher
 from rov.bus.zmtp import COMMAND, MORE, NullMechanism, ProtocolError, ZmtpConnection, frame, greeting, metadata
 from rov.errors import UserError
 from rov.messages import Event, Heartbeat, Stop, TakeOver
@@ -501,7 +501,9 @@ while True:
 VEHICLE = """
 import sys, threading, time
 from pathlib import Path
-from rov.bus import INSIDE, CommandGateway, CommandServer, PublicPublisher, keys
+from rov.bus import INSIDE, CommandServer, keys
+from rov.bus.command_gateway import CommandGateway
+from rov.bus.public import PublicPublisher
 from rov.messages import Event
 root = Path(sys.argv[1]); gate = keys.Gate(root / "keys")
 server = CommandServer(f"ipc://{root}/{INSIDE}")

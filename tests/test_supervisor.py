@@ -64,7 +64,7 @@ class House:
         saved = ConfigWatcher(path, parse(path.read_text()), root, load_checked)
         peers = {"camerad": None}
         self.lines: list[str] = []
-        self.supervisor = Supervisor(saved, root, peers, SIGNALS, self.lines.append)
+        self.supervisor = Supervisor(saved, root, peers, SIGNALS)
         self.children = self.supervisor.children
         for name, each in self.children.items():
             each.command = ["/bin/sh", "-c", commands.get(name, SLEEP)]
@@ -91,11 +91,13 @@ SIGNALS = Signals.__new__(Signals)
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[Callable[..., House]]:
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., House]]:
     made: list[House] = []
 
     def make(**commands: str) -> House:
         made.append(House(tmp_path, **commands))
+        lines = made[0].lines
+        monkeypatch.setattr(supervisor, "report", lambda *parts: lines.append("{} {} {}: {}".format(*parts)))
         made[0].supervisor.began -= 2 * supervisor.PILOT_FIRST_S  # all of them are due
         return made[0]
 
@@ -134,7 +136,7 @@ def test_what_comes_from_inside_is_received(house: Callable[..., House], tmp_pat
         event = Event(t=time.monotonic_ns(), level="info", source="recorderd", code="recording", text="recording to a")
         pub.publish(event)
         until(lambda: h.supervisor.receive() or h.lines)  # type: ignore[func-returns-value]
-        assert h.lines == ["info recording: recording to a (recorderd)"]
+        assert h.lines == ["info recorderd recording: recording to a"]
         assert h.supervisor.summary() == "stopped"  # there is no such file
         dive = tmp_path / "a.mcap"
         dive.write_bytes(b"x" * 1_500_000)

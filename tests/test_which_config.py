@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from rov.bus import Endpoints
 from rov.cli import common
 from rov.config.schema import Config, ConfigError, load, override
 from rov.errors import UserError
 from rov.operator import listening
-from rov.operator.commands import Endpoints, endpoints_of
+from rov.operator.commands import endpoints_of
 from rov.resources import find_resource
 from rov.validate import doubts
 

@@ -108,7 +108,8 @@ class World:
         least = self.perception.config.perception.score_min
         items = tuple(Detection(*each) for each in found if each[1] >= least)
         frame = Frame(t=frame_t, frame_id=self.frame, frame_t=frame_t, width=640, height=480)
-        _, tracks, observation, setpoint = self.perception.step(frame, items, self.t)
+        _, tracks, observation, _, setpoint = self.perception.step(frame, items, self.t)
+        assert setpoint is not None
         self.trace += [items, tracks.items, observation, setpoint]
         self.commander.handle_setpoint(setpoint, self.t)
         return setpoint

@@ -9,40 +9,40 @@ Every payload, inside and outside, is one msgpack object: `[SCHEMA_VERSION, {fie
             with a Reply. Strangers reach these two, so each has its own process (`publicd`, `commandd`): an attack on
             one does not block the other, and neither can harm the pilot
 
+    client  `Client` and `AsyncClient`: an operator and listener of the public endpoints. Like their servers
+            (`command_gateway` and `public`, which need Linux) they are imported from their own modules
+
 Sending never blocks, with or without readers. Malformed messages are counted and dropped. Sockets belong to the thread
 that made them, and do not survive a fork.
 """
 
-from rov.bus.command_gateway import INSIDE, CommandGateway
-from rov.bus.commands import COMMANDS_PER_UPDATE, CommandClient, CommandServer, Request
+from rov.bus.commands import COMMANDS_PER_UPDATE, INSIDE, CommandClient, CommandServer, Request
+from rov.bus.endpoints import Endpoints, is_local, reached
 from rov.bus.inside import Publisher, Subscriber, inbox
 from rov.bus.operators import LATE_S, SESSIONS, SETTLE_S, OperatorRegistry
 from rov.bus.payload import COMMAND_BYTES, TEXT_MAX, Malformed, decode, decode_command, encode
-from rov.bus.public import PublicPublisher, listen
-from rov.bus.public_server import prove
-from rov.bus.reader import MAIL, Entry, Reader
-from rov.bus.sockets import ipc, is_local, reached
+from rov.bus.reader import MAIL, Entry, Reader, listen
+from rov.bus.sockets import ipc
 
 __all__ = [
     "COMMANDS_PER_UPDATE",
     "COMMAND_BYTES",
-    "LATE_S",
-    "MAIL",
-    "SESSIONS",
-    "SETTLE_S",
-    "TEXT_MAX",
     "CommandClient",
     "CommandServer",
-    "INSIDE",
-    "CommandGateway",
+    "Endpoints",
     "Entry",
+    "INSIDE",
+    "LATE_S",
+    "MAIL",
     "Malformed",
     "OperatorRegistry",
     "Publisher",
-    "PublicPublisher",
     "Reader",
     "Request",
+    "SESSIONS",
+    "SETTLE_S",
     "Subscriber",
+    "TEXT_MAX",
     "decode",
     "decode_command",
     "encode",
@@ -50,6 +50,5 @@ __all__ = [
     "ipc",
     "is_local",
     "listen",
-    "prove",
     "reached",
 ]

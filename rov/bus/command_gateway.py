@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import zmq
 
+from rov.bus.commands import INSIDE
 from rov.bus.operators import USER
 from rov.bus.payload import COMMAND_BYTES, Malformed, decode_command, decode_reply, encode
 from rov.bus.peer_user import peer_user
@@ -29,8 +30,6 @@ from rov.messages import Reply, Stop
 if TYPE_CHECKING:
     from rov.bus.keys import Gate
 
-INSIDE = "to-pilotd"
-"""The pilot's own endpoint."""
 UNANSWERED = 8
 """Unanswered commands of one peer; at this number it is not read until an answer arrives."""
 STRANGERS = 16

@@ -3,6 +3,7 @@ stands between them. Each command is answered with a Reply."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,11 +13,15 @@ from rov.bus.inside import LINGER_MS
 from rov.bus.operators import OperatorRegistry
 from rov.bus.payload import COMMAND_BYTES, Malformed, decode_command, decode_reply, encode
 from rov.bus.sockets import Context, bound, connected
-from rov.messages import AnyCommand, Reply, Stop
+from rov.messages import AnyCommand, Heartbeat, Reply, Sticks, Stop
 
 if TYPE_CHECKING:
     from rov.bus.keys import ClientKeys
 
+log = logging.getLogger(__name__)
+
+INSIDE = "to-pilotd"
+"""The pilot's own endpoint."""
 COMMANDS_PER_UPDATE = 64
 """Limit per tick, so that a flood costs a control loop less than a ms; ZeroMQ serves the peers in turn."""
 COMMANDS_WAITING = 256
@@ -75,6 +80,9 @@ class CommandServer:
     def reply(self, request: Request, now: int, refused: str = "") -> None:
         """Reply that it was accepted, or why it was refused. Never blocks."""
         self.counts["refused" if refused else "accepted"] += 1
+        if not isinstance(request.command, Heartbeat | Sticks):
+            verb = type(request.command).__struct_config__.tag
+            log.debug("%s of %s: %s", verb, request.command.session, refused or "accepted")
         self._send_reply(request.reply_to, Reply(t=now, seq=request.command.seq, accepted=not refused, reason=refused))
 
     def _decode(self, parts: list[bytes], now: int) -> tuple[AnyCommand, tuple[bytes, ...], str] | None:

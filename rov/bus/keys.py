@@ -7,17 +7,24 @@ keys/NAME/                  the files client NAME needs: its own secret and the 
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
 import zmq.auth
 from zmq.utils import z85
 
-from rov.bus.zmtp import Mechanism
 from rov.errors import UserError
+
+if TYPE_CHECKING:
+    from rov.bus.zmtp import Mechanism
+
+
+HAS_MODES = hasattr(os, "getuid")
+"""Whether a file's mode says who may read it; on Windows it does not."""
 
 
 def make(folder: Path, client: str = "operator") -> Path:
@@ -107,7 +114,7 @@ def check(folder: Path) -> None:
 def _load(path: Path, *, secret: bool = True) -> tuple[bytes, bytes]:
     """Public and secret key of a file. Raises UserError."""
     try:
-        if secret and path.stat().st_mode & 0o077:
+        if secret and HAS_MODES and path.stat().st_mode & 0o077:
             raise UserError(f"{path}: others may read this secret; run `chmod 600 {path}`")
         public, private = zmq.auth.load_certificate(path)
     except OSError:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from rov.messages import AnyCommand, Arm, Command, Disarm, Heartbeat, SetMode, SetTarget, Sticks, Stop, TakeOver
+from rov.messages import (
+    AnyCommand,
+    Arm,
+    Command,
+    Disarm,
+    Heartbeat,
+    SetMode,
+    SetTarget,
+    SetTask,
+    Sticks,
+    Stop,
+    TakeOver,
+)
 
 LATE_S = 1.0
 """A command that took longer than this to arrive is refused."""
@@ -112,7 +124,7 @@ class OperatorRegistry:
             return foreign
         if isinstance(command, Heartbeat):
             self.heartbeat_t = max(sent_t, self.heartbeat_t or sent_t)
-        elif isinstance(command, Arm | SetMode | SetTarget | Sticks) and self.stopped_t is not None:
+        elif isinstance(command, Arm | SetMode | SetTarget | SetTask | Sticks) and self.stopped_t is not None:
             if sent_t - self.stopped_t < SETTLE_S * 1e9:
                 return "stopped a moment ago; ask again"
         return ""

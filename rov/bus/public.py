@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
-
-import zmq
 
 from rov.bus.payload import encode
 from rov.bus.public_server import PeerConnection, PublicServer
-from rov.bus.reader import MAIL, Reader
-from rov.bus.sockets import Context, connected
 from rov.messages import TOPICS, Message, topic_of
 
 if TYPE_CHECKING:
-    from rov.bus.keys import ClientKeys, Gate
+    from rov.bus.keys import Gate
 
 TOPIC_BYTES = 64
 """Longest subscription."""
@@ -82,17 +77,3 @@ class PublicPublisher:
 
     def close(self) -> None:
         self.server.close()
-
-
-def listen(
-    endpoint: str,
-    topics: Iterable[str] = (),
-    keys: ClientKeys | None = None,
-    *,
-    context: Context | None = None,
-) -> Reader:
-    """Subscribe to the public endpoint: to these topics, or all."""
-    socket = connected(context, zmq.SUB, endpoint, {zmq.RCVHWM: MAIL}, keys)
-    for topic in topics or ("",):
-        socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
-    return Reader(socket)

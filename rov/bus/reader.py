@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
 
 from rov.bus.payload import Malformed, decode
-from rov.bus.sockets import Socket
+from rov.bus.sockets import Context, Socket, connected
 from rov.messages import Message
+
+if TYPE_CHECKING:
+    from rov.bus.keys import ClientKeys
 
 MAIL = 1000
 """Messages that may wait for a sink, at each end: about 4 s of all messages of `pilotd`."""
@@ -54,3 +57,17 @@ class Reader:
 
     def close(self) -> None:
         self.socket.close(0)
+
+
+def listen(
+    endpoint: str,
+    topics: Iterable[str] = (),
+    keys: ClientKeys | None = None,
+    *,
+    context: Context | None = None,
+) -> Reader:
+    """Subscribe to the public endpoint: to these topics, or all."""
+    socket = connected(context, zmq.SUB, endpoint, {zmq.RCVHWM: MAIL}, keys)
+    for topic in topics or ("",):
+        socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
+    return Reader(socket)

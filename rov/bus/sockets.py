@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import ipaddress
-import re
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import zmq
 
+from rov.bus.endpoints import is_local
 from rov.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,30 +65,11 @@ def _of_interface(name: str) -> str:
     """The IPv4 address of a network interface; empty when there is no such interface. Raises OSError."""
     if name not in [each for _, each in socket.if_nameindex()]:
         return ""
+    import fcntl  # only the daemon binds, and it needs Linux
+
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         answer = fcntl.ioctl(probe, SIOCGIFADDR, name.encode().ljust(256, b"\0"))
     return socket.inet_ntoa(answer[20:24])
-
-
-def reached(endpoint: str, host: str = "") -> str:
-    """The endpoint to connect to for a bound one: at `host`, or at this machine if it was bound to every address."""
-    match = re.fullmatch(r"(tcp://)(.+)(:\d+)", endpoint)
-    if match is None:
-        return endpoint
-    anywhere = match[2] in ("*", "0.0.0.0", "[::]")
-    return match[1] + (host or ("127.0.0.1" if anywhere else match[2])) + match[3]
-
-
-def is_local(endpoint: str) -> bool:
-    """Can only this machine reach an endpoint? `*`, interface names and host names other than localhost: no."""
-    if endpoint.startswith(("ipc://", "inproc://")):
-        return True
-    match = re.fullmatch(r"tcp://(.+):(\d+|\*)", endpoint)
-    host = match[1].strip("[]") if match else ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def ipc(root: Path, name: str) -> str:

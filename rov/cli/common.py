@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -14,9 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rov.config.schema import Config, ConfigError, load, override
 from rov.errors import UserError
+from rov.extras import explained
 from rov.media.files import shown
 from rov.printing import print_line, printable
 from rov.resources import find_resource
+from rov.service import log
 from rov.terminal import PlainConsole
 from rov.validate import target_problems
 
@@ -47,8 +51,15 @@ def enter(app: typer.Typer) -> NoReturn:
     try:
         app()
     except UserError as error:
+        if log.debugging():
+            traceback.print_exception(error)
         for line in str(error).splitlines():
-            print_line(f"error: {line}", error=True)
+            print_line(f"{log.journal_priority('error')}error: {line}", error=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if not (what := explained(error)):
+            raise
+        print_line(f"error: {what}", error=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -86,6 +97,7 @@ def configuration(path: Path | None, settings: list[str] | None = None, *, steer
     chosen = path or own_file()
     if path is None and chosen not in (None, LOCAL):
         print_line(f"configuration: {chosen}", error=True)
+    logging.getLogger(__name__).debug("configuration: %s", chosen or "the default")
     config = override(load(chosen or find_resource("rover.toml")), settings or [])
     if steers and (wrong := target_problems(config)):
         raise ConfigError([f"{chosen or 'default'}: {each}" for each in wrong])
@@ -102,6 +114,17 @@ def detector(config: Config, batch: int | None = None) -> Any:
     perception = config.perception
     weights = find_resource(perception.weights)
     return Detector(weights, perception.device, perception.precision, batch or perception.batch)
+
+
+def policy(config: Config, *, wanted: bool) -> Any:
+    """The `PolicyModel` of the configuration; None, with a note where it is `wanted`, when it cannot be used."""
+    from rov.steering.policy_model import open_model
+
+    try:
+        return open_model(config.steering)
+    except UserError as error:
+        note(f"the policy does not steer here: {error}" if wanted else "")
+    return None
 
 
 def curve(config: Config) -> Any:

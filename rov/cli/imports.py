@@ -10,6 +10,7 @@ import typer
 
 from rov.cli import common
 from rov.errors import UserError
+from rov.extras import explained
 from rov.media.files import shown
 from rov.printing import print_line
 
@@ -96,10 +97,15 @@ def _align(film: Video, log: Log, picture: Path) -> tuple[float, str]:
         task = bar.add_task("measuring the motion", total=film.expected or None)
         motion = align.motion(film.shots(), lambda: bar.advance(task))
     found = align.align(motion, log.states)
-    align.plot(motion, log.states, found, picture)
+    try:
+        align.plot(motion, log.states, found, picture)
+        see = f"; see {picture}"
+    except ModuleNotFoundError as error:
+        see = ""
+        common.note(f"no plot of the alignment: {explained(error) or error}")
     print_line(
-        f"offset {found.offset_s:.2f} s (confidence {found.confidence:.2f}, yaw correlation {found.correlation:.2f});"
-        f" see {picture}"
+        f"offset {found.offset_s:.2f} s (confidence {found.confidence:.2f}, yaw correlation {found.correlation:.2f})"
+        + see
     )
     return found.offset_s, f"{found.confidence:.2f}"
 

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from rov.cli.common import ConfigFile, Settings, configuration, own_file
+from rov.concurrency import ON_LINUX
+from rov.errors import UserError
 from rov.printing import print_line
 from rov.validate import load_checked
 
@@ -18,17 +20,28 @@ app = typer.Typer()
 
 @app.command(epilog="Examples: `rov run rover.toml`, `rov run --set link.port=/tmp/board --set camera.source=1`")
 def run(
-    path: Annotated[Path | None, typer.Argument(help="The configuration.")] = None, settings: Settings = None
+    path: Annotated[Path | None, typer.Argument(help="The configuration.")] = None,
+    settings: Settings = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Print what each process does; as `rov --debug run`.")] = False,
 ) -> None:
-    """Run the daemon: camera, perception, pilot and recorder. Ctrl-C stops it, neutral and disarmed."""
+    """Run the daemon: camera, perception, pilot and recorder. Ctrl-C stops it, neutral and disarmed.
+
+    Each line on standard error has time, level, source and a code; `rov explain CODE` says what the code means.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing to stop yet; the supervisor installs its own handler
-    from rov.service.stderr_writer import StderrWriter
+    if not ON_LINUX:
+        raise UserError("rov run: the daemon needs Linux; here are replay, detect, import, dive, listen, ctl and drive")
+    from rov.host.ownership import must_be_ours
+    from rov.service import log
     from rov.supervisor import run as supervise
 
     path = path or own_file() or Path("rover.toml")
     config = load_checked(path, settings or (), files=True)
-    with contextlib.closing(StderrWriter()) as lines:
-        code = supervise(path, config, lines.write_line, settings or ())
+    must_be_ours()
+    if debug:
+        log.enable_debug()
+    with contextlib.closing(log.set_up("supervisor")):
+        code = supervise(path, config, settings or ())
     raise typer.Exit(code)
 
 
@@ -53,11 +66,20 @@ def listen(
 
 
 @app.command(
-    epilog="Examples: `rov ctl stop`, `rov ctl arm`, `rov ctl mode hold --take-over`, `rov ctl target fish --size 0.4`"
+    epilog="Examples: `rov ctl stop`, `rov ctl arm`, `rov ctl mode hold --take-over`, `rov ctl target fish --size 0.4`,"
+    " `rov ctl task transit --heading 90 --depth 2`, `rov ctl task follow diver --distance 2`,"
+    " `rov ctl task inspect --height 1`, `rov ctl task station`, `rov ctl task none`"
 )
 def ctl(
-    verb: Annotated[str, typer.Argument(help="arm, disarm, stop, mode or target.")],
-    what: Annotated[str, typer.Argument(help="The mode, or the class to follow.")] = "",
+    verb: Annotated[str, typer.Argument(help="arm, disarm, stop, mode, target or task.")],
+    what: Annotated[str, typer.Argument(help="The mode, the class to follow, or the policy's task.")] = "",
+    label: Annotated[str, typer.Argument(help="Of task follow: the class to follow.")] = "",
+    heading: Annotated[
+        float | None, typer.Option(help="Of task transit or inspect, degrees; else as it is now.")
+    ] = None,
+    depth: Annotated[float | None, typer.Option(help="Of task transit, m; else as it is now.")] = None,
+    distance: Annotated[float | None, typer.Option(help="Of task follow, m.")] = None,
+    height: Annotated[float | None, typer.Option(help="Of task inspect, m over the pipeline.")] = None,
     size: Annotated[float | None, typer.Option(help="Wanted height of the target in the picture, 0..1.")] = None,
     take_over: TakeOver = False,
     address: Address = "",
@@ -69,12 +91,14 @@ def ctl(
     No heartbeat is sent: after `operator.lost_s` without another command, `operator.on_lost` applies. To stay the
     operator, use `rov drive`.
     """
-    from rov.operator.commands import DONE, DONE_ARDUSUB, endpoints_of, parse, send_command, session_name
+    from rov.operator.commands import DONE, DONE_ARDUSUB, TaskOptions, endpoints_of, parse, send_command
 
-    command, settings = parse(verb, what, size, session_name("ctl")), configuration(config)
-    send_command(endpoints_of(settings.bus, address, keys), command, displace=take_over)
+    options = TaskOptions(label or None, heading, depth, distance, height)
+    words, settings = parse(verb, what, size, options), configuration(config)
+    send_command(endpoints_of(settings.bus, address, keys), words, displace=take_over)
     done = DONE_ARDUSUB if settings.link.kind == "ardusub" else DONE
-    print_line(f"{verb} {what}".strip() + f": {done[verb]}")
+    text = "the visual servo steers in mode follow" if (verb, what) == ("task", "none") else done[verb]
+    print_line(f"{verb} {what} {label}".strip() + f": {text}")
 
 
 @app.command(epilog="Examples: `rov drive`, `rov drive --address 192.168.2.2 --keys keys/ann`")

@@ -108,10 +108,13 @@ def _replay(source: Recording, config: Config, folder: Path, overlay: bool, diff
     detector = common.detector(config)
     if source.dive and (note := weights_note(source.dive, detector.card.weights_sha256)):
         print_line(f"note: {source.path}: {note}", error=True)
+    steered = source.dive is not None and "policy_input" in source.dive.readable
+    policy = common.policy(config, wanted=steered or config.task.name != "none")
     with common.progress() as bar:
         step = partial(bar.advance, bar.add_task(printable(source.path.name), total=source.expected or None))
         result = run(
-            source, config, detector, common.curve(config), folder, overlay=overlay, diff=diff, progress=step
+            source, config, detector, common.curve(config), folder, overlay=overlay, diff=diff, policy=policy,
+            progress=step,
         )  # fmt: skip
     report = write(result, folder)
     for sentence in report["skipped"]:

@@ -33,7 +33,7 @@ def config_show(
 ) -> None:
     """Print a configuration with every default filled in; without a file, the annotated default."""
     if path is None:
-        print_line(find_resource("rover.toml").read_text().rstrip("\n"))
+        print_line(find_resource("rover.toml").read_text(encoding="utf-8").rstrip("\n"))
         return
     import tomli_w
 

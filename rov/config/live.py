@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
+from pydantic import ValidationError
 
 from rov.config.schema import Config
 from rov.messages import Setting
@@ -20,8 +21,10 @@ from rov.messages import Setting
 Value: TypeAlias = bool | int | float | str
 Values: TypeAlias = dict[str, Value]
 
-COMMANDED = ("steering.target", "steering.size")
-"""Keys that operators can set, too (`SetTarget`)."""
+COMMANDED = (
+    "steering.target", "steering.size", "task.name", "task.heading_deg", "task.depth", "task.distance", "task.height",
+)  # fmt: skip
+"""Keys that operators can set, too (`SetTarget`, `SetTask`)."""
 
 
 class Key(NamedTuple):
@@ -81,6 +84,18 @@ def with_values(config: Config, changes: Values) -> Config:
         sections.setdefault(section, {})[name] = value
     changed = {section: getattr(config, section).model_copy(update=table) for section, table in sections.items()}
     return config.model_copy(update=changed)
+
+
+def flaw(changes: Values) -> str:
+    """What the schema says against values of these keys, as a sentence; "" when it allows them."""
+    for key, value in changes.items():
+        section, _, name = key.partition(".")
+        model: Any = Config.model_fields[section].annotation
+        try:
+            model.__pydantic_validator__.validate_assignment(model.model_construct(), name, value)
+        except ValidationError as error:
+            return f"{key} = {value}: {error.errors()[0]['msg'].lower()}"
+    return ""
 
 
 def is_looser(key: str, old: Any, new: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +19,9 @@ from pydantic_core import ErrorDetails
 
 from rov import toml
 from rov.errors import UserError
+from rov.messages import Task
 from rov.printing import hide_passwords
+from rov.resources import find_resource
 
 PROBLEMS_MAX = 50
 """Problems shown of one file; the rest is counted."""
@@ -130,7 +133,12 @@ class TrackingConfig(Section):
 
 
 class SteeringConfig(Section):
-    """The visual servo."""
+    """The visual servo, and the files of the policy."""
+
+    policy: str = Field("models/policy.safetensors", json_schema_extra=RESTART)
+    """Weights of the policy, with their card (.toml) beside them. Without them `mode policy` is refused."""
+    encoder: str = Field("models/encoder.safetensors", json_schema_extra=RESTART)
+    """Weights of its encoder, from small pictures to maps of ranges, with their card."""
 
     target: Label = Field("buoy_red", json_schema_extra=live())
     """Class that `follow` follows."""
@@ -146,6 +154,22 @@ class SteeringConfig(Section):
     """Largest surge."""
     centred_deg: float = Field(15.0, gt=0, le=60, json_schema_extra=live())
     """Surge falls to 0 as the bearing grows to this: turn first, then go. In degrees."""
+
+
+class TaskConfig(Section):
+    """What the policy is asked to do; `rov ctl task` sets it, too."""
+
+    name: Task = Field("none", json_schema_extra=live())
+    """none (the visual servo steers), transit (to a heading at a depth, around what is in the way), follow
+    (steering.target, at a distance), inspect (along a pipeline, at a height), station (over this place, by sight)."""
+    heading_deg: float = Field(0.0, ge=-360, le=360, json_schema_extra=live())
+    """Of transit and inspect."""
+    depth: float = Field(2.0, ge=0, le=6000, json_schema_extra=live())
+    """Of transit, in m."""
+    distance: float = Field(2.0, ge=0.5, le=10, json_schema_extra=live())
+    """Of follow, in m."""
+    height: float = Field(1.0, ge=0.3, le=5, json_schema_extra=live())
+    """Of inspect, in m over the pipeline."""
 
 
 class ControlConfig(Section):
@@ -287,12 +311,13 @@ class ComputeConfig(Section):
 
 
 class Config(Section):
-    """All of `rover.toml`."""
+    """All of `rover.toml`: `Config.load("rover.toml").camera.source`."""
 
     camera: CameraConfig = CameraConfig()
     perception: PerceptionConfig = PerceptionConfig()
     tracking: TrackingConfig = TrackingConfig()
     steering: SteeringConfig = SteeringConfig()
+    task: TaskConfig = TaskConfig()
     control: ControlConfig = ControlConfig()
     vehicle: VehicleConfig
     guard: GuardConfig = GuardConfig()
@@ -305,6 +330,12 @@ class Config(Section):
     def sha256(self) -> str:
         """Hash of all values, independent of comments and order in the file."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, settings: Sequence[str] = ()) -> Config:
+        """Read and check a file (None: the annotated default), then apply `settings` such as "steering.target=fish".
+        Raises ConfigError, a UserError with a line for each problem: file, line, key, and what is allowed."""
+        return override(load(find_resource("rover.toml") if path is None else Path(path)), list(settings))
 
 
 def load(path: Path) -> Config:

@@ -9,13 +9,14 @@ pictures and MAVLink are read (`rov.dives.pictures`, `rov.dives.telemetry`).
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 from foxglove_schemas_protobuf.CameraCalibration_pb2 import CameraCalibration
@@ -24,7 +25,7 @@ from foxglove_schemas_protobuf.CompressedVideo_pb2 import CompressedVideo
 from foxglove_schemas_protobuf.ImageAnnotations_pb2 import ImageAnnotations
 from mcap.records import Attachment, Channel, Schema
 
-from rov import __version__, json_messages
+from rov import json_messages
 from rov.dives.durable_writer import DiveError as DiveError
 from rov.dives.durable_writer import DurableWriter
 from rov.dives.foxglove import camera_info, descriptors, drawing, json_schema
@@ -33,6 +34,12 @@ from rov.dives.salvage import SalvageReader
 from rov.dives.telemetry import RecordedVehicle, paces, system_of
 from rov.messages import FORMER_TOPICS, SCHEMA_VERSION, TOPICS, AnyCommand, Message, Tracks
 from rov.optics.lens import Calibration
+from rov.version import __version__
+
+if TYPE_CHECKING:
+    from rov.media.files import TimedFrame
+
+M = TypeVar("M", bound=Message)
 
 CAMERA, ANNOTATIONS, CALIBRATION, VIDEO = "camera", "annotations", "calibration", "video"
 METADATA = "rov"
@@ -167,12 +174,16 @@ class DiveWriter:
 
 
 class Dive:
-    """A dive to read, even unfinished or damaged: everything intact is read, and `problems` names what is lost."""
+    """A dive to read, even unfinished or damaged: everything intact is read, and `problems` names what is lost.
 
-    def __init__(self, path: Path):
+    with Dive("dive.mcap") as dive:
+        deepest = max(state.depth for state in dive.read(VehicleState) if state.depth_t)
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
         """Raises DiveError when it is no MCAP file. An unfinished file is scanned once to list its contents."""
-        self.path = path
-        self.file = SalvageReader(path)
+        self.path = Path(path)
+        self.file = SalvageReader(self.path)
         self.metadata: dict[str, str] = {}
         for each in self.file.metadata:
             if each.name == METADATA:
@@ -181,6 +192,12 @@ class Dive:
         """Messages that the last `messages` call could not decode, by topic and reason."""
         self.skipped: Counter[str] = Counter()
         """Messages of unknown topics that the last `messages` call passed over."""
+
+    @staticmethod
+    def create(path: str | os.PathLike[str], *, overwrite: bool = False, **metadata: str) -> DiveWriter:
+        """A new dive to write: `with Dive.create("ctd.mcap", source="CTD 12") as dive: dive.write("events", event)`.
+        Raises DiveError when the file exists or cannot be created."""
+        return DiveWriter(Path(path), metadata, overwrite=overwrite)
 
     def __enter__(self) -> Dive:
         return self
@@ -294,6 +311,23 @@ class Dive:
             except UNREADABLE as error:
                 reason = str(error) if isinstance(error, msgspec.ValidationError) else "malformed"
                 self.dropped[f"{channel.topic}: {reason}"] += 1
+
+    def read(self, kind: type[M]) -> Iterator[M]:
+        """The messages of one kind, ordered by time: `dive.read(Detections)`. See `messages` for what is dropped."""
+        topics = [name for name, topic in TOPICS.items() if issubclass(kind, topic.type)]
+        for record in self.messages(topics):
+            if isinstance(record.data, kind):
+                yield record.data
+
+    def pictures(self, camera: str | None = None) -> Iterator[TimedFrame]:
+        """The decoded pictures of a camera (a topic; None: the one with most pictures), ordered by time. Raises
+        DiveError when there are none. Those that cannot be decoded are left out."""
+        from rov.dives.playback import choose_camera, decode_pictures, listed
+
+        topic, _ = choose_camera(self, camera)
+        if not topic:
+            raise DiveError(f"{self.path}: no pictures in it that can be read: {listed(self)}")
+        return (item for item in decode_pictures(self, topic, [], alone=True) if not isinstance(item, Record))
 
     def digests(self) -> dict[str, TopicDigest]:
         """Count and hash of every topic, by its name in the file. Reads the whole file: `complete` is final then."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -14,8 +13,15 @@ from mcap.writer import CompressionType, Writer
 
 from rov.errors import UserError
 
+try:
+    import fcntl
+except ImportError:  # Windows, where no daemon records: nobody else writes a dive that we read
+    fcntl = None  # type: ignore[assignment]
+
 CHUNK_BYTES = 64 * 1024
 """A chunk is closed once it holds more than this. A damaged chunk costs about this much plus one picture."""
+BINARY = getattr(os, "O_BINARY", 0)
+"""A flag of Windows."""
 FLUSH_S = 0.5
 """Time until written data are on the disk, in s."""
 
@@ -114,14 +120,15 @@ class DurableWriter:
 def create(path: Path, overwrite: bool) -> BinaryIO:
     """Open a file for writing, empty and locked. Raises DiveError."""
     try:
-        number = os.open(path, os.O_RDWR | os.O_CREAT | (0 if overwrite else os.O_EXCL), 0o644)
+        number = os.open(path, os.O_RDWR | os.O_CREAT | BINARY | (0 if overwrite else os.O_EXCL), 0o644)
         stream = open(number, "wb")
     except FileExistsError:
         raise DiveError(f"{path}: exists already; choose another name or remove it first") from None
     except OSError as error:
         raise DiveError(f"{path}: cannot be created: {error.strerror}") from None
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         stream.truncate(0)  # only once locked: another process may be recording to it
         sync_folder(path.parent)
     except BlockingIOError:
@@ -144,6 +151,8 @@ def in_use(path: Path) -> bool:
 
 def locked(stream: BinaryIO) -> bool:
     """Whether a DurableWriter has this open file locked."""
+    if not fcntl:
+        return False
     try:
         fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -154,7 +163,10 @@ def locked(stream: BinaryIO) -> bool:
 
 def sync_folder(folder: Path) -> None:
     """Make the folder's new and removed names survive a power cut."""
-    number = os.open(folder, os.O_RDONLY)
+    try:
+        number = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders
+        return
     try:
         os.fsync(number)
     finally:

@@ -34,6 +34,7 @@ FILES = ("camera.calibration", "camera.colour", "vehicle.thrusters")
 FILE_BYTES_MAX = 1_000_000
 HERE = {
     "perception.weights", "perception.device", "perception.precision", "perception.threads", "perception.batch",
+    "steering.policy", "steering.encoder",
     "camera.source", "camera.width", "camera.height", "camera.fps", "camera.fourcc", "camera.latency_ms",
 }  # fmt: skip
 """Keys of the computer, or of stages before the recording: a replay takes them from its own configuration."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import queue
 import shutil
@@ -14,8 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from rov.concurrency import lower_priority
 from rov.config.schema import RecordingConfig
-from rov.dives.durable_writer import DiveError, in_use, sync_folder
+from rov.dives.durable_writer import DiveError, in_use, locked, sync_folder
 from rov.dives.recovery import mark_file, recover
 from rov.dives.salvage import SalvageReader
 from rov.errors import UserError
@@ -192,7 +192,7 @@ class RepairThread(threading.Thread):
         """The dives that were there before this recording began."""
 
     def run(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        lower_priority(NICE)
         for path in self.folder.glob("*.mcap*.part"):  # left by a repair that was itself cut off
             with contextlib.suppress(OSError):
                 if not in_use(path):
@@ -242,8 +242,4 @@ def _cut_off(path: Path) -> bool:
 def _locked(path: Path) -> bool:
     """Whether a process has this file locked for writing."""
     with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+        return locked(file)

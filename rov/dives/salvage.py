@@ -349,11 +349,15 @@ class SalvageReader:
         return self.size
 
 
+READING = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+"""Not every system has each of these flags."""
+
+
 def _open(path: Path) -> BinaryIO:
     """Open a regular file to read. The type is checked after opening, so the file cannot be swapped in between, and
     O_NONBLOCK keeps a named pipe from blocking. Raises DiveError."""
     try:
-        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        number = os.open(path, READING)
     except FileNotFoundError:
         raise DiveError(f"{path}: no such file") from None
     except OSError as error:

@@ -10,10 +10,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from rov.concurrency import cores, cpu_has_bfloat16
 from rov.config.schema import Config
 from rov.errors import UserError
+from rov.extras import DISTRIBUTION
 from rov.host import jetson
-from rov.resources import find_resource
+from rov.host.ownership import ADVICE, strangers
+from rov.resources import PACKAGE, find_resource
+from rov.version import __version__
 
 JETPACK6 = 36
 """The L4T release of JetPack 6."""
@@ -32,7 +36,7 @@ class Finding(NamedTuple):
 
 def examine(config: Config, root: Path = jetson.ROOT) -> Iterator[Finding]:
     """Check everything, cheap checks first. `root` is where /sys and /etc are found; for tests."""
-    for check in (_python, _processor, _memory, _disk, _shared_memory, _realtime, _torch, _opencv, _bfloat16):
+    for check in (_python, _package, _processor, _memory, _disk, _shared_memory, _realtime, _torch, _opencv, _bfloat16):
         yield check()
     yield from _jetson(root)
     yield from _heat(root)
@@ -47,16 +51,23 @@ def _python() -> Finding:
     return Finding("python", "ok", found)
 
 
+def _package() -> Finding:
+    if found := strangers():
+        return Finding("package", "missing", f"{', '.join(found)} has a package rov, too", ADVICE)
+    return Finding("package", "ok", f"{DISTRIBUTION} {__version__} in {PACKAGE}")
+
+
 def _processor() -> Finding:
-    cores = len(os.sched_getaffinity(0))
-    if cores < 2:
+    if (number := cores()) < 2:
         return Finding(
             "processor", "slow", "1 core", "give the process two cores: here the pilot and the network share one"
         )
-    return Finding("processor", "ok", f"{cores} cores")
+    return Finding("processor", "ok", f"{number} cores")
 
 
 def _memory() -> Finding:
+    if not hasattr(os, "sysconf"):
+        return Finding("memory", "ok", "not known on this system", "", False)
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return Finding(
         "memory", "ok" if gib >= 3.5 else "slow", f"{gib:.1f} GiB", "" if gib >= 3.5 else "use 4 GiB or more"
@@ -91,7 +102,7 @@ def _realtime() -> Finding:
         policy = os.sched_getscheduler(0)
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         os.sched_setscheduler(0, policy, os.sched_param(0))
-    except OSError:
+    except (OSError, AttributeError):  # not allowed, or not Linux
         return Finding(
             "real-time scheduling",
             "slow",
@@ -105,9 +116,8 @@ def _torch() -> Finding:
     try:
         import torch
     except ImportError as error:
-        return Finding(
-            "torch", "missing", str(error), "pip install torch (on a Jetson: NVIDIA's wheel for your JetPack)"
-        )
+        do = f"pip install '{DISTRIBUTION}[vision]' (on a Jetson: NVIDIA's wheel for your JetPack)"
+        return Finding("torch", "missing", f"{error}; replay, detect and run need it", do)
     if torch.cuda.is_available():
         return Finding("torch", "ok", f"{torch.__version__} with {torch.cuda.get_device_name(0)}")
     jetson = Path("/etc/nv_tegra_release").exists()
@@ -159,8 +169,6 @@ def _opencv() -> Finding:
 
 
 def _bfloat16() -> Finding:
-    from rov.vision.detector import cpu_has_bfloat16
-
     if cpu_has_bfloat16():
         return Finding("bfloat16", "ok", "the processor has it: the network runs about twice as fast")
     return Finding("bfloat16", "slow", "the processor lacks it", "nothing to do; float32 is used")

@@ -174,7 +174,8 @@ def correlation(seen: Floats, felt: Floats) -> tuple[Floats, Floats]:
 
 
 def plot(seen: Motion, states: list[VehicleState], found: Alignment, path: Path) -> None:
-    """Plot the score over all offsets, and the yaw rate from the camera and from the gyro. Writes `path`."""
+    """Plot the score over all offsets, and the yaw rate from the camera and from the gyro. Writes `path`. Raises
+    ModuleNotFoundError without matplotlib, an optional part."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -7,6 +7,7 @@ of them only a new process helps, and `hopeless` is true.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -24,6 +25,8 @@ from rov.media.sources import POLL_S, CameraSource, CaptureSettings, images
 from rov.messages import Event
 from rov.printing import hide_passwords
 from rov.types import Image
+
+log = logging.getLogger(__name__)
 
 BACK_OFF_S = (0.5, 5.0)
 """Shortest and longest pause before reopening; it doubles with each failure."""
@@ -115,6 +118,7 @@ class Camera:
         if attempt is None:
             if not self.ended and now >= self.next_t and len(self._hanging()) < ABANDONED_MAX:
                 self.counts["attempts"] += 1
+                log.debug("attempt %d to open %s", self.counts["attempts"], hide_passwords(self.source.target))
                 self.opened = False
                 self.attempt = _Attempt(self, now)
                 self.attempt.start()

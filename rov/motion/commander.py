@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from rov.config import live
@@ -23,12 +24,14 @@ from rov.messages import (
     SetMode,
     Setpoint,
     SetTarget,
+    SetTask,
     Sticks,
     Stop,
     TakeOver,
     VehicleState,
 )
 from rov.motion.pilot import SOURCE, STREAMED, Pilot
+from rov.motion.tasks import source_refusal, task_settings
 
 if TYPE_CHECKING:
     from rov.link.interface import Link
@@ -49,9 +52,18 @@ strand a vehicle that was disarmed at depth."""
 class Commander:
     """The pilot, its link, and the failsafes that need both."""
 
-    def __init__(self, config: Config, pilot: Pilot, link: Link, classes: tuple[str, ...] = ()):
-        """`classes`: those that the detector knows; empty accepts every target."""
+    def __init__(
+        self,
+        config: Config,
+        pilot: Pilot,
+        link: Link,
+        classes: tuple[str, ...] = (),
+        no_policy: Mapping[str, str] | None = None,
+    ):
+        """`classes`: those that the detector knows; empty accepts every target. `no_policy`: why the policy cannot do
+        a task, by task; "" where it can."""
         self.config, self.pilot, self.link, self.classes = config, pilot, link, classes
+        self.no_policy = no_policy or {}
         self.saved_values: live.Values | None = None
         """The last values of the configuration file; None: not yet received. Only what changes in the file is applied,
         so that it does not undo what an operator has set."""
@@ -70,9 +82,11 @@ class Commander:
         self.overruled: set[str] = set()
         """Alarms whose surfacing the operator has ended since arming: an alarm that comes and goes surfaces once."""
         self.refused = ""
-        """Why the last arming, mode or target was refused, by pilot, commander or link; empty when it was accepted."""
+        """Why the last arming, mode, target or task was refused, by pilot, commander or link; empty when accepted."""
         self.stick_id = 0
         self.status_t = 0
+        self.status_state = (pilot.mode, pilot.armed)
+        """Mode and arming of the last status."""
         self.outgoing: list[Message] = []
         """Messages to publish with this tick."""
         self.setpoint_times: dict[str, deque[int]] = {}
@@ -114,18 +128,20 @@ class Commander:
             case SetTarget():
                 self.refused = self._set_target(command.label, command.size, now)
                 return self.refused
+            case SetTask():
+                self.refused = self._set_task(command, now)
+                return self.refused
             case Sticks():
                 self.stick_id += 1
-                axes = {"surge": command.surge, "sway": command.sway, "heave": command.heave, "yaw": command.yaw}
-                sticks = Setpoint(t=sent_t, frame_id=-1, frame_t=sent_t, source="operator", **axes)
-                self._apply_input(now, "setpoint", setpoint=sticks)
+                self._apply_input(now, "setpoint", setpoint=_sticks(command, sent_t))
             case TakeOver():
                 self._event(now, "info", "operator", f"the operator is {command.session}")
         return ""
 
     def refusal(self, mode: Mode, now: int) -> str:
         """A sentence about what a mode lacks, or ""."""
-        if reason := self.pilot.refusal(mode, now):
+        reason = source_refusal(mode, self.config.task.name, self.no_policy)
+        if reason := reason or self.pilot.refusal(mode, now):
             return reason
         if mode in STREAMED and (hz := self._rate(mode, now)) < self._rate_min:
             return f"{mode.value} needs {self._rate_min:g} frames processed per second, over 3 s; there are {hz:.1f}"
@@ -173,16 +189,43 @@ class Commander:
 
     def _set_target(self, label: str, size: float | None, now: int) -> str:
         """Follow another class; returns the reason for a refusal, or ""."""
-        if self.classes and label not in self.classes:
-            return f"{label} is no class that the detector knows; there are {', '.join(self.classes)}"
+        if reason := self._class_refusal(label):
+            return reason
         if size is not None and not 0 < size < 1:
             return f"size {size:g} is not between 0 and 1: it is a fraction of the picture's height"
+        steering = self.config.steering
+        self._command_settings(
+            {"steering.target": label, "steering.size": steering.size if size is None else size}, now
+        )
+        return ""
+
+    def _class_refusal(self, label: str) -> str:
+        if not self.classes or label in self.classes:
+            return ""
+        return f"{label} is no class that the detector knows; there are {', '.join(self.classes)}"
+
+    def _set_task(self, command: SetTask, now: int) -> str:
+        """Give the policy another task; returns the reason for a refusal, or "". What followed the old one holds."""
+        reason = self.no_policy.get(command.task, "")
+        if reason := reason or ("" if command.label is None else self._class_refusal(command.label)):
+            return reason
+        wanted = task_settings(command, self.link.state, self.config.vehicle.max_depth)
+        if isinstance(wanted, str):
+            return wanted
+        self._command_settings(wanted, now)
+        return ""
+
+    def _end_streamed_mode(self, now: int, code: str, why: str) -> None:
+        """End follow or policy in hold, which needs what they need; without that in manual."""
+        self._event(now, "warning", code, f"{why}: {self.pilot.mode.value} ends in hold")
+        if self._apply_input(now, "mode", mode=Mode.HOLD):
+            self._apply_input(now, "mode", mode=Mode.MANUAL)
+
+    def _command_settings(self, wanted: live.Values, now: int) -> None:
+        """Apply settings that an operator's command asks for."""
         if self.saved_values is None:  # the first edit is still to come, and says what was saved before this command
             self.saved_values = live.values(self.config)
-        steering = self.config.steering
-        wanted: live.Values = {"steering.target": label, "steering.size": steering.size if size is None else size}
-        self._apply_settings(live.differences(live.values(self.config), wanted), now)
-        return ""
+        self._apply_settings(live.differences(live.values(self.config), live.values(self.config) | wanted), now)
 
     # ---- live settings -----------------------------------------------------------------------------------------
 
@@ -209,6 +252,10 @@ class Commander:
         changes = live.differences(current, changes)
         if not changes:
             return
+        if "task.name" in changes:  # the other source's setpoints end, and the new task's must first show themselves
+            self.setpoint_times.clear()
+            if self.pilot.mode in STREAMED:
+                self._end_streamed_mode(now, "task_changed", f"the task is {changes['task.name']} now")
         self.config = live.with_values(self.config, changes)
         self.pilot.apply_config(self.config, now)
         self.link.surface_pa, self.link.density = self.config.link.surface_pa, self.config.link.density
@@ -248,8 +295,9 @@ class Commander:
         consumed, self.outgoing = self.outgoing, []
         # Inputs come before the outputs that they led to: a replay reads them in this order.
         messages = [*consumed, output.wrench, output.thrusters, *output.events]
-        if now - self.status_t >= STATUS_NS:
-            self.status_t = now
+        state = (self.pilot.mode, self.pilot.armed)
+        if now - self.status_t >= STATUS_NS or state != self.status_state:  # perception starts anew when it engages
+            self.status_t, self.status_state = now, state
             messages.append(self._status(operator, now))
         return messages
 
@@ -260,6 +308,7 @@ class Commander:
             mode=self.pilot.mode,
             operator=operator,
             target=self.config.steering.target,
+            task=self.config.task.name,
             refused=self.refused,
         )
 
@@ -316,10 +365,8 @@ class Commander:
         """End a streamed mode in hold when its stream is too slow to steer by."""
         mode = self.pilot.mode
         if mode in STREAMED and now - self.engaged_t >= RATE_NS and (hz := self._rate(mode, now)) < self._rate_min:
-            text = f"{hz:.1f} frames processed per second over 3 s, not {self._rate_min:g}: {mode.value} ends in hold"
-            self._event(now, "warning", "perception_slow", text)
-            if self._apply_input(now, "mode", mode=Mode.HOLD):
-                self._apply_input(now, "mode", mode=Mode.MANUAL)
+            why = f"{hz:.1f} frames processed per second over 3 s, not {self._rate_min:g}"
+            self._end_streamed_mode(now, "perception_slow", why)
 
     def _rate(self, mode: Mode, now: int) -> float:
         """Setpoints per second of a mode's source, over the last RATE_NS."""
@@ -387,3 +434,16 @@ class Commander:
     def _event(self, now: int, level: str, code: str, text: str) -> None:
         assert level in ("info", "warning", "alarm")
         self.outgoing.append(Event(t=now, level=level, source="pilotd", code=code, text=text))  # type: ignore[arg-type]
+
+
+def _sticks(command: Sticks, sent_t: int) -> Setpoint:
+    return Setpoint(
+        t=sent_t,
+        frame_id=-1,
+        frame_t=sent_t,
+        source="operator",
+        surge=command.surge,
+        sway=command.sway,
+        heave=command.heave,
+        yaw=command.yaw,
+    )

@@ -107,6 +107,8 @@ class Pilot:
         """Whether the next depth is measured on another scale: the held depth shifts with it."""
         self.setpoint_faults: dict[str, str] = {}
         """Why the last setpoint of a source was rejected: a code of CONDITIONS."""
+        self.unfit: dict[str, str] = {}
+        """Why perception says that nothing may steer by its last frames, by source."""
         self.active_conditions: dict[str, int] = {}
         """The CONDITIONS that are not over, and when each was last present."""
         self.pending: list[Event] = []
@@ -148,6 +150,7 @@ class Pilot:
         self.stopped_t = t if self.stopped_t is None else max(t, self.stopped_t)
         self.setpoints.clear()
         self.setpoint_faults.clear()
+        self.unfit.clear()
         self.mode = Mode.MANUAL
         if changed or self.stop_reported_t is None or t - self.stop_reported_t >= STOP_REPORTED_NS:
             self.stop_reported_t = t
@@ -172,6 +175,8 @@ class Pilot:
         t = t if self.t is None else max(t, self.t)
         if reason := self._state_refusal(mode, t):
             return reason
+        if mode in STREAMED and (unfit := self.unfit.get(SOURCE[mode])):
+            return f"{mode.value} is not possible now: {unfit}"
         if mode in STREAMED and not self._fresh_setpoint(mode, t):
             return f"{mode.value} needs fresh setpoints from {SOURCE[mode]}; there are none"
         return ""
@@ -293,7 +298,10 @@ class Pilot:
             self.setpoint_faults[setpoint.source] = "setpoint_bad"
         elif setpoint.t - setpoint.frame_t > self.config.guard.frame_age_ms * 1e6:
             self.setpoint_faults[setpoint.source] = "frame_old"
+        elif setpoint.unfit:
+            self.unfit[setpoint.source] = setpoint.unfit
         else:
+            self.unfit.pop(setpoint.source, None)
             self.setpoints[setpoint.source] = setpoint
 
     def receive_state(self, vehicle: VehicleState) -> None:
@@ -334,6 +342,9 @@ class Pilot:
 
     def _fall_back(self, t: int) -> None:
         """Leave a mode whose inputs are gone; only the operator re-engages it."""
+        if self.mode in STREAMED and (unfit := self.unfit.get(SOURCE[self.mode])):
+            text = f"{unfit}: {self.mode.value} ends in hold until engaged again"
+            self._change_mode(Mode.HOLD, t, "warning", "disengaged", text)
         if self.mode in STREAMED:
             last = self.setpoints.get(SOURCE[self.mode])
             limit_s = self.config.guard.perception_gone_s

@@ -1,7 +1,7 @@
 """`rov replay --diff`: compares what is computed now with what was recorded, stage by stage.
 
 Each stage gets the input that was *recorded* for it, so a changed stage shows as one differing topic, not as a
-difference in everything after it. Only the detector has a real tolerance: recorded pictures went through JPEG.
+difference in everything after it. Only what works on pictures has a real tolerance: recorded ones went through JPEG.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+import msgspec
 
 from rov.config.schema import Config
 from rov.config.timeline import ConfigTimeline
@@ -21,6 +23,7 @@ from rov.messages import (
     FromFrame,
     Message,
     Observation,
+    PolicyInput,
     Setpoint,
     ThrusterCommand,
     Tracks,
@@ -29,8 +32,11 @@ from rov.messages import (
 )
 from rov.motion.thrusters import Curve
 from rov.offline.pilot_replay import PilotReplay
+from rov.offline.policy_diff import SIGHT_TOLERANCE, PolicyDiff
 from rov.offline.source import Recording
 from rov.perception import Perception
+from rov.steering.policy_model import PolicyModel
+from rov.types import Image
 
 SCORE_TOLERANCE = 0.1
 """Of a detection's score. A detection this close to the threshold may appear or disappear."""
@@ -38,9 +44,15 @@ BOX_TOLERANCE = 0.1
 """Of a detection's box, as a share of its longer side (at least 4 pixels)."""
 NUMBER_TOLERANCE = 1e-6
 """Stages after the detector are exact but for rounding."""
-TOLERANCES = {"detections": f"score {SCORE_TOLERANCE}, box {BOX_TOLERANCE:.0%} of its side, 2 % of the frames"}
-FRAMES_TOLERANCE = 0.02
-"""Share of frames whose detections may differ."""
+POLICY_TOLERANCE = 1e-3
+"""Of the policy's setpoint: its memory carries the rounding of other processors' arithmetic along."""
+FRAMES_TOLERANCE = {"detections": 0.02, "policy_input": 0.05}
+"""Share of frames in which what works on pictures may differ."""
+TOLERANCES = {
+    "detections": f"score {SCORE_TOLERANCE}, box {BOX_TOLERANCE:.0%} of its side, 2 % of the frames",
+    "policy_input": f"{SIGHT_TOLERANCE}, 5 % of the frames",
+    "setpoint": f"{NUMBER_TOLERANCE:g}, of the policy {POLICY_TOLERANCE:g}",
+}
 
 
 @dataclass
@@ -68,13 +80,15 @@ class Difference:
     @property
     def within(self) -> bool:
         """Whether no more messages differ than the tolerance allows."""
-        return self.differing <= (FRAMES_TOLERANCE * self.compared if self.topic == "detections" else 0)
+        return self.differing <= FRAMES_TOLERANCE.get(self.topic, 0.0) * self.compared
 
 
 class Diff:
     """Receives all messages of a dive, in order, and what the detector finds in its pictures now."""
 
-    def __init__(self, config: Config, curve: Curve, source: Recording):
+    def __init__(self, config: Config, curve: Curve, source: Recording, policy: PolicyModel | None = None):
+        """`policy`: None leaves what the policy did uncompared."""
+        self.policy = PolicyDiff(policy) if policy else None
         self.timeline = ConfigTimeline(config, recorded=True)
         self.perception = Perception(config)
         self.known = not source.has_inputs
@@ -89,9 +103,11 @@ class Diff:
             for name in ("detections", "tracks", "observation", "setpoint", "wrench", "thrusters")
         }
 
-    def detected(self, detections: Detections) -> None:
-        """Take what the detector finds now in a recorded picture."""
+    def detected(self, detections: Detections, image: Image | None = None) -> None:
+        """Take what the detector finds now in a recorded picture, and the rectified picture, if there is a policy."""
         self._computed(detections)
+        if self.policy and image is not None:
+            self.policy.add_picture(detections.frame_t, image)
 
     def recorded(self, message: object) -> None:
         """Take a recorded message: compare it with what is computed now, then feed it to the next stage."""
@@ -112,9 +128,12 @@ class Diff:
             case Observation():
                 if self.known:
                     self._compare(message)
-                self._computed(self.perception.steer(message, message.t))
+                if self.perception.config.task.name == "none":
+                    self._computed(self.perception.steer(message, message.t))
+            case PolicyInput():
+                self._compare_policy(message)
             case Setpoint():
-                self._compare(message)
+                self._compare_setpoint(message)
                 self.pilot.setpoint = message
             case ConsumedInput() if message.by == "perceptiond":
                 if message.what == "start":
@@ -149,6 +168,25 @@ class Diff:
             row.differing, row.first = self.pictureless, "no picture of the frames that were looked at is in the dive"
         return list(self.table.values())
 
+    def _compare_policy(self, then: PolicyInput) -> None:
+        """Compare what the pictures gave for the policy, and compute its setpoint from the recorded input."""
+        self.table.setdefault("policy_input", Difference("policy_input"))
+        if self.policy is None:
+            return
+        if (seen := self.policy.sight_differs(then, self.perception)) is not None:
+            self._count("policy_input", then, *seen)
+        if (setpoint := self.policy.answer(then)) is not None:
+            self._computed(setpoint)
+
+    def _compare_setpoint(self, then: Setpoint) -> None:
+        """Compare a setpoint; the policy's only where its input is known, and without `unfit`, which needs pictures."""
+        now = self.now.get(_key(then))
+        if then.source != "policy":
+            self._compare(then)
+        elif isinstance(now, Setpoint):
+            self.now[_key(then)] = msgspec.structs.replace(now, unfit=then.unfit)
+            self._compare(then)
+
     def _computed(self, message: Message) -> None:
         self.now[_key(message)] = message
 
@@ -162,7 +200,8 @@ class Diff:
         elif isinstance(now, Detections) and isinstance(then, Detections):
             self._count(topic, then, *detections_differ(now, then, self.perception.config.perception.score_min))
         else:
-            worst, where = numbers_differ(now, then)
+            policy = isinstance(then, Setpoint) and then.source == "policy"
+            worst, where = numbers_differ(now, then, POLICY_TOLERANCE if policy else NUMBER_TOLERANCE)
             self._count(topic, then, worst, where)
 
     def _count(self, topic: str, message: Message, worst: float, why: str) -> None:
@@ -179,14 +218,14 @@ def _key(message: Message) -> tuple[str, int]:
     return topic_of(message), message.frame_t if by_frame and isinstance(message, FromFrame) else message.t
 
 
-def numbers_differ(now: Message, then: Message) -> tuple[float, str]:
-    """(largest difference of a number, a sentence on the first field that differs or "")."""
+def numbers_differ(now: Message, then: Message, tolerance: float = NUMBER_TOLERANCE) -> tuple[float, str]:
+    """(largest difference of a number, a sentence on the first field that differs by more than that or "")."""
     worst, where = 0.0, ""
     for name, a, b in _leaves("", now, then):
         if isinstance(a, float | int) and isinstance(b, float | int) and not isinstance(a, bool):
             same = a == b or (a != a and b != b)  # NaN equals NaN here; inf - inf is no difference
             if not same and not math.isnan(difference := abs(a - b)):
-                worst, same = max(worst, difference), difference <= NUMBER_TOLERANCE
+                worst, same = max(worst, difference), difference <= tolerance
         else:
             same = a == b
         where = where or ("" if same else f"{name} is {a!r}, was {b!r}")

@@ -28,6 +28,7 @@ from rov.media.files import TimedFrame, shown
 from rov.media.overlay import OverlayWriter, draw
 from rov.messages import (
     ActiveSettings,
+    ConsumedInput,
     Detection,
     Event,
     Frame,
@@ -42,6 +43,7 @@ from rov.offline.diff import Diff, Difference
 from rov.offline.pilot_replay import PilotReplay
 from rov.offline.source import Item, Recording
 from rov.perception import Perception, PerceptionOutput
+from rov.steering.policy_model import PolicyModel
 from rov.vision.detector import Batch, Detector
 from rov.vision.rectify import Rectifier, open_lens
 
@@ -96,17 +98,18 @@ def replay(
     overlay: bool = True,
     diff: bool = False,
     limit: int | None = None,
+    policy: PolicyModel | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> ReplayResult:
     """Run a source through all stages; writes `out/dive.mcap` and `out/overlay.mp4`.
 
-    `diff` compares with what was recorded; `limit` is the most frames to process. Ctrl-C ends early and keeps what was
-    done. Raises UserError when `out` cannot be written.
+    `diff` compares with what was recorded; `limit` is the most frames to process; `policy` steers where a task is set.
+    Ctrl-C ends early and keeps what was done. Raises UserError when `out` cannot be written.
     """
     result = ReplayResult(
         source.path, config, detector.card.weights_sha256, source.frames, has_vehicle=source.has_vehicle
     )
-    stages = ReplayStages(source, config, curve, result, diff=diff)
+    stages = ReplayStages(source, config, curve, result, policy, diff=diff)
     sys.setswitchinterval(SWITCH_S)
     began = time.perf_counter()
     with ReplayOutput(out, source, result, overlay) as output:
@@ -141,11 +144,22 @@ def replay(
 class ReplayStages:
     """The stages after the detector and the comparison, with the time they have reached."""
 
-    def __init__(self, source: Recording, config: Config, curve: Curve, result: ReplayResult, *, diff: bool):
-        self.source, self.config, self.result = source, config, result
-        self.perception, self.pilot = Perception(config), PilotReplay(config, curve, source)
-        self.comparison = Diff(config, curve, source) if diff else None
+    def __init__(
+        self,
+        source: Recording,
+        config: Config,
+        curve: Curve,
+        result: ReplayResult,
+        policy: PolicyModel | None = None,
+        *,
+        diff: bool,
+    ):
+        self.source, self.config, self.result, self.policy = source, config, result, policy
+        self.perception, self.pilot = Perception(config, policy), PilotReplay(config, curve, source)
+        self.comparison = Diff(config, curve, source, policy) if diff else None
         self.rectifier = Rectifier(config.camera)
+        """For the detector's pictures, which another thread prepares ahead of time."""
+        self.policy_rectifier = Rectifier(config.camera)
         self.timeline = ConfigTimeline(config, recorded=True)
         self.first_t: int | None = None
         self.last_t = 0
@@ -159,19 +173,26 @@ class ReplayStages:
             return
         output.write(self.pilot.run_until(before + STOPPING_NS))
         self.pilot.restart()
-        self.perception = Perception(self.config)
+        self.perception = Perception(self.config, self.policy)
         output.gap += t - before
 
     def receive(self, record: Record, output: ReplayOutput) -> None:
-        """Give a recorded message to the pilot and the comparison."""
+        """Give a recorded message to perception, the pilot and the comparison."""
         if not self.source.frames:  # without pictures, messages advance the time
             output.write(self.pilot.run_until(record.t))
             self._advance(record.t)
         output.write(self.pilot.receive(record.data))
-        if isinstance(record.data, ActiveSettings):
-            self.timeline.add(record.data.settings, record.data.t)
-        if isinstance(record.data, Event) and record.data.code in MODEL_CHANGES:
-            self.source.skipped.append(f"another model from then on, and here one for all pictures: {record.data.text}")
+        match record.data:
+            case ActiveSettings():
+                self.timeline.add(record.data.settings, record.data.t)
+            case VehicleState():
+                self.policy_rectifier.receive_state(record.data)
+                self.perception.receive_state(record.data)
+            case ConsumedInput(by="perceptiond"):
+                self.perception.apply(record.data)
+            case Event() if record.data.code in MODEL_CHANGES:
+                text = f"another model from then on, and here one for all pictures: {record.data.text}"
+                self.source.skipped.append(text)
         if self.comparison:
             self.comparison.recorded(record.data)
 
@@ -182,10 +203,12 @@ class ReplayStages:
         frame = frame_of(shot)
         self.perception.apply_config(self.timeline.at(shot.t))
         with timer(self.result.stages_ms["perceive"]):
-            perceived = self.perception.step(frame, self.rectifier.unrectify(objects), shot.t)
-        self.pilot.receive_setpoint(perceived.setpoint)
+            image = self.policy_rectifier.rectify(shot.image) if self.policy else None
+            perceived = self.perception.step(frame, self.rectifier.unrectify(objects), shot.t, image=image)
+        if perceived.setpoint:
+            self.pilot.receive_setpoint(perceived.setpoint)
         if self.comparison:
-            self.comparison.detected(perceived.detections)
+            self.comparison.detected(perceived.detections, image)
         output.picture(shot, frame, perceived, self.pilot.command)
         self._advance(shot.t)
 
@@ -269,10 +292,11 @@ class ReplayOutput:
                 self.dive.calibration(shot.t, self.lens.calibration)
             self.dive.picture(shot.t, jpeg, shot.frame_id)
             self.dive.annotations(seen.tracks)
-            self._write(list(seen))
+            self._write(seen.messages)
         self.result.processed += 1
         self.result.seen.append((shot.t / 1e9, Counter(item.label for item in seen.detections.items)))
-        self.result.setpoints.append((shot.t / 1e9, seen.setpoint))
+        if seen.setpoint:
+            self.result.setpoints.append((shot.t / 1e9, seen.setpoint))
         if self.film_path:
             if self.film is None:
                 self.film = OverlayWriter(self.film_path, frame.width, frame.height, self.fps)

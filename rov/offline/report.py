@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from rov import __version__
+from rov.extras import explained
 from rov.media.files import shown, write_text
 from rov.offline.replay import ReplayResult
+from rov.version import __version__
 
 MAX_POINTS = 4000
 """Most points of one curve; more cannot be seen and only make the page larger."""
@@ -119,8 +120,10 @@ def _page(result: ReplayResult, report: dict[str, Any], film: bool) -> str:
 
 def _plots(result: ReplayResult) -> str:
     """Detections, setpoint, thrusters and stage times over the dive, as one SVG."""
-    import matplotlib  # takes half a second to import, so only a finished replay does
-
+    try:
+        import matplotlib  # takes half a second to import, so only a finished replay does
+    except ModuleNotFoundError as error:
+        return f"<p>No plots: {html.escape(explained(error))}</p>"
     matplotlib.use("svg")
     from matplotlib.figure import Figure
 

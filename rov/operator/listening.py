@@ -9,10 +9,9 @@ from rich.live import Live
 from rich.table import Table
 
 from rov import json_messages
-from rov.bus import Entry, Reader, is_local, listen
+from rov.bus import Endpoints, Entry, Reader, is_local, listen
 from rov.errors import UserError
 from rov.messages import TOPICS
-from rov.operator.commands import Endpoints
 from rov.operator.rates import TopicRates
 from rov.printing import print_line
 from rov.terminal import PlainConsole

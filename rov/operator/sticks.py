@@ -112,7 +112,7 @@ class Gamepad:
         if self.fd is None and (self.tried_t is None or now - self.tried_t >= REOPEN_NS):
             self.tried_t = now
             with contextlib.suppress(OSError):
-                self.fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+                self.fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
                 self.notice = f"gamepad {self.path} is there"
         actions: list[str] = []
         while self.fd is not None:

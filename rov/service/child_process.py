@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -10,6 +11,8 @@ from collections import deque
 from typing import NamedTuple
 
 from rov.service.external_command import dying_with_us
+
+log = logging.getLogger(__name__)
 
 STARTS_MAX, STARTS_S = 5, 60.0
 """A process that dies more often than this is given up: starting it again does not cure the fault."""
@@ -82,6 +85,7 @@ class ChildProcess:
             self.pid = os.posix_spawn(self.command[0], self.command, os.environ, setsid=True)
         except OSError as error:
             self.failure = error.strerror or str(error)
+        log.debug("%s: pid %s, %s", self.child.name, self.pid, " ".join(self.command))
 
     @property
     def started(self) -> bool:

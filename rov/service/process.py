@@ -5,18 +5,25 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import logging
 import os
 import resource
 import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from rov.config.schema import Config, load
 from rov.errors import UserError
-from rov.printing import print_line
+from rov.service.log import report
+from rov.service.log import set_up as set_up_log
+
+if TYPE_CHECKING:
+    from rov.config.schema import Config
+
+log = logging.getLogger(__name__)
 
 MCL_CURRENT_AND_FUTURE = 3
 PR_SET_PDEATHSIG = 1
@@ -60,12 +67,18 @@ class Flag:
         return self._set
 
 
-class Process(NamedTuple):
+class Process:
     """One process: its configuration, the directory of the endpoints and the ring, and its stop flag."""
 
-    config: Config
-    root: Path
-    stopped: Flag
+    def __init__(self, config_path: Path, root: Path, stopped: Flag):
+        self.config_path, self.root, self.stopped = config_path, root, stopped
+
+    @cached_property
+    def config(self) -> Config:
+        """Read when first used. Raises ConfigError."""
+        from rov.config.schema import load  # takes half of the start of the processes that do without it
+
+        return load(self.config_path)
 
     @property
     def ring(self) -> Path:
@@ -91,16 +104,19 @@ def start(*, orphaned: int = signal.SIGTERM, expendable: int = 0) -> Process:
     if expendable:
         own = int(OOM_SCORE.read_text())
         OOM_SCORE.write_text(str(min(own + expendable, 1000)))
-    return Process(load(Path(sys.argv[1])), Path(sys.argv[2]), stopped)
+    log.debug("pid %d, configuration %s, endpoints in %s", os.getpid(), sys.argv[1], sys.argv[2])
+    return Process(Path(sys.argv[1]), Path(sys.argv[2]), stopped)
 
 
 def run_main(main: Callable[[], int]) -> NoReturn:
-    """Run the `main` of a process and exit with its code; an error that the user can put right prints one sentence and
-    exits with 2."""
+    """Run the `main` of a process and exit with its code; an error that the user can put right is logged in one
+    sentence and exits with 2."""
+    name = Path(sys.argv[0]).stem
+    set_up_log(name)
     try:
         sys.exit(main())
     except UserError as error:
-        print_line(f"{Path(sys.argv[0]).stem}: {error}", error=True)
+        report("error", name, "refused", str(error))
         sys.exit(2)
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from array_api_compat import array_namespace
 
-from rov.messages import Observation, Track, Tracks
+from rov.messages import Box, Observation, Track, Tracks
 from rov.optics.lens import Lens
 from rov.types import Array
 
@@ -25,6 +25,17 @@ def geometry(boxes: Array, width: float, height: float, hfov_deg: float) -> tupl
         xp.atan2(y, xp.hypot(x, xp.full_like(x, focal))),
         (boxes[:, 3] - boxes[:, 1]) / height,
     )
+
+
+def angles(
+    box: Box, width: float, height: float, hfov_deg: float, lens: Lens | None = None
+) -> tuple[float, float, float]:
+    """Bearing and elevation (rad) of a box's middle, and its size as a fraction of the height. A calibrated `lens`
+    gives more exact angles than `hfov_deg`."""
+    if lens is not None:
+        return lens.angles(box)
+    bearing, elevation, size = geometry(np.array([box]), width, height, hfov_deg)
+    return float(bearing[0]), float(elevation[0]), float(size[0])
 
 
 def choose(tracks: Tracks, label: str, following: int | None) -> Track | None:
@@ -45,12 +56,7 @@ def observe(
     target = choose(tracks, label, following)
     if target is None:
         return Observation(t=tracks.t, frame_id=tracks.frame_id, frame_t=tracks.frame_t, visible=False)
-    if lens is None:
-        bearing, elevation, size = (
-            float(each[0]) for each in geometry(np.array([target.box]), tracks.width, tracks.height, hfov_deg)
-        )
-    else:
-        bearing, elevation, size = lens.angles(target.box)
+    bearing, elevation, size = angles(target.box, tracks.width, tracks.height, hfov_deg, lens)
     return Observation(
         t=tracks.t,
         frame_id=tracks.frame_id,

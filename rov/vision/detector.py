@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from rov.concurrency import cores
+from rov.concurrency import cpu_has_bfloat16 as cpu_has_bfloat16
+from rov.media.pictures import read_image
 from rov.messages import Detection
+from rov.resources import find_resource
 from rov.types import Image
 from rov.vision.model_card import InputSpec as InputSpec
 from rov.vision.model_card import ModelCard as ModelCard
@@ -23,6 +27,8 @@ from rov.vision.model_card import load_card as load_card
 from rov.vision.model_card import sha256 as sha256
 from rov.vision.model_card import unreadable
 from rov.vision.network import DetectorNet, decode, fuse
+
+WEIGHTS = "models/detector.safetensors"
 
 
 class Batch(NamedTuple):
@@ -34,10 +40,19 @@ class Batch(NamedTuple):
 
 
 class Detector:
-    """Finds objects in batches of pictures of any size. Results do not depend on which pictures share a batch."""
+    """Finds objects in pictures of any size: `Detector().detect(["reef.jpg"])`. Results do not depend on which pictures
+    share a batch."""
 
-    def __init__(self, weights: Path, device: str = "auto", precision: str = "auto", batch: int = 1):
-        """Load weights and their card. `batch`: pictures per run of the network. Raises ModelError with what to do."""
+    def __init__(
+        self,
+        weights: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        batch: int = 1,
+    ):
+        """Load weights (None: those that come with rov) and their card. `device`: auto, cpu or cuda. `precision`: auto,
+        float32, bfloat16 or float16. `batch`: pictures per run of the network. Raises ModelError with what to do."""
+        weights = find_resource(WEIGHTS) if weights is None else Path(weights)
         self.card = load_card(weights)
         self.device = torch.device(_device(device))
         self.dtype = _precision(precision, self.device)
@@ -70,13 +85,16 @@ class Detector:
     def workers(self) -> int:
         """Best number of batches in flight when there are many. On a CPU one per core, each with its own thread, which
         beats sharing one batch among the cores; on a GPU one."""
-        return 1 if self._cuda else max(1, len(os.sched_getaffinity(0)) // torch.get_num_threads())
+        return 1 if self._cuda else max(1, cores() // torch.get_num_threads())
 
-    def detect(self, images: Sequence[Image], score_min: float) -> list[tuple[Detection, ...]]:
-        """Objects of each picture (H, W, 3) BGR, best first, boxes in its own pixels. Any number of pictures."""
+    def detect(
+        self, images: Sequence[Image | str | os.PathLike[str]], score_min: float = 0.5
+    ) -> list[tuple[Detection, ...]]:
+        """Objects of each picture, best first, boxes in its own pixels. A picture is an array (H, W, 3) BGR, or the
+        path of a picture file. Any number of pictures. Raises UserError for a file that is no picture."""
         found: list[tuple[Detection, ...]] = []
         for start in range(0, len(images), self.batch):
-            batch = self.prepare(images[start : start + self.batch])
+            batch = self.prepare([_pixels(each) for each in images[start : start + self.batch]])
             found += self.objects(batch, self.infer(batch.pictures), [score_min] * len(batch.scales))
         return found
 
@@ -133,6 +151,10 @@ class Detector:
         return found
 
 
+def _pixels(picture: Image | str | os.PathLike[str]) -> Image:
+    return read_image(Path(picture)) if isinstance(picture, str | os.PathLike) else picture
+
+
 def letterbox(image: Image, out: Image) -> float:
     """Scale a picture into the top left of `out` (S, S, 3), grey below or beside it; returns the scale used."""
     size, (height, width) = out.shape[0], image.shape[:2]
@@ -162,11 +184,3 @@ def _precision(wanted: str, device: torch.device) -> torch.dtype:
         return torch.float16
     # Without CPU instructions for it, bfloat16 is emulated and slower than float32.
     return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
-
-
-def cpu_has_bfloat16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import msgspec
 from safetensors import SafetensorError, safe_open
@@ -20,6 +22,16 @@ LABEL = re.compile(r"[a-z][a-z0-9_]*")
 """A class name, as `steering.target` takes it."""
 HEAD = "head.1.bias"
 """The tensor with one value per class and four for the box: its length tells the number of classes."""
+
+
+class Card(Protocol):
+    """A card names the file that it describes."""
+
+    @property
+    def weights_sha256(self) -> str: ...
+
+
+C = TypeVar("C", bound=Card)
 
 
 class ModelError(UserError):
@@ -66,11 +78,16 @@ class ModelCard(msgspec.Struct, frozen=True):
 
 def load_card(weights: Path) -> ModelCard:
     """The card beside a weights file, checked against it. Raises ModelError."""
+    return read_card(weights, ModelCard, flaw)
+
+
+def read_card(weights: Path, kind: type[C], flaw: Callable[[C], str]) -> C:
+    """The card of a `kind` beside a weights file, without a `flaw` and of just this file. Raises ModelError."""
     if not weights.is_file():
         raise ModelError(f"{weights}: no such weights file")
     path = weights.with_suffix(".toml")
     try:
-        card = toml.load(path, ModelCard)
+        card = toml.load(path, kind)
     except FileNotFoundError:
         raise ModelError(f"{weights}: has no card ({path.name} beside it); a model runs only with its card") from None
     except OSError as error:

@@ -4,6 +4,7 @@ operator. All times are monotonic ns, which the processes of a machine share."""
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -21,14 +22,15 @@ import cv2
 import numpy as np
 import tomli_w
 
-from rov.bus import CommandClient, Entry, listen
+from rov.bus import Endpoints, Entry, listen
+from rov.bus.client import Client
+from rov.bus.session import NoAnswer
 from rov.config.schema import load
 from rov.messages import (
-    AnyCommand,
     Arm,
+    Command,
     Disarm,
     Event,
-    Heartbeat,
     Message,
     Mode,
     PilotStatus,
@@ -282,31 +284,34 @@ class Daemon:
 
 
 class Operator:
-    """An operator session that sends its heartbeat at 1 Hz and its sticks at 20 Hz."""
+    """An operator: a client whose heartbeat does not depend on what the test does, and that keeps its sticks."""
 
     def __init__(self, endpoint: str, session: str = "pilot", *, beating: bool = True):
-        self.client = CommandClient(endpoint)
-        self.session, self.seq = session, 0
+        self.client = Client(Endpoints(commands=endpoint), session=session, topics=(), answer_s=3.0)
         self.sticks: dict[str, float] = {}
         self.beating = beating
-        self.lock = threading.Lock()
         self.closed = threading.Event()
         self.thread = threading.Thread(target=self._stream, daemon=True)
         self.thread.start()
 
-    def say(self, kind: type[Any], **fields: Any) -> Reply:
+    @property
+    def beating(self) -> bool:
+        return self.client.session.patience_s > 0
+
+    @beating.setter
+    def beating(self, wanted: bool) -> None:
+        self.client.session.patience_s = math.inf if wanted else 0.0
+
+    @property
+    def seq(self) -> int:
+        return self.client.session.seq
+
+    def say(self, kind: type[Command], **fields: Any) -> Reply:
         """Send a command and wait for its answer."""
-        with self.lock:
-            self.seq += 1
-            command: AnyCommand = kind(t=time.monotonic_ns(), session=self.session, seq=self.seq, **fields)
-            if not self.client.send(command, 3000):
-                return Reply(t=0, seq=self.seq, accepted=False, reason="not sent")
-            end = time.monotonic() + 3.0
-            while time.monotonic() < end:
-                reply = self.client.receive_reply(100)
-                if reply is not None and reply.seq == self.seq:
-                    return reply
-        return Reply(t=0, seq=self.seq, accepted=False, reason="no answer")
+        try:
+            return self.client.ask(kind, **fields)
+        except NoAnswer as silence:
+            return Reply(t=0, seq=self.seq, accepted=False, reason=str(silence))
 
     def take_over(self, **more: bool) -> Reply:
         return self.say(TakeOver, **more)
@@ -327,20 +332,9 @@ class Operator:
         return self.say(SetTarget, label=label)
 
     def _stream(self) -> None:
-        beat = 0.0
         while not self.closed.wait(0.05):
-            if self.beating and time.monotonic() - beat > 1.0:
-                beat = time.monotonic()
-                self._send(Heartbeat)
             if self.sticks:
-                self._send(Sticks, **self.sticks)
-
-    def _send(self, kind: type[Any], **fields: Any) -> None:
-        with self.lock:
-            self.seq += 1
-            self.client.send(kind(t=time.monotonic_ns(), session=self.session, seq=self.seq, **fields))
-            while self.client.receive_reply(0) is not None:
-                pass
+                self.client.session.ask(Sticks, {**self.sticks})
 
     def close(self) -> None:
         self.closed.set()

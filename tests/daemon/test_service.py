@@ -369,8 +369,10 @@ def test_the_unit_is_sound(tmp_path: Path) -> None:
 # ---- the first seconds, and a console that nobody reads ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("seconds", [0.1, 0.5, 1.0, 1.6, 2.4])
+@pytest.mark.parametrize(
+    ("seconds", "number"),
+    [(0.1, signal.SIGTERM), (0.5, signal.SIGINT), (1.0, signal.SIGTERM), (1.6, signal.SIGINT), (2.4, signal.SIGTERM)],
+)
 def test_ended_in_its_first_seconds_it_says_nothing_of_its_code(
     tmp_path: Path, seconds: float, number: signal.Signals
 ) -> None:
@@ -429,7 +431,7 @@ def test_the_fronts_are_killed_and_the_operator_goes_on(tmp_path: Path) -> None:
             daemon.wait(PilotStatus, lambda status: status.armed, killed)
             back = time.monotonic_ns() - killed
             print(f"both back after {back / S:.2f} s")
-            assert back < 3 * S, "an operator is lost after 3 s; on a machine of its own it takes less than one"
+            assert back < 3 * S, "an operator is lost after 3 s"
         time.sleep(1.0)
         commands = daemon.said(ThrusterCommand, time.monotonic_ns() - S // 2)
         assert commands and all(command.armed for command in commands)

@@ -1,0 +1,267 @@
+"""Writes the pages that follow from the code: `python docs/generate.py`. A test compares them with the code.
+
+topics.md          the table of topics and every message, from `rov/messages.py`
+alarms.md          every code of an event, from `rov/event_codes.toml`
+architecture.svg   the figure of architecture.md: processes from the supervisor's table, topics from the table of topics
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import msgspec
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a checkout without an installed rov
+
+from docs import figure
+from rov import messages, toml
+from rov.event_codes import event_groups
+from rov.messages import SCHEMA_VERSION, TOPICS, AnyCommand, Command, FromFrame, Message, Mode, Reply
+
+DOCS = Path(__file__).resolve().parent
+GENERATED = "<!-- Written by docs/generate.py; do not edit. -->"
+PARTS = (messages.Detection, messages.Track, messages.Setting)
+"""Structs that stand inside of messages."""
+
+
+class Field(NamedTuple):
+    """One field of a message, as the source describes it."""
+
+    name: str
+    type: str
+    default: str
+    text: str
+
+
+# ---- topics.md ---------------------------------------------------------------------------------------------------
+
+
+def classes() -> dict[str, ast.ClassDef]:
+    """The classes of `rov/messages.py`: Python itself does not keep the docstrings of fields."""
+    tree = ast.parse(inspect.getsource(messages))
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def fields(node: ast.ClassDef) -> Iterator[Field]:
+    """The fields that a class declares itself. A docstring belongs to the field above it."""
+    for i, each in enumerate(node.body):
+        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
+            after = node.body[i + 1] if i + 1 < len(node.body) else None
+            text = ""
+            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                text = inspect.cleandoc(str(after.value.value)).replace("\n", " ")
+            default = "" if each.value is None else ast.unparse(each.value)
+            yield Field(each.target.id, ast.unparse(each.annotation), default, text)
+
+
+def table(node: ast.ClassDef) -> str:
+    rows = list(fields(node))
+    if not rows:
+        return ""
+    lines = ["", "| field | type | default | |", "|---|---|---|---|"]
+    for name, kind, default, text in rows:
+        shown = f"`{default}`" if default else ""
+        lines.append(f"| `{name}` | {code(kind)} | {shown} | {cell(text)} |")
+    return "\n".join(lines) + "\n"
+
+
+def code(text: str) -> str:
+    return "`" + text.replace("'", '"').replace("|", "\\|") + "`"
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def document(kind: type, level: str = "###") -> str:
+    """A section about a struct: its docstring and its own fields."""
+    text = inspect.cleandoc(kind.__doc__ or "").replace("\n", " ")
+    base = " It came from a frame and has its `frame_id` and `frame_t`." if FromFrame in kind.__mro__ else ""
+    return f"{level} {kind.__name__}\n\n{text}{base}\n{table(classes()[kind.__name__])}"
+
+
+def first_sentence(kind: type) -> str:
+    return cell(" ".join((kind.__doc__ or "").split()).partition(". ")[0].rstrip("."))
+
+
+def topics() -> str:
+    """docs/topics.md."""
+    rows = "\n".join(
+        f"| `{name}` | [{topic.type.__name__}](#{topic.type.__name__.lower()}) | {topic.publisher} | {topic.kind} | "
+        f"{f'{topic.hz:g}' if topic.hz else ''} | {first_sentence(topic.type)} |"
+        for name, topic in TOPICS.items()
+    )
+    kinds = [topic.type for topic in TOPICS.values() if topic.type is not Command]
+    commands = "\n".join(
+        f'{document(kind)}\nOn the wire: `"verb": "{kind.__struct_config__.tag}"`.\n' for kind in get_args(AnyCommand)
+    )
+    modes = "\n".join(f"| `{mode.value}` | {comment} |" for mode, comment in zip(Mode, _mode_comments(), strict=True))
+    return f"""{GENERATED}
+
+# Topics and messages
+
+Everything that rov says and hears: which topics there are, who publishes them how often, and every field with its
+unit. Read it to write a client, a tool that reads dives, or a process of your own. In Python you need no wire format:
+[client.md](client.md).
+
+| topic | message | publisher | kind | Hz | |
+|---|---|---|---|---|---|
+{rows}
+
+**state**: the latest wins, older ones may be lost. **event**: each one counts; queues are bounded and losses are
+counted. The rates of camera and perception are the defaults; `camera.fps` and `perception.rate_hz` change them.
+
+**Conventions.** Times `t` are monotonic ns of the vehicle's computer (in a replay: recorded time); `clock` gives the
+date. World axes are NED, body axes FRD: surge forward, sway starboard, heave down, yaw clockwise seen from above.
+Angles are in rad, depth in m, positive down. Boxes are `(x1, y1, x2, y2)` in pixels of the original picture. Commands
+to thrusters and axes are −1..1.
+
+**On the wire** a payload is one msgpack object `[{SCHEMA_VERSION}, {{"field": value, …}}]`, the schema version first.
+At the public endpoint (`bus.public`, ZeroMQ SUB) a message is `[topic, payload]`; at the command endpoint
+(`bus.commands`, DEALER or REQ) each payload is answered with a [Reply](#reply). Readers ignore fields that they do not
+know. A field with a default may be absent in what older versions wrote. In a dive each topic is a channel of the same
+name with JSON messages.
+
+Every message has `t`, when it was made. What was computed from a frame also has `frame_id` and `frame_t`, the capture
+time of that frame.
+
+## Modes
+
+| mode | |
+|---|---|
+{modes}
+
+## Messages
+
+{chr(10).join(document(kind) for kind in kinds)}
+## Commands
+
+All have `t`, `session` and `seq`. {" ".join(inspect.cleandoc(Command.__doc__ or "").split())}
+
+{commands}
+{document(Reply)}
+## Parts of messages
+
+{chr(10).join(document(kind) for kind in PARTS)}"""
+
+
+def _mode_comments() -> list[str]:
+    """What the source says about each mode, in its order."""
+    lines = inspect.getsource(Mode).splitlines()
+    return [line.partition("#")[2].strip() for line in lines if " = " in line]
+
+
+def undocumented() -> list[str]:
+    """Messages and parts of the vocabulary that no section covers."""
+    covered = {topic.type for topic in TOPICS.values()} | set(get_args(AnyCommand)) | set(PARTS) | {Reply}
+    roots = {Message, FromFrame, Command}
+    known = [each for each in vars(messages).values() if isinstance(each, type) and issubclass(each, msgspec.Struct)]
+    return [each.__name__ for each in known if each not in covered | roots]
+
+
+# ---- alarms.md ---------------------------------------------------------------------------------------------------
+
+
+def alarms() -> str:
+    """docs/alarms.md."""
+    head = "| code | level | what happened | what rov does | what you do |\n|---|---|---|---|---|"
+    sections = []
+    for group in event_groups():
+        rows = [
+            f"| `{name}` | {', '.join(each.levels)} | {each.happened} | {each.reaction} | {each.advice} |"
+            for name, each in group.codes.items()
+        ]
+        sections.append("\n".join([f"## {group.title}\n", head, *rows, ""]))
+    return f"""{GENERATED}
+
+# What every alarm means
+
+The code that was printed is in a table below: what happened, what rov does about it, what you do. At the vehicle
+`rov explain CODE` says the same, without this page; a whole line may be pasted, too.
+
+```
+12:03:04 alarm pilot depth_lost: depth is unknown or old
+   │       │     │        └ code: look it up here. With `_over` at its end: the condition has ended
+   │       │     └ source: the process or stage that reports it
+   │       └ level: info; warning: it limits something; alarm: it acted, or you must; error: about itself
+   └ local time; in the journal (`journalctl -u rov -p warning`) systemd adds it
+```
+
+`rov run` prints these lines, `rov listen events` and `rov drive` show them from elsewhere, the journal and every dive
+keep them (`rov dive info` counts the alarms).
+
+{chr(10).join(sections)}"""
+
+
+# ---- models.md ---------------------------------------------------------------------------------------------------
+
+SEEN = {
+    "ffcde29d": """On scene B of transdec, which it never saw, it finds 95 % of the red buoys at 95 % precision. Most
+other classes are a beginning: it reports fish in the tiles of a pool and rocks on the floor of a tank.""",
+    "c100295b": """It follows a simulated diver by camera (`tests/test_dive_sim.py`), and was trained on no real one. In
+the six pictures of scene C that show one, its strongest answer lies on the diver each time, at scores of 0.28 to 0.46,
+below the usual 0.5; in 203 pictures of scene B it said "diver" 42 times, mostly of the crosses on the pool's walls, and
+in 681 other real pictures never.""",
+}
+"""What was seen when these weights were tried, by the first digits of their hash: others are to be tried anew."""
+MEASURES = ("ap50", "ap50_95", "precision", "recall", "labels")
+
+
+def models() -> str:
+    """docs/models.md."""
+    cards = {path: toml.parse(toml.read_text(path)) for path in sorted((DOCS.parent / "models").glob("*.toml"))}
+    detectors = [model(path, card) for path, card in cards.items() if "classes" in card and "metrics" in card]
+    return f"""{GENERATED}
+
+# What the shipped models see, and what not
+
+A detector is weights and a card beside them, `models/NAME.safetensors` and `.toml`; `perception.weights` chooses one.
+This page is what the cards say, in short: read it before you trust one. To teach it your own classes:
+[models/TEACH.md](../models/TEACH.md).
+
+AP50 is the area under the curve of precision over recall, for boxes that overlap by half; precision and recall are
+those at a score of 0.5. `val` are pictures that training did not see but decisions did; `test` are of places that
+neither saw. Few labels (the last column) make a figure that could be chance.
+
+{chr(10).join(detectors)}"""
+
+
+def model(path: Path, card: dict[str, Any]) -> str:
+    """The section of one card."""
+    pictures = ", ".join(
+        f"{name} {each['pictures']}" for name, each in card.get("data", {}).items() if "pictures" in each
+    )
+    limits = f"\n\n**Limits.** {card['limits']}" if "limits" in card else ""
+    head = f"## {card['name']}\n\n{card['parameters']:,} parameters, input {card['input']['size']} px, `{path.name}`. "
+    tables = [measured(split, classes) for split, classes in card["metrics"].items() if isinstance(classes, dict)]
+    return f"{head}Trained on pictures of: {pictures}.{limits}\n\n" + "\n".join(each for each in tables if each)
+
+
+def measured(split: str, classes: dict[str, Any]) -> str:
+    """A table of the classes that a split has labels of; empty where it has none."""
+    rows = {name: row for name, row in classes.items() if isinstance(row, dict) and "ap50" in row}
+    columns = [name for name in MEASURES if any(name in row for row in rows.values())]
+    if not rows:
+        return ""
+    lines = [f"| {split} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in rows.items():
+        lines.append(f"| `{name}` | {' | '.join(str(row.get(column, '')) for column in columns)} |")
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {"models.md": models, "topics.md": topics, "alarms.md": alarms, "architecture.svg": figure.draw}
+"""File of each generated page and what makes its text."""
+
+
+def main() -> None:
+    for name, text in PAGES.items():
+        (DOCS / name).write_text(text().rstrip("\n") + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

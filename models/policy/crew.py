@@ -1,0 +1,119 @@
+"""Rounds of experience, gathered by worker processes while the learner learns, or in this process without any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from models.policy.classroom import Classroom, Episodes
+from models.policy.recipe import DaggerRecipe
+from models.policy.windows import Windows
+from models.policy.workers import quiet
+from rov.steering.policy_network import PolicyNetwork
+
+SEED_STEP = 7919
+
+
+class Part(NamedTuple):
+    """Which vehicles a room has: of which task, how many, from which seed."""
+
+    task: str
+    level: str
+    vehicles: int
+    seed: int
+
+
+Gathered = tuple[str, str, Windows, Episodes]
+"""Task, level, what was seen, what has ended."""
+Numbers = dict[str, dict[str, float]]
+"""The teacher's tuned numbers by task."""
+
+
+class Crew:
+    """Call `begin` with the student's weights, then `end` for what was gathered with them."""
+
+    def __init__(self, recipe: DaggerRecipe, teachers: Numbers, workers: int, seed: int, device: torch.device):
+        parts = divided(recipe, workers, seed)
+        self.device = device
+        self.student = PolicyNetwork().to(device)
+        self.rooms = [] if workers else [opened(part, recipe, teachers, device) for part in parts]
+        self.workers: list[tuple[BaseProcess, Connection]] = []
+        self.teaching = 1.0
+        context = get_context("spawn")
+        for i in range(min(workers, len(parts))):
+            mine, its = context.Pipe()
+            args = (its, parts[i :: min(workers, len(parts))], recipe, teachers)
+            worker = context.Process(target=serve, args=args, daemon=True)
+            worker.start()
+            its.close()
+            self.workers.append((worker, mine))
+
+    def begin(self, student: PolicyNetwork, teaching: float) -> None:
+        """Let all workers steer for a window, with these weights."""
+        self.student.load_state_dict(student.state_dict())
+        self.teaching = teaching
+        weights = {name: value.cpu().numpy() for name, value in student.state_dict().items()}
+        for _, connection in self.workers:
+            connection.send((weights, teaching))
+
+    def end(self) -> list[Gathered]:
+        """What was gathered since `begin`. Raises EOFError when a worker has died."""
+        if not self.workers:
+            return [(room.task, room.level, *room.round(self.student, self.teaching)) for room in self.rooms]
+        gathered = []
+        for _, connection in self.workers:
+            for task, level, arrays, episodes in connection.recv():
+                windows = Windows(*(torch.from_numpy(each).to(self.device) for each in arrays))
+                gathered.append((task, level, windows, episodes))
+        return gathered
+
+    def close(self) -> None:
+        for worker, connection in self.workers:
+            connection.close()  # its `recv` ends
+            worker.join(timeout=5)
+            if worker.is_alive():
+                worker.terminate()
+
+
+def divided(recipe: DaggerRecipe, workers: int, seed: int) -> list[Part]:
+    """The tasks' vehicles in as many parts as keep the workers busy."""
+    levels, tasks = recipe.levels, recipe.tasks
+    shares = len(levels) * max(1, workers // (len(levels) * len(tasks)))
+    return [
+        Part(task, levels[i % len(levels)], recipe.vehicles // shares, seed + SEED_STEP * (i * len(tasks) + j))
+        for i in range(shares)
+        for j, task in enumerate(tasks)
+    ]
+
+
+def opened(part: Part, recipe: DaggerRecipe, teachers: Numbers, device: torch.device) -> Classroom:
+    return Classroom(part.task, part.level, part.vehicles, part.seed, recipe, teachers[part.task], device)
+
+
+def serve(connection: Connection, parts: list[Part], recipe: DaggerRecipe, teachers: Numbers) -> None:
+    """A worker: rounds on request, until the other end closes."""
+    quiet()
+    device = torch.device("cpu")
+    rooms = [opened(part, recipe, teachers, device) for part in parts]
+    student = PolicyNetwork()
+    receive: Callable[[], Any] = connection.recv
+    while True:
+        try:
+            weights, teaching = receive()
+        except (EOFError, ConnectionResetError):
+            return
+        student.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+        made = []
+        for room in rooms:
+            windows, episodes = room.round(student, teaching)
+            made.append((room.task, room.level, [each.numpy() for each in windows], episodes))
+        try:
+            connection.send(made)
+        except (BrokenPipeError, ConnectionResetError):
+            return

@@ -1,0 +1,296 @@
+"""The stage that fits the sea's noise: the teacher steers on rendered pictures, and what encoder, detector and tracker
+say of them is compared with what is there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import tomli_w
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from models.policy.recipe import NoiseRecipe, claim
+from models.policy.workers import quiet
+from rov.resources import checkout
+from rov.steering.encoder import Encoder
+from rov.steering.policy_input import INVERSE_RANGE_MAX
+from rov.vision.detector import Detector
+from sim.tasks.expert import EXPERT, expert
+from sim.tasks.found import HIDDEN_S, Seen, project
+from sim.tasks.noise import Noise, RangeNoise, TrackNoise, load
+from sim.tasks.picture_maps import optical_depth, seen
+from sim.tasks.rendered import RenderedSea
+from sim.tasks.scenes import look
+from sim.tasks.sea import Truth
+from sim.tasks.tuned import start
+
+Progress = Callable[[str, int, int], None]
+NEAR_RAD = 0.15
+"""A track this near to a target is of the target."""
+SEEN_WELL = 1.0
+"""Optical depth up to which a pipeline is seen well."""
+ENOUGH = 200
+"""Sights of targets without which the tracks' noise is not fitted."""
+MAD = 1.4826
+"""Of a normal's median absolute deviation, its standard deviation."""
+
+
+class Cells(NamedTuple):
+    """Cells of maps, (F, N, 12, 16): F frames one after another."""
+
+    inverse: Tensor
+    """True, 1/m."""
+    depth: Tensor
+    """Optical."""
+    said: Tensor
+    log_variance: Tensor
+    pipe: Tensor
+    """Whether it shows the pipeline."""
+    pipeline: Tensor
+
+
+class Sights(NamedTuple):
+    """Targets and what was said of them, (F, N, K)."""
+
+    inside: Tensor
+    """bool: in the picture, nothing in front."""
+    hit: Tensor
+    """bool: a track on it was seen in this frame."""
+    log_size: Tensor
+    depth: Tensor
+    edge: Tensor
+    turning: Tensor
+    off: Tensor
+    """(F, N, K, 2) of the bearing as a share of the picture's width, and of the size's logarithm."""
+    score: Tensor
+    ghosts: Tensor
+    """(F, N, K) the number of tracks on no target, the same for every K."""
+
+
+class Watched(NamedTuple):
+    cells: Cells
+    sights: Sights
+    dt: Tensor
+    """(F,) s."""
+
+
+def run(recipe: NoiseRecipe, folder: Path, encoder: Path, workers: int, progress: Progress) -> Path:
+    """Watch and fit; returns the noise file."""
+    claim(folder, recipe)
+    jobs = [(task, world, seed) for seed in range(recipe.seeds) for world in recipe.worlds for task in recipe.tasks]
+    seen_by: dict[str, list[Watched]] = {}
+    with ProcessPoolExecutor(max(1, workers), mp_context=get_context("spawn"), initializer=quiet) as pool:
+        futures = [pool.submit(watch, recipe, encoder, *job) for job in jobs]
+        for number, (job, future) in enumerate(zip(jobs, futures, strict=True)):
+            seen_by.setdefault(job[0], []).append(future.result())
+            progress("watching", number + 1, len(jobs))
+    every = [each for some in seen_by.values() for each in some]
+    pipes = [each.cells for task, some in seen_by.items() if task == "inspect" for each in some]
+    before = load()
+    made = Noise(
+        f"fitted to {sum(each.dt.numel() * recipe.vehicles for each in every)} rendered pictures",
+        fit_range([each.cells for each in every], pipes, torch.cat([each.dt for each in every]), before.range),
+        fit_tracks([each for task, some in seen_by.items() if task != "inspect" for each in some], before.tracks),
+        before.displacement,
+    )
+    path = folder / "noise.toml"
+    path.write_text(
+        "# Written by `python -m models.train_policy`; meanings in noise.py.\n" + tomli_w.dumps(plain(made))
+    )
+    return path
+
+
+def plain(noise: Noise) -> dict[str, object]:
+    tables = msgspec.to_builtins(noise)
+    return {
+        key: {name: float(f"{value:.3g}") for name, value in table.items()} if isinstance(table, dict) else table
+        for key, table in tables.items()
+    }
+
+
+@torch.no_grad()
+def watch(recipe: NoiseRecipe, weights: Path, task: str, world: str, seed: int) -> Watched:
+    """Let the teacher steer a few vehicles in one world."""
+    encoder = Encoder()
+    encoder.load_state_dict(load_file(weights))
+    models = checkout() / "models"
+    detectors = [Detector(models / f"{name}.safetensors") for name in ("detector", "diver")]
+    looks = [look(world, 1000 * seed + i) for i in range(recipe.vehicles)]
+    sea = RenderedSea(task, encoder, detectors, looks, level="nominal", seed=seed)
+    teacher = expert(task, torch.tensor([start(EXPERT[task])]))
+    sources, maps = sea.reset()
+    memory, frames, times = None, [], []
+    for _ in range(recipe.decisions):
+        truth = sea.truth()
+        known = project(
+            truth.course.targets, truth.course.solids, truth.course.target_ball, truth.conditions, truth.position,
+            truth.turn,
+        )  # fmt: skip
+        far = truth.ranges
+        cells = Cells(
+            (1 / far.clamp(min=1 / INVERSE_RANGE_MAX)).clone(), optical_depth(truth.conditions, far), maps[:, 0],
+            maps[:, 1], sea._pipe(sea.cast), maps[:, 3],
+        )  # fmt: skip
+        frames.append((cells, compared(sources.tracks, known, truth, sources.rates[:, 2].abs())))
+        setpoint, memory = teacher(sources, maps, truth, memory)
+        sources, maps, outcome = sea.step(setpoint)
+        times.append(outcome.seconds[0])
+    return Watched(
+        Cells(*(torch.stack(each) for each in zip(*(cells for cells, _ in frames), strict=True))),
+        Sights(*(torch.stack(each) for each in zip(*(sights for _, sights in frames), strict=True))),
+        torch.stack(times),
+    )
+
+
+def compared(tracks: Tensor, known: Seen, truth: Truth, turning: Tensor) -> Sights:
+    """Tracks (N, TRACKS, 6) beside the targets that are there."""
+    there = tracks[:, None, :, 0] > 0  # (N, 1, T)
+    apart = torch.hypot(
+        tracks[:, None, :, 1] - known.place[:, :, None, 0], tracks[:, None, :, 2] - known.place[:, :, None, 1]
+    )
+    apart = torch.where(there, apart, torch.inf)  # (N, K, T)
+    nearest, which = apart.min(2)
+    mine = (
+        tracks[:, None]
+        .expand(-1, apart.shape[1], -1, -1)
+        .gather(2, which[..., None, None].expand(-1, -1, 1, 6))[:, :, 0]
+    )
+    hit = (nearest < NEAR_RAD) & (mine[..., 4] == 0)
+    log_size = mine[..., 3].clamp(min=1e-3).log()
+    width = 2 * truth.conditions.view[:, :1]
+    off = torch.stack([(mine[..., 1] - known.place[..., 0]) / width, log_size - known.place[..., 2]], dim=-1)
+    ghosts = ((apart > NEAR_RAD).all(1) & there[:, 0]).sum(1, keepdim=True).expand_as(nearest)
+    depth = optical_depth(truth.conditions, known.range)
+    size = known.place[..., 2] - math.log(0.1)
+    return Sights(
+        known.inside, hit, size, depth, known.edge, turning[:, None].expand_as(nearest), off, mine[..., 5], ghosts
+    )
+
+
+def fit_range(every: list[Cells], pipes: list[Cells], dt: Tensor, before: RangeNoise) -> RangeNoise:
+    """The most likely numbers of the maps' noise model, by gradients on its likelihood."""
+    cells = Cells(*(torch.cat([each.flatten() for each in some])[::7] for some in zip(*every, strict=True)))
+    names = ("share", "floor", "fade", "fade_width", "unseen", "unseen_error")
+    logs = torch.tensor([math.log(getattr(before, name)) for name in names], requires_grad=True)
+
+    def model() -> tuple[Tensor, Tensor]:
+        share, floor, fade, width, unseen, error = logs.exp().unbind(0)
+        clear = torch.sigmoid((fade - cells.depth) / width)
+        spread = (clear * (share * cells.inverse + floor)).square() + ((1 - clear) * error).square()
+        return clear * cells.inverse + (1 - clear) * unseen, spread.clamp(min=1e-4)
+
+    optimiser = torch.optim.Adam([logs], lr=0.03)
+    for _ in range(300):
+        mean, spread = model()
+        value = (0.5 * (cells.said - mean).square() / spread + 0.5 * spread.log()).mean()
+        optimiser.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    fitted = before
+    for name, number in zip(names, logs.exp().tolist(), strict=True):
+        fitted = msgspec.structs.replace(fitted, **{name: number})
+    return persistence(fit_pipeline(fitted, pipes), every, dt)
+
+
+def persistence(fitted: RangeNoise, every: list[Cells], dt: Tensor) -> RangeNoise:
+    """How much of the error is alike over a patch, and for how long it stays."""
+    kept, alike, log_variance = [], [], []
+    for cells in every:
+        clear = seen(fitted, cells.depth)
+        mean = clear * cells.inverse + (1 - clear) * fitted.unseen
+        spread = (clear * (fitted.share * cells.inverse + fitted.floor)).square()
+        spread = spread + ((1 - clear) * fitted.unseen_error).square()
+        error = ((cells.said - mean) / spread.sqrt()).clamp(-4, 4)
+        patch = error.reshape(*error.shape[:2], 3, 4, 4, 4).mean((3, 5))  # (F, N, 3, 4)
+        alike.append(patch.var() / error.var().clamp(min=1e-6))
+        kept.append((patch[1:] * patch[:-1]).mean() / patch.square().mean().clamp(min=1e-6))
+        model = clear * (fitted.share * cells.inverse + fitted.floor).square() + (1 - clear) * (
+            fitted.unseen_error**2 + (cells.inverse - fitted.unseen).square()
+        )
+        log_variance.append((cells.log_variance - model.log()).std())
+    share, keep = torch.stack(alike).mean().item(), torch.stack(kept).mean().clamp(0.05, 0.98).item()
+    return msgspec.structs.replace(
+        fitted,
+        persistent=min(share, 0.95),
+        persistent_s=-dt.mean().item() / math.log(keep),
+        log_variance_error=torch.stack(log_variance).mean().item(),
+    )
+
+
+def fit_pipeline(fitted: RangeNoise, pipes: list[Cells]) -> RangeNoise:
+    """Means of the pipeline's probability on it, where it is seen well, and elsewhere."""
+    if not pipes:
+        return fitted
+    pipe = torch.cat([each.pipe.flatten() for each in pipes])
+    depth = torch.cat([each.depth.flatten() for each in pipes])
+    said = torch.cat([each.pipeline.flatten() for each in pipes])
+    on, off = said[pipe & (depth < SEEN_WELL)], said[~pipe]
+    if not len(on):
+        return fitted
+    return msgspec.structs.replace(
+        fitted,
+        pipeline_hit=on.mean().item(),
+        pipeline_false=off.mean().item(),
+        pipeline_error=min(0.5 * (on.std() + off.std()).item(), 0.4),
+    )
+
+
+def fit_tracks(watched: list[Watched], before: TrackNoise) -> TrackNoise:
+    """A logistic regression of hits, the mean length of misses, errors of the boxes, and tracks of nothing."""
+    parts = [Sights(*(each.flatten(0, 2) for each in w.sights)) for w in watched]
+    flat = Sights(*(torch.cat(each) for each in zip(*parts, strict=True)))
+    there = flat.inside
+    if int((there & flat.hit).sum()) < ENOUGH:
+        return before
+    inputs = torch.stack(
+        [torch.ones_like(flat.depth), flat.log_size.clamp(max=1.5), flat.depth, flat.edge.float(), flat.turning], dim=1
+    )[there]
+    hit = flat.hit[there].float()
+    names = ("base", "per_log_size", "per_optical_depth", "at_edge", "per_turning")
+    usual = torch.tensor([getattr(before, name) for name in names])
+    weights = usual.clone().requires_grad_()
+    optimiser = torch.optim.Adam([weights], lr=0.05)
+    for _ in range(400):
+        value = torch.nn.functional.binary_cross_entropy_with_logits(inputs @ weights, hit)
+        value = value + 1e-3 * (weights - usual).square().mean()  # what was not seen stays as it was
+        optimiser.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    chance = torch.sigmoid(inputs @ weights.detach())
+    good = there & flat.hit
+    off = flat.off[good]
+    error = (off - off.median(0).values).abs()
+    height = 0.75 * 0.1 * flat.log_size[good].exp()  # of the box, share of the picture's width
+    large = height > height.median()
+    small_box, large_box = (MAD * error[rows, 0].median().item() for rows in (~large, large))
+    small_height, large_height = (height[rows].mean().item() for rows in (~large, large))
+    slope = max(0.0, (large_box - small_box) / max(large_height - small_height, 1e-3))
+    changed = dict(zip(names, weights.tolist(), strict=True))
+    changed |= {"bearing_error": slope, "bearing_floor": max(small_box - slope * small_height, 5e-4)}
+    changed["size_error"] = MAD * error[:, 1].median().item()
+    changed["score_error"] = (flat.score[there] - (0.5 + 0.45 * chance))[flat.hit[there]].std().item()
+    changed["burst_s"] = bursts(watched)
+    begins = sum(((w.sights.ghosts[1:, :, 0] > 0) & (w.sights.ghosts[:-1, :, 0] == 0)).sum().item() for w in watched)
+    frames = sum((w.sights.ghosts[..., 0] > 0).sum().item() for w in watched)
+    dt = torch.cat([w.dt for w in watched]).mean().item()
+    total = sum(w.sights.ghosts[..., 0].numel() for w in watched) * dt
+    changed["false_per_s"] = begins / total
+    changed["false_s"] = max(frames * dt / max(begins, 1) - HIDDEN_S, 0.1)  # the tracker keeps it for a while
+    return msgspec.structs.replace(before, **changed)
+
+
+def bursts(watched: list[Watched]) -> float:
+    """Mean length in s of misses in a row of a target that is there."""
+    missed, ended = 0.0, 0.0
+    for each in watched:
+        gone = each.sights.inside & ~each.sights.hit
+        missed += gone.sum().item() * each.dt.mean().item()
+        ended += (gone[:-1] & each.sights.hit[1:]).sum().item()
+    return missed / max(ended, 1.0)

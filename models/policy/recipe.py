@@ -1,0 +1,162 @@
+"""The recipe: every setting of every stage, read from one TOML file; the cards repeat it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from rov import toml
+from rov.errors import UserError
+from rov.steering.policy_input import TASKS
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Base of the recipe's tables: unknown keys are errors."""
+
+
+class EncoderRecipe(Settings, frozen=True):
+    """Small pictures rendered with their range and pipeline, and how the encoder learns from them."""
+
+    worlds: tuple[str, ...] = ("pool", "pond", "reef", "pipeline_night", "transit:pond", "transit:reef", "follow:reef",
+                               "inspect:pipeline_night", "inspect:reef", "station:pond")  # fmt: skip
+    """Worlds of sim/worlds, and tasks in them."""
+    waters: tuple[str, ...] = ("pool", "IB", "III", "3C")
+    """Types of sim/scene/water.py that replace the worlds' own."""
+    test_worlds: tuple[str, ...] = ("harbour", "transit:harbour", "follow:harbour", "inspect:harbour", "pond", "reef")
+    test_waters: tuple[str, ...] = ("II", "1C")
+    """Seen in no training."""
+    scenes: int = 1200
+    views: int = 32
+    """Pictures of each scene."""
+    test_scenes: int = 60
+    epochs: int = 8
+    batch: int = 128
+    rate: float = 2e-3
+    """Peak learning rate of AdamW; warm-up, then a cosine to 1 %."""
+    night: float = 0.25
+    """Share of scenes by lamps alone."""
+    seed: int = 1
+
+
+class NoiseRecipe(Settings, frozen=True):
+    """Rendered pictures on which the sea's noise is fitted."""
+
+    tasks: tuple[str, ...] = ("transit", "follow", "inspect")
+    worlds: tuple[str, ...] = ("pond", "reef", "pipeline_night")
+    seeds: int = 4
+    vehicles: int = 2
+    """In each world, of each task and seed."""
+    decisions: int = 50
+
+
+class TuningRecipe(Settings, frozen=True):
+    """The search for the numbers of teacher and PID: the same budget for both."""
+
+    tasks: tuple[str, ...] = TASKS
+    level: Literal["easy", "nominal", "hard"] = "nominal"
+    population: int = 16
+    episodes: int = 32
+    """Of each candidate, in each generation others."""
+    generations: int = 20
+    seed: int = 1
+
+
+class DaggerRecipe(Settings, frozen=True):
+    """How the student learns from the teacher on the abstraction."""
+
+    tasks: tuple[str, ...] = TASKS
+    levels: tuple[Literal["easy", "nominal", "hard"], ...] = ("nominal", "hard")
+    """The vehicles of each task are divided among these."""
+    vehicles: int = 512
+    """Of each task."""
+    window: int = 64
+    """Decisions of a round, and of a training sequence."""
+    burn_in: int = 16
+    rounds: int = 80
+    updates: int = 30
+    """Of a round."""
+    batch: int = 128
+    """Windows."""
+    keep: int = 8
+    """Rounds whose windows are kept."""
+    look: Literal["learned", "kept"] = "learned"
+    """Whether the convolutions learn; kept ones, of the weights it starts from, save three quarters of the time."""
+    rate: float = 1e-3
+    decay: float = 1e-4
+    average: float = 0.99
+    """Of the weights, per update: the average steers and ships."""
+    smooth: float = 0.5
+    """Weight of the ripple beyond the teacher's."""
+    shake: float = 0.1
+    """Standard deviation of the noise on the setpoints of rows that are not measured."""
+    teaching_first: float = 1.0
+    teaching_last: float = 0.1
+    """Share of the time that the teacher steers beside the measured rows, at first and after a third of the training."""
+    snapshot: int = 10
+    """Rounds between weights that are kept for the judging."""
+    judged: int = 4
+    """Snapshots that are judged, the last ones."""
+    judging: int = 256
+    """Episodes of each task."""
+    seed: int = 1
+
+
+class CloneRecipe(Settings, frozen=True):
+    """How a person's dives change the policy."""
+
+    length: int = 64
+    """Frames of a window."""
+    burn_in: int = 16
+    updates: int = 300
+    batch: int = 16
+    rate: float = 2e-4
+    smooth: float = 0.5
+    seed: int = 1
+
+
+class Recipe(Settings, frozen=True):
+    """The whole training."""
+
+    encoder: EncoderRecipe = EncoderRecipe()
+    noise: NoiseRecipe = NoiseRecipe()
+    tuning: TuningRecipe = TuningRecipe()
+    dagger: DaggerRecipe = DaggerRecipe()
+    clone: CloneRecipe = CloneRecipe()
+
+    def miniature(self) -> Recipe:
+        """A run of the same stages that takes a minute and learns nothing."""
+        change = msgspec.structs.replace
+        tasks = ("follow",)
+        encoder = change(self.encoder, scenes=8, views=8, test_scenes=8, epochs=2, batch=16)
+        noise = change(self.noise, tasks=tasks, worlds=("reef",), seeds=1, vehicles=1, decisions=4)
+        tuning = change(self.tuning, tasks=tasks, population=4, episodes=2, generations=1)
+        dagger = change(
+            self.dagger, tasks=tasks, levels=("easy",), vehicles=16, window=24, burn_in=4, rounds=3, updates=2, batch=8,
+            snapshot=2, judged=1, judging=4,
+        )  # fmt: skip
+        return change(self, encoder=encoder, noise=noise, tuning=tuning, dagger=dagger)
+
+
+def claim(folder: Path, recipe: Settings) -> None:
+    """Make the folder of a stage, for this recipe. Raises RecipeError when what is in it follows another one."""
+    mine, note = msgspec.to_builtins(recipe), folder / "recipe.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if note.exists() and msgspec.json.decode(note.read_bytes()) != msgspec.json.decode(msgspec.json.encode(mine)):
+        raise RecipeError(f"{folder}: follows another recipe; name another --out, or --from-stage {folder.name}")
+    note.write_bytes(msgspec.json.encode(mine))
+
+
+class RecipeError(UserError):
+    """A recipe that cannot be read, or cannot be trained."""
+
+
+def load(path: Path) -> Recipe:
+    """The recipe of a file. Raises RecipeError, which names file and key."""
+    try:
+        return toml.load(path, Recipe)
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}; name a recipe with --recipe") from None
+    except toml.TomlError as error:
+        raise RecipeError(str(error)) from None

@@ -1,0 +1,29 @@
+"""The policy over whole sequences: what does not depend on the memory is computed for all steps at once."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from rov.steering.policy_network import LOG_VARIANCE, PolicyNetwork
+
+
+def unroll(
+    network: PolicyNetwork, maps: Tensor, features: Tensor, memory: Tensor, begins: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Maps (T, B, 4, 12, 16) or what the convolutions say of them (T, B, 64), features (T, B, F), memory (B, MEMORY)
+    before the first step, `begins` (T, B) true where an episode begins -> setpoints and log variances, both (T, B, 4):
+    as the network's own steps, one after another."""
+    steps, rows = features.shape[:2]
+    looked = network.look(maps.flatten(0, 1)) if maps.dim() == 5 else maps.flatten(0, 1)
+    seen = torch.cat((looked, network.feel(features.flatten(0, 1))), dim=1)
+    inputs = seen.view(steps, rows, -1)  # (T, B, look + feel)
+    kept = []
+    for step in range(steps):
+        memory = cast(Tensor, network.remember(inputs[step], memory * ~begins[step][:, None]))
+        kept.append(memory)
+    answer = network.answer(torch.cat((torch.cat(kept), seen), dim=1)).view(steps, rows, -1)
+    mean, spread = answer.chunk(2, dim=-1)
+    return torch.tanh(mean), spread.clamp(*LOG_VARIANCE)

@@ -1,0 +1,71 @@
+"""Windows of experience: what the student saw, step by step, and what the expert would have done there."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.policy.unroll import unroll
+from rov.steering.policy_network import PolicyNetwork
+
+
+class Windows(NamedTuple):
+    """B windows of T decisions."""
+
+    maps: Tensor
+    """(T, B, 4, 12, 16) float16; or, where the convolutions are kept as they are, what they say (T, B, 64)."""
+    features: Tensor
+    """(T, B, FEATURES) float16."""
+    labels: Tensor
+    """(T, B, 4) the expert's setpoints."""
+    weights: Tensor
+    """(T, B) how much each decision counts."""
+    memory: Tensor
+    """(B, MEMORY) of the student before the first decision."""
+    begins: Tensor
+    """(T, B) true where an episode begins."""
+
+
+class Store:
+    """The last windows, up to `capacity` sets of them; drawn from uniformly."""
+
+    def __init__(self, capacity: int):
+        self.capacity = capacity
+        self.sets: list[Windows] = []
+
+    def add(self, windows: Windows) -> None:
+        self.sets = [*self.sets, windows][-self.capacity :]
+
+    def draw(self, size: int, random: torch.Generator) -> Windows:
+        """`size` windows, from one set drawn anew each time."""
+        chosen = self.sets[int(torch.randint(len(self.sets), (1,), generator=random).item())]
+        count = chosen.memory.shape[0]
+        columns = torch.randperm(count, generator=random)[:size].to(chosen.memory.device)
+        return Windows(
+            *(each[:, columns] if name != "memory" else each[columns] for name, each in chosen._asdict().items())
+        )
+
+
+def loss(network: PolicyNetwork, windows: Windows, burn_in: int, smooth: float) -> tuple[Tensor, dict[str, float]]:
+    """The loss of a batch, and its parts for the log.
+
+    The setpoint's error is squared; its likelihood teaches the variance alone, so that a sure answer is not bought by
+    giving up hard ones (Seitzer et al. 2022 name it). The first `burn_in` decisions only warm the memory, unless the
+    episode begins in them. `smooth` weighs the change from one decision to the next beyond the expert's own (CAPS,
+    Mysore et al. 2021): ripple costs thrust."""
+    mean, spread = unroll(network, windows.maps.float(), windows.features.float(), windows.memory, windows.begins)
+    warm = windows.begins.cumsum(0) > 0
+    warm[burn_in:] = True
+    weight = windows.weights * warm
+    total = weight.sum().clamp(min=1)
+    miss = (mean - windows.labels).square()
+    error = (miss.sum(-1) * weight).sum() / total
+    likelihood = 0.5 * (miss.detach() * torch.exp(-spread) + spread).sum(-1)
+    likelihood = (likelihood * weight).sum() / total
+    same = weight[1:] * ~windows.begins[1:]
+    ripple = ((mean[1:] - mean[:-1]) - (windows.labels[1:] - windows.labels[:-1])).square().sum(-1)
+    ripple = (ripple * same).sum() / same.sum().clamp(min=1)
+    parts = {"error": error.item(), "likelihood": likelihood.item(), "ripple": ripple.item()}
+    return error + 0.1 * likelihood + smooth * ripple, parts

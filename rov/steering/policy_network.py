@@ -1,0 +1,46 @@
+"""The policy: a small recurrent network from maps and features to a setpoint and how sure it is of it; one for all
+tasks, in the vehicle, the simulator and the trainers."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from rov.steering.policy_input import FEATURES, MAPS
+
+MEMORY = 128
+"""Numbers that the policy keeps from frame to frame."""
+AXES = ("surge", "sway", "heave", "yaw")
+LOG_VARIANCE = (-8.0, 2.0)
+"""Limits of the answer's log variance: beyond them a likelihood as loss would be all that counts."""
+
+
+class PolicyNetwork(nn.Module):
+    """Three convolutions over the maps, two layers over the features, a gated recurrent unit over time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.look = nn.Sequential(
+            nn.Conv2d(len(MAPS), 16, 3, padding=1), nn.SiLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.SiLU(),
+            nn.Conv2d(32, 32, 3, stride=2, padding=1), nn.SiLU(),
+            nn.Flatten(), nn.Linear(32 * 3 * 4, 64), nn.SiLU(),
+        )  # fmt: skip
+        self.feel = nn.Sequential(nn.Linear(FEATURES, 96), nn.SiLU(), nn.Linear(96, 96), nn.SiLU())
+        self.remember = nn.GRUCell(64 + 96, MEMORY)
+        # The features pass by the memory, too, so that a reflex need not be remembered first.
+        self.answer = nn.Sequential(nn.Linear(MEMORY + 64 + 96, 64), nn.SiLU(), nn.Linear(64, 2 * len(AXES)))
+
+    def forward(self, maps: Tensor, features: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps (N, 4, 12, 16), features (N, FEATURES), memory (N, MEMORY) -> setpoint (N, 4) surge, sway, heave, yaw in
+        −1..1, the log variance (N, 4) of its error, the next memory (N, MEMORY)."""
+        seen = torch.cat((self.look(maps), self.feel(features)), dim=1)
+        memory = cast(Tensor, self.remember(seen, memory))
+        mean, spread = self.answer(torch.cat((memory, seen), dim=1)).chunk(2, dim=1)
+        return torch.tanh(mean), spread.clamp(*LOG_VARIANCE), memory
+
+    def initial_memory(self, n: int) -> Tensor:
+        """The memory (n, MEMORY) at engagement."""
+        return next(self.parameters()).new_zeros(n, MEMORY)

@@ -1,0 +1,1 @@
+"""Evaluation of steering: episodes of a task by the policy and by controllers to compare with, and what they cost."""

@@ -1,0 +1,200 @@
+"""What detector and tracker would make of the targets, with misses in bursts, wrong boxes and a tracker's memory."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rov.steering.policy_input import TRACKS
+from rov.vision.tracker import MEMORY_S
+from sim.tasks.course import Conditions, Targets
+from sim.tasks.noise import TrackNoise
+from sim.tasks.picture_maps import optical_depth
+from sim.tasks.solids import Solids
+
+CONFIRM_HITS, HIDDEN_S = 2, 1.0
+"""The tracker's defaults in rover.toml."""
+NEAREST_M = 0.3
+EDGE = 0.8
+"""Of the half picture: beyond it a target is at the edge."""
+
+
+class TrackerMemory(NamedTuple):
+    """(N, K + 1): the targets, and one false box."""
+
+    missed: Tensor
+    """bool: in a burst of misses; of the false box: it is not there."""
+    hits: Tensor
+    hidden: Tensor
+    """s."""
+    place: Tensor
+    """(N, K + 1, 3) bearing, elevation, log size as tracked."""
+    speed: Tensor
+    """(N, K + 1, 3) per s."""
+    score: Tensor
+    ghost: Tensor
+    """(N, 3) heading, elevation and log size of the false box."""
+
+
+class Seen(NamedTuple):
+    """The truth of targets in the picture, (N, K)."""
+
+    place: Tensor
+    """(N, K, 3) bearing, elevation, log size."""
+    range: Tensor
+    """m."""
+    inside: Tensor
+    """bool: its centre lies in the picture, and nothing is in front of it."""
+    edge: Tensor
+    """bool."""
+
+
+def start_tracker(n: int, targets: int, random: torch.Generator) -> TrackerMemory:
+    """Before the first picture."""
+    none = torch.zeros(n, targets + 1, device=random.device)
+    place = torch.zeros(n, targets + 1, 3, device=random.device)
+    missed = torch.arange(targets + 1, device=random.device).expand(n, -1) == targets  # no false box yet
+    return TrackerMemory(missed, none, none, place, place, none, place[:, 0])
+
+
+def project(
+    targets: Targets, solids: Solids, own: bool, conditions: Conditions, position: Tensor, turn: Tensor
+) -> Seen:
+    """Where targets appear from `position` (N, 3) with `turn` (N, 3, 3) body to world. `own`: ball 0 is target 0."""
+    to = targets.position - position[:, None]  # (N, K, 3)
+    x, y, z = torch.bmm(to, turn).unbind(-1)
+    ahead = x.clamp(min=NEAREST_M)
+    wide, high = conditions.view[:, :1], conditions.view[:, 1:]
+    u, v = y / ahead / wide, z / ahead / high
+    size = targets.height / ahead / (2 * high)
+    inside = (x > NEAREST_M) & (u.abs() < 1) & (v.abs() < 1) & ~hidden_behind(to, solids.balls[:, int(own) :], position)
+    bearing = torch.atan2(y, ahead)
+    place = torch.stack([bearing, torch.atan2(z, torch.hypot(ahead, y)), size.clamp(min=1e-4).log()], dim=-1)
+    return Seen(place, to.norm(dim=-1), inside, (u.abs() > EDGE) | (v.abs() > EDGE))
+
+
+def hidden_behind(to: Tensor, balls: Tensor, position: Tensor) -> Tensor:
+    """(N, K) whether a ball (N, B, 4) lies across the way `to` (N, K, 3) from `position`."""
+    if not balls.shape[1]:
+        return torch.zeros(to.shape[:2], dtype=torch.bool, device=to.device)
+    centre = balls[..., :3] - position[:, None]  # (N, B, 3)
+    share = torch.bmm(to, centre.transpose(1, 2)) / to.square().sum(-1, keepdim=True).clamp(min=1e-6)  # (N, K, B)
+    nearest = share.clamp(0, 1)[..., None] * to[:, :, None] - centre[:, None]
+    return (nearest.square().sum(-1) < balls[:, None, :, 3].square()).any(-1)
+
+
+def find(
+    noise: TrackNoise,
+    conditions: Conditions,
+    truth: Seen,
+    heading: Tensor,
+    turning: Tensor,
+    memory: TrackerMemory,
+    dt: float,
+    random: torch.Generator,
+) -> tuple[Tensor, TrackerMemory]:
+    """Tracks (N, TRACKS, 6), as in `Sources`, of a picture `dt` s after the last; heading and yaw rate (N,)."""
+    n, k, _ = truth.place.shape
+    if not k:
+        return torch.zeros(n, TRACKS, 6, device=heading.device), memory
+    logit = (
+        noise.base
+        + noise.per_log_size * (truth.place[..., 2] - math.log(0.1)).clamp(max=1.5)
+        + noise.per_optical_depth * optical_depth(conditions, truth.range)
+        + noise.at_edge * truth.edge
+        + noise.per_turning * turning.abs()[:, None]
+    )
+    chance = torch.sigmoid(logit)
+    dice = torch.rand(n, k + 1, generator=random, device=heading.device)
+    end = 1 - math.exp(-dt / noise.burst_s)
+    begin = ((1 - chance) / chance.clamp(min=1e-3) * end).clamp(max=1.0)
+    missed = torch.where(memory.missed[:, :k], dice[:, :k] > end * (chance > 0.02), dice[:, :k] < begin)
+    false, ghost = _ghost(noise, conditions, heading, ~memory.missed[:, k], memory.ghost, dice[:, k], dt, random)
+
+    place = torch.cat(
+        [truth.place + _box_error(noise, conditions, truth.place[..., 2], random), _turned(ghost, heading)[:, None]],
+        dim=1,
+    )
+    here = torch.cat([truth.inside & ~missed, false[:, None]], dim=1)
+    score = 0.5 + 0.45 * torch.cat([chance, torch.full_like(chance[:, :1], 0.3)], dim=1)
+    score = score + noise.score_error * torch.randn(score.shape, generator=random, device=heading.device)
+    memory = _tracked(memory, place, here, score.clamp(0.5, 0.99), dt)
+    memory = memory._replace(missed=torch.cat([missed, ~false[:, None]], dim=1), ghost=ghost)
+
+    known = memory.hits >= CONFIRM_HITS
+    size = memory.place[..., 2].exp().clamp(max=1.5)
+    rows = (
+        torch.stack(
+            [known.float(), memory.place[..., 0], memory.place[..., 1], size, memory.hidden, memory.score], dim=-1
+        )
+        * known[..., None]
+    )
+    if k + 1 < TRACKS:
+        rows = torch.cat([rows, rows.new_zeros(n, TRACKS - k - 1, 6)], dim=1)
+    order = (rows[..., 0] * rows[..., 5] * rows[..., 3]).topk(TRACKS, dim=1).indices
+    return rows.gather(1, order[..., None].expand(-1, -1, 6)), memory
+
+
+def _box_error(noise: TrackNoise, conditions: Conditions, size: Tensor, random: torch.Generator) -> Tensor:
+    """(N, K, 3) of boxes with log sizes (N, K). Heavy-tailed: Student's t, a normal over the root of a gamma's mean
+    (Wilson and Hilferty's cube)."""
+    normal = torch.randn(*size.shape, 3, generator=random, device=random.device)
+    rough = 2 / (9 * noise.tail)
+    cube = 1 - rough + math.sqrt(rough) * torch.randn(*size.shape, 1, generator=random, device=random.device)
+    student = normal / cube.pow(3).clamp(min=0.05).sqrt()
+    wide, high = conditions.view[:, :1], conditions.view[:, 1:]
+    angle = 2 * wide * noise.bearing_floor + 2 * high * noise.bearing_error * size.exp().clamp(max=1.0)
+    return student * torch.stack([angle, angle, torch.full_like(angle, noise.size_error)], dim=-1)
+
+
+def _ghost(
+    noise: TrackNoise,
+    conditions: Conditions,
+    heading: Tensor,
+    there: Tensor,
+    ghost: Tensor,
+    dice: Tensor,
+    dt: float,
+    random: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Whether there is a false box now, and where (N, 3); it stays on something that stands still in the world."""
+    stays = there & (dice > dt / noise.false_s)
+    begins = ~there & (dice < dt * noise.false_per_s)
+    spot = torch.rand(len(heading), 3, generator=random, device=heading.device) * 2 - 1
+    half = conditions.view.atan()
+    fresh = torch.stack([heading + spot[:, 0] * half[:, 0], spot[:, 1] * half[:, 1], spot[:, 2] - 2.3], dim=1)
+    return stays | begins, torch.where(begins[:, None], fresh, ghost)
+
+
+def _turned(ghost: Tensor, heading: Tensor) -> Tensor:
+    bearing = torch.remainder(ghost[:, 0] - heading + math.pi, 2 * math.pi) - math.pi
+    return torch.stack([bearing, ghost[:, 1], ghost[:, 2]], dim=1)
+
+
+def _tracked(memory: TrackerMemory, place: Tensor, here: Tensor, score: Tensor, dt: float) -> TrackerMemory:
+    """The tracker's fading-memory filter, on angles instead of pixels; see rov.vision.tracker."""
+    since = (memory.hidden + dt)[..., None]
+    left = torch.exp(-since / MEMORY_S)
+    old = memory.hits[..., None] > 0
+    expected = memory.place + memory.speed * dt
+    off = place - expected
+    gain = 1 - left.square()
+    gain_v = torch.where(memory.hits[..., None] > 1, (1 - left).square(), 1.0) / since
+    level = torch.tensor([1.0, 1.0, 0.0], device=place.device)  # the size is not extrapolated
+    seen = here[..., None]
+    now = torch.where(seen, torch.where(old, expected + gain * off, place), expected)
+    speed = torch.where(old, memory.speed + seen * gain_v * off * level, 0.0)
+    hits = torch.where(here, memory.hits + 1, memory.hits * (memory.hits >= CONFIRM_HITS))
+    hidden = torch.where(here, 0.0, memory.hidden + dt)
+    hits = hits * (hidden <= HIDDEN_S)
+    alive = hits > 0
+    return memory._replace(
+        hits=hits,
+        hidden=hidden * alive,
+        place=torch.where(alive[..., None], now, 0.0),
+        speed=torch.where(alive[..., None], speed, 0.0),
+        score=torch.where(here, score, memory.score),
+    )

@@ -1,0 +1,79 @@
+"""The maps that the encoder would make of a picture, from the caster's ranges with noise; batched."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rov.steering.policy_input import COLUMNS, INVERSE_RANGE_MAX, ROWS
+from sim.tasks.course import Conditions
+from sim.tasks.noise import RangeNoise
+
+PATCH_ROWS, PATCH_COLUMNS = 3, 4
+"""Errors are alike over patches of 4 × 4 cells."""
+NIGHT_PER_M = 0.4
+"""Lamps fade with the square of the range, too: optical depth per m, beside twice the way through the water."""
+
+
+class MapErrors(NamedTuple):
+    """What stays of the errors from frame to frame, standard normal."""
+
+    patches: Tensor
+    """(N, 2, PATCH_ROWS, PATCH_COLUMNS) of the inverse range and of the pipeline."""
+
+
+class Maps(NamedTuple):
+    """(N, ROWS, COLUMNS) each."""
+
+    inverse_range: Tensor
+    log_variance: Tensor
+    pipeline: Tensor
+    seen: Tensor
+    """0..1: how much of the truth comes through the water."""
+
+
+def optical_depth(conditions: Conditions, far: Tensor) -> Tensor:
+    """Attenuation along ranges `far` (N, …) m."""
+    shape = (-1, *[1] * (far.dim() - 1))
+    c, night = conditions.attenuation.reshape(shape), conditions.night.reshape(shape)
+    return far * torch.where(night, 2 * c + NIGHT_PER_M, c)
+
+
+def seen(noise: RangeNoise, depth: Tensor) -> Tensor:
+    """Share of the information that is left at an optical depth."""
+    return torch.sigmoid((noise.fade - depth) / noise.fade_width)
+
+
+def start_errors(n: int, random: torch.Generator) -> MapErrors:
+    return MapErrors(torch.randn(n, 2, PATCH_ROWS, PATCH_COLUMNS, generator=random, device=random.device))
+
+
+def picture_maps(
+    noise: RangeNoise,
+    conditions: Conditions,
+    far: Tensor,
+    pipe: Tensor,
+    errors: MapErrors,
+    dt: float,
+    random: torch.Generator,
+) -> tuple[Maps, MapErrors]:
+    """Maps from ranges `far` (N, ROWS, COLUMNS) m and where a pipeline is (bool), `dt` s after the last."""
+    keep = math.exp(-dt / noise.persistent_s)
+    fresh = torch.randn(errors.patches.shape, generator=random, device=far.device)
+    patches = keep * errors.patches + math.sqrt(1 - keep * keep) * fresh
+    wide = patches.repeat_interleave(ROWS // PATCH_ROWS, 2).repeat_interleave(COLUMNS // PATCH_COLUMNS, 3)
+    fine = torch.randn(far.shape, generator=random, device=far.device)
+    error = math.sqrt(noise.persistent) * wide[:, 0] + math.sqrt(1 - noise.persistent) * fine
+
+    clear = seen(noise, optical_depth(conditions, far))
+    inverse = 1 / far.clamp(min=1 / INVERSE_RANGE_MAX)
+    spread = noise.share * inverse + noise.floor
+    said = clear * (inverse + spread * error) + (1 - clear) * (noise.unseen + noise.unseen_error * error)
+    variance = clear * spread.square() + (1 - clear) * (noise.unseen_error**2 + (inverse - noise.unseen).square())
+    log_variance = variance.log() + noise.log_variance_error * wide[:, 1]
+    truth = noise.pipeline_false + (noise.pipeline_hit - noise.pipeline_false) * pipe * clear
+    pipeline = (truth + noise.pipeline_error * wide[:, 1]).clamp(0.0, 1.0)
+    return Maps(said.clamp(0.0, INVERSE_RANGE_MAX), log_variance, pipeline, clear), MapErrors(patches)

@@ -1,0 +1,156 @@
+"""Tasks as scenes for the renderer: the same things at the same places, in the water and light of a world."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from sim.scene.scene import Scene
+from sim.scene.shapes import Paint, Part, Thing, Vector, ball, rods, rotation
+from sim.scene.things.animals import fish
+from sim.scene.things.bottom import ROCKS, weed
+from sim.scene.things.built import pipeline
+from sim.scene.things.diver import diver
+from sim.scene.things.variation import BLACK, Random, shade, tossed
+from sim.tasks.course import Course
+from sim.tasks.solids import NOWHERE_M
+from sim.world import RealisedWorld, load, realise
+
+DIVER_M, FISH_M = 0.6, 0.14
+"""Height of the box around a diver, and around a fish, of scale 1."""
+SMALLEST_DIVER_M = 0.42
+"""A target lower than this is a fish."""
+RELIEF_M = 0.04
+"""Largest standard deviation of the bottom's height: the sea that moves the vehicle has a flat one."""
+WEEDS = 6
+
+
+class Look(NamedTuple):
+    """Water, light, bottom and camera of one episode."""
+
+    world: str
+    seed: int
+    place: RealisedWorld
+
+    @property
+    def attenuation(self) -> float:
+        """1/m, in green."""
+        return float(self.place.scene.water.blurred[1])
+
+    @property
+    def night(self) -> bool:
+        return self.place.scene.light.day == 0
+
+
+def look(world: str, seed: int) -> Look:
+    """The look that a seed draws from a world of sim/worlds or a file; its things and its course are left out. Raises
+    WorldError."""
+    place = realise(load(world), seed)
+    return Look(place.name, seed, place)
+
+
+def label(height: float) -> str:
+    """The detector's class of a target that is `height` m high."""
+    return "diver" if height >= SMALLEST_DIVER_M else "fish"
+
+
+def scene(task: str, course: Course, row: int, look: Look) -> Scene:
+    """The scene of one vehicle's course. In `follow` the first thing is the target."""
+    random = np.random.Generator(np.random.PCG64([look.seed, 300]))
+    bottom = float(course.solids.bottom[row])
+    things: list[Thing] = []
+    if task == "follow":
+        things += _target(random, course, row, bottom)
+    if task == "inspect":
+        things += _pipe(random, course.solids.rods[row, 0].tolist(), bottom)
+    if task == "transit":
+        things += _gates(random, course.solids.rods[row].tolist(), bottom)
+    balls = course.solids.balls[row, int(course.target_ball) :]
+    things += [_rock(random, each.tolist()) for each in balls if _there(each)]
+    things += _weeds(random, float(course.goal[row, 0].nan_to_num(float(course.heading[row]))), bottom)
+    ground = look.place.scene.ground
+    ground = replace(ground, bottom=bottom, relief=min(ground.relief, RELIEF_M), walls=None, seed=look.seed)
+    return replace(look.place.scene, things=tuple(things), ground=ground, seed=look.seed)
+
+
+def _there(place: Tensor) -> bool:
+    return abs(float(place[0])) < NOWHERE_M / 2
+
+
+def _rock(random: Random, at: list[float]) -> Thing:
+    """A boulder as large as the ball that is bumped into; its dents go inwards only."""
+    north, east, down, radius = at
+    colour = shade(random, ROCKS[random.integers(len(ROCKS))])
+    paint = Paint(colour, shade(random, colour, 0.4), mottle=1.8, rough=0.85, scale=0.4)
+    part = ball((radius, radius, radius), paint=paint, bump=float(random.uniform(0.1, 0.3)), turn=tossed(random, 0.8))
+    return Thing("", (part,), (north, east, down), size=1.1 * radius)
+
+
+def _target(random: Random, course: Course, row: int, bottom: float) -> list[Thing]:
+    north, east, down = course.targets.position[row, 0].tolist()
+    height = float(course.targets.height[row, 0])
+    if label(height) == "diver":
+        made = diver(random, (north, east, down), bottom, 1.0)
+        scale = height / DIVER_M
+    else:
+        made = fish(random, (north, east, down), bottom, height / FISH_M)
+        scale = 1.0
+    parts = tuple(_scaled(part, scale) for part in made[0].parts)
+    turn = rotation(yaw=heading(course, row))
+    return [replace(made[0], parts=parts, at=(north, east, down), turn=turn, orbit=0.0, speed=0.0, bob=0.0)]
+
+
+def heading(course: Course, row: int) -> float:
+    """Where the target of `follow` swims to, rad."""
+    north, east, _ = course.targets.velocity[row, 0].tolist()
+    return math.atan2(east, north)
+
+
+def _scaled(part: Part, scale: float) -> Part:
+    def times(vector: Vector) -> Vector:
+        return (vector[0] * scale, vector[1] * scale, vector[2] * scale)
+
+    return replace(part, half=times(part.half), at=times(part.at), hinge=times(part.hinge))
+
+
+def _gates(random: Random, posts: list[list[float]], bottom: float) -> list[Thing]:
+    """The gates of `transit`, as the catalogue's: its rods are all left posts, then all right ones."""
+    made: list[Thing] = []
+    half = len(posts) // 2
+    for left, right in zip(posts[:half], posts[half:], strict=True):
+        if abs(left[0]) > NOWHERE_M / 2:
+            continue
+        orange, yellow = (0.75, 0.25, 0.03), (0.7, 0.55, 0.06)
+        paint = Paint(shade(random, (orange, yellow)[random.integers(2)], 0.15), rough=0.3, gloss=0.2)
+        for north, east, down, *_, high, thick in (left, right):
+            post = rods((0, 0, -high), (0, 0, high), thick, paint, 2)
+            line = rods((0, 0, high), (0, 0, max(bottom - down, high + 0.05)), 0.006, Paint(BLACK), 2)
+            made += [
+                Thing("gate_post", post, (north, east, down), size=0.0),
+                Thing("", line, (north, east, down), size=0),
+            ]
+        top = left[2] - left[6]
+        beam = rods((0, 0, 0), (right[0] - left[0], right[1] - left[1], 0), 0.035, Paint((0.6, 0.6, 0.6)), 4)
+        made.append(Thing("", beam, (left[0], left[1], top), size=0.0))
+    return made
+
+
+def _pipe(random: Random, rod: list[float], bottom: float) -> list[Thing]:
+    """The catalogue's pipeline along the rod."""
+    made = pipeline(random, (rod[0], rod[1], bottom), bottom, 1.0)[0]
+    return [replace(made, at=(rod[0], rod[1], rod[2]), turn=rotation(yaw=math.atan2(rod[4], rod[3])))]
+
+
+def _weeds(random: Random, heading: float, bottom: float) -> list[Thing]:
+    """Something that grows beside the course; soft, so that nobody bumps into it."""
+    made: list[Thing] = []
+    for _ in range(int(random.integers(0, WEEDS + 1))):
+        along, across = random.uniform(1.5, 13.0), random.choice((-1, 1)) * random.uniform(0.5, 3.0)
+        north = along * math.cos(heading) - across * math.sin(heading)
+        east = along * math.sin(heading) + across * math.cos(heading)
+        made += weed(random, (float(north), float(east), bottom), bottom, float(random.uniform(0.5, 1.2)))
+    return made

@@ -1,0 +1,474 @@
+"""The batched sea: N vehicles, each at its own task, on an abstraction of what the camera would show.
+
+A `Sea` is stepped decision by decision. Frames come at 8 to 16 Hz, at the same time for all vehicles; a setpoint takes
+effect some 30 to 190 ms after its frame, differently for each. Everything is drawn from one seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rov.steering import policy_input
+from rov.steering.policy_input import TASKS, Sources
+from sim import sensors, vehicle
+from sim.propulsion import CELLS
+from sim.sensors import Suite, quaternion
+from sim.tasks import delays, drift, follow, found, inspect, picture_maps, station, transit
+from sim.tasks.caster import Cast, cast, rays
+from sim.tasks.course import Conditions, Course
+from sim.tasks.hulls import Hull, Hulls, hulls
+from sim.tasks.judging import Situation, Tally, start_tally
+from sim.tasks.levels import LEVELS, RATE_TICKS, LevelName, Split, conditions
+from sim.tasks.noise import Noise, load
+from sim.tasks.rows import put, take
+from sim.tasks.scenes import Look
+from sim.tasks.solids import HULL_M, bump, gaps
+from sim.vehicle import DT, State, WaterForces
+
+TASK: dict[str, ModuleType] = {"transit": transit, "follow": follow, "inspect": inspect, "station": station}
+"""The modules of the tasks: each has `course` and `judge`."""
+NIGHT_SHARE = {"inspect": 0.5}
+"""Share of the episodes at night."""
+KNOWN_S = 3.0
+"""A thing is known for this long after it was seen."""
+SAME_RATE = 100
+"""Decisions after which another rate is drawn."""
+PEAK_AT_S, PEAK_S = (8.0, 30.0), 4.0
+"""When a `Trouble.peak` comes, and how long it takes to rise and to fall, s."""
+JITTER = 0.15
+"""Share of the frames that come a tick early or late."""
+
+
+class Trouble(NamedTuple):
+    """What goes wrong, on purpose, beside the level's conditions."""
+
+    dead_thruster: bool = False
+    """One horizontal thruster of each vehicle, drawn, is dead."""
+    late_s: float = 0.0
+    """More delay from a frame to its setpoint."""
+    current: float | None = None
+    """m/s: the steady current of every vehicle, in place of the level's."""
+    peak: float | None = None
+    """m/s: current and gust together reach this once, at an unknown time."""
+
+
+class Truth(NamedTuple):
+    """What is so; for experts and pages, never for a policy."""
+
+    position: Tensor
+    """(N, 3) NED, m."""
+    velocity: Tensor
+    """(N, 3) over ground, world axes, m/s."""
+    heading: Tensor
+    """(N,) rad."""
+    turn: Tensor
+    """(N, 3, 3) body to world."""
+    current: Tensor
+    """(N, 2) north, east, with the gust, m/s."""
+    course: Course
+    conditions: Conditions
+    known_balls: Tensor
+    """(N, B) bool: seen in the last KNOWN_S."""
+    known_rods: Tensor
+    """(N, R)."""
+    known_targets: Tensor
+    """(N, K)."""
+    key: Tensor
+    """(N, 3) position of the key frame; NaN before it is taken."""
+    elapsed: Tensor
+    """(N,) s."""
+    ranges: Tensor
+    """(N, 12, 16) m, without noise."""
+    our_loops: Tensor
+    """(N,) bool: our inner loops; else ArduSub's."""
+
+
+class Sight(NamedTuple):
+    """What is made of a picture: maps (N, 12, 16), tracks and displacements as in `Sources`."""
+
+    inverse_range: Tensor
+    log_variance: Tensor
+    pipeline: Tensor
+    tracks: Tensor
+    moved: Tensor
+    keyed: Tensor
+
+
+class Outcome(NamedTuple):
+    """What a decision led to, (N,) each."""
+
+    rewards: dict[str, Tensor]
+    success: Tensor
+    failed: Tensor
+    timed_out: Tensor
+    done: Tensor
+    """Any of the three. With auto-reset the observation that comes with it is the next episode's first."""
+    touched: Tensor
+    """Bool: something was bumped into."""
+    joules: Tensor
+    """From the battery, during this decision, hotel load included."""
+    seconds: Tensor
+    distance: Tensor
+    """m over ground, during this decision."""
+
+    @property
+    def reward(self) -> Tensor:
+        """(N,) the sum of the named rewards."""
+        return torch.stack(list(self.rewards.values())).sum(0)
+
+
+class Sea:
+    """See the top of this file. `repeat` k: rows i, i + n/k, i + 2 n/k … get the same course, conditions and hull."""
+
+    def __init__(
+        self,
+        task: str,
+        level: LevelName = "nominal",
+        n: int = 1024,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        split: Split = "train",
+        hull: Hull = "drawn",
+        loops: Literal["both", "rov", "ardusub"] = "both",
+        repeat: int = 1,
+        auto_reset: bool = True,
+        trouble: Trouble | None = None,
+        noise: Noise | None = None,
+        looks: Sequence[Look] | None = None,
+    ):
+        assert n % repeat == 0 and (repeat == 1 or not auto_reset), "repeated rows start together"
+        self.task, self.level, self.n, self.split, self.hull = TASK[task], LEVELS[level], n, split, hull
+        self.name = task
+        self.repeat, self.auto_reset = repeat, auto_reset
+        self.trouble, self.noise = trouble or Trouble(), noise or load()
+        assert looks is None or (len(looks) == n and not auto_reset), "a look for each vehicle, which starts once"
+        self.looks = looks
+        """Worlds that say how turbid the water is, whether it is night, and how wide the camera sees."""
+        self.device = torch.device(device)
+        self.random = torch.Generator(self.device).manual_seed(seed)
+        self.ours = {"both": n // 2, "rov": n, "ardusub": 0}[loops]
+        self.suite = Suite()
+        self.tick = self.decisions = 0
+        self.interval = 4
+
+    # ---- one episode after the other ---------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def reset(self) -> tuple[Sources, Tensor]:
+        """Start all vehicles; the first observation."""
+        self.tick = self.decisions = 0
+        self.course, self.conditions, self.hulls = self._draw(self.n)
+        self.state = self._placed(self.course, self.conditions)
+        still = self._water(torch.zeros(self.n, 2, device=self.device))
+        self.memory = sensors.switch_on(self.suite, self.state, still, self.random)
+        self.readings, self.memory = sensors.sense(self.suite, self.state, still, self.memory, self.random)
+        late, behind = self.conditions.late, self.conditions.behind
+        self.helm = delays.Helm(self.n, self.ours, self.readings, self.hulls.stick_limit, late.clone(), behind.clone())
+        self.gust = torch.zeros(self.n, 2, device=self.device)
+        self.rays = rays(self.conditions.view)
+        self.errors = picture_maps.start_errors(self.n, self.random)
+        self.tracker = found.start_tracker(self.n, self.course.targets.height.shape[1], self.random)
+        self.previous = torch.zeros(self.n, 4, device=self.device)
+        self.elapsed = torch.zeros(self.n, device=self.device)
+        self.tally: Tally = start_tally(self.n, self.device)
+        self.start = torch.stack([self.readings.attitude[:, 2], self.readings.depth], dim=1)
+        self.key = torch.full((self.n, 3), math.nan, device=self.device)
+        solids = self.course.solids
+        unseen = [torch.full((self.n, each), math.inf, device=self.device) for each in
+                  (solids.balls.shape[1], solids.rods.shape[1], self.course.targets.height.shape[1])]  # fmt: skip
+        self.ball_ago, self.rod_ago, self.target_ago = unseen
+        low, high = PEAK_AT_S
+        self.peak_at = low + (high - low) * torch.rand(self.n, generator=self.random, device=self.device)
+        self.fresh = torch.ones(self.n, dtype=torch.bool, device=self.device)
+        self.drift: drift.DriftMemory | None = None
+        return self._observe(DT * self.interval)
+
+    @torch.no_grad()
+    def step(self, setpoint: Tensor) -> tuple[Sources, Tensor, Outcome]:
+        """Steer by setpoints (N, 4) surge, sway, heave, yaw in −1..1 until the next frame."""
+        before, energy = self.state.position, self.state.energy
+        self.previous = setpoint.to(torch.float32).nan_to_num().clamp(-1.0, 1.0)
+        self.helm.ask(self.tick, self.previous)
+        ticks = self._ticks()
+        touched = torch.zeros(self.n, dtype=torch.bool, device=self.device)
+        for _ in range(ticks):
+            touched = touched | self._advance()
+        dt = ticks * DT
+        self.elapsed = self.elapsed + dt
+        joules = self.state.energy - energy
+        verdict = self.task.judge(self._situation(before, touched, joules, dt))
+        self.tally = verdict.tally
+        done = verdict.success | verdict.failed | verdict.timed_out
+        outcome = Outcome(
+            verdict.rewards, verdict.success, verdict.failed, verdict.timed_out, done, touched, joules,
+            torch.full_like(joules, dt), (self.state.position - before).norm(dim=1),
+        )  # fmt: skip
+        if self.auto_reset and bool(done.any()):
+            self._restart(done.nonzero()[:, 0])
+        return (*self._observe(dt), outcome)
+
+    def truth(self) -> Truth:
+        turn = vehicle.rotation(self.state.attitude.T)
+        return Truth(
+            self.state.position,
+            (turn * self.state.velocity.T[None]).sum(1).T,
+            torch.atan2(turn[1, 0], turn[0, 0]),
+            turn.permute(2, 0, 1),
+            self.current,
+            self.course,
+            self.conditions,
+            self.ball_ago < KNOWN_S,
+            self.rod_ago < KNOWN_S,
+            self.target_ago < KNOWN_S,
+            self.key,
+            self.elapsed,
+            self.cast.range,
+            torch.arange(self.n, device=self.device) < self.ours,
+        )
+
+    # ---- motion ------------------------------------------------------------------------------------------------
+
+    @property
+    def current(self) -> Tensor:
+        """(N, 2) of the water now, m/s."""
+        now = self.conditions.current + self.gust
+        if self.trouble.peak is None:
+            return now
+        away = self.conditions.current
+        most = away / away.norm(dim=1, keepdim=True).clamp(min=1e-6) * self.trouble.peak
+        return torch.lerp(now, most, torch.exp(-(((self.elapsed - self.peak_at) / PEAK_S) ** 2))[:, None])
+
+    def _advance(self) -> Tensor:
+        """One tick of DT; (N,) whether something was touched."""
+        commands = self.helm.commands(self.tick, self.readings) * self.hulls.alive
+        water = self._water(self.current)
+        state = vehicle.step(self.hulls.model, self.state, commands, water)
+        self.state, touched = bump(self.course.solids, state)
+        self.readings, self.memory = sensors.sense(self.suite, self.state, water, self.memory, self.random)
+        self._blow()
+        self._swim()
+        self.tick += 1
+        return touched.anything
+
+    def _water(self, current: Tensor) -> WaterForces:
+        return WaterForces(torch.cat([current, torch.zeros_like(current[:, :1])], dim=1).T)
+
+    def _blow(self) -> None:
+        """The gusts' next tick, an Ornstein–Uhlenbeck process per vehicle."""
+        c = self.conditions
+        keep = torch.exp(-DT / c.gust_s)[:, None]
+        fresh = torch.randn(self.n, 2, generator=self.random, device=self.device)
+        self.gust = keep * self.gust + c.gust[:, None] * (1 - keep * keep).sqrt() * fresh
+
+    def _swim(self) -> None:
+        """The targets' next tick: they swim on arcs, and turn away from the bottom and the surface."""
+        if not self.course.target_ball:
+            return
+        targets, solids = self.course.targets, self.course.solids
+        angle = (targets.turning * DT)[..., None]
+        vx, vy, vz = (targets.velocity[..., i : i + 1] for i in range(3))
+        c, s = angle.cos(), angle.sin()
+        deep = targets.position[..., 2:]
+        low, high = 0.8, (solids.bottom[:, None] - 0.5)[..., None]
+        vz = torch.where(deep > high, -vz.abs(), torch.where(deep < low, vz.abs(), vz))
+        velocity = torch.cat([c * vx - s * vy, s * vx + c * vy, vz], dim=-1)
+        position = targets.position + velocity * DT
+        balls = torch.cat([torch.cat([position[:, :1], solids.balls[:, :1, 3:]], dim=-1), solids.balls[:, 1:]], dim=1)
+        moving = torch.cat([velocity[:, :1], solids.ball_velocity[:, 1:]], dim=1)
+        self.course = self.course._replace(
+            targets=targets._replace(position=position, velocity=velocity),
+            solids=solids._replace(balls=balls, ball_velocity=moving),
+        )
+
+    def _ticks(self) -> int:
+        """Ticks until the next frame."""
+        if self.decisions % SAME_RATE == 0:
+            low, high = RATE_TICKS
+            self.interval = int(torch.randint(low, high + 1, (1,), generator=self.random, device=self.device))
+        self.decisions += 1
+        dice = float(torch.rand(1, generator=self.random, device=self.device))
+        late = 1 if dice < JITTER / 2 else -1 if dice < JITTER else 0
+        return min(max(self.interval + late, RATE_TICKS[0]), RATE_TICKS[1])
+
+    # ---- observation -------------------------------------------------------------------------------------------
+
+    def _observe(self, dt: float) -> tuple[Sources, Tensor]:
+        """What the vehicles see and feel now, `dt` s after the last frame."""
+        turn = vehicle.rotation(self.state.attitude.T).permute(2, 0, 1)
+        self.cast = cast(self.course.solids, self.rays, self.state.position, turn)
+        seen = self._look(turn, dt)
+        view = self.conditions.view
+        sources = Sources(
+            task=torch.full((self.n,), TASKS.index(self.name), device=self.device),
+            goal=self.course.goal,
+            tracks=seen.tracks,
+            moved=seen.moved,
+            keyed=seen.keyed,
+            attitude=self.readings.attitude,
+            rates=self.readings.rates,
+            depth=self.readings.depth,
+            start=self.start,
+            cell_v=self.readings.volts / CELLS,
+            previous=self.previous,
+            age_s=self.conditions.late * DT,
+            dt_s=torch.full((self.n,), dt, device=self.device),
+            view=view,
+        )
+        maps = policy_input.maps(seen.inverse_range, seen.log_variance, seen.pipeline, seen.tracks, view)
+        return sources, maps
+
+    def _look(self, turn: Tensor, dt: float) -> Sight:
+        """What encoder, detector, tracker and displacement would say of the picture now, by the noise models."""
+        c, state, noise = self.conditions, self.state, self.noise
+        heading = torch.atan2(turn[:, 1, 0], turn[:, 0, 0])
+        maps, self.errors = picture_maps.picture_maps(
+            noise.range, c, self.cast.range, self._pipe(self.cast), self.errors, dt, self.random
+        )
+        truth = self._targets(turn)
+        tracks, self.tracker = found.find(
+            noise.tracks, c, truth, heading, self.readings.rates[:, 2], self.tracker, dt, self.random
+        )
+        near = 1 / (self.cast.range.flatten(1) * self.rays[..., 0])
+        weight = (maps.seen * ~self.cast.surface).flatten(1)
+        frame = drift.Frame(near, weight, state.position, turn, heading)
+        memory = self.drift or drift.start_drift(frame)
+        memory = memory._replace(last=drift.latest(memory.last, frame, self.fresh))
+        memory = drift.take_key(memory, frame, self._take_key())
+        moved, keyed, self.drift = drift.displacement(noise.displacement, c, self.rays, frame, memory, dt, self.random)
+        moved = torch.where(self.fresh[:, None], 0.0, moved)
+        self.fresh = torch.zeros_like(self.fresh)
+        self._remember(truth, maps.seen, turn, dt)
+        return Sight(maps.inverse_range, maps.log_variance, maps.pipeline, tracks, moved, keyed)
+
+    def _take_key(self) -> Tensor:
+        """(N,) where the key frame is taken now: in `station`, KEY_S after the start."""
+        if self.name != "station":
+            return torch.zeros_like(self.fresh)
+        now = self.key[:, 0].isnan() & (self.elapsed >= policy_input.KEY_S)
+        self.key = torch.where(now[:, None], self.state.position, self.key)
+        return now
+
+    def _targets(self, turn: Tensor) -> found.Seen:
+        course = self.course
+        return found.project(
+            course.targets, course.solids, course.target_ball, self.conditions, self.state.position, turn
+        )
+
+    def _pipe(self, cast: Cast) -> Tensor:
+        return cast.rod[:, 0] if self.name == "inspect" else torch.zeros_like(cast.surface)
+
+    def _remember(self, truth: found.Seen, seen: Tensor, turn: Tensor, dt: float) -> None:
+        """How long ago each thing was seen, s."""
+        c, solids = self.conditions, self.course.solids
+
+        def ago(before: Tensor, seen: Tensor) -> Tensor:
+            return torch.where(seen, 0.0, before + dt)
+
+        self.rod_ago = ago(self.rod_ago, (self.cast.rod & (seen > 0.5)[:, None]).flatten(2).any(2))
+        x, y, z = torch.bmm(solids.balls[..., :3] - self.state.position[:, None], turn).unbind(-1)
+        radius, ahead = solids.balls[..., 3], x.clamp(min=0.1)
+        inside = (y.abs() - radius < ahead * c.view[:, :1]) & (z.abs() - radius < ahead * c.view[:, 1:]) & (x > -radius)
+        near = picture_maps.optical_depth(c, (x - radius).clamp(min=0.0)) < self.noise.range.fade
+        self.ball_ago = ago(self.ball_ago, inside & near)
+        shown = truth.inside & (picture_maps.optical_depth(c, truth.range) < self.noise.range.fade)
+        self.target_ago = ago(self.target_ago, shown)
+
+    def _situation(self, before: Tensor, touched: Tensor, joules: Tensor, dt: float) -> Situation:
+        to_ball, to_rod, _, _ = gaps(self.course.solids, self.state.position)
+        every = torch.cat([to_ball, to_rod], dim=1)
+        gap = every.amin(1) - HULL_M if every.shape[1] else torch.full_like(joules, math.inf)
+        turn = vehicle.rotation(self.state.attitude.T).permute(2, 0, 1)
+        heading = torch.atan2(turn[:, 1, 0], turn[:, 0, 0])
+        inside = self._targets(turn).inside
+        seen = inside[:, 0] if inside.shape[1] else torch.ones_like(touched)
+        return Situation(
+            self.course, before, self.state.position, heading, self.key, gap, touched, seen, joules, dt, self.elapsed,
+            self.tally,
+        )  # fmt: skip
+
+    # ---- starts ------------------------------------------------------------------------------------------------
+
+    def _draw(self, n: int) -> tuple[Course, Conditions, Hulls]:
+        few = n // self.repeat
+        night = torch.rand(few, generator=self.random, device=self.device) < NIGHT_SHARE.get(self.name, 0.0)
+        course = self.task.course(self.level, self.split, few, self.random)
+        weather = conditions(self.level, self.split, few, self.random)._replace(night=night)
+        boats = hulls(self.hull, few, self.split, self.random)
+        if self.looks:
+            weather = seen_through(self.looks, weather)
+        course, weather, boats = self._troubled(course, weather, boats)
+        if self.repeat > 1:
+            every = torch.arange(n, device=self.device) % few
+            course, weather = take(course, every), take(weather, every)
+            boats = boats.rows(every)
+        return course, weather, boats
+
+    def _troubled(self, course: Course, weather: Conditions, boats: Hulls) -> tuple[Course, Conditions, Hulls]:
+        trouble, n = self.trouble, len(course.depth)
+        weather = weather._replace(late=weather.late + round(trouble.late_s / DT))
+        if trouble.current is not None:
+            strength = weather.current.norm(dim=1, keepdim=True).clamp(min=1e-6)
+            weather = weather._replace(current=weather.current / strength * trouble.current)
+        if trouble.dead_thruster:
+            dead = torch.randint(0, 4, (n,), generator=self.random, device=self.device)
+            alive = torch.ones_like(boats.alive).scatter(1, dead[:, None], 0.0)
+            boats = boats._replace(alive=alive)
+        return course, weather, boats
+
+    def _placed(self, course: Course, weather: Conditions) -> State:
+        n = len(course.depth)
+        state = vehicle.rest(self.hulls.model, n)
+        zero = torch.zeros_like(course.depth)
+        position = torch.stack([zero, zero, course.depth], dim=1)
+        angles = torch.stack([zero, zero, course.heading], dim=1)
+        return state._replace(position=position, attitude=quaternion(angles), charge=weather.charge)
+
+    def _restart(self, rows: Tensor) -> None:
+        """Start the rows (K,) anew."""
+        k = len(rows)
+        course, weather, boats = self._draw(k)
+        state = self._placed(course, weather)
+        still = self._water(torch.zeros(k, 2, device=self.device))
+        memory = sensors.switch_on(self.suite, state, still, self.random)
+        readings, memory = sensors.sense(self.suite, state, still, memory, self.random)
+        self.course, self.conditions = put(self.course, rows, course), put(self.conditions, rows, weather)
+        self.hulls = self.hulls.put(rows, boats)
+        self.state, self.memory = put(self.state, rows, state), put(self.memory, rows, memory)
+        self.readings = put(self.readings, rows, readings)
+        self.helm.restart(rows, self.readings, boats.stick_limit, weather.late, weather.behind)
+        self.rays = rays(self.conditions.view)
+        self.errors = put(self.errors, rows, picture_maps.start_errors(k, self.random))
+        self.tracker = put(self.tracker, rows, found.start_tracker(k, course.targets.height.shape[1], self.random))
+        self.tally = put(self.tally, rows, start_tally(k, self.device))
+        zero = torch.zeros(k, device=self.device)
+        self.gust, self.elapsed = put(self.gust, rows, zero[:, None].expand(k, 2)), put(self.elapsed, rows, zero)
+        self.previous = put(self.previous, rows, zero[:, None].expand(k, 4))
+        self.start = put(self.start, rows, torch.stack([readings.attitude[:, 2], readings.depth], dim=1))
+        self.key = put(self.key, rows, zero[:, None].expand(k, 3) + math.nan)
+        for each in (self.ball_ago, self.rod_ago, self.target_ago):
+            each[rows] = math.inf
+        assert self.drift is not None
+        self.drift = self.drift._replace(
+            keyed=put(self.drift.keyed, rows, zero > 1),
+            lost=put(self.drift.lost, rows, (zero > 1)[:, None].expand(k, 2)),
+        )
+        self.fresh[rows] = True
+
+
+def seen_through(looks: Sequence[Look], weather: Conditions) -> Conditions:
+    """The conditions with the water, the light and the camera of each vehicle's look. One world has one camera: that of
+    its first look here, so that its pictures can be made together."""
+    device = weather.attenuation.device
+    first = {each.world: each for each in reversed(looks)}
+    wide = torch.tensor([math.tan(math.radians(first[each.world].place.hfov_deg) / 2) for each in looks], device=device)
+    return weather._replace(
+        attenuation=torch.tensor([each.attenuation for each in looks], device=device),
+        night=torch.tensor([each.night for each in looks], device=device),
+        view=torch.stack([wide, 0.75 * wide], dim=1),
+    )

@@ -1,0 +1,449 @@
+"""The steering tasks: hand-computed rewards, bumps that are felt, ranges, energy, and what a seed repeats."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from rov.steering.encoder import Encoder
+from rov.steering.policy_input import COLUMNS, KEY_S, ROWS, Sources, features
+from sim.scene.lens import Lens
+from sim.scene.render import Renderer
+from sim.tasks import follow, inspect, station, transit
+from sim.tasks.caster import cast, rays
+from sim.tasks.controllers import Controller, servo, zero
+from sim.tasks.course import Course, laid, progress
+from sim.tasks.drift import Frame, flow
+from sim.tasks.found import start_tracker
+from sim.tasks.judging import Situation, start_tally
+from sim.tasks.levels import LEVELS
+from sim.tasks.pid import PID, pid
+from sim.tasks.rendered import RenderedSea
+from sim.tasks.scenes import label, look, scene
+from sim.tasks.sea import TASK, Sea, Trouble
+from sim.tasks.solids import HULL_M, KEEL_M, Solids, bump
+from sim.tasks.tuned import start
+from sim.vehicle import DT, model, rest, rotation
+
+CPU = torch.device("cpu")
+
+
+def solids(balls: list[list[float]], rods: list[list[float]] | None = None, bottom: float = 9.0) -> Solids:
+    """The same around one vehicle."""
+    made = torch.tensor([balls]).reshape(1, -1, 4)
+    return Solids(
+        made,
+        torch.zeros(1, made.shape[1], 3),
+        torch.tensor([rods or []]).reshape(1, -1, 8),
+        torch.tensor([bottom]),
+        torch.tensor([[-1e4, 1e4, -1e4, 1e4]]),
+    )
+
+
+def situation(task: str, n: int = 4, **changes: Any) -> Situation:
+    """Vehicles at the start of an easy course, a tenth of a second after it, that touched nothing."""
+    random = torch.Generator().manual_seed(0)
+    course = TASK[task].course(LEVELS["easy"], "train", n, random)
+    start = torch.stack([torch.zeros(n), torch.zeros(n), course.depth], dim=1)
+    told = Situation(
+        course, start, start, course.heading, torch.full((n, 3), math.nan), torch.full((n,), 5.0),
+        torch.zeros(n, dtype=torch.bool), torch.ones(n, dtype=torch.bool), torch.full((n,), 8.0), 0.1,
+        torch.full((n,), 0.1), start_tally(n, CPU),
+    )  # fmt: skip
+    return told._replace(**changes)
+
+
+# ---- rewards, success, failure and time-out ------------------------------------------------------------------------
+
+
+def test_transit_pays_for_progress_and_asks_for_energy_and_time() -> None:
+    now = situation("transit")
+    moved = torch.cat([laid(now.course.goal[:, 0], torch.full((4, 1), 0.5), torch.zeros(4, 1))[:, 0]], dim=0)
+    deep = now.course.goal[:, 1] + 0.2
+    now = now._replace(position=torch.cat([moved, deep[:, None]], dim=1), gap=torch.full((4,), 0.1))
+    verdict = transit.judge(now)
+    scales = transit.SCALES
+    assert verdict.rewards["progress"] == pytest.approx(torch.full((4,), 0.5 * scales["progress"]), abs=1e-5)
+    assert verdict.rewards["energy"] == pytest.approx(torch.full((4,), 8.0 * scales["energy"]))
+    assert verdict.rewards["time"] == pytest.approx(torch.full((4,), 0.1 * scales["time"]))
+    assert verdict.rewards["near"] == pytest.approx(torch.full((4,), 0.8 * 0.1 * scales["near"]), abs=1e-6)
+    assert verdict.rewards["depth"] == pytest.approx(torch.full((4,), 0.2 * 0.1 * scales["depth"]), abs=1e-5)
+    assert not (verdict.success | verdict.failed | verdict.timed_out).any()
+
+
+def test_transit_succeeds_past_its_length_and_fails_beside_a_gate() -> None:
+    now = situation("transit")
+    heading, length, gate = now.course.goal[:, 0], now.course.length, now.course.gates[:, 0]
+    deep = now.course.goal[:, 1:2]
+
+    def at(along: torch.Tensor, across: torch.Tensor) -> torch.Tensor:
+        return torch.cat([laid(heading, along[:, None], across[:, None])[:, 0], deep], dim=1)
+
+    zeros = torch.zeros(4)
+    ended = transit.judge(now._replace(before=at(length - 0.1, zeros), position=at(length + 0.1, zeros)))
+    assert ended.success.all() and not (ended.failed | ended.timed_out).any()
+    assert ended.rewards["success"] == pytest.approx(torch.full((4,), transit.SCALES["success"]))
+
+    through = transit.judge(
+        now._replace(before=at(gate[:, 0] - 0.1, gate[:, 1]), position=at(gate[:, 0] + 0.1, gate[:, 1]))
+    )
+    assert not through.failed.any() and not through.tally.missed.any()
+    beside = gate[:, 1] + gate[:, 2] + 0.2
+    missed = transit.judge(now._replace(before=at(gate[:, 0] - 0.1, beside), position=at(gate[:, 0] + 0.1, beside)))
+    assert missed.failed.all() and missed.tally.missed.all()
+
+
+@pytest.mark.parametrize("task", ["transit", "inspect"])
+def test_a_time_out_is_no_failure(task: str) -> None:
+    late = TASK[task].judge(situation(task, elapsed=torch.full((4,), TASK[task].TIME_S)))
+    assert late.timed_out.all() and not (late.failed | late.success).any()
+    bumped = TASK[task].judge(
+        situation(task, elapsed=torch.full((4,), TASK[task].TIME_S), touched=torch.ones(4, dtype=torch.bool))
+    )
+    assert bumped.failed.all() and not bumped.timed_out.any()
+
+
+@pytest.mark.parametrize("task", list(TASK))
+def test_a_touch_fails_everywhere(task: str) -> None:
+    verdict = TASK[task].judge(situation(task, touched=torch.tensor([True, False, False, False])))
+    assert verdict.failed.tolist() == [True, False, False, False]
+    assert verdict.rewards["collision"].tolist() == [TASK[task].SCALES["collision"], 0.0, 0.0, 0.0]
+
+
+def test_follow_counts_the_time_in_the_band() -> None:
+    now = situation("follow", elapsed=torch.full((4,), 20.0))
+    to = torch.tensor([1.0, 0.0, 0.0]) * now.course.goal[:, 2:3]
+    far = torch.tensor([[1.0], [1.3], [1.4], [1.0]])
+    now = now._replace(
+        position=now.course.targets.position[:, 0] - far * to, in_picture=torch.tensor([True, True, True, False])
+    )
+    tally = follow.judge(now).tally
+    assert tally.good.tolist() == pytest.approx([0.1, 0.1, 0.0, 0.0])
+    assert tally.lost.tolist() == pytest.approx([0.0, 0.0, 0.0, 0.1])
+
+    counted = start_tally(4, CPU)._replace(counted=torch.full((4,), 30.0), good=torch.tensor([29.0, 23.0, 21.0, 0.0]))
+    over = follow.judge(now._replace(elapsed=torch.full((4,), follow.TIME_S), tally=counted))
+    assert over.success.tolist() == [True, True, False, False] and over.failed.tolist() == [False, False, True, True]
+
+
+def test_follow_gives_up_a_target_out_of_the_picture() -> None:
+    lost = start_tally(4, CPU)._replace(lost=torch.tensor([0.0, 3.0, follow.LOST_S, follow.LOST_S]))
+    unseen = torch.tensor([False, False, False, True])
+    assert follow.judge(situation("follow", tally=lost, in_picture=unseen)).failed.tolist() == [
+        False,
+        False,
+        True,
+        False,
+    ]
+
+
+def test_inspect_wants_the_height_and_the_pipe() -> None:
+    now = situation("inspect")
+    pipe = now.course.gates[:, 0, 1]
+    off = torch.tensor([0.0, 0.5, 0.7, 2.6])
+    place = laid(now.course.goal[:, 0], torch.full((4, 1), 2.0), (pipe + off)[:, None])[:, 0]
+    deep = now.course.solids.bottom - now.course.goal[:, 3]
+    verdict = inspect.judge(now._replace(position=torch.cat([place, deep[:, None]], dim=1)))
+    assert verdict.tally.good.tolist() == pytest.approx([0.1, 0.1, 0.0, 0.0])
+    assert verdict.failed.tolist() == [False, False, False, True]
+    assert verdict.rewards["across"] == pytest.approx(inspect.SCALES["across"] * 0.1 * off, abs=1e-5)
+
+
+def test_station_counts_from_its_key_frame() -> None:
+    now = situation("station")
+    key = now.position.clone()
+    off = torch.tensor([0.0, 0.4, 0.6, 3.1])
+    away = now.position + torch.stack([off, torch.zeros(4), torch.zeros(4)], dim=1)
+    before = station.judge(now._replace(position=away, elapsed=torch.full((4,), KEY_S - 1)))
+    assert not before.failed.any() and not before.tally.counted.any(), "it may turn and drift before"
+    holding = station.judge(now._replace(position=away, key=key, elapsed=torch.full((4,), KEY_S + 1)))
+    assert holding.tally.good.tolist() == pytest.approx([0.1, 0.1, 0.0, 0.0])
+    assert holding.failed.tolist() == [False, False, False, True]
+
+
+# ---- things are felt ---------------------------------------------------------------------------------------------
+
+
+def test_a_vehicle_stops_at_a_rock() -> None:
+    vehicle = model("heavy")
+    state = rest(vehicle, 1, 3.0)._replace(velocity=torch.tensor([[0.5, 0.2, 0.0]]))
+    rock = solids([[1.0, 0.0, 3.0, 0.8]])
+    after, touched = bump(rock, state._replace(position=torch.tensor([[-0.04, 0.0, 3.0]])))
+    assert (
+        touched.ball.all()
+        and touched.anything.all() is not None
+        and float(touched.speed) == pytest.approx(0.5, abs=1e-4)
+    )
+    assert after.velocity[0].tolist() == pytest.approx([0.0, 0.2, 0.0], abs=1e-5), "it slides along"
+    assert float((after.position[0] - torch.tensor([1.0, 0.0, 3.0])).norm()) == pytest.approx(0.8 + HULL_M, abs=1e-5)
+    free, touched = bump(rock, state._replace(position=torch.tensor([[-0.2, 0.0, 3.0]])))
+    assert not touched.anything.any() and free.velocity[0].tolist() == pytest.approx([0.5, 0.2, 0.0])
+
+
+def test_post_bottom_and_wall_are_felt() -> None:
+    vehicle = model("heavy")
+    state = rest(vehicle, 1, 3.0)._replace(velocity=torch.tensor([[0.3, 0.0, 0.2]]))
+    post = solids([], [[0.2, 0.0, 3.5, 0.0, 0.0, 1.0, 0.6, 0.05]])
+    after, touched = bump(post, state)
+    assert touched.rod.all() and after.velocity[0].tolist() == pytest.approx([0.0, 0.0, 0.2], abs=1e-5)
+    low = solids([], bottom=3.0 + KEEL_M - 0.01)
+    after, touched = bump(low, state)
+    assert touched.bottom.all() and float(after.velocity[0, 2]) == pytest.approx(0.0, abs=1e-6)
+    assert float(after.position[0, 2]) == pytest.approx(2.99, abs=1e-5)
+    walled = solids([])._replace(walls=torch.tensor([[-1e4, 0.1, -1e4, 1e4]]))
+    after, touched = bump(walled, state)
+    assert touched.wall.all() and float(after.velocity[0, 0]) == pytest.approx(0.0, abs=1e-6)
+
+
+@torch.no_grad()
+def test_full_ahead_into_rocks_ends_in_failure() -> None:
+    sea = Sea("transit", "hard", 32, seed=2, auto_reset=False)
+    sea.reset()
+    ahead = torch.zeros(32, 4)
+    ahead[:, 0] = 1.0
+    over, touched = torch.zeros(32, dtype=torch.bool), torch.zeros(32, dtype=torch.bool)
+    for _ in range(150):
+        _, _, outcome = sea.step(ahead)
+        touched |= outcome.touched & outcome.failed & ~over
+        over |= outcome.done
+    gaps = (sea.state.position[:, None] - sea.course.solids.balls[..., :3]).norm(dim=-1) - sea.course.solids.balls[
+        ..., 3
+    ]
+    assert touched.sum() >= 6, "blind, it runs into something often"
+    assert float(gaps.min()) > HULL_M - 0.01, "and never through it"
+
+
+# ---- what is seen ------------------------------------------------------------------------------------------------
+
+
+def test_rays_meet_balls_rods_bottom_and_surface() -> None:
+    view = torch.tensor([[0.8, 0.6]])
+    eye, level = torch.tensor([[0.0, 0.0, 4.0]]), torch.eye(3)[None]
+    around = solids([[5.0, 0.0, 4.0, 1.0]], [[3.0, -1.5, 4.0, 0.0, 0.0, 1.0, 0.6, 0.3]], bottom=6.0)
+    met = cast(around, rays(view), eye, level)
+    every = rays(view)[0].reshape(ROWS, COLUMNS, 3)
+    ahead, right, down = every[5, 7].tolist()
+    b = 5.0 * ahead
+    assert float(met.range[0, 5, 7]) == pytest.approx(b - math.sqrt(b * b - (25 - 1)), abs=1e-4)
+    for row in (0, ROWS - 1):
+        *_, down = every[row, 15].tolist()
+        assert float(met.range[0, row, 15]) == pytest.approx((2.0 if down > 0 else 4.0) / abs(down), rel=1e-4)
+        assert bool(met.surface[0, row, 15]) == (down < 0)
+    column = int(met.rod[0, 0, 5].nonzero()[0])
+    assert float(met.range[0, 5, column]) == pytest.approx(math.hypot(3.0, 1.5) - 0.3, abs=0.15)
+    assert not met.rod[0, 0, 5, 12:].any()
+
+
+def test_displacement_reads_a_step_aside() -> None:
+    """10 cm to the right, 2 m from a wall all around, at 80°: everything moves left by 0.1 / (2 · 2 tan 40°)."""
+    view = torch.tensor([[math.tan(math.radians(40)), 0.6]])
+    near = torch.full((1, ROWS * COLUMNS), 0.5)
+    before = Frame(near, torch.ones_like(near), torch.zeros(1, 3), torch.eye(3)[None], torch.zeros(1))
+    aside = flow(rays(view), view, before, torch.tensor([[0.0, 0.1, 0.0]]))[0].tolist()
+    assert aside == pytest.approx([-0.1 / (4 * math.tan(math.radians(40))), 0.0, 0.0, 0.0], abs=1e-6)
+    ahead = flow(rays(view), view, before, torch.tensor([[0.1, 0.0, 0.0]]))[0].tolist()
+    assert ahead == pytest.approx([0.0, 0.0, math.log1p(0.05), 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("task", list(TASK))
+def test_observations_are_finite_and_bounded(task: str) -> None:
+    sea = Sea(task, "hard", 24, seed=5)
+    sources, maps = sea.reset()
+    assert isinstance(sources, Sources) and maps.shape == (24, 4, ROWS, COLUMNS)
+    for _ in range(25):
+        sources, maps, outcome = sea.step(torch.rand(24, 4, generator=torch.Generator().manual_seed(1)) * 2 - 1)
+        assert torch.isfinite(maps).all() and torch.isfinite(features(sources)).all()
+        assert torch.isfinite(outcome.reward).all()
+    given = torch.isfinite(sources.goal[0]).tolist()
+    assert given == {"transit": [1, 1, 0, 0], "follow": [0, 0, 1, 0], "inspect": [1, 0, 0, 1], "station": [0] * 4}[task]
+
+
+def test_a_false_box_does_not_exist_from_the_start() -> None:
+    assert start_tracker(3, 2, torch.Generator()).missed.tolist() == [[False, False, True]] * 3
+
+
+# ---- the sea as a whole --------------------------------------------------------------------------------------------
+
+
+def sailed(seed: int, **options: object) -> tuple[torch.Tensor, torch.Tensor]:
+    sea = Sea("follow", "nominal", 16, seed=seed, **options)  # type: ignore[arg-type]
+    sources, maps = sea.reset()
+    joules = torch.zeros(16)
+    for _ in range(20):
+        setpoint, _ = servo(sources, maps, sea.truth(), None)
+        sources, maps, outcome = sea.step(setpoint)
+        joules += outcome.joules
+    return sea.state.position, joules
+
+
+def test_a_seed_repeats_everything() -> None:
+    (a, b), (c, d), (e, _) = sailed(3), sailed(3), sailed(4)
+    assert torch.equal(a, c) and torch.equal(b, d) and not torch.equal(a, e)
+
+
+def test_the_energy_bill_is_the_integral_of_the_batterys_power() -> None:
+    sea = Sea("transit", "nominal", 8, seed=1, hull="heavy", auto_reset=False)
+    sea.reset()
+    ahead = torch.zeros(8, 4)
+    ahead[:, 0] = 0.6
+    bill, integral = torch.zeros(8), torch.zeros(8)
+    advance = sea._advance
+
+    def metered() -> torch.Tensor:
+        nonlocal integral
+        touched = advance()
+        integral = integral + sea.state.volts * sea.state.current * DT
+        return touched
+
+    sea._advance = metered  # type: ignore[method-assign]
+    for _ in range(30):
+        *_, outcome = sea.step(ahead)
+        bill += outcome.joules
+    assert bill == pytest.approx(integral, rel=0.02), "volts a tick apart"
+    assert torch.equal(sea.state.energy, sea.state.energy) and bill == pytest.approx(sea.state.energy, rel=1e-4)
+    assert (bill > 15.0 * float(sea.elapsed[0])).all(), "more than the computer needs"
+
+
+def test_drawn_hulls_stay_upright_at_every_stick() -> None:
+    """Every corner, edge and face of the sticks for 5 s, under our loops and ArduSub's, in deep still water."""
+    corners = torch.tensor(list(itertools.product((-1.0, 0.0, 1.0), repeat=4)))
+    sea = Sea("station", "easy", 2 * len(corners), seed=3, split="test", auto_reset=False)
+    sea.reset()
+    sea.state = sea.state._replace(position=sea.state.position + torch.tensor([0.0, 0.0, 50.0]))
+    sea.course = sea.course._replace(solids=sea.course.solids._replace(bottom=torch.full((sea.n,), 200.0)))
+    worst = torch.zeros(sea.n)
+    for tick in range(250):
+        if tick % 5 == 0:
+            sea.helm.ask(sea.tick, torch.cat([corners, corners]))
+        sea._advance()
+        worst = torch.maximum(worst, rotation(sea.state.attitude.T)[2, 2].clamp(-1.0, 1.0).acos())
+    assert math.degrees(float(worst.max())) < 30
+
+
+def test_rows_repeat_where_asked() -> None:
+    sea = Sea("inspect", "nominal", 12, seed=7, repeat=3, auto_reset=False)
+    sea.reset()
+    for each in (sea.course.heading, sea.conditions.current, sea.hulls.model.scale.T, sea.course.solids.bottom):
+        parts = each.reshape(3, 4, -1)
+        assert torch.equal(parts[0], parts[1]) and torch.equal(parts[0], parts[2])
+
+
+def test_an_episode_that_ends_begins_anew() -> None:
+    sea = Sea("transit", "nominal", 16, seed=2)
+    sea.reset()
+    sea.elapsed[:4] = transit.TIME_S
+    sources, _, outcome = sea.step(torch.zeros(16, 4))
+    assert outcome.done[:4].all() and outcome.timed_out[:4].all() and not outcome.done[4:].any()
+    assert sea.elapsed[:4].tolist() == [0.0] * 4 and not sources.previous[:4].any()
+    assert not sea.state.position[:4, :2].any() and sources.moved[:4, 4].tolist() == [0.0] * 4
+
+
+def test_a_dead_thruster_is_dead_and_more_delay_is_later() -> None:
+    sea = Sea("transit", n=8, seed=0, trouble=Trouble(dead_thruster=True, late_s=0.1), auto_reset=False)
+    plain = Sea("transit", n=8, seed=0, auto_reset=False)
+    sea.reset(), plain.reset()
+    assert sea.hulls.alive[:, :4].sum(1).tolist() == [3.0] * 8 and sea.hulls.alive[:, 4:].all()
+    assert (sea.conditions.late - plain.conditions.late).tolist() == [5.0] * 8
+    ahead = torch.ones(8, 4) * torch.tensor([1.0, 0.0, 0.0, 0.0])
+    for _ in range(12):
+        sea.step(ahead)
+    assert not sea.state.thrust[sea.hulls.alive == 0].any() and sea.state.thrust[:, :4].abs().sum() > 10
+
+
+def test_current_and_gust_peak_together() -> None:
+    sea = Sea("follow", n=8, seed=0, trouble=Trouble(peak=0.4), auto_reset=False)
+    sea.reset()
+    sea.elapsed = sea.peak_at.clone()
+    assert sea.current.norm(dim=1).tolist() == pytest.approx([0.4] * 8)
+
+
+def successes(sea: Sea, steer: Controller) -> float:
+    """The share of episodes that succeed."""
+    sources, maps = sea.reset()
+    success = over = torch.zeros(sea.n, dtype=torch.bool)
+    memory = None
+    while not over.all():
+        setpoint, memory = steer(sources, maps, sea.truth(), memory)
+        sources, maps, outcome = sea.step(setpoint)
+        success, over = success | (outcome.success & ~over), over | outcome.done
+    return float(success.float().mean())
+
+
+def test_the_servo_turns_to_the_target_and_lets_go_without_one() -> None:
+    sea = Sea("follow", "easy", 3, seed=0, auto_reset=False)
+    sources, maps = sea.reset()
+    tracks = torch.zeros(3, 3, 6)
+    tracks[:2, 0] = torch.tensor([[1.0, 0.2, -0.1, 0.02, 0.0, 0.9], [1.0, -0.2, 0.1, 0.9, 0.0, 0.9]])
+    setpoint, _ = servo(sources._replace(tracks=tracks), maps, sea.truth(), None)
+    surge, sway, heave, yaw = setpoint.T
+    assert yaw[0] > 0 > yaw[1] and heave[0] < 0 < heave[1] and surge[0] > 0 > surge[1]
+    assert not sway.any() and not setpoint[2].any()
+
+
+def test_the_pid_reaches_its_goal_where_it_is_easy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Untuned, over the first three metres; without anybody at the sticks nobody arrives."""
+    plain = pid("transit", torch.tensor([start(PID["transit"])]))
+    laid_out = transit.course
+
+    def short(*args: object) -> Course:
+        return laid_out(*args)._replace(length=torch.full((8,), 3.0))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(transit, "course", short)
+    monkeypatch.setattr(transit, "TIME_S", 15.0)
+    share = {
+        steer: successes(Sea("transit", "easy", 8, seed=1, hull="heavy", loops="rov", auto_reset=False), steer)
+        for steer in (plain, zero)
+    }
+    assert share[plain] > 0.6 and share[zero] == 0.0, share
+
+
+def test_progress_is_measured_along_the_heading() -> None:
+    heading = torch.tensor([0.0, math.pi / 2])
+    along, across = progress(heading, torch.tensor([[3.0, 1.0, 0.0], [3.0, 1.0, 0.0]]))
+    assert along.tolist() == pytest.approx([3.0, 1.0]) and across.tolist() == pytest.approx([1.0, -3.0])
+
+
+# ---- rendered pictures ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["transit", "inspect"])
+def test_pictures_show_what_the_caster_meets(task: str) -> None:
+    """Ranges of the rendered scene and of the caster agree at the cells' centres, but for dents, ripples and cables."""
+    sea = Sea(task, "nominal", 3, seed=3, auto_reset=False)
+    sea.reset()
+    for row in range(3):
+        wide = math.degrees(2 * math.atan(float(sea.conditions.view[row, 0])))
+        seen = look("reef", 1_000_000 + row)
+        renderer = Renderer([scene(task, sea.course, row, seen)], Lens.wide(COLUMNS * 5, ROWS * 5, wide))
+        shots = renderer.render(sea.state.position[row : row + 1], sea.state.attitude[row : row + 1], 0.0)
+        along = (shots.depth[0] / renderer.rays[2].reshape(ROWS * 5, COLUMNS * 5))[2::5, 2::5].clamp(max=40.0)
+        off = (along / sea.cast.range[row].clamp(max=40.0)).log().abs()
+        assert float(off.median()) < 0.05 and float(off.quantile(0.8)) < 0.15
+
+
+def test_the_target_is_drawn_where_it_swims() -> None:
+    sea = RenderedSea("follow", Encoder(), (), [look("reef", 1), look("reef", 2)], level="easy", seed=0)
+    sources, maps = sea.reset()
+    assert maps.shape == (2, 4, ROWS, COLUMNS) and not sources.tracks.any(), "nobody detects"
+    for _ in range(3):
+        sources, maps, _ = sea.step(torch.zeros(2, 4))
+    shown = sea._targets(sea.truth().turn)
+    camera = sea.cameras[0]
+    shots = camera.renderer.render(sea.state.position, sea.state.attitude, sea.elapsed)
+    height, width = shots.segmentation.shape[1:]
+    for row in range(2):
+        rows, columns = (shots.segmentation[row] == 1).nonzero(as_tuple=True)
+        bearing, elevation, _ = shown.place[row, 0].tolist()
+        wide, high = sea.conditions.view[row].tolist()
+        assert float(columns.float().mean()) / width * 2 - 1 == pytest.approx(math.tan(bearing) / wide, abs=0.12)
+        middle = math.tan(elevation) / math.cos(bearing) / high
+        assert float(rows.float().mean()) / height * 2 - 1 == pytest.approx(middle, abs=0.15)
+    assert sources.moved[:, 4].max() > 0.2, "the displacement answers"
+
+
+def test_a_fish_is_no_diver() -> None:
+    assert [label(height) for height in (0.2, 0.6)] == ["fish", "diver"]

@@ -1,0 +1,241 @@
+"""The policy's training: the search, the windows, the pictures, the cards, and that the recipe still learns."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.policy import cards, curves, dagger, dives, evolution, pictures, recipe
+from models.policy.classroom import Classroom, hide
+from models.policy.crew import Crew
+from models.policy.recipe import DaggerRecipe, RecipeError
+from models.policy.trial import trial
+from models.policy.unroll import unroll
+from models.policy.windows import loss
+from rov import toml
+from rov.dives.dive import Dive
+from rov.errors import UserError
+from rov.messages import ConsumedInput, PolicyInput, Setpoint
+from rov.steering.policy_card import load_cards
+from rov.steering.policy_input import FEATURE_NAMES, FEATURES, features
+from rov.steering.policy_model import pack
+from rov.steering.policy_network import MEMORY, PolicyNetwork
+from sim.scene.lens import Lens
+from sim.scene.render import Renderer
+from sim.scene.scene import Ground, Scene
+from sim.tasks.controllers import servo
+from sim.tasks.expert import EXPERT
+from sim.tasks.sea import Sea
+from sim.tasks.tuned import start
+
+CPU = torch.device("cpu")
+SMALL = DaggerRecipe(
+    tasks=("follow",), levels=("easy",), vehicles=8, window=12, burn_in=4, rounds=2, updates=2, batch=4
+)
+TEACHERS = {task: dict(zip(EXPERT[task], start(EXPERT[task]), strict=True)) for task in EXPERT}
+
+
+def quiet(*_: object) -> None:
+    """No progress."""
+
+
+def test_search_finds_a_minimum() -> None:
+    """Of an ellipsoid a hundred times longer than wide, which is not at the start."""
+    goal = np.array([0.3, 0.7, 0.5, 0.2, 0.8])
+    scale = np.logspace(0, 2, 5)
+    search, random = evolution.begin(np.full(5, 0.5)), np.random.default_rng(1)
+    for _ in range(80):
+        candidates = evolution.ask(search, 16, random)
+        assert candidates.min() >= 0 and candidates.max() <= 1
+        search = evolution.tell(search, candidates, (scale * (candidates - goal) ** 2).sum(1))
+    assert np.abs(search.mean - goal).max() < 0.01
+
+
+def test_search_goes_on_from_a_file() -> None:
+    search = evolution.begin(np.full(3, 0.5))
+    search = evolution.tell(search, evolution.ask(search, 6, np.random.default_rng(0)), np.arange(6.0))
+    again = evolution.from_plain(json.loads(json.dumps(evolution.as_plain(search))))
+    assert evolution.as_plain(again) == evolution.as_plain(search)
+
+
+def test_unrolled_is_step_by_step() -> None:
+    torch.manual_seed(0)
+    network = PolicyNetwork()
+    maps, known = torch.rand(5, 3, 4, 12, 16), torch.randn(5, 3, FEATURES)
+    begins = torch.zeros(5, 3, dtype=torch.bool)
+    begins[2, 1] = True
+    first = memory = torch.randn(3, MEMORY)
+    mean, spread = unroll(network, maps, known, first, begins)
+    for step in range(5):
+        memory = memory * ~begins[step][:, None]
+        one, one_spread, memory = network(maps[step], known[step], memory)
+        assert torch.allclose(mean[step], one, atol=1e-5) and torch.allclose(spread[step], one_spread, atol=1e-5)
+
+
+def room() -> Classroom:
+    return Classroom("follow", "easy", 8, 3, SMALL, TEACHERS["follow"], CPU)
+
+
+def test_windows_hold_what_was_seen_and_what_the_teacher_says() -> None:
+    torch.manual_seed(0)
+    windows, episodes = room().round(PolicyNetwork(), 0.5)
+    assert windows.maps.shape == (12, 8, 4, 12, 16) and windows.features.shape == (12, 8, FEATURES)
+    assert windows.labels.abs().max() <= 1 and windows.labels.std() > 0.01
+    assert windows.begins[0].all() and not windows.begins[1:].any()
+    assert episodes.ended == 0, "no episode of 40 s ends in 12 decisions"
+
+
+def test_half_of_the_rows_do_not_see_their_last_setpoint() -> None:
+    sea = Sea("follow", "easy", 4, 1)
+    sources, _ = sea.reset()
+    seen = features(hide(sources, torch.tensor([False, True, False, True])))
+    known = [i for i, name in enumerate(FEATURE_NAMES) if name == "previous_known"][0]
+    assert seen[:, known].tolist() == [1.0, 0.0, 1.0, 0.0]
+
+
+def test_first_decisions_only_warm_the_memory_unless_the_episode_begins() -> None:
+    torch.manual_seed(0)
+    network = PolicyNetwork()
+    windows, _ = room().round(network, 1.0)
+    late = windows._replace(begins=torch.zeros_like(windows.begins))
+    spoiled = late._replace(labels=late.labels.clone())
+    spoiled.labels[:4] = 1.0
+    errors = [loss(network, each, 4, 0.0)[1]["error"] for each in (late, spoiled, windows)]
+    assert errors[0] == errors[1] != errors[2]
+
+
+def test_worker_processes_gather_the_same_as_this_one() -> None:
+    torch.manual_seed(0)
+    student = PolicyNetwork()
+    made = []
+    for workers in (0, 1):
+        crew = Crew(SMALL, TEACHERS, workers, 5, CPU)
+        try:
+            crew.begin(student, 0.5)
+            made.append(crew.end())
+        finally:
+            crew.close()
+    (task, _, here, _), (_, _, there, _) = made[0][0], made[1][0]
+    assert task == "follow"
+    assert torch.allclose(here.labels, there.labels, atol=1e-4)
+
+
+def test_training_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    """The first run ends after one round, as if killed: what is on the disk is all that the second one knows."""
+    dagger.run(SMALL, tmp_path, CPU, 0, quiet, TEACHERS, limit_s=0.01)
+    dagger.run(SMALL, tmp_path, CPU, 0, quiet, TEACHERS)
+    assert [json.loads(line)["round"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [1, 2]
+    with pytest.raises(RecipeError, match="another recipe"):
+        dagger.run(DaggerRecipe(tasks=("transit",)), tmp_path, CPU, 0, quiet, TEACHERS)
+    assert curves.draw(tmp_path, SMALL.tasks).stat().st_size > 5000
+
+
+def test_range_of_a_picture_is_the_geometry() -> None:
+    """Level, 1 m over a flat bottom: a ray `a` below the horizon meets it after 1 m / sin a."""
+    lens = Lens.wide(2 * 64, 2 * 48, 80.0)
+    renderer = Renderer([Scene(ground=Ground(bottom=5.0))], lens)
+    shots = renderer.render(torch.tensor([[0.0, 0.0, 4.0]]), torch.tensor([[1.0, 0.0, 0.0, 0.0]]), 0.0)
+    found = pictures.labelled(renderer, shots)
+    down = (2 * 11.5 / 12 - 1) * math.tan(math.radians(40)) * 0.75
+    across = (2 * 8.5 / 16 - 1) * math.tan(math.radians(40))
+    wanted = down / math.sqrt(1 + down**2 + across**2)
+    assert found.inverse_range[0, 11, 8].item() == pytest.approx(wanted, rel=0.03)
+    assert found.pictures.shape == (1, 3, 48, 64) and found.pipeline.max() == 0
+
+
+def test_what_counts_as_unsure() -> None:
+    """The limit is what the fifth largest of eight in a row reaches: four outliers in a row are forgiven."""
+    said = torch.full((20, 2), -3.0)
+    said[5:9, 0], said[5:10, 1] = 1.0, -2.0
+    assert dagger.unsure(said, torch.ones(20, 2, dtype=torch.bool)) == pytest.approx(-2.0, abs=0.02)
+
+
+def test_shipped_recipe_is_read_and_a_wrong_one_is_named(tmp_path: Path) -> None:
+    shipped = recipe.load(Path(recipe.__file__).parent / "recipe.toml")
+    assert shipped.dagger.tasks == ("transit", "follow", "inspect", "station")
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("[dagger]\nround = 3\n")
+    with pytest.raises(RecipeError, match="round"):
+        recipe.load(wrong)
+
+
+def test_cards_are_what_the_daemon_reads(tmp_path: Path) -> None:
+    weights, encoder = tmp_path / "policy.safetensors", tmp_path / "encoder.safetensors"
+    for path in (weights, encoder):
+        dagger.save(PolicyNetwork(), path)
+    limits = {"unlike": 2.0, "mean": [0.05, 0.9], "contrast": 0.01, "gradient": 0.001, "saturated": 0.5}
+    cards.encoder_card(encoder, recipe.Recipe(), {"pictures": 3.0}, limits)
+    cards.policy_card(weights, encoder, recipe.Recipe(), -1.0, {"follow": {"success": 0.9, "episodes": 256}})
+    read = load_cards(weights, encoder)
+    assert read.policy.results["follow"].success == 0.9
+    assert read.policy.trained.rates_hz[0] < 8.5 < 16 < read.policy.trained.rates_hz[1]
+
+
+def recorded(path: Path, frames: int, *, surge: float) -> None:
+    """A dive in which a person steers ahead in every frame, after the policy has steered for the first ten."""
+    with Dive.create(path) as dive:
+        for i in range(frames):
+            t = 1_000_000_000 + i * 100_000_000
+            source, ahead = ("policy", 0.0) if i < 10 else ("operator", 0.0 if i > frames - 10 else surge)
+            setpoint = Setpoint(t=t, frame_id=i, frame_t=t, source=source, surge=ahead)  # type: ignore[arg-type]
+            dive.write("inputs", ConsumedInput(t=t, by="pilotd", what="setpoint", setpoint=setpoint))
+            known, four = torch.zeros(FEATURES).tolist(), (math.nan,) * 4
+            given = PolicyInput(
+                t=t + 1_000_000, frame_id=i, frame_t=t, task="follow", version=1, reset=i == 0, features=tuple(known),
+                maps=pack(torch.zeros(1, 4, 12, 16)), goal=four, attitude=(0.0, 0.0, 0.0), rates=(0.0, 0.0, 0.0),
+                depth=1.0, start=(0.0, 1.0), previous=four,
+            )  # fmt: skip
+            dive.write("policy_input", given)
+
+
+def test_take_over_of_a_person_counts_most_and_pauses_least(tmp_path: Path) -> None:
+    recorded(tmp_path / "a.mcap", 80, surge=0.5)
+    said = list(dives.moments(tmp_path / "a.mcap"))
+    assert [each[2] for each in said[:10]] == [0.0] * 10
+    assert said[10][2] == dives.TAKEN_OVER_WEIGHT and said[10][1].surge == 0.5  # type: ignore[union-attr]
+    assert said[50][2] == 1.0 and said[75][2] == dives.IDLE_WEIGHT
+
+
+def test_cloning_comes_nearer_to_the_person(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    folder, start_at = tmp_path / "dives", tmp_path / "policy.safetensors"
+    folder.mkdir()
+    recorded(folder / "a.mcap", 200, surge=0.5)
+    dagger.save(PolicyNetwork(), start_at)
+    dagger.save(PolicyNetwork(), tmp_path / "encoder.safetensors")
+    cards.policy_card(start_at, tmp_path / "encoder.safetensors", recipe.Recipe(), -1.0, {"follow": {"success": 0.9}})
+    short = recipe.CloneRecipe(length=32, burn_in=4, updates=30, batch=4, rate=2e-3)
+    made = dives.clone(short, folder, tmp_path / "out", start_at, quiet)
+    card = toml.parse(toml.read_text(made.with_suffix(".toml")))
+    assert card["cloned"]["error_after"] < 0.5 * card["cloned"]["error_before"]
+    assert "results" not in card, "nobody has tried the clone"
+
+
+def test_dives_without_a_task_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no dives"):
+        dives.windows(tmp_path, 32)
+    with Dive.create(tmp_path / "a.mcap") as dive:
+        dive.write("inputs", ConsumedInput(t=1, by="pilotd", what="start"))
+    with pytest.raises(UserError, match="rov ctl task"):
+        dives.windows(tmp_path, 32)
+
+
+def test_two_minutes_of_training_beat_the_servo_on_follow(tmp_path: Path) -> None:
+    """From nothing: the shipped recipe with fewer vehicles, one task, no worker processes."""
+    short = DaggerRecipe(tasks=("follow",), levels=("nominal",), vehicles=48, rounds=30, updates=20, batch=24, keep=30)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        dagger.run(short, tmp_path, CPU, 0, quiet, TEACHERS, limit_s=110.0)
+        weights = sorted(tmp_path.glob("round_*.safetensors"))[-1]
+        student = dagger.judged(weights, "follow", 64, TEACHERS["follow"])
+        other = trial(servo, Sea("follow", "nominal", 64, dagger.JUDGED_SEED, auto_reset=False)).summary()
+    finally:
+        torch.set_num_threads(threads)
+    assert student["success"] > other["success"], (student, other)
+    assert student["charge"] < other["charge"], (student, other)
