@@ -15,6 +15,8 @@ from rov.vision.network import STRIDE
 
 SPREAD = 0.54
 """Width of a label's Gaussian as a share of its box (Liu et al. 2020, table 2)."""
+SEES = 0.3
+"""Score above which the start is taken to see an object."""
 OWN = 0.1
 """Height of the Gaussian down to which a cell learns the box."""
 
@@ -117,4 +119,5 @@ def remembering(heat: Tensor, taught: Tensor, mask: Tensor) -> Tensor:
     the start sees."""
     want, p = taught.sigmoid(), heat.sigmoid()
     cross = F.binary_cross_entropy_with_logits(heat, want, reduction="none")
-    return ((p - want) ** 2 * cross * (1 - mask)).sum() / (want * (1 - mask)).sum().clamp(min=1)
+    sees = (want * (want > SEES) * (1 - mask)).sum()
+    return ((p - want) ** 2 * cross * (1 - mask)).sum() / sees.clamp(min=1)
