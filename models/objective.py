@@ -78,7 +78,8 @@ def _touched(boxes: Tensor, cells: int) -> Tensor:
     at = torch.arange(cells, device=boxes.device)
     x1, y1, x2, y2 = (boxes / STRIDE).T[:, :, None]
     across, down = (at >= x1.floor()) & (at <= x2.ceil()), (at >= y1.floor()) & (at <= y2.ceil())
-    return (down[:, :, None] & across[:, None, :]).float()
+    touched: Tensor = (down[:, :, None] & across[:, None, :]).float()
+    return touched
 
 
 def _bumps(boxes: Tensor, cells: int) -> Tensor:
@@ -88,7 +89,8 @@ def _bumps(boxes: Tensor, cells: int) -> Tensor:
     cx, cy = ((x1 + x2) / 2).floor().clamp(0, cells - 1), ((y1 + y2) / 2).floor().clamp(0, cells - 1)
     sx, sy = (SPREAD * (x2 - x1) / 6).clamp(min=0.3), (SPREAD * (y2 - y1) / 6).clamp(min=0.3)
     gx, gy = torch.exp(-((at - cx) ** 2) / (2 * sx**2)), torch.exp(-((at - cy) ** 2) / (2 * sy**2))
-    return gy[:, :, None] * gx[:, None, :]
+    bumps: Tensor = gy[:, :, None] * gx[:, None, :]
+    return bumps
 
 
 def losses(heat: Tensor, distances: Tensor, want: Targets) -> tuple[Tensor, Tensor]:
