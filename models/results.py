@@ -146,11 +146,8 @@ def judge(weights: Path, device: str, recipe: Recipe, out: Path) -> None:
     names = detector.card.classes
     rendered = [name for name in recipe.sets if data.rendered(name)]
     real = [name for name in recipe.sets if name not in rendered]
-    groups: tuple[tuple[str, list[str], data.Split], ...] = (
-        ("val", real, "val"),
-        ("rendered", rendered, "val"),
-        ("test", real, "test"),
-    )
+    groups: tuple[tuple[str, list[str], data.Split], ...]
+    groups = (("val", real, "val"), ("rendered", rendered, "val"), ("test", real, "test"))
     samples = {key: [s for name in sets for s in data.load(name, split, names)] for key, sets, split in groups}
     found = {key: detector.detect([read_image(s.path) for s in own], LEAST) for key, own in samples.items()}
     seen = [(s, f) for key in ("val", "rendered") for s, f in zip(samples[key], found[key], strict=True)]
