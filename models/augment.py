@@ -181,7 +181,7 @@ def _paste(made: Plan, sources: list[Source], cutouts: Ints, rows: Ints, size: i
         pieces.append(
             (row, i, [[mirrored * scale, 0.0, left], [0.0, scale, y - scale * y1]], box, rng.uniform(0.75, 1))
         )
-        boxes.append((row, box, int(sources[i].kinds[j])))
+        boxes.append((int(row), box, int(sources[i].kinds[j])))
     if not pieces:
         return made
     return Plan(

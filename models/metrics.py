@@ -22,7 +22,7 @@ from rov.messages import Detection
 TOP = 1000
 """Answers per picture and class that are judged: all that a detector gives."""
 RESAMPLES = 200
-PRIOR = 20.0
+PRIOR = 5.0
 """Detections at which a class' own calibration and that of all classes have about equal weight."""
 
 

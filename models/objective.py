@@ -15,6 +15,8 @@ from rov.vision.network import STRIDE
 
 SPREAD = 0.54
 """Width of a label's Gaussian as a share of its box (Liu et al. 2020, table 2)."""
+SEES = 0.3
+"""Score above which the start is taken to see an object."""
 OWN = 0.1
 """Height of the Gaussian down to which a cell learns the box."""
 
@@ -76,7 +78,8 @@ def _touched(boxes: Tensor, cells: int) -> Tensor:
     at = torch.arange(cells, device=boxes.device)
     x1, y1, x2, y2 = (boxes / STRIDE).T[:, :, None]
     across, down = (at >= x1.floor()) & (at <= x2.ceil()), (at >= y1.floor()) & (at <= y2.ceil())
-    return (down[:, :, None] & across[:, None, :]).float()
+    touched: Tensor = (down[:, :, None] & across[:, None, :]).float()
+    return touched
 
 
 def _bumps(boxes: Tensor, cells: int) -> Tensor:
@@ -86,7 +89,8 @@ def _bumps(boxes: Tensor, cells: int) -> Tensor:
     cx, cy = ((x1 + x2) / 2).floor().clamp(0, cells - 1), ((y1 + y2) / 2).floor().clamp(0, cells - 1)
     sx, sy = (SPREAD * (x2 - x1) / 6).clamp(min=0.3), (SPREAD * (y2 - y1) / 6).clamp(min=0.3)
     gx, gy = torch.exp(-((at - cx) ** 2) / (2 * sx**2)), torch.exp(-((at - cy) ** 2) / (2 * sy**2))
-    return gy[:, :, None] * gx[:, None, :]
+    bumps: Tensor = gy[:, :, None] * gx[:, None, :]
+    return bumps
 
 
 def losses(heat: Tensor, distances: Tensor, want: Targets) -> tuple[Tensor, Tensor]:
@@ -117,4 +121,5 @@ def remembering(heat: Tensor, taught: Tensor, mask: Tensor) -> Tensor:
     the start sees."""
     want, p = taught.sigmoid(), heat.sigmoid()
     cross = F.binary_cross_entropy_with_logits(heat, want, reduction="none")
-    return ((p - want) ** 2 * cross * (1 - mask)).sum() / (want * (1 - mask)).sum().clamp(min=1)
+    sees = (want * (want > SEES) * (1 - mask)).sum()
+    return ((p - want) ** 2 * cross * (1 - mask)).sum() / sees.clamp(min=1)

@@ -27,7 +27,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Length of the list of objects of a picture."""
     start: str = ""
     """Weights to start from; empty: random ones."""
-    remember: float = 1.0
+    remember: float = 2.0
     """Weight of what the start says about classes that a set does not label, so that old classes are kept."""
 
 

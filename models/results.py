@@ -31,6 +31,8 @@ WORST = 24
 """Pictures in `worst/`."""
 LEAST = 0.01
 """Lowest score of the answers that are judged."""
+FULL = 0.05
+"""A list of objects counts as full where its last one has a higher score than this: there may have been more."""
 
 
 class Curves:
@@ -135,31 +137,45 @@ def limits(recipe: Recipe, classes: tuple[str, ...]) -> str:
     return " ".join(told)
 
 
-def judge(detector_at: Path, device: str, recipe: Recipe, out: Path) -> None:
-    """Calibrate on the val splits, then measure val and test splits: into the card, `results.json` and `worst/`."""
-    card = toml.parse(toml.read_text(detector_at.with_suffix(".toml")))
-    card["calibration"] = {}
-    splits: tuple[data.Split, ...] = ("val", "test")
-    told, figures = {}, {}
-    for split in splits:
-        detector = Detector(detector_at, device, batch=8)
-        samples = [s for name in recipe.sets for s in data.load(name, split, detector.card.classes)]
-        if not samples:
-            continue
-        found = detector.detect([read_image(s.path) for s in samples], LEAST)
-        judged = metrics.evaluate(samples, found, detector.card.classes)
-        if split == "val" and (fits := metrics.calibrate(judged.classes)):
-            card["calibration"] = {name: list(fit) for name, fit in fits.items()}
-            write_card(detector_at, card)
-            detector = Detector(detector_at, device, batch=8)
-            found = detector.detect([read_image(s.path) for s in samples], LEAST)
-            judged = metrics.evaluate(samples, found, detector.card.classes)
-            _worst(judged, found, out / "worst")
-        told[split], figures[split] = report(judged, detector.full), per_class(judged)
-        figures[split] |= {"mean": told[split]["metrics"]}
-    card["metrics"] = figures
-    write_card(detector_at, card)
+def judge(weights: Path, device: str, recipe: Recipe, out: Path) -> None:
+    """Calibrate on the val splits, then measure val and test splits: into the card, `results.json` and `worst/`. What
+    is rendered is measured by itself, as `rendered`."""
+    card = toml.parse(toml.read_text(weights.with_suffix(".toml"))) | {"calibration": {}}
+    write_card(weights, card)
+    detector = Detector(weights, device, batch=8)
+    names = detector.card.classes
+    rendered = [name for name in recipe.sets if data.rendered(name)]
+    real = [name for name in recipe.sets if name not in rendered]
+    groups: tuple[tuple[str, list[str], data.Split], ...]
+    groups = (("val", real, "val"), ("rendered", rendered, "val"), ("test", real, "test"))
+    samples = {key: [s for name in sets for s in data.load(name, split, names)] for key, sets, split in groups}
+    found = {key: detector.detect([read_image(s.path) for s in own], LEAST) for key, own in samples.items()}
+    seen = [(s, f) for key in ("val", "rendered") for s, f in zip(samples[key], found[key], strict=True)]
+    fits = (
+        metrics.calibrate(metrics.evaluate([s for s, _ in seen], [f for _, f in seen], names).classes) if seen else {}
+    )
+    card["calibration"] = {name: list(fit) for name, fit in fits.items()}
+    told = {}
+    for key, own in samples.items():
+        if own:
+            answers = [tuple(_calibrated(each, fits) for each in f) for f in found[key]]
+            judged = metrics.evaluate(own, answers, names)
+            full = [len(f) >= detector.card.network.top and min(each.score for each in f) > FULL for f in answers]
+            told[key] = report(judged, sum(full))
+            if key == "val":
+                _worst(judged, answers, out / "worst")
+    card["metrics"] = {key: each["per_class"] for key, each in told.items()}
+    card["means"] = {key: each["metrics"] for key, each in told.items()}
+    card["scenes"] = {key: each["per_scene"] for key, each in told.items()}
+    write_card(weights, card)
     (out / "results.json").write_text(json.dumps(told, indent=1, allow_nan=False))
+
+
+def _calibrated(each: Detection, fits: dict[str, tuple[float, float]]) -> Detection:
+    """The answer with the score that the calibrated detector gives it."""
+    slope, offset = fits.get(each.label, (1.0, 0.0))
+    raw = min(max(each.score, 1e-6), 1 - 1e-6)
+    return Detection(each.label, 1 / (1 + math.exp(-slope * math.log(raw / (1 - raw)) - offset)), each.box)
 
 
 def per_class(judged: Evaluation) -> dict[str, dict[str, Any]]:

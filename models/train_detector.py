@@ -232,7 +232,8 @@ def train(trainer: Trainer, pictures: Pictures, validation: Validation, out: Pat
             progress.console.print(f"epoch {trainer.epoch}: {told}")
     if how.patience and (out / "best.pt").exists():
         trainer.average.load_state_dict(torch.load(out / "best.pt", map_location=trainer.device, weights_only=True))
-    return trainer.average
+    average: DetectorNet = trainer.average
+    return average
 
 
 def judged(trainer: Trainer, validation: Validation, out: Path) -> float:

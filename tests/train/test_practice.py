@@ -113,11 +113,11 @@ def test_splits_do_not_overlap_and_do_not_depend_on_the_seed(cache: Path) -> Non
 
 
 def test_a_killed_run_resumes_to_the_same_weights(cache: Path, tmp_path: Path) -> None:
-    arguments = ["--model", "mlp", "--limit", "12000", "--epochs", "3", "--threads", "1", "--no-reference", "--augment",
+    arguments = ["--model", "mlp", "--limit", "4000", "--epochs", "4", "--threads", "1", "--no-reference", "--augment",
                  "--cache", str(cache)]  # fmt: skip
     command = [sys.executable, "-m", "models.practice", *arguments, "--out", str(tmp_path / "killed")]
     with subprocess.Popen(command, cwd=checkout(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while not (tmp_path / "killed/checkpoint.pt").exists():
             assert time.monotonic() < end and process.poll() is None
             time.sleep(0.05)
