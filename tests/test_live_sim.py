@@ -65,7 +65,7 @@ def test_the_policy_steers_the_whole_daemon_beside_ardusub_and_is_repeated(tmp_p
     policy, encoder = write_policy(tmp_path)
     (tmp_path / "flow.toml").write_text(FLOWING)
     command = [sys.executable, "-m", "sim", "run", str(tmp_path / "flow.toml"), "--size", "80x60"]
-    command += ["--task", "transit", "--seconds", "4", "--link", "ardusub", "--out", str(tmp_path / "dives")]
+    command += ["--task", "transit", "--seconds", "7", "--link", "ardusub", "--out", str(tmp_path / "dives")]
     files = ["--set", f"steering.policy={policy}", "--set", f"steering.encoder={encoder}"]
     command += [*files, "--set", "perception.rate_hz=4", "--set", "vehicle.max_depth=20"]
     for end in ("public", "commands"):
