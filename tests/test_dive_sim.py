@@ -10,7 +10,6 @@ import pytest
 from rov.cli.common import curve, detector
 from rov.config.schema import Config, load, override
 from rov.dives.dive import Dive
-from rov.dives.origin import DiveOrigin
 from rov.messages import Mode, Observation, PilotStatus, PolicyInput, Setpoint, ThrusterCommand, VehicleState
 from rov.offline.replay import ReplayResult, replay
 from rov.offline.source import open_recording
@@ -117,7 +116,7 @@ def test_the_policy_steers_a_course_and_is_repeated_from_its_messages(
 ) -> None:
     """Without training it steers nowhere, but as in the daemon: in shadow first, from a fresh memory once engaged."""
     files = write_policy(tmp_path)
-    model, config = PolicyModel(*files), with_policy(config, files)
+    model, config = PolicyModel(*files), override(with_policy(config, files), ["recording.jpeg_quality=97"])
     place = realise(parse(TRANSIT.encode(), Path("made.toml")), 1)
     dive(place, config, eyes, curve(config), tmp_path, seconds=12.0, size=(120, 90), overlay=False, policy=model)
     modes = [each for each in said(tmp_path, "pilot") if isinstance(each, PilotStatus)]
@@ -186,14 +185,12 @@ def test_the_worlds_of_the_repository_come_to_a_place(config: Config) -> None:
 
 def test_the_sample_dive_replays(config: Config, tmp_path: Path) -> None:
     """`python -m sim dive pool --seconds 10 --size 240x180 --no-overlay --set perception.rate_hz=8
-    --set recording.jpeg_quality=97`, and `rov replay` of that dive: what the detector says of its JPEG pictures. To be
-    made anew with weights that see otherwise."""
-    source = open_recording(checkout() / "sim/sample.mcap")
-    assert source.dive
-    settings = DiveOrigin(source.dive, override(config, ["perception.rate_hz=8"]), tmp_path).config
-    assert settings
+    --set recording.jpeg_quality=97`; to be made anew with weights that see otherwise."""
+    then = ["control.attitude_kp=1.5", "control.attitude_kd=0.45"]  # it is older than the gains of today
+    settings = override(config, ["perception.rate_hz=8", *then])
     again = replay(
-        source, settings, detector(settings, 8), curve(settings), tmp_path, overlay=False, diff=True,
+        open_recording(checkout() / "sim/sample.mcap"),
+        settings, detector(settings, 8), curve(settings), tmp_path, overlay=False, diff=True,
     )  # fmt: skip
     assert again.processed == 80 and again.differences is not None
     assert {row.verdict for row in again.differences} == {"same"}
