@@ -35,6 +35,8 @@ from rov.bus import CommandServer, Request
 from rov.bus.public import PublicPublisher
 from rov.config.schema import BusConfig
 
+pytestmark = pytest.mark.clock
+
 S = 1_000_000_000
 PATIENCE_S = 20.0
 
