@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TextIO
 
@@ -29,7 +29,6 @@ from rov.motion import thrusters
 from rov.motion.allocation import mixer
 from rov.motion.thrusters import Curve
 from rov.resources import find_resource
-from rov.service.process import Flag
 from rov.types import Floats
 from sim.wire import NoisyWire, Pty
 
@@ -371,12 +370,12 @@ def serve(
     line: NoisyWire,
     pty: Pty,
     record: TextIO | None,
-    stopped: Flag,
+    after_step: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Run on the real clock until it is `stopped`."""
+    """Run on the real clock until interrupted; calls `after_step` with the time, ns, after each step."""
     stdin = [sys.stdin.fileno()]
     typed = b""
-    while not stopped.is_set():
+    while True:
         if pty.wait(stdin, TICK_S):
             got = os.read(stdin[0], 4096)
             stdin = stdin if got else []  # closed: no more commands will come
@@ -386,6 +385,7 @@ def serve(
                     print(problem, file=sys.stderr, flush=True)
         t = time.monotonic_ns()
         pty.write(line.carry(board.step(t, pty.read()), t))
+        after_step(t)
         if record is not None:
             while board.applied:
                 record.write(json.dumps(board.applied.popleft()._asdict()) + "\n")
@@ -396,12 +396,13 @@ def run(link: Path | None, frame: str, depth: float, record: Path | None) -> Non
     given goes to the file `record`."""
     with contextlib.suppress(PermissionError):  # a real board has a processor to itself
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
-    board, pty, stopped = SimulatedBoard(frame, depth=depth), Pty(link), Flag()
-    for number in (signal.SIGINT, signal.SIGTERM):  # no KeyboardInterrupt: one that comes in a finaliser is lost
-        signal.signal(number, lambda *_: stopped.set())
+    board, pty = SimulatedBoard(frame, depth=depth), Pty(link)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(link or pty.path, flush=True)
     try:
         with contextlib.nullcontext() if record is None else record.open("w", buffering=1) as file:
-            serve(board, NoisyWire(), pty, file, stopped)
+            serve(board, NoisyWire(), pty, file)
+    except KeyboardInterrupt:
+        pass
     finally:
         pty.unplug()
