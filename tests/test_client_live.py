@@ -129,6 +129,7 @@ def test_ten_lines_arm_hold_follow_and_stop(sea: Sea) -> None:
 
 def test_the_same_on_asyncio(sea: Sea) -> None:
     before = sea.client.wait_for(VehicleState)
+    sea.client.wait_for(PilotStatus, lambda status: not status.operator, timeout_s=PATIENCE_S)  # the last one has left
     said = sea.program(printed("AsyncClient"))
     assert re.fullmatch(r"-?\d+\.\d m\n", said)
     states = [each for each in sea.seen if isinstance(each, VehicleState)]

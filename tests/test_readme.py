@@ -128,6 +128,7 @@ def test_the_daemon_on_a_laptop(place: Path) -> None:
     listen, target, drive, stop, explain = commands("rov listen")
     (program,) = [each for each in blocks("python") if "Client" in each]
     (place / "program.py").write_text(program)
+    assert shell(commands("rov replay")[0], place).returncode == 0  # leaves the film that is the camera
     with running(board.removesuffix("&").strip(), place), running(daemon, place) as (process, log):
         for words in (" ready: ", "camera_open: ", "warm: ", "link_open: "):
             wait_for(log, words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import statistics
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def lateness_ms(daemon: Daemon, start: int, end: int) -> list[float]:
 
 def refused(daemon: Daemon, weights: str) -> str:
     """Ask for a model that does not fit; returns what is said."""
-    since = daemon.said(Detections)[-1].t
+    since = time.monotonic_ns()
     daemon.edit("perception", weights=weights)
     text = daemon.event("model_refused", since, 60.0).text
     assert not {"model_switched", "gave_up", "child_died"} & set(daemon.events(since))
