@@ -1,7 +1,7 @@
 """The whole daemon against the live simulator: real processes, a pty, a camera in camerad's place."""
 
-import math
 import json
+import math
 import os
 import socket
 import subprocess
@@ -89,6 +89,6 @@ def test_the_policy_steers_the_whole_daemon_beside_ardusub_and_is_repeated(tmp_p
         cwd=checkout(), env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     # What an autopilot is sent is not compared: this replay moves thrusters.
-    rows = {row["topic"]: row for row in json.loads((tmp_path / "r/report.json").read_text())["differences"]}
+    rows = {row["topic"]: row for row in json.loads((tmp_path / "r/report.json").read_text())["diff"]}
     for topic in ("detections", "tracks", "setpoint", "policy_input"):
         assert rows[topic]["differing"] == 0 and rows[topic]["compared"] > 0, again.stdout
