@@ -137,8 +137,3 @@ def test_what_training_wants_is_pinned(python: str) -> None:
     assert pins["torch"].startswith("2.14") and pins["torchvision"].startswith("0.29"), "these two import together"
     for each in map(Requirement, project["optional-dependencies"]["train"]):
         assert each.specifier.contains(pins[canonicalize_name(each.name)]), each
-
-
-def test_ci_runs_both_environments() -> None:
-    lines = Path(ROOT / ".ci/run").read_text().splitlines()
-    assert lines.index("make test") < lines.index("make test-train")
