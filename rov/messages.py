@@ -134,6 +134,8 @@ class PolicyInput(FromFrame, frozen=True, kw_only=True):
     """Four maps of 12 × 16, float16, little-endian: inverse range, its log variance, goal heat, pipeline."""
     goal: tuple[float, float, float, float]
     """Heading in rad, depth, distance and height in m."""
+    target_height: float = math.nan
+    """Of the followed thing, m."""
     attitude: tuple[float, float, float]
     """Roll, pitch, yaw in rad when the frame was captured."""
     rates: tuple[float, float, float]
@@ -389,6 +391,9 @@ class SetTask(Command, frozen=True, kw_only=True, tag="task"):
     """Of `follow`, m."""
     height: float | None = None
     """Of `inspect`, m over the pipeline."""
+    target_height: float | None = None
+    """Of `follow`, m: how high the followed thing is; 0: as usual for its class. None: as before, or as usual if a class is
+    given."""
 
 
 class Sticks(Command, frozen=True, kw_only=True, tag="sticks"):

@@ -28,6 +28,7 @@ def some(n: int, seed: int = 1) -> Sources:
     return Sources(
         task=torch.randint(0, len(TASKS), (n,), generator=random),
         goal=goal,
+        target_height=draw(n, low=0.1, high=2.0),
         tracks=tracks,
         moved=draw(n, 5) * 0.1,
         keyed=draw(n, 5) * 0.1,

@@ -4,7 +4,7 @@ say of them is compared with what is there."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,7 +25,7 @@ from rov.vision.detector import Detector
 from sim.tasks.expert import EXPERT, expert
 from sim.tasks.found import HIDDEN_S, Seen, project
 from sim.tasks.noise import Noise, RangeNoise, TrackNoise, load
-from sim.tasks.picture_maps import optical_depth, seen
+from sim.tasks.picture_maps import optical_depth, uncertainty
 from sim.tasks.rendered import RenderedSea
 from sim.tasks.scenes import look
 from sim.tasks.sea import Truth
@@ -38,6 +38,8 @@ SEEN_WELL = 1.0
 """Optical depth up to which a pipeline is seen well."""
 ENOUGH = 200
 """Sights of targets without which the tracks' noise is not fitted."""
+NEAR, TAIL = 0.2, 6.0
+"""Inverse range from which on a cell counts fully, 1/m; degrees of freedom of the likelihood."""
 MAD = 1.4826
 """Of a normal's median absolute deviation, its standard deviation."""
 
@@ -54,6 +56,8 @@ class Cells(NamedTuple):
     pipe: Tensor
     """Whether it shows the pipeline."""
     pipeline: Tensor
+    running: Tensor
+    """bool: the vehicle has not ended its episode; one that lies against a rock sees nothing else."""
 
 
 class Sights(NamedTuple):
@@ -127,6 +131,7 @@ def watch(recipe: NoiseRecipe, weights: Path, task: str, world: str, seed: int) 
     teacher = expert(task, torch.tensor([start(EXPERT[task])]))
     sources, maps = sea.reset()
     memory, frames, times = None, [], []
+    running = torch.ones(sea.n, dtype=torch.bool)
     for _ in range(recipe.decisions):
         truth = sea.truth()
         known = project(
@@ -136,12 +141,13 @@ def watch(recipe: NoiseRecipe, weights: Path, task: str, world: str, seed: int) 
         far = truth.ranges
         cells = Cells(
             (1 / far.clamp(min=1 / INVERSE_RANGE_MAX)).clone(), optical_depth(truth.conditions, far), maps[:, 0],
-            maps[:, 1], sea._pipe(sea.cast), maps[:, 3],
+            maps[:, 1], sea._pipe(sea.cast), maps[:, 3], running[:, None, None].expand_as(far),
         )  # fmt: skip
         frames.append((cells, compared(sources.tracks, known, truth, sources.rates[:, 2].abs())))
         setpoint, memory = teacher(sources, maps, truth, memory)
         sources, maps, outcome = sea.step(setpoint)
         times.append(outcome.seconds[0])
+        running = running & ~outcome.done
     return Watched(
         Cells(*(torch.stack(each) for each in zip(*(cells for cells, _ in frames), strict=True))),
         Sights(*(torch.stack(each) for each in zip(*(sights for _, sights in frames), strict=True))),
@@ -175,23 +181,21 @@ def compared(tracks: Tensor, known: Seen, truth: Truth, turning: Tensor) -> Sigh
 
 
 def fit_range(every: list[Cells], pipes: list[Cells], dt: Tensor, before: RangeNoise) -> RangeNoise:
-    """The most likely numbers of the maps' noise model, by gradients on its likelihood."""
+    """The most likely numbers of the maps' noise model, by gradients on its likelihood (Student's t: a few cells are
+    wrong by far). Cells count by how near their things are: most of every picture is endless water."""
     cells = Cells(*(torch.cat([each.flatten() for each in some])[::7] for some in zip(*every, strict=True)))
-    names = ("share", "floor", "fade", "fade_width", "unseen", "unseen_error")
+    keep = cells.running
+    cells = Cells(*(each[keep] for each in cells))
+    weight = (cells.inverse / NEAR).clamp(0.3, 3.0)
+    names = ("share", "half", "floor", "fade", "fade_width", "unseen", "unseen_error")
     logs = torch.tensor([math.log(getattr(before, name)) for name in names], requires_grad=True)
-
-    def model() -> tuple[Tensor, Tensor]:
-        share, floor, fade, width, unseen, error = logs.exp().unbind(0)
-        clear = torch.sigmoid((fade - cells.depth) / width)
-        spread = (clear * (share * cells.inverse + floor)).square() + ((1 - clear) * error).square()
-        return clear * cells.inverse + (1 - clear) * unseen, spread.clamp(min=1e-4)
-
     optimiser = torch.optim.Adam([logs], lr=0.03)
-    for _ in range(300):
-        mean, spread = model()
-        value = (0.5 * (cells.said - mean).square() / spread + 0.5 * spread.log()).mean()
+    for _ in range(500):
+        mean, spread = expected(dict(zip(names, logs.exp().unbind(0), strict=True)), cells)
+        off = (cells.said - mean).square() / spread
+        value = (0.5 * spread.log() + 0.5 * (TAIL + 1) * torch.log1p(off / TAIL)) * weight
         optimiser.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.mean().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     fitted = before
     for name, number in zip(names, logs.exp().tolist(), strict=True):
@@ -199,25 +203,39 @@ def fit_range(every: list[Cells], pipes: list[Cells], dt: Tensor, before: RangeN
     return persistence(fit_pipeline(fitted, pipes), every, dt)
 
 
+def expected(numbers: Mapping[str, Tensor | float], cells: Cells) -> tuple[Tensor, Tensor]:
+    """Mean and variance of what is said of the cells, by the model of `sim.tasks.picture_maps`: a factor whose logarithm
+    is normal, and something small beside."""
+    clear = torch.sigmoid((numbers["fade"] - cells.depth) / numbers["fade_width"])
+    log_variance = (numbers["share"] * cells.inverse / (cells.inverse + numbers["half"])).square()
+    factor = (log_variance / 2).exp()
+    mean = clear * cells.inverse * factor + (1 - clear) * numbers["unseen"]
+    spread = (clear * cells.inverse * factor).square() * (log_variance.exp() - 1)
+    small = clear * numbers["floor"] + (1 - clear) * numbers["unseen_error"]
+    return mean, (spread + small * small).clamp(min=1e-5)
+
+
 def persistence(fitted: RangeNoise, every: list[Cells], dt: Tensor) -> RangeNoise:
-    """How much of the error is alike over a patch, and for how long it stays."""
-    kept, alike, log_variance = [], [], []
+    """How much of the error is alike over a patch, for how long it stays, how far whole places differ, and what is said
+    of it."""
+    kept, alike, log_variance, places, floors = [], [], [], [], []
     for cells in every:
-        clear = seen(fitted, cells.depth)
-        mean = clear * cells.inverse + (1 - clear) * fitted.unseen
-        spread = (clear * (fitted.share * cells.inverse + fitted.floor)).square()
-        spread = spread + ((1 - clear) * fitted.unseen_error).square()
+        mean, spread = expected(msgspec.structs.asdict(fitted), cells)
         error = ((cells.said - mean) / spread.sqrt()).clamp(-4, 4)
         patch = error.reshape(*error.shape[:2], 3, 4, 4, 4).mean((3, 5))  # (F, N, 3, 4)
         alike.append(patch.var() / error.var().clamp(min=1e-6))
         kept.append((patch[1:] * patch[:-1]).mean() / patch.square().mean().clamp(min=1e-6))
-        model = clear * (fitted.share * cells.inverse + fitted.floor).square() + (1 - clear) * (
-            fitted.unseen_error**2 + (cells.inverse - fitted.unseen).square()
-        )
-        log_variance.append((cells.log_variance - model.log()).std())
+        ratio = (cells.said.clamp(min=0.02) / cells.inverse).log()
+        near = (cells.inverse > NEAR) & cells.running
+        places += [ratio[:, i][near[:, i]].mean() for i in range(ratio.shape[1]) if near[:, i].sum() > ENOUGH]
+        floors.append((0.5 * cells.log_variance[cells.said < NEAR / 4]).exp().median())
+        own = (uncertainty(fitted, cells.said) * cells.said).square() + fitted.said_floor**2
+        log_variance.append((cells.log_variance - own.log()).std())
     share, keep = torch.stack(alike).mean().item(), torch.stack(kept).mean().clamp(0.05, 0.98).item()
     return msgspec.structs.replace(
         fitted,
+        place=torch.stack(places).std().item() if len(places) > 2 else fitted.place,
+        said_floor=torch.stack(floors).nanmean().item(),
         persistent=min(share, 0.95),
         persistent_s=-dt.mean().item() / math.log(keep),
         log_variance_error=torch.stack(log_variance).mean().item(),

@@ -134,11 +134,13 @@ class Client:
         depth: float | None = None,
         distance: float | None = None,
         height: float | None = None,
+        target_height: float | None = None,
     ) -> None:
         """What the policy is asked to do, in shadow until `mode("policy")`: `transit` to a heading (rad) at a depth
-        (m), `follow` a class at a distance, `inspect` along a heading at a height over a pipeline, `station` or
+        (m), `follow` a class, `target_height` m high, at a distance, `inspect` along a heading at a height over a pipeline, `station` or
         `none`."""
-        self._do(SetTask, task=task, label=label, heading=heading, depth=depth, distance=distance, height=height)
+        goal = {"heading": heading, "depth": depth, "distance": distance, "height": height}
+        self._do(SetTask, task=task, label=label, **goal, target_height=target_height)
 
     def sticks(
         self, surge: float = 0.0, sway: float = 0.0, heave: float = 0.0, yaw: float = 0.0, *, seconds: float = 0.0

@@ -80,6 +80,10 @@ def ctl(
     depth: Annotated[float | None, typer.Option(help="Of task transit, m; else as it is now.")] = None,
     distance: Annotated[float | None, typer.Option(help="Of task follow, m.")] = None,
     height: Annotated[float | None, typer.Option(help="Of task inspect, m over the pipeline.")] = None,
+    target_height: Annotated[
+        float | None,
+        typer.Option(help="Of task follow, how high the followed thing is, m; else as usual for its class."),
+    ] = None,
     size: Annotated[float | None, typer.Option(help="Wanted height of the target in the picture, 0..1.")] = None,
     take_over: TakeOver = False,
     address: Address = "",
@@ -93,7 +97,7 @@ def ctl(
     """
     from rov.operator.commands import DONE, DONE_ARDUSUB, TaskOptions, endpoints_of, parse, send_command
 
-    options = TaskOptions(label or None, heading, depth, distance, height)
+    options = TaskOptions(label or None, heading, depth, distance, height, target_height)
     words, settings = parse(verb, what, size, options), configuration(config)
     send_command(endpoints_of(settings.bus, address, keys), words, displace=take_over)
     done = DONE_ARDUSUB if settings.link.kind == "ardusub" else DONE

@@ -23,6 +23,7 @@ Values: TypeAlias = dict[str, Value]
 
 COMMANDED = (
     "steering.target", "steering.size", "task.name", "task.heading_deg", "task.depth", "task.distance", "task.height",
+    "task.target_height",
 )  # fmt: skip
 """Keys that operators can set, too (`SetTarget`, `SetTask`)."""
 

@@ -170,6 +170,8 @@ class TaskConfig(Section):
     """Of follow, in m."""
     height: float = Field(1.0, ge=0.3, le=5, json_schema_extra=live())
     """Of inspect, in m over the pipeline."""
+    target_height: float = Field(0.0, ge=0, le=10, json_schema_extra=live())
+    """Of follow: how high the followed thing is, in m, as it lies or stands in the water; 0: as usual for its class."""
 
 
 class ControlConfig(Section):

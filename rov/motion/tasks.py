@@ -42,6 +42,8 @@ def task_settings(command: SetTask, vehicle: VehicleState | None, max_depth: flo
         "task.depth": None if depth is None else round(depth, 2),
         "task.distance": command.distance,
         "task.height": command.height,
+        # Another class is not as high as the last one.
+        "task.target_height": command.target_height if command.label is None else command.target_height or 0.0,
     }
     wanted: live.Values = {key: value for key, value in given.items() if value is not None}
     return live.flaw(wanted) or {"task.name": command.task, **wanted}

@@ -32,7 +32,7 @@ DONE_ARDUSUB = DONE | {
 TASK_OPTIONS: dict[str, set[str]] = {
     "none": set(),
     "transit": {"heading", "depth"},
-    "follow": {"label", "distance"},
+    "follow": {"label", "distance", "target_height"},
     "inspect": {"heading", "height"},
     "station": set(),
 }
@@ -76,6 +76,7 @@ class TaskOptions(NamedTuple):
     depth: float | None = None
     distance: float | None = None
     height: float | None = None
+    target_height: float | None = None
 
 
 NO_OPTIONS = TaskOptions()
@@ -86,7 +87,9 @@ def parse(verb: str, what: str, size: float | None, options: TaskOptions = NO_OP
     if verb == "task":
         return _task(what, options)
     if options != NO_OPTIONS:
-        raise UserError(f"{verb}: a second word, --heading, --depth, --distance and --height belong to task")
+        raise UserError(
+            f"{verb}: a second word, --heading, --depth, --distance, --height and --target-height belong to task"
+        )
     if what and verb in ("arm", "disarm", "stop"):
         raise UserError(f"{verb} takes no argument, and got {what}")
     if size is not None and verb != "target":
@@ -114,6 +117,8 @@ def _task(name: str, options: TaskOptions) -> Words:
     given = {option for option in TaskOptions._fields if getattr(options, option) is not None}
     if wrong := sorted(given - TASK_OPTIONS[name]):
         belongs = " or ".join(each for each, its in TASK_OPTIONS.items() if wrong[0] in its)
-        raise UserError(f"{'a class' if wrong[0] == 'label' else '--' + wrong[0]} belongs to {belongs}, not to {name}")
+        raise UserError(
+            f"{'a class' if wrong[0] == 'label' else '--' + wrong[0].replace('_', '-')} belongs to {belongs}, not to {name}"
+        )
     heading = None if options.heading is None else math.radians(options.heading)
     return Words(SetTask, {"task": name, **options._asdict(), "heading": heading})

@@ -26,6 +26,9 @@ CELL_V_MIN = 0.5
 """A cell voltage below this is not measured."""
 GOAL_CLASS: dict[str, str] = {"transit": "gate_post", "inspect": "pipeline", "station": ""}
 """Class of the tracks that the policy sees; `follow` has the configured target's."""
+TYPICAL_HEIGHT_M = {"diver": 0.6, "fish": 0.25}
+"""Of the box around a diver who swims, and around a fish worth following: where the operator gives no height. Anything
+else is of unknown height."""
 FourNumbers = tuple[float, float, float, float]
 HIDDEN: FourNumbers = (math.nan, math.nan, math.nan, math.nan)
 Rows = tuple[tuple[float, ...], ...]
@@ -124,12 +127,14 @@ class Policy:
     ) -> PolicyInput:
         """The message that the answer is computed from."""
         goal, volts = goal_of(config.task), self._cell_v(config)
+        tall = target_height(config.task, config.steering.target)
         dt_s = 1 / config.perception.rate_hz if self.last_t is None else (frame.frame_t - self.last_t) / 1e9
         self.last_t = frame.frame_t
         previous = self.previous if self.engaged else HIDDEN
         sources = Sources(
             task=torch.tensor([TASKS.index(config.task.name)]),
             goal=torch.tensor([goal]),
+            target_height=torch.tensor([tall]),
             tracks=torch.tensor([rows]),
             moved=torch.tensor([sight.moved]),
             keyed=torch.tensor([sight.keyed]),
@@ -154,6 +159,7 @@ class Policy:
             features=tuple(features(sources)[0].tolist()),
             maps=pack(seen),
             goal=goal,
+            target_height=tall,
             attitude=pose.attitude,
             rates=pose.rates,
             depth=pose.depth,
@@ -233,6 +239,13 @@ def goal_of(task: TaskConfig) -> FourNumbers:
         case "inspect":
             return heading, none, none, task.height
     return HIDDEN
+
+
+def target_height(task: TaskConfig, target: str) -> float:
+    """How high the followed thing is, m; NaN: unknown, or nothing is followed."""
+    if task.name != "follow":
+        return math.nan
+    return task.target_height or TYPICAL_HEIGHT_M.get(target, math.nan)
 
 
 def field_of_view(width: int, height: int, hfov_deg: float, lens: Lens | None) -> FieldOfView:

@@ -39,6 +39,9 @@ class Sources(NamedTuple):
     """(N,) long, index into TASKS."""
     goal: Tensor
     """(N, 4) heading rad, depth m, distance m, height m."""
+    target_height: Tensor
+    """(N,) m: how high the followed thing is, as far as the operator knows. Its size in the picture then tells its
+    distance far better than the maps do."""
     tracks: Tensor
     """(N, 3, 6) visible 0/1, bearing rad, elevation rad, size (share of the picture's height), hidden s, score: tracks
     of the goal's class, best first, zeros where there are none. A hidden track is `visible`, too: its estimate goes on,
@@ -72,7 +75,7 @@ FEATURE_NAMES = (
     *(f"task_{name}" for name in TASKS),
     "goal_heading_given", "goal_heading_sin", "goal_heading_cos",
     "goal_depth_given", "goal_depth_near", "goal_depth_far",
-    "goal_distance_given", "goal_distance", "goal_height_given", "goal_height",
+    "goal_distance_given", "goal_distance", "goal_height_given", "goal_height", "goal_size_given", "goal_log_size",
     *(f"track_{i}_{name}" for i in range(TRACKS)
       for name in ("visible", "bearing", "elevation", "log_size", "hidden", "score")),
     *(f"moved_{name}" for name in ("dx", "dy", "scale", "roll", "confidence")),
@@ -93,6 +96,7 @@ def features(sources: Sources) -> Tensor:
     parts = (
         task,
         _goal(sources),
+        _goal_size(sources),
         _tracks(sources.tracks).reshape(n, -1),
         _moved(sources.moved, sources.dt_s),
         _keyed(sources.keyed),
@@ -153,11 +157,33 @@ def _goal(sources: Sources) -> Tensor:
     return torch.nan_to_num(torch.stack(columns, dim=1))
 
 
+def goal_size(sources: Sources) -> Tensor:
+    """(N,) the size (share of the picture's height) that the followed thing has at the goal's distance; NaN where its
+    height is not known."""
+    return sources.target_height / (2 * sources.view[:, 1] * sources.goal[:, 2])
+
+
+def _goal_size(sources: Sources) -> Tensor:
+    """(N, 2) whether that size is known, and its logarithm, scaled as the tracks' is."""
+    size = goal_size(sources)
+    return torch.nan_to_num(torch.stack((_given(size), _log_size(size)), dim=1))
+
+
+def _log_size(size: Tensor) -> Tensor:
+    return torch.log(size.clamp(0.003, 3) / 0.1) / 2
+
+
 def _tracks(tracks: Tensor) -> Tensor:
     """(N, 3, 6) scaled, zeros where there is no track."""
     visible, bearing, elevation, size, hidden, score = tracks.unbind(-1)
-    log_size = torch.log(size.clamp(0.003, 3) / 0.1) / 2
-    columns = (visible, bearing.clamp(-2, 2), elevation.clamp(-2, 2), log_size, hidden.clamp(0, 2), score.clamp(0, 1))
+    columns = (
+        visible,
+        bearing.clamp(-2, 2),
+        elevation.clamp(-2, 2),
+        _log_size(size),
+        hidden.clamp(0, 2),
+        score.clamp(0, 1),
+    )
     return torch.stack(columns, dim=-1) * visible[..., None].clamp(0, 1)
 
 

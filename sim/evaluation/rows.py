@@ -129,7 +129,7 @@ def blinded(sources: Sources, maps: Tensor) -> tuple[Sources, Tensor]:
 def noiseless(noise: Noise) -> Noise:
     """Ranges, tracks and displacements as they are, whatever the water."""
     clear = RangeNoise(
-        share=PERFECT, floor=PERFECT, fade=1e3, fade_width=1.0, unseen=0.0, unseen_error=PERFECT, persistent=0.5,
+        share=PERFECT, half=1.0, place=0.0, floor=PERFECT, said_floor=PERFECT, fade=1e3, fade_width=1.0, unseen=0.0, unseen_error=PERFECT, persistent=0.5,
         persistent_s=1.0, log_variance_error=0.0, pipeline_hit=1.0, pipeline_false=0.0, pipeline_error=0.0,
     )  # fmt: skip
     sure = msgspec.structs.replace(

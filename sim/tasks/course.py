@@ -29,6 +29,8 @@ class Course(NamedTuple):
 
     goal: Tensor
     """(N, 4) heading rad, depth m, distance m, height m; NaN where the task gives none."""
+    told_height: Tensor
+    """(N,) m: what the operator says of the first target's height; NaN: nothing."""
     heading: Tensor
     """(N,) at the start, rad."""
     depth: Tensor

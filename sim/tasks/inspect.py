@@ -61,6 +61,7 @@ def course(level: Level, split: str, n: int, random: torch.Generator) -> Course:
     )
     return Course(
         goal=torch.stack([heading, nothing, nothing, height], dim=1),
+        told_height=nothing,
         heading=start,
         depth=depth,
         length=uniform(random, 10.0, 12.0, n),

@@ -21,7 +21,10 @@ class RangeNoise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Maps of inverse range and of a pipeline; meanings in noise.toml."""
 
     share: float
+    half: float
+    place: float
     floor: float
+    said_floor: float
     fade: float
     fade_width: float
     unseen: float

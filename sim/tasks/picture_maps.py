@@ -23,6 +23,8 @@ class MapErrors(NamedTuple):
 
     patches: Tensor
     """(N, 2, PATCH_ROWS, PATCH_COLUMNS) of the inverse range and of the pipeline."""
+    place: Tensor
+    """(N,) of the inverse range: of the water and the ground of a whole episode."""
 
 
 class Maps(NamedTuple):
@@ -48,7 +50,13 @@ def seen(noise: RangeNoise, depth: Tensor) -> Tensor:
 
 
 def start_errors(n: int, random: torch.Generator) -> MapErrors:
-    return MapErrors(torch.randn(n, 2, PATCH_ROWS, PATCH_COLUMNS, generator=random, device=random.device))
+    patches = torch.randn(n, 2, PATCH_ROWS, PATCH_COLUMNS, generator=random, device=random.device)
+    return MapErrors(patches, torch.randn(n, generator=random, device=random.device))
+
+
+def uncertainty(noise: RangeNoise, inverse: Tensor) -> Tensor:
+    """Standard deviation of the logarithm of an inverse range: what is near fills the picture and shows little else."""
+    return noise.share * inverse / (inverse + noise.half)
 
 
 def picture_maps(
@@ -70,10 +78,14 @@ def picture_maps(
 
     clear = seen(noise, optical_depth(conditions, far))
     inverse = 1 / far.clamp(min=1 / INVERSE_RANGE_MAX)
-    spread = noise.share * inverse + noise.floor
-    said = clear * (inverse + spread * error) + (1 - clear) * (noise.unseen + noise.unseen_error * error)
-    variance = clear * spread.square() + (1 - clear) * (noise.unseen_error**2 + (inverse - noise.unseen).square())
+    factor = uncertainty(noise, inverse) * error + noise.place * errors.place[:, None, None]
+    said = clear * (inverse * factor.exp() + noise.floor * error) + (1 - clear) * (
+        noise.unseen + noise.unseen_error * error
+    )
+    said = said.clamp(0.0, INVERSE_RANGE_MAX)
+    # How unsure the encoder is depends on what it believes, not on what is there.
+    variance = (uncertainty(noise, said) * said).square() + noise.said_floor**2
     log_variance = variance.log() + noise.log_variance_error * wide[:, 1]
     truth = noise.pipeline_false + (noise.pipeline_hit - noise.pipeline_false) * pipe * clear
     pipeline = (truth + noise.pipeline_error * wide[:, 1]).clamp(0.0, 1.0)
-    return Maps(said.clamp(0.0, INVERSE_RANGE_MAX), log_variance, pipeline, clear), MapErrors(patches)
+    return Maps(said, log_variance, pipeline, clear), MapErrors(patches, errors.place)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rov.steering.policy_input import COLUMNS, INVERSE_RANGE_MAX, ROWS, Sources
+from rov.steering.policy_input import COLUMNS, INVERSE_RANGE_MAX, ROWS, Sources, goal_size
 from sim.tasks.course import wrapped
 from sim.tasks.tuned import Controller, Kept, Parameter, Table, Values, kept, load, named, smoothed
 
@@ -21,7 +21,7 @@ PID: dict[str, Table] = {
     "transit": {
         "cruise": Parameter(0.1, 1.0, 0.4),
         **HEADING,
-        "heave": Parameter(0.2, 4.0, 1.5),
+        "heave": Parameter(0.03, 2.0, 1.5),
         "gate": Parameter(0.0, 4.0, 1.0),
         "avoid": Parameter(0.0, 4.0, 1.0),
         "avoid_from": Parameter(0.1, 1.0, 0.4),
@@ -32,7 +32,7 @@ PID: dict[str, Table] = {
         "surge": Parameter(0.1, 3.0, 0.8),
         "surge_integral": Parameter(0.0, 0.5, 0.05),
         **HEADING,
-        "heave": Parameter(0.2, 4.0, 1.0),
+        "heave": Parameter(0.03, 2.0, 1.0),
         "search": Parameter(0.05, 1.0, 0.3),
         "smooth": Parameter(0.0, 1.0, 0.1),
     },
@@ -41,7 +41,7 @@ PID: dict[str, Table] = {
         **HEADING,
         "sway": Parameter(0.0, 4.0, 1.0),
         "sway_integral": Parameter(0.0, 0.5, 0.05),
-        "heave": Parameter(0.1, 4.0, 1.0),
+        "heave": Parameter(0.03, 2.0, 1.0),
         "smooth": Parameter(0.0, 1.0, 0.2),
     },
     "station": {
@@ -49,7 +49,7 @@ PID: dict[str, Table] = {
         "across": Parameter(0.0, 8.0, 2.0),
         "integral": Parameter(0.0, 1.0, 0.1),
         "damping": Parameter(0.0, 2.0, 0.3),
-        "heave": Parameter(0.2, 4.0, 1.5),
+        "heave": Parameter(0.03, 2.0, 1.5),
         "smooth": Parameter(0.0, 1.0, 0.2),
     },
 }
@@ -88,10 +88,13 @@ def transit(p: Values, sources: Sources, maps: Tensor, memory: Kept) -> tuple[Te
 
 
 def follow(p: Values, sources: Sources, maps: Tensor, memory: Kept) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn to the target, keep its distance as the map says it; turn on to where it was last seen when it is not."""
-    visible, bearing, elevation, _, hidden, _ = sources.tracks[:, 0].unbind(1)
+    """Turn to the target, keep its distance as its size says it, or the map where nothing is known of its height; turn on
+    to where it was last seen when it is not."""
+    visible, bearing, elevation, size, hidden, _ = sources.tracks[:, 0].unbind(1)
     there = (visible > 0) & (hidden < 1.0)
-    off = torch.log(distance(maps) / sources.goal[:, 2]).clamp(-1.0, 1.0) * there
+    by_size = goal_size(sources) / size.clamp(min=0.003)
+    far = torch.where(by_size.isfinite(), by_size, distance(maps) / sources.goal[:, 2])
+    off = torch.log(far).clamp(-1.0, 1.0) * there
     growth = off * sources.dt_s * (memory.last[:, 0].abs() < 0.95)
     total = (memory.integral[:, 0] + growth).clamp(-4, 4)
     facing = (1 - bearing.abs() / 0.7).clamp(0, 1)

@@ -234,6 +234,7 @@ class Sea:
         sources = Sources(
             task=torch.full((self.n,), TASKS.index(self.name), device=self.device),
             goal=self.course.goal,
+            target_height=self.course.told_height,
             tracks=seen.tracks,
             moved=seen.moved,
             keyed=seen.keyed,

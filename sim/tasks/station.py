@@ -39,6 +39,7 @@ def course(level: Level, split: str, n: int, random: torch.Generator) -> Course:
     still = torch.zeros(n, 0, 3, device=device)
     return Course(
         goal=torch.full((n, 4), math.nan, device=device),
+        told_height=torch.full_like(depth, math.nan),
         heading=heading,
         depth=depth,
         length=torch.full_like(depth, TIME_S),

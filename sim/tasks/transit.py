@@ -69,7 +69,7 @@ def course(level: Level, split: str, n: int, random: torch.Generator) -> Course:
     targets = Targets(rods[..., :3], torch.zeros(n, 2 * GATES, 3, device=device), still, still + 2 * POST_HALF_M)
     nothing = torch.full_like(heading, math.nan)
     goal = torch.stack([heading, goal_depth, nothing, nothing], dim=1)
-    return Course(goal, start, depth, length, gates, solids, targets, False)
+    return Course(goal, nothing, start, depth, length, gates, solids, targets, False)
 
 
 def rocks(
