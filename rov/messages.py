@@ -392,8 +392,8 @@ class SetTask(Command, frozen=True, kw_only=True, tag="task"):
     height: float | None = None
     """Of `inspect`, m over the pipeline."""
     target_height: float | None = None
-    """Of `follow`, m: how high the followed thing is; 0: as usual for its class. None: as before, or as usual if a class is
-    given."""
+    """Of `follow`, m: how high the followed thing is; 0: as usual for its class. None: as before, or as usual if a
+    class is given."""
 
 
 class Sticks(Command, frozen=True, kw_only=True, tag="sticks"):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import tomli_w
@@ -34,8 +34,8 @@ from sim.tasks.tuned import start
 Progress = Callable[[str, int, int], None]
 NEAR_RAD = 0.15
 """A track this near to a target is of the target."""
-SEEN_WELL = 1.0
-"""Optical depth up to which a pipeline is seen well."""
+SEEN_WELL, FEW_CELLS = 2.0, 30
+"""Optical depth up to which a pipeline is seen well, and cells of it that are too few."""
 ENOUGH = 200
 """Sights of targets without which the tracks' noise is not fitted."""
 NEAR, TAIL = 0.2, 6.0
@@ -55,7 +55,8 @@ class Cells(NamedTuple):
     log_variance: Tensor
     pipe: Tensor
     """Whether it shows the pipeline."""
-    pipeline: Tensor
+    probability: Tensor
+    """Of a pipeline, as it is said."""
     running: Tensor
     """bool: the vehicle has not ended its episode; one that lies against a rock sees nothing else."""
 
@@ -141,7 +142,7 @@ def watch(recipe: NoiseRecipe, weights: Path, task: str, world: str, seed: int) 
         far = truth.ranges
         cells = Cells(
             (1 / far.clamp(min=1 / INVERSE_RANGE_MAX)).clone(), optical_depth(truth.conditions, far), maps[:, 0],
-            maps[:, 1], sea._pipe(sea.cast), maps[:, 3], running[:, None, None].expand_as(far),
+            maps[:, 1], sea._pipe(sea.cast), sea.sight.pipeline, running[:, None, None].expand_as(far),
         )  # fmt: skip
         frames.append((cells, compared(sources.tracks, known, truth, sources.rates[:, 2].abs())))
         setpoint, memory = teacher(sources, maps, truth, memory)
@@ -182,16 +183,18 @@ def compared(tracks: Tensor, known: Seen, truth: Truth, turning: Tensor) -> Sigh
 
 def fit_range(every: list[Cells], pipes: list[Cells], dt: Tensor, before: RangeNoise) -> RangeNoise:
     """The most likely numbers of the maps' noise model, by gradients on its likelihood (Student's t: a few cells are
-    wrong by far). Cells count by how near their things are: most of every picture is endless water."""
+    wrong by far). Cells count by how near their things are: most of every picture is endless water. Where it fades is
+    not fitted: nothing is there to be seen, and nothing is what is said."""
     cells = Cells(*(torch.cat([each.flatten() for each in some])[::7] for some in zip(*every, strict=True)))
     keep = cells.running
     cells = Cells(*(each[keep] for each in cells))
     weight = (cells.inverse / NEAR).clamp(0.3, 3.0)
-    names = ("share", "half", "floor", "fade", "fade_width", "unseen", "unseen_error")
+    names = ("share", "half", "floor", "unseen", "unseen_error")
     logs = torch.tensor([math.log(getattr(before, name)) for name in names], requires_grad=True)
+    fixed: dict[str, Any] = msgspec.structs.asdict(before)
     optimiser = torch.optim.Adam([logs], lr=0.03)
     for _ in range(500):
-        mean, spread = expected(dict(zip(names, logs.exp().unbind(0), strict=True)), cells)
+        mean, spread = expected(fixed | dict(zip(names, logs.exp().unbind(0), strict=True)), cells)
         off = (cells.said - mean).square() / spread
         value = (0.5 * spread.log() + 0.5 * (TAIL + 1) * torch.log1p(off / TAIL)) * weight
         optimiser.zero_grad()
@@ -204,8 +207,8 @@ def fit_range(every: list[Cells], pipes: list[Cells], dt: Tensor, before: RangeN
 
 
 def expected(numbers: Mapping[str, Tensor | float], cells: Cells) -> tuple[Tensor, Tensor]:
-    """Mean and variance of what is said of the cells, by the model of `sim.tasks.picture_maps`: a factor whose logarithm
-    is normal, and something small beside."""
+    """Mean and variance of what is said of the cells, by the model of `sim.tasks.picture_maps`: a factor whose
+    logarithm is normal, and something small beside."""
     clear = torch.sigmoid((numbers["fade"] - cells.depth) / numbers["fade_width"])
     log_variance = (numbers["share"] * cells.inverse / (cells.inverse + numbers["half"])).square()
     factor = (log_variance / 2).exp()
@@ -243,20 +246,27 @@ def persistence(fitted: RangeNoise, every: list[Cells], dt: Tensor) -> RangeNois
 
 
 def fit_pipeline(fitted: RangeNoise, pipes: list[Cells]) -> RangeNoise:
-    """Means of the pipeline's probability on it, where it is seen well, and elsewhere."""
-    if not pipes:
-        return fitted
-    pipe = torch.cat([each.pipe.flatten() for each in pipes])
-    depth = torch.cat([each.depth.flatten() for each in pipes])
-    said = torch.cat([each.pipeline.flatten() for each in pipes])
-    on, off = said[pipe & (depth < SEEN_WELL)], said[~pipe]
-    if not len(on):
+    """The log odds that are said of cells without the pipeline, how they differ from place to place, how much higher
+    they are on it, and what is left."""
+    off, gaps, left = [], [], []
+    for cells in pipes:
+        odds = torch.logit(cells.probability.clamp(1e-4, 1 - 1e-4))
+        for i in range(odds.shape[1]):
+            pipe = cells.pipe[:, i] & (cells.depth[:, i] < SEEN_WELL) & cells.running[:, i]
+            if pipe.sum() < FEW_CELLS:
+                continue
+            elsewhere, on = odds[:, i][~cells.pipe[:, i]], odds[:, i][pipe]
+            off.append(elsewhere.mean())
+            gaps.append(on.mean() - elsewhere.mean())
+            left.append((elsewhere.var() + on.var()) / 2)
+    if len(off) < 3:
         return fitted
     return msgspec.structs.replace(
         fitted,
-        pipeline_hit=on.mean().item(),
-        pipeline_false=off.mean().item(),
-        pipeline_error=min(0.5 * (on.std() + off.std()).item(), 0.4),
+        pipeline_off=torch.stack(off).mean().item(),
+        pipeline_gap=torch.stack(gaps).mean().item(),
+        pipeline_place=torch.stack(off).std().item(),
+        pipeline_error=torch.stack(left).mean().sqrt().item(),
     )
 
 

@@ -40,13 +40,14 @@ class Tuned(NamedTuple):
 
 
 def run(recipe: TuningRecipe, folder: Path, workers: int, progress: Progress, limit_s: float = float("inf")) -> None:
-    """Run or resume the stage: `expert.toml` and `pid.toml` in the folder. `limit_s` ends the searches early."""
+    """Run or resume the stage: `expert.toml` and `pid.toml` in the folder. `limit_s` ends the searches early,
+    each after its share."""
     claim(folder, recipe)
     jobs = [(kind, task) for kind in TABLES for task in recipe.tasks]
     found: dict[str, dict[str, Tuned]] = {kind: {} for kind in TABLES}
-    until = time.time() + limit_s
+    each_s = limit_s * max(1, workers) / len(jobs)
     with ProcessPoolExecutor(max(1, workers), mp_context=get_context("spawn"), initializer=quiet) as pool:
-        waiting = {pool.submit(tune, recipe, kind, task, folder, until): (kind, task) for kind, task in jobs}
+        waiting = {pool.submit(tune, recipe, kind, task, folder, each_s): (kind, task) for kind, task in jobs}
         try:
             for number, future in enumerate(as_completed(waiting)):
                 kind, task = waiting[future]
@@ -66,18 +67,19 @@ def write(path: Path, values: dict[str, dict[str, float]]) -> None:
     path.write_text(head + "# is in the module of the same name.\n" + tomli_w.dumps(values))
 
 
-def tune(recipe: TuningRecipe, kind: str, task: str, folder: Path, until: float = float("inf")) -> Tuned:
+def tune(recipe: TuningRecipe, kind: str, task: str, folder: Path, limit_s: float = float("inf")) -> Tuned:
     """Search one controller's numbers, or go on with the search. The mean of the last generation is the result, unless
-    the start does better. `until`: seconds since 1970 at which the search ends early."""
+    the start does better. `limit_s` ends the search early."""
     done = folder / f"{kind}_{task}.done.json"
     if done.exists():
         return Tuned(**json.loads(done.read_text()))
     table = TABLES[kind][task]
     low, high, start = (np.array(each) for each in zip(*table.values(), strict=True))
     state = folder / f"{kind}_{task}.json"
+    until = time.monotonic() + limit_s
     search = evolution.from_plain(json.loads(state.read_text())) if state.exists() else None
     search = search or evolution.begin((start - low) / (high - low))
-    while search.generation < recipe.generations and time.time() < until:
+    while search.generation < recipe.generations and time.monotonic() < until:
         random = np.random.default_rng((recipe.seed, search.generation))
         candidates = evolution.ask(search, recipe.population, random)
         seed = recipe.seed * 10_000 + search.generation

@@ -130,8 +130,8 @@ class AsyncClient:
         target_height: float | None = None,
     ) -> None:
         """What the policy is asked to do, in shadow until `mode("policy")`: `transit` to a heading (rad) at a depth
-        (m), `follow` a class, `target_height` m high, at a distance, `inspect` along a heading at a height over a pipeline, `station` or
-        `none`."""
+        (m), `follow` a class, `target_height` m high, at a distance, `inspect` along a heading at a height over a
+        pipeline, `station` or `none`."""
         goal = {"heading": heading, "depth": depth, "distance": distance, "height": height}
         await self._do(SetTask, task=task, label=label, **goal, target_height=target_height)
 

@@ -117,8 +117,7 @@ def _task(name: str, options: TaskOptions) -> Words:
     given = {option for option in TaskOptions._fields if getattr(options, option) is not None}
     if wrong := sorted(given - TASK_OPTIONS[name]):
         belongs = " or ".join(each for each, its in TASK_OPTIONS.items() if wrong[0] in its)
-        raise UserError(
-            f"{'a class' if wrong[0] == 'label' else '--' + wrong[0].replace('_', '-')} belongs to {belongs}, not to {name}"
-        )
+        option = "a class" if wrong[0] == "label" else "--" + wrong[0].replace("_", "-")
+        raise UserError(f"{option} belongs to {belongs}, not to {name}")
     heading = None if options.heading is None else math.radians(options.heading)
     return Words(SetTask, {"task": name, **options._asdict(), "heading": heading})

@@ -25,6 +25,9 @@ INVERSE_RANGE_MAX = 4.0
 """1/m: nothing nearer than 0.25 m can be told apart."""
 LOG_VARIANCE = (-6.0, 3.0)
 """Limits of the inverse range's log variance."""
+LEAST_PROBABILITY = 1e-4
+"""Of a pipeline. Its map shows log odds, 0 here and 1 at a half: what is likely differs from water to water, and the
+contrast to the rest of the picture says more than the number."""
 KEY_S = 8.0
 """`station` takes its key frame this long after engagement: it turns to where it can hold best first. Other tasks have
 none, because they travel: their `keyed` is zeros."""
@@ -120,9 +123,15 @@ def maps(inverse_range: Tensor, log_variance: Tensor, pipeline: Tensor, tracks: 
         inverse_range.clamp(0.0, INVERSE_RANGE_MAX),
         log_variance.clamp(*LOG_VARIANCE),
         heat,
-        pipeline.clamp(0.0, 1.0),
+        log_odds(pipeline),
     )
     return torch.nan_to_num(torch.stack(channels, dim=1).to(torch.float32))
+
+
+def log_odds(probability: Tensor) -> Tensor:
+    """0..2: 0 at LEAST_PROBABILITY, 1 at a half."""
+    sure = probability.clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    return 1 - torch.logit(sure) / math.log(LEAST_PROBABILITY / (1 - LEAST_PROBABILITY))
 
 
 def goal_heat(tracks: Tensor, view: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from sim.tasks.course import Course, Targets, laid, normal, open_water, sign, uniform, wrapped
 from sim.tasks.judging import Situation, Verdict, scaled

@@ -32,8 +32,9 @@ class RangeNoise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     persistent: float
     persistent_s: float
     log_variance_error: float
-    pipeline_hit: float
-    pipeline_false: float
+    pipeline_off: float
+    pipeline_gap: float
+    pipeline_place: float
     pipeline_error: float
 
 

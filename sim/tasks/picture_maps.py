@@ -24,7 +24,7 @@ class MapErrors(NamedTuple):
     patches: Tensor
     """(N, 2, PATCH_ROWS, PATCH_COLUMNS) of the inverse range and of the pipeline."""
     place: Tensor
-    """(N,) of the inverse range: of the water and the ground of a whole episode."""
+    """(N, 2) of both: of the water and the ground of a whole episode."""
 
 
 class Maps(NamedTuple):
@@ -51,7 +51,7 @@ def seen(noise: RangeNoise, depth: Tensor) -> Tensor:
 
 def start_errors(n: int, random: torch.Generator) -> MapErrors:
     patches = torch.randn(n, 2, PATCH_ROWS, PATCH_COLUMNS, generator=random, device=random.device)
-    return MapErrors(patches, torch.randn(n, generator=random, device=random.device))
+    return MapErrors(patches, torch.randn(n, 2, generator=random, device=random.device))
 
 
 def uncertainty(noise: RangeNoise, inverse: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def picture_maps(
 
     clear = seen(noise, optical_depth(conditions, far))
     inverse = 1 / far.clamp(min=1 / INVERSE_RANGE_MAX)
-    factor = uncertainty(noise, inverse) * error + noise.place * errors.place[:, None, None]
+    factor = uncertainty(noise, inverse) * error + noise.place * errors.place[:, :1, None]
     said = clear * (inverse * factor.exp() + noise.floor * error) + (1 - clear) * (
         noise.unseen + noise.unseen_error * error
     )
@@ -86,6 +86,6 @@ def picture_maps(
     # How unsure the encoder is depends on what it believes, not on what is there.
     variance = (uncertainty(noise, said) * said).square() + noise.said_floor**2
     log_variance = variance.log() + noise.log_variance_error * wide[:, 1]
-    truth = noise.pipeline_false + (noise.pipeline_hit - noise.pipeline_false) * pipe * clear
-    pipeline = (truth + noise.pipeline_error * wide[:, 1]).clamp(0.0, 1.0)
+    odds = noise.pipeline_off + noise.pipeline_place * errors.place[:, 1:, None] + noise.pipeline_gap * pipe * clear
+    pipeline = torch.sigmoid(odds + noise.pipeline_error * (0.7 * wide[:, 1] + 0.7 * fine.flip(1)))
     return Maps(said, log_variance, pipeline, clear), MapErrors(patches, errors.place)

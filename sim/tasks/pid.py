@@ -21,7 +21,7 @@ PID: dict[str, Table] = {
     "transit": {
         "cruise": Parameter(0.1, 1.0, 0.4),
         **HEADING,
-        "heave": Parameter(0.03, 2.0, 1.5),
+        "heave": Parameter(0.03, 2.0, 0.4),
         "gate": Parameter(0.0, 4.0, 1.0),
         "avoid": Parameter(0.0, 4.0, 1.0),
         "avoid_from": Parameter(0.1, 1.0, 0.4),
@@ -29,28 +29,28 @@ PID: dict[str, Table] = {
         "smooth": Parameter(0.0, 1.0, 0.2),
     },
     "follow": {
-        "surge": Parameter(0.1, 3.0, 0.8),
-        "surge_integral": Parameter(0.0, 0.5, 0.05),
+        "surge": Parameter(0.1, 3.0, 0.97),
+        "surge_integral": Parameter(0.0, 0.5, 0.057),
         **HEADING,
-        "heave": Parameter(0.03, 2.0, 1.0),
-        "search": Parameter(0.05, 1.0, 0.3),
-        "smooth": Parameter(0.0, 1.0, 0.1),
+        "heave": Parameter(0.03, 2.0, 0.4),
+        "search": Parameter(0.05, 1.0, 0.17),
+        "smooth": Parameter(0.0, 1.0, 0.23),
     },
     "inspect": {
-        "cruise": Parameter(0.1, 1.0, 0.4),
+        "cruise": Parameter(0.1, 1.0, 0.41),
         **HEADING,
-        "sway": Parameter(0.0, 4.0, 1.0),
-        "sway_integral": Parameter(0.0, 0.5, 0.05),
-        "heave": Parameter(0.03, 2.0, 1.0),
-        "smooth": Parameter(0.0, 1.0, 0.2),
+        "sway": Parameter(0.0, 4.0, 1.1),
+        "sway_integral": Parameter(0.0, 0.5, 0.049),
+        "heave": Parameter(0.03, 2.0, 0.2),
+        "smooth": Parameter(0.0, 1.0, 0.15),
     },
     "station": {
-        "along": Parameter(0.0, 8.0, 2.0),
-        "across": Parameter(0.0, 8.0, 2.0),
-        "integral": Parameter(0.0, 1.0, 0.1),
-        "damping": Parameter(0.0, 2.0, 0.3),
-        "heave": Parameter(0.03, 2.0, 1.5),
-        "smooth": Parameter(0.0, 1.0, 0.2),
+        "along": Parameter(0.0, 8.0, 1.6),
+        "across": Parameter(0.0, 8.0, 2.1),
+        "integral": Parameter(0.0, 1.0, 0.17),
+        "damping": Parameter(0.0, 2.0, 0.36),
+        "heave": Parameter(0.03, 2.0, 0.4),
+        "smooth": Parameter(0.0, 1.0, 0.12),
     },
 }
 
@@ -88,8 +88,8 @@ def transit(p: Values, sources: Sources, maps: Tensor, memory: Kept) -> tuple[Te
 
 
 def follow(p: Values, sources: Sources, maps: Tensor, memory: Kept) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn to the target, keep its distance as its size says it, or the map where nothing is known of its height; turn on
-    to where it was last seen when it is not."""
+    """Turn to the target, keep its distance as its size says it, or the map where nothing is known of its height; turn
+    on to where it was last seen when it is not."""
     visible, bearing, elevation, size, hidden, _ = sources.tracks[:, 0].unbind(1)
     there = (visible > 0) & (hidden < 1.0)
     by_size = goal_size(sources) / size.clamp(min=0.003)
@@ -158,10 +158,11 @@ def distance(maps: Tensor) -> Tensor:
 
 def pipeline_place(maps: Tensor) -> tuple[Tensor, Tensor]:
     """(N,) where the pipeline lies across the lower half of the picture, −1..1, and 0..1 how much of it is seen."""
-    lower = maps[:, 3, ROWS // 2 :].square()
+    lower = maps[:, 3, ROWS // 2 :]
+    lower = (lower - lower.mean((1, 2), keepdim=True)).clamp(min=0).square()
     across = (2 * torch.arange(COLUMNS, device=maps.device) + 1) / COLUMNS - 1
     mass = lower.sum((1, 2))
-    return (lower * across).sum((1, 2)) / mass.clamp(min=1e-3), (mass / 4).clamp(max=1.0)
+    return (lower * across).sum((1, 2)) / mass.clamp(min=1e-3), (mass / 0.5).clamp(max=1.0)
 
 
 def bottom_height(maps: Tensor, sources: Sources) -> Tensor:

@@ -248,6 +248,7 @@ class Sea:
             dt_s=torch.full((self.n,), dt, device=self.device),
             view=view,
         )
+        self.sight = seen
         maps = policy_input.maps(seen.inverse_range, seen.log_variance, seen.pipeline, seen.tracks, view)
         return sources, maps
 
