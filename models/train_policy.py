@@ -47,6 +47,11 @@ class Run:
     def folder(self, stage: str) -> Path:
         return self.out / stage
 
+    @property
+    def noise(self) -> Path:
+        """What the stage of that name has fitted."""
+        return self.folder("noise") / "noise.toml"
+
 
 def do_encoder(run: Run) -> None:
     folder = run.folder("encoder")
@@ -57,21 +62,21 @@ def do_encoder(run: Run) -> None:
 
 
 def do_noise(run: Run) -> None:
-    """The fitted noise is installed by `--install`; until then the sea goes on with what is in the checkout."""
+    """The stages after it sail in this noise."""
     noise.run(
         run.recipe.noise, run.folder("noise"), run.folder("encoder") / "encoder.safetensors", run.workers, run.say
     )
 
 
 def do_tuning(run: Run) -> None:
-    tuning.run(run.recipe.tuning, run.folder("tuning"), run.workers, run.say, run.limit_s)
+    tuning.run(run.recipe.tuning, run.folder("tuning"), run.workers, run.say, run.noise, run.limit_s)
 
 
 def do_dagger(run: Run) -> None:
     folder = run.folder("dagger")
     teachers = dagger.numbers(run.folder("tuning") / "expert.toml", run.recipe.dagger)
-    dagger.run(run.recipe.dagger, folder, run.device, run.workers, run.say, teachers, limit_s=run.limit_s)
-    judged = dagger.judge(run.recipe.dagger, folder, run.workers, run.say, teachers)
+    dagger.run(run.recipe.dagger, folder, run.device, run.workers, run.say, teachers, run.noise, limit_s=run.limit_s)
+    judged = dagger.judge(run.recipe.dagger, folder, run.workers, run.say, teachers, run.noise)
     results = {task: {**each, "episodes": run.recipe.dagger.judging} for task, each in judged.results.items()}
     cards.policy_card(
         judged.weights, run.folder("encoder") / "encoder.safetensors", run.recipe, judged.log_variance, results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from models.policy.trial import FAILURE_J, PRICE_W
 from models.policy.windows import Windows
 from rov.steering.policy_input import Sources, features
 from rov.steering.policy_network import PolicyNetwork
+from sim.tasks import noise as sea_noise
 from sim.tasks.expert import EXPERT, expert
 from sim.tasks.sea import Sea
 from sim.tasks.tuned import Kept, kept
@@ -44,10 +46,11 @@ class Classroom:
         recipe: DaggerRecipe,
         numbers: dict[str, float],
         device: torch.device,
+        noise: Path = sea_noise.FILE,
     ):
         self.task, self.level, self.recipe = task, level, recipe
         self.teacher = expert(task, torch.tensor([[numbers[name] for name in EXPERT[task]]]))
-        self.sea = Sea(task, level, n, seed, device)
+        self.sea = Sea(task, level, n, seed, device, noise=sea_noise.load(noise))
         self.random = torch.Generator(device).manual_seed(seed)
         self.sources, self.maps = self.sea.reset()
         self.kept: Kept = kept(n, device)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from models.policy.recipe import DaggerRecipe
 from models.policy.windows import Windows
 from models.policy.workers import quiet
 from rov.steering.policy_network import PolicyNetwork
+from sim.tasks.noise import FILE
 
 SEED_STEP = 7919
 
@@ -38,17 +40,25 @@ Numbers = dict[str, dict[str, float]]
 class Crew:
     """Call `begin` with the student's weights, then `end` for what was gathered with them."""
 
-    def __init__(self, recipe: DaggerRecipe, teachers: Numbers, workers: int, seed: int, device: torch.device):
+    def __init__(
+        self,
+        recipe: DaggerRecipe,
+        teachers: Numbers,
+        workers: int,
+        seed: int,
+        device: torch.device,
+        noise: Path = FILE,
+    ):
         parts = divided(recipe, workers, seed)
         self.device = device
         self.student = PolicyNetwork().to(device)
-        self.rooms = [] if workers else [opened(part, recipe, teachers, device) for part in parts]
+        self.rooms = [] if workers else [opened(part, recipe, teachers, device, noise) for part in parts]
         self.workers: list[tuple[BaseProcess, Connection]] = []
         self.teaching = 1.0
         context = get_context("spawn")
         for i in range(min(workers, len(parts))):
             mine, its = context.Pipe()
-            args = (its, parts[i :: min(workers, len(parts))], recipe, teachers)
+            args = (its, parts[i :: min(workers, len(parts))], recipe, teachers, noise)
             worker = context.Process(target=serve, args=args, daemon=True)
             worker.start()
             its.close()
@@ -92,15 +102,17 @@ def divided(recipe: DaggerRecipe, workers: int, seed: int) -> list[Part]:
     ]
 
 
-def opened(part: Part, recipe: DaggerRecipe, teachers: Numbers, device: torch.device) -> Classroom:
-    return Classroom(part.task, part.level, part.vehicles, part.seed, recipe, teachers[part.task], device)
+def opened(part: Part, recipe: DaggerRecipe, teachers: Numbers, device: torch.device, noise: Path) -> Classroom:
+    return Classroom(part.task, part.level, part.vehicles, part.seed, recipe, teachers[part.task], device, noise)
 
 
-def serve(connection: Connection, parts: list[Part], recipe: DaggerRecipe, teachers: Numbers) -> None:
+def serve(
+    connection: Connection, parts: list[Part], recipe: DaggerRecipe, teachers: Numbers, noise: Path = FILE
+) -> None:
     """A worker: rounds on request, until the other end closes."""
     quiet()
     device = torch.device("cpu")
-    rooms = [opened(part, recipe, teachers, device) for part in parts]
+    rooms = [opened(part, recipe, teachers, device, noise) for part in parts]
     student = PolicyNetwork()
     receive: Callable[[], Any] = connection.recv
     while True:

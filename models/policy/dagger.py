@@ -28,6 +28,7 @@ from models.policy.workers import quiet
 from rov.steering.disengagement import BAD, FRAMES
 from rov.steering.policy_input import Sources, features
 from rov.steering.policy_network import PolicyNetwork
+from sim.tasks import noise as sea_noise
 from sim.tasks.expert import EXPERT, expert
 from sim.tasks.sea import Sea, Truth
 from sim.tasks.tuned import load
@@ -97,11 +98,12 @@ def run(
     workers: int,
     progress: Progress,
     teachers: Numbers,
+    noise: Path = sea_noise.FILE,
     start: Path | None = None,
     limit_s: float = float("inf"),
 ) -> None:
-    """Run or resume the stage. `teachers`: their tuned numbers. `limit_s` ends it early: the learning rate falls in
-    that time."""
+    """Run or resume the stage. `teachers`: their tuned numbers; `noise`: of the sea. `limit_s` ends it early: the
+    learning rate falls in that time."""
     claim(folder, recipe)
     learner = Learner(recipe, device)
     if start:
@@ -111,7 +113,7 @@ def run(
     if checkpoint.exists():
         learner.resume(checkpoint)
     store = Store(recipe.keep * len(divided(recipe, workers, 0)))
-    crew = Crew(recipe, teachers, workers, recipe.seed + 1_000_000 * learner.round, device)
+    crew = Crew(recipe, teachers, workers, recipe.seed + 1_000_000 * learner.round, device, noise)
     began = time.monotonic() - learner.seconds
     try:
         while learner.round < recipe.rounds and learner.seconds < limit_s:
@@ -168,13 +170,20 @@ class Judged(NamedTuple):
     teacher: dict[str, dict[str, float]]
 
 
-def judge(recipe: DaggerRecipe, folder: Path, workers: int, progress: Progress, teachers: Numbers) -> Judged:
+def judge(
+    recipe: DaggerRecipe,
+    folder: Path,
+    workers: int,
+    progress: Progress,
+    teachers: Numbers,
+    noise: Path = sea_noise.FILE,
+) -> Judged:
     """Whole episodes with each of the last snapshots, all on the same seeds: the best by closed-loop cost is kept."""
     snapshots = sorted(folder.glob("round_*.safetensors"))[-recipe.judged :]
     jobs = [(path, task) for path in (None, *snapshots) for task in recipe.tasks]
     results: dict[str, dict[str, dict[str, float]]] = {}
     with ProcessPoolExecutor(max(workers, 1), mp_context=get_context("spawn"), initializer=quiet) as pool:
-        tries = [pool.submit(judged, path, task, recipe.judging, teachers[task]) for path, task in jobs]
+        tries = [pool.submit(judged, path, task, recipe.judging, teachers[task], noise) for path, task in jobs]
         for number, ((path, task), future) in enumerate(zip(jobs, tries, strict=True)):
             name, summary = path.stem if path else "expert", future.result()
             results.setdefault(name, {})[task] = summary
@@ -188,10 +197,10 @@ def judge(recipe: DaggerRecipe, folder: Path, workers: int, progress: Progress, 
     return Judged(folder / "policy.safetensors", limit, results[best], teacher)
 
 
-def judged(weights: Path | None, task: str, episodes: int, numbers: dict[str, float]) -> dict[str, float]:
+def judged(weights: Path | None, task: str, episodes: int, numbers: dict[str, float], noise: Path) -> dict[str, float]:
     """A summary of nominal episodes that no training has seen, of the training's ranges: the test's choose nothing.
     Without weights: of the teacher with its numbers."""
-    sea = Sea(task, "nominal", episodes, JUDGED_SEED, auto_reset=False)
+    sea = Sea(task, "nominal", episodes, JUDGED_SEED, auto_reset=False, noise=sea_noise.load(noise))
     if weights is None:
         return trial(expert(task, torch.tensor([[numbers[name] for name in EXPERT[task]]])), sea).summary()
     network = PolicyNetwork()

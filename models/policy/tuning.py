@@ -20,6 +20,7 @@ from models.policy.recipe import TuningRecipe, claim
 from models.policy.trial import Trial, trial
 from models.policy.workers import quiet
 from rov.types import Floats
+from sim.tasks import noise as sea_noise
 from sim.tasks.expert import EXPERT, expert
 from sim.tasks.pid import PID, pid
 from sim.tasks.sea import Sea
@@ -39,7 +40,14 @@ class Tuned(NamedTuple):
     end: dict[str, float]
 
 
-def run(recipe: TuningRecipe, folder: Path, workers: int, progress: Progress, limit_s: float = float("inf")) -> None:
+def run(
+    recipe: TuningRecipe,
+    folder: Path,
+    workers: int,
+    progress: Progress,
+    noise: Path = sea_noise.FILE,
+    limit_s: float = float("inf"),
+) -> None:
     """Run or resume the stage: `expert.toml` and `pid.toml` in the folder. `limit_s` ends the searches early,
     each after its share."""
     claim(folder, recipe)
@@ -47,7 +55,7 @@ def run(recipe: TuningRecipe, folder: Path, workers: int, progress: Progress, li
     found: dict[str, dict[str, Tuned]] = {kind: {} for kind in TABLES}
     each_s = limit_s * max(1, workers) / len(jobs)
     with ProcessPoolExecutor(max(1, workers), mp_context=get_context("spawn"), initializer=quiet) as pool:
-        waiting = {pool.submit(tune, recipe, kind, task, folder, each_s): (kind, task) for kind, task in jobs}
+        waiting = {pool.submit(tune, recipe, kind, task, folder, noise, each_s): (kind, task) for kind, task in jobs}
         try:
             for number, future in enumerate(as_completed(waiting)):
                 kind, task = waiting[future]
@@ -67,7 +75,7 @@ def write(path: Path, values: dict[str, dict[str, float]]) -> None:
     path.write_text(head + "# is in the module of the same name.\n" + tomli_w.dumps(values))
 
 
-def tune(recipe: TuningRecipe, kind: str, task: str, folder: Path, limit_s: float = float("inf")) -> Tuned:
+def tune(recipe: TuningRecipe, kind: str, task: str, folder: Path, noise: Path, limit_s: float = float("inf")) -> Tuned:
     """Search one controller's numbers, or go on with the search. The mean of the last generation is the result, unless
     the start does better. `limit_s` ends the search early."""
     done = folder / f"{kind}_{task}.done.json"
@@ -83,7 +91,7 @@ def tune(recipe: TuningRecipe, kind: str, task: str, folder: Path, limit_s: floa
         random = np.random.default_rng((recipe.seed, search.generation))
         candidates = evolution.ask(search, recipe.population, random)
         seed = recipe.seed * 10_000 + search.generation
-        tried = attempt(recipe, kind, task, low + candidates * (high - low), seed, recipe.episodes)
+        tried = attempt(recipe, kind, task, low + candidates * (high - low), seed, recipe.episodes, noise)
         costs = tried.charge.view(recipe.population, -1).double().mean(1).numpy()
         search = evolution.tell(search, candidates, costs)
         part = state.with_suffix(".part")
@@ -92,15 +100,15 @@ def tune(recipe: TuningRecipe, kind: str, task: str, folder: Path, limit_s: floa
         line = {"generation": search.generation, "best": costs.min(), "mean": costs[0], "sigma": search.sigma}
         with (folder / f"{kind}_{task}.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
-    made = checked(recipe, kind, task, start, low + np.clip(search.mean, 0, 1) * (high - low))
+    made = checked(recipe, kind, task, start, low + np.clip(search.mean, 0, 1) * (high - low), noise)
     done.write_text(json.dumps(made._asdict(), indent=1))
     return made
 
 
-def checked(recipe: TuningRecipe, kind: str, task: str, start: Floats, end: Floats) -> Tuned:
+def checked(recipe: TuningRecipe, kind: str, task: str, start: Floats, end: Floats, noise: Path) -> Tuned:
     """Start and end of a search on the same episodes, which it has not seen; the better one counts."""
     table = TABLES[kind][task]
-    both = attempt(recipe, kind, task, np.stack([start, end]), CHECKED_SEED, CHECKED * recipe.episodes)
+    both = attempt(recipe, kind, task, np.stack([start, end]), CHECKED_SEED, CHECKED * recipe.episodes, noise)
     halves = [Trial(*(part.view(2, -1)[i] for part in both)).summary() for i in (0, 1)]
     chosen = start if halves[0]["charge"] < halves[1]["charge"] else end
     values = {
@@ -110,9 +118,12 @@ def checked(recipe: TuningRecipe, kind: str, task: str, start: Floats, end: Floa
     return Tuned(values, *halves)
 
 
-def attempt(recipe: TuningRecipe, kind: str, task: str, numbers: Floats, seed: int, episodes: int) -> Trial:
+def attempt(
+    recipe: TuningRecipe, kind: str, task: str, numbers: Floats, seed: int, episodes: int, noise: Path
+) -> Trial:
     """Try numbers (P, K), each on the same episodes: rows are candidate by candidate."""
-    sea = Sea(task, recipe.level, len(numbers) * episodes, seed, repeat=len(numbers), auto_reset=False)
+    noisy = sea_noise.load(noise)
+    sea = Sea(task, recipe.level, len(numbers) * episodes, seed, repeat=len(numbers), auto_reset=False, noise=noisy)
     rows = torch.tensor(numbers, dtype=torch.float32).repeat_interleave(episodes, 0)
     return trial(expert(task, rows) if kind == "expert" else pid(task, rows), sea)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rov.errors import UserError
 from rov.steering.encoder import Encoder
-from rov.steering.policy_input import LOG_VARIANCE, Sources, features
+from rov.steering.policy_input import LOG_VARIANCE, Sources, features, log_odds
 from rov.steering.policy_network import PolicyNetwork
 from rov.vision.model_card import ModelError, unreadable
 from sim.tasks.controllers import Controller, servo, zero
@@ -117,7 +117,7 @@ def blinded(sources: Sources, maps: Tensor) -> tuple[Sources, Tensor]:
     nothing = torch.zeros_like(maps)
     nothing[:, 0] = noise.unseen
     nothing[:, 1] = max(2 * math.log(noise.unseen_error), LOG_VARIANCE[0])
-    nothing[:, 3] = noise.pipeline_false
+    nothing[:, 3] = log_odds(torch.sigmoid(torch.tensor(noise.pipeline_off)))
     dark = sources._replace(
         tracks=torch.zeros_like(sources.tracks),
         moved=torch.zeros_like(sources.moved),
