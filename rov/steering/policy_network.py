@@ -18,8 +18,8 @@ LOG_VARIANCE = (-8.0, 2.0)
 
 
 class PolicyNetwork(nn.Module):
-    """Two halving convolutions over the maps, two layers over the features, a gated recurrent unit over time. A third one
-    at the maps' own fineness tripled the time of training and sees no more."""
+    """Two halving convolutions over the maps, two layers over the features, a gated recurrent unit over time. A third
+    convolution, at the maps' own fineness, tripled the time of training."""
 
     def __init__(self) -> None:
         super().__init__()
