@@ -15,7 +15,7 @@ from rov import toml
 from rov.config.schema import Config, SteeringConfig
 from rov.messages import ConsumedInput, Detection, Frame, Mode, PilotStatus, PolicyInput, Setpoint, VehicleState
 from rov.perception import Perception, PerceptionOutput
-from rov.steering.policy import goal_of, pose_at
+from rov.steering.policy import TYPICAL_HEIGHT_M, goal_of, pose_at, target_height
 from rov.steering.policy_card import load_cards, rate_doubt, refusals
 from rov.steering.policy_input import FEATURES, KEY_S
 from rov.steering.policy_model import PolicyModel
@@ -199,6 +199,14 @@ def test_goals_belong_to_their_tasks() -> None:
         "station": [False, False, False, False],
     }
     assert goal_of(task.model_copy(update={"name": "transit"}))[0] == pytest.approx(math.pi / 2)
+
+
+def test_a_followed_thing_is_as_high_as_it_is_said_to_be_or_as_usual() -> None:
+    follow = CONFIG.task.model_copy(update={"name": "follow"})
+    assert target_height(follow, "diver") == TYPICAL_HEIGHT_M["diver"]
+    assert math.isnan(target_height(follow, "buoy_red"))
+    assert target_height(follow.model_copy(update={"target_height": 0.9}), "diver") == 0.9
+    assert math.isnan(target_height(follow.model_copy(update={"name": "transit"}), "diver"))
 
 
 def test_the_attitude_is_that_of_the_frame() -> None:

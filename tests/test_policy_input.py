@@ -8,7 +8,18 @@ import pytest
 import torch
 
 from rov.steering.encoder import LOOKS, Encoder
-from rov.steering.policy_input import FEATURE_NAMES, FEATURES, TASKS, Sources, features, goal_heat, maps, view_of
+from rov.steering.policy_input import (
+    FEATURE_NAMES,
+    FEATURES,
+    TASKS,
+    Sources,
+    features,
+    goal_heat,
+    goal_size,
+    log_odds,
+    maps,
+    view_of,
+)
 from rov.steering.policy_network import PolicyNetwork
 
 VIEW = view_of(80.0, 640, 480)
@@ -95,6 +106,27 @@ def test_a_goal_is_seen_relative_to_the_vehicle() -> None:
     assert column(sources, "goal_heading_sin") == pytest.approx(1.0)
     assert column(sources, "goal_depth_near") == pytest.approx(math.tanh(1.0))
     assert column(sources, "goal_depth_given") == 1 and column(sources, "goal_height_given") == 0
+
+
+def test_a_target_at_its_distance_is_as_large_as_the_goal_says() -> None:
+    """0.6 m at 2 m through a lens that shows 2 × 0.75 m in 1 m: a fifth of the picture's height."""
+    sources = some(1)._replace(
+        goal=torch.tensor([[torch.nan, torch.nan, 2.0, torch.nan]]),
+        target_height=torch.tensor([0.6]),
+        view=torch.tensor([[1.0, 0.75]]),
+        tracks=torch.tensor([[[1.0, 0.0, 0.0, 0.2, 0.0, 0.9]] * 3]),
+    )
+    assert float(goal_size(sources)) == pytest.approx(0.2)
+    assert column(sources, "goal_log_size") == pytest.approx(column(sources, "track_0_log_size")) != 0
+    unknown = sources._replace(target_height=torch.tensor([torch.nan]))
+    assert column(sources, "goal_size_given") == 1 and column(unknown, "goal_size_given") == 0
+    assert column(unknown, "goal_log_size") == 0
+
+
+def test_the_map_of_the_pipeline_shows_log_odds() -> None:
+    found = log_odds(torch.tensor([0.0, 1e-4, 0.01, 0.5, 0.99, 1.0, torch.nan]))
+    assert found[:6].tolist() == pytest.approx([0.0, 0.0, 0.501, 1.0, 1.499, 2.0], abs=1e-3)
+    assert found[4] - found[3] == pytest.approx(float(found[3] - found[2])), "even steps for even odds"
 
 
 def test_a_hidden_previous_setpoint_reads_as_not_known() -> None:

@@ -54,6 +54,16 @@ def test_a_task_sets_its_goal_and_shows_in_the_status() -> None:
     assert found.commander.config.steering.target == "buoy_green" and found.commander.config.task.distance == 3.0
 
 
+def test_another_class_is_not_as_high_as_the_last_one() -> None:
+    found = world()
+    assert found.tell(SetTask, task="follow", label="buoy_green", target_height=0.7) == ""
+    assert found.commander.config.task.target_height == 0.7
+    assert found.tell(SetTask, task="follow", distance=3.0) == ""
+    assert found.commander.config.task.target_height == 0.7, "the same thing, only farther away"
+    assert found.tell(SetTask, task="follow", label="buoy_red") == ""
+    assert found.commander.config.task.target_height == 0.0, "as usual for its class"
+
+
 def test_a_goal_that_is_not_given_is_where_the_vehicle_is() -> None:
     found = world()
     found.link.more = {"yaw": -1.0}
@@ -74,6 +84,7 @@ def test_a_goal_that_is_not_given_is_where_the_vehicle_is() -> None:
         ({"task": "transit", "heading": math.nan}, "task.heading_deg"),
         ({"task": "follow", "distance": 99.0}, "task.distance = 99"),
         ({"task": "inspect", "height": 0.0}, "task.height = 0"),
+        ({"task": "follow", "target_height": -0.1}, "task.target_height = -0.1"),
         ({"task": "follow", "label": "shark"}, "no class that the detector knows"),
         ({"task": "station"}, "not evaluated on station"),
     ],
@@ -152,6 +163,7 @@ def test_words_of_the_command_line() -> None:
         ("dance", TaskOptions(), "no such task; there are none, transit"),
         ("station", TaskOptions(heading=1.0), "--heading belongs to transit or inspect, not to station"),
         ("transit", TaskOptions("diver"), "a class belongs to follow"),
+        ("transit", TaskOptions(target_height=1.0), "--target-height belongs to follow"),
     ):
         with pytest.raises(UserError, match=why):
             parse("task", what, None, options)
