@@ -379,3 +379,8 @@ def children(parent: int, module: str) -> list[int]:
 
 def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(checkout()), "OMP_NUM_THREADS": "1"}
+
+
+def may_be_realtime() -> bool:
+    code = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(20))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
