@@ -85,7 +85,7 @@ def test_the_policy_steers_the_whole_daemon_beside_ardusub_and_is_repeated(tmp_p
         + [*files, "--set", "perception.rate_hz=4", "--set", "vehicle.max_depth=20"],
         cwd=checkout(), env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    # What an autopilot is sent is not compared: this replay moves thrusters.
+    assert again.returncode == 0, again.stdout
     rows = {row["topic"]: row for row in json.loads((tmp_path / "r/report.json").read_text())["diff"]}
-    for topic in ("detections", "tracks", "setpoint", "policy_input"):
+    for topic in ("detections", "tracks", "setpoint", "policy_input", "wrench", "thrusters"):
         assert rows[topic]["differing"] == 0 and rows[topic]["compared"] > 0, again.stdout
