@@ -91,12 +91,8 @@ class Course:
             axes = {"surge": step.surge, "sway": step.sway, "heave": step.heave, "yaw": yaw * seeking}
             yield Order(Sticks, axes)
         arrived = step.mode == "follow" and visible and self._there(seen, step, t)
-        if (t - self.since > step.seconds * 1e9 or arrived) and not (seen is None and self._policy_is_next()):
+        if (t - self.since > step.seconds * 1e9 or arrived) and seen is not None:  # the first one waits for perception
             self._start(self.number + 1, t)
-
-    def _policy_is_next(self) -> bool:
-        """Whether the policy steers in the next step, which waits until perception is up."""
-        return self.number + 1 < len(self.steps) and self.steps[self.number + 1].mode == "policy"
 
     def _task(self, step: Step, pilot: PilotStatus, t: int) -> Order | None:
         """The command for the step's task, while the pilot has another; with a policy's step once more at its start."""

@@ -1,6 +1,10 @@
 """Shared by the tests: local data, found as the product finds it, and small things made by hand."""
 
+import os
 from pathlib import Path
+
+# Two threads that share a busy core with other work are many times slower than one: here, and in what tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
 import numpy as np
@@ -17,8 +21,7 @@ from rov.types import Image
 settings.register_profile("rov", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("rov")
 
-
-torch.set_num_threads(1)  # two threads that share a busy core with other work are many times slower than one
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from rov.cli.app import app
 from rov.config.schema import load
 from rov.dives.dive import Dive
 from rov.errors import UserError
-from rov.messages import Detections, Event, Frame, Observation
+from rov.messages import Detections, Frame, Observation
 from rov.optics.lens import Calibration, undistorted
 from rov.recorderd import DiveRecording
 from rov.resources import checkout
@@ -31,7 +30,7 @@ from sim.scene.render import Renderer
 from sim.scene.scene import Scene
 from sim.viewpoints import quaternion
 from sim.world import parse, realise
-from tests.daemon.harness import Daemon, environment
+from tests.daemon.harness import environment
 
 TRUE = Lens(480, 360, 250.0, 251.0, 243.0, 176.0, (-0.25, 0.06, 0.0, 0.0, 0.0))
 BUOYS = {"buoy_red": (1.7, -1.15), "buoy_green": (1.9, 0.0), "buoy_yellow": (1.7, 1.15)}
@@ -211,15 +210,3 @@ def test_a_picture_of_another_size_is_refused(folder: Path, tmp_path: Path) -> N
     run = rov("replay", small, "-c", folder / "rover.toml", "--out", tmp_path / "out")
     assert isinstance(run.exception, UserError)
     assert "is of pictures of 480×360, the camera gives 160×120" in str(run.exception)
-
-    calibration = {"calibration": str(folder / "camera.yaml"), "source": f"loop:{small}"}
-    daemon = Daemon(tmp_path / "run", camera=calibration)
-    try:
-        event = daemon.event("calibration_refused")
-        assert event.level == "alarm" and "480×360" in event.text and "160×120" in event.text
-        time.sleep(2.0)
-        assert [event.code for event in daemon.said(Event)].count("calibration_refused") == 1
-        assert "restarted" not in daemon.events() and not daemon.said(Detections)
-        assert daemon.stop() == 0
-    finally:
-        daemon.close()

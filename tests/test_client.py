@@ -201,7 +201,21 @@ def test_a_daemon_that_hangs_gives_no_answer_and_is_left(daemon: Daemon) -> None
     assert len(daemon.of(Stop)) == 3, "without an answer we assume that we are the operator"
 
 
-@pytest.mark.clock
+def test_a_heartbeat_that_was_lost_is_sent_again_soon(daemon: Daemon) -> None:
+    """Before three of them add up to a lost operator."""
+    with Client(daemon.endpoints) as rover:
+        rover.take_over()
+        daemon.silent = True
+        until(lambda: len(daemon.of(Heartbeat)) >= 3)
+        first, _, third = daemon.of(Heartbeat)[:3]
+        assert third.t - first.t < S
+        daemon.silent = False
+        until(lambda: rover.session.beat_answered_t >= rover.session.beat_t)
+        answered = len(daemon.of(Heartbeat))
+        rover.sleep(1.5)
+        assert len(daemon.of(Heartbeat)) - answered in (1, 2), "once a second"
+
+
 def test_the_heartbeat_ends_when_its_program_hangs(daemon: Daemon) -> None:
     with Client(daemon.endpoints, patience_s=1.5) as rover:
         assert daemon.of(Heartbeat) == []
@@ -286,7 +300,6 @@ def test_on_asyncio(daemon: Daemon) -> None:
     assert len(daemon.of(Stop)) == 3 and not daemon.armed
 
 
-@pytest.mark.clock
 def test_a_blocked_event_loop_sends_no_heartbeat(daemon: Daemon) -> None:
     async def main() -> None:
         async with AsyncClient(daemon.endpoints, patience_s=0.6) as rover:

@@ -21,7 +21,7 @@ NUMBER = re.compile(r"([\d.]+) ?(ms|s|%|°C|°|V|kPa|Hz|GB|)(?: of full heave)? 
 """A number with its unit, and where the code has it: `300 ms (`guard.setpoint_stale_ms`)`."""
 SCALES = {("_NS", "ms"): 1e6, ("_NS", "s"): 1e9}
 """The constant's unit, by the end of its name, per unit of the page."""
-TEST = re.compile(r"`(?:tests/)?((?:daemon/)?test_\w+\.py)::(test_\w+)`")
+TEST = re.compile(r"`(?:tests/)?((?:daemon/(?:shared/)?)?test_\w+\.py)::(test_\w+)`")
 LINK = re.compile(r"\]\(([^)#:]+)(?:#([\w-]+))?\)")
 
 

@@ -45,7 +45,7 @@ from rov.messages import (
 from tests.world import CONFIG, TICK, World
 
 BYTES = int(os.environ.get("ROV_FUZZ_BYTES", 300_000))
-COMMANDS = int(os.environ.get("ROV_FUZZ_COMMANDS", 8_000))
+COMMANDS = int(os.environ.get("ROV_FUZZ_COMMANDS", 4_000))
 CHUNK = 2000
 LONGEST = 280 - 13
 """Bytes of the longest unsigned MAVLink 2 frame."""

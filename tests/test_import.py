@@ -3,8 +3,6 @@
 import math
 import random
 import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -24,7 +22,7 @@ from rov.media.files import TimedFrame
 from rov.media.films import Video
 from rov.messages import Arm, Disarm, Frame, Mode, SetMode, Sticks, ThrusterCommand, VehicleState
 from rov.offline.source import open_recording
-from rov.resources import checkout
+from tests.commands import rov
 from tests.logs import TlogFile, attitude
 
 FPS, FOCAL = 15.0, 260.0
@@ -69,11 +67,6 @@ def film(path: Path, offset: float, seconds: float, codec: str = "libx264") -> P
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(offset + i / FPS), format="bgr24")))
         container.mux(stream.encode(None))
     return path
-
-
-def rov(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rov", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=checkout(), timeout=120)
 
 
 def log_file(path: Path, seconds: float, jump: float | None = None, noise: float = 0.02) -> Path:

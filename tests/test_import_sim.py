@@ -20,8 +20,9 @@ from rov.messages import Frame, VehicleState
 from rov.resources import find_resource
 from sim.dive import dive
 from sim.world import parse, realise
+from tests.commands import rov
 from tests.logs import TlogFile
-from tests.test_import import BOOT_S, rov
+from tests.test_import import BOOT_S
 
 FPS = 10
 WORLD = """

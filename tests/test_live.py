@@ -28,6 +28,7 @@ from rov.messages import (
     VehicleState,
 )
 from rov.resources import checkout
+from tests.commands import rov
 from tests.daemon.harness import children
 
 pytestmark = pytest.mark.clock
@@ -42,12 +43,6 @@ def free_ports(n: int) -> list[int]:
     for each in held:
         each.close()
     return ports
-
-
-def rov(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"PYTHONPATH": str(checkout())}
-    command = [sys.executable, "-m", "rov", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd, env=env)
 
 
 def listened(seconds: float, *words: str) -> str:
@@ -202,10 +197,10 @@ def test_keys_let_in_and_nothing_else_does(tmp_path: Path) -> None:
         assert "secret keys" in rov("ctl", "stop", *far, "--keys", str(tmp_path)).stderr
         ann, eve = ("--keys", str(tmp_path / "keys/ann")), ("--keys", str(tmp_path / "other/eve"))
         with ThreadPoolExecutor() as at_once:
-            shut_out = [at_once.submit(rov, "ctl", "stop", *far, *wrong) for wrong in ((), eve)]
             heard, nothing = [at_once.submit(listened, 4.0, *far, *keys) for keys in (ann, ())]
-        for each in shut_out:
-            assert each.result().returncode == 2 and "does it know these keys" in each.result().stderr
+            for wrong in ((), eve):
+                shut_out = rov("ctl", "stop", *far, *wrong)
+                assert shut_out.returncode == 2 and "does it know these keys" in shut_out.stderr
         assert '"mode":"manual"' in heard.result() and nothing.result() == ""
     finally:
         daemon.close()

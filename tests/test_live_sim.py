@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,23 +13,20 @@ import pytest
 from rov.dives.dive import Dive
 from rov.messages import Frame, Mode, PilotStatus, PolicyInput, ThrusterCommand, VehicleState
 from rov.resources import checkout
+from tests.daemon.harness import free_port, light_weights
 from tests.policies import write_policy
 from tests.seas import FLOWING
 
 pytestmark = pytest.mark.clock
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def test_the_daemon_holds_in_a_current_and_its_dive_replays(tmp_path: Path) -> None:
-    (tmp_path / "flow.toml").write_text(FLOWING.replace("seconds = 30.0", "seconds = 12.0"))
+    then = 'seconds = 1.0\n[[course]]\nmode = "hold"\nseconds = 9.0'  # the first step waits for perception
+    (tmp_path / "flow.toml").write_text(FLOWING.replace("seconds = 30.0", then))
+    settings = ["--set", "perception.rate_hz=4", "--set", "vehicle.max_depth=20"]
+    settings += ["--set", f"perception.weights={light_weights(tmp_path)}"]
     command = [sys.executable, "-m", "sim", "run", str(tmp_path / "flow.toml"), "--course", "--size", "80x60"]
-    command += ["--out", str(tmp_path / "dives"), "--set", "perception.rate_hz=4", "--set", "vehicle.max_depth=20"]
+    command += ["--out", str(tmp_path / "dives"), *settings]
     for end in ("public", "commands"):
         command += ["--set", f"bus.{end}=tcp://127.0.0.1:{free_port()}"]
     environment = os.environ | {"PYTHONPATH": str(checkout())}
@@ -55,7 +51,7 @@ def test_the_daemon_holds_in_a_current_and_its_dive_replays(tmp_path: Path) -> N
     assert np.abs(turned).max() < 6.0, "degrees, by its own compass"
     again = subprocess.run(
         [sys.executable, "-m", "rov", "replay", str(path), "--out", str(tmp_path / "r"), "--diff", "--no-overlay"]
-        + ["--set", "perception.rate_hz=4", "--set", "vehicle.max_depth=20"],
+        + settings,
         cwd=checkout(), env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert again.returncode == 0, again.stdout
@@ -68,6 +64,7 @@ def test_the_policy_steers_the_whole_daemon_beside_ardusub_and_is_repeated(tmp_p
     command = [sys.executable, "-m", "sim", "run", str(tmp_path / "flow.toml"), "--size", "80x60"]
     command += ["--task", "transit", "--seconds", "7", "--link", "ardusub", "--out", str(tmp_path / "dives")]
     files = ["--set", f"steering.policy={policy}", "--set", f"steering.encoder={encoder}"]
+    files += ["--set", f"perception.weights={light_weights(tmp_path)}"]
     command += [*files, "--set", "perception.rate_hz=4", "--set", "vehicle.max_depth=20"]
     for end in ("public", "commands"):
         command += ["--set", f"bus.{end}=tcp://127.0.0.1:{free_port()}"]
@@ -88,7 +85,7 @@ def test_the_policy_steers_the_whole_daemon_beside_ardusub_and_is_repeated(tmp_p
         + [*files, "--set", "perception.rate_hz=4", "--set", "vehicle.max_depth=20"],
         cwd=checkout(), env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    # What an autopilot is sent is not compared: this replay moves thrusters.
+    assert again.returncode == 0, again.stdout
     rows = {row["topic"]: row for row in json.loads((tmp_path / "r/report.json").read_text())["diff"]}
-    for topic in ("detections", "tracks", "setpoint", "policy_input"):
+    for topic in ("detections", "tracks", "setpoint", "policy_input", "wrench", "thrusters"):
         assert rows[topic]["differing"] == 0 and rows[topic]["compared"] > 0, again.stdout

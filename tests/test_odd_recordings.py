@@ -28,19 +28,18 @@ from rov.offline.detect import PictureSource
 from rov.offline.source import open_recording
 from rov.resources import checkout
 from rov.types import Image
+from tests.commands import rov
 from tests.films import grey, moving, retimed, turn_header, write_film
 
 S = 1_000_000_000
 
 
-def rov(*arguments: object, file_limit: int | None = None) -> subprocess.CompletedProcess[str]:
-    def limit() -> None:
-        if file_limit:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-
+def limited(file_limit: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """`rov` in a process of its own, whose files may have so many bytes."""
+    limits = (file_limit, file_limit)
     return subprocess.run(
         [sys.executable, "-m", "rov", *map(str, arguments)], cwd=checkout(), capture_output=True, text=True,
-        check=False, timeout=120, preexec_fn=limit,
+        check=False, timeout=120, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits),
     )  # fmt: skip
 
 
@@ -179,7 +178,7 @@ def test_a_film_that_shows_nothing_leaves_no_dive(tmp_path: Path) -> None:
 
 def test_a_replay_onto_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     film = write_film(tmp_path / "f.mp4", [moving(k, (320, 240)) for k in range(40)])
-    run = rov("replay", film, "--out", tmp_path / "o", file_limit=60_000)
+    run = limited(60_000, "replay", film, "--out", tmp_path / "o")
     errors = [line for line in run.stderr.splitlines() if line.strip()]
     assert run.returncode == 2 and len(errors) == 1, run.stderr
     assert errors[0].startswith(f"error: {tmp_path}/o/") and "cannot be written" in errors[0]

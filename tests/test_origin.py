@@ -96,6 +96,13 @@ def test_a_dive_holds_its_configuration_and_is_replayed_with_it(tmp_path: Path) 
     assert names == {"rover.toml", "camera.calibration.yaml", "vehicle.thrusters.toml"}
 
 
+def test_what_the_pilot_sent_is_of_the_dive_and_the_port_of_here(tmp_path: Path) -> None:
+    config = then(**{"link.kind": "ardusub", "link.url": "udp:127.0.0.1:14560"})
+    found = origin_of(recorded(tmp_path / "a.mcap", config), tmp_path)
+    assert found.config and (found.config.link.kind, found.config.link.url) == ("ardusub", HERE.link.url)
+    assert "link.kind is 'thrusters', was 'ardusub'" in differences(HERE, found)
+
+
 def test_another_configuration_is_named_with_what_differs(tmp_path: Path) -> None:
     found = origin_of(recorded(tmp_path / "a.mcap", then()), tmp_path)
     assert differences(HERE, found) == (

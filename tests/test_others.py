@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from rov.dives.playback import ADVANCE_NS, DivePictures, choose_camera, decode_p
 from rov.media.files import TimedFrame
 from rov.messages import VehicleState
 from rov.offline.source import open_recording
+from tests.commands import rov
 from tests.foreign import (
     STEP,
     T0,
@@ -336,18 +334,12 @@ def test_every_build_of_a_file_is_read(build: str, tmp_path: Path) -> None:
     assert len(pictures(path)) == N
 
 
-def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rov", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=cwd, env=environment)
-
-
 def test_replay_and_detect_take_them(tmp_path: Path) -> None:
     path = two(tmp_path / "two.mcap")
-    replay = run("replay", path, "--out", tmp_path / "o", "--no-overlay", cwd=tmp_path)
+    replay = rov("replay", path, "--out", tmp_path / "o", "--no-overlay", cwd=tmp_path)
     assert replay.returncode == 0, replay.stderr
     assert "20 of 20 frames" in replay.stdout and "--camera TOPIC chooses" in replay.stderr
-    detect = run("detect", path, "--camera", "/right", "--out", tmp_path / "d.json", cwd=tmp_path)
+    detect = rov("detect", path, "--camera", "/right", "--out", tmp_path / "d.json", cwd=tmp_path)
     assert detect.returncode == 0 and "in 19 pictures" in detect.stdout, detect.stderr
 
 

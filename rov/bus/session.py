@@ -38,7 +38,9 @@ ANSWER_S = 1.0
 """How long to wait for a connection and for the answer to a command."""
 PATIENCE_S = 10.0
 """How long a program may be busy without using its client before the heartbeat ends."""
-BEAT_NS = 1_000_000_000
+BEAT_NS, BEAT_AGAIN_NS = 1_000_000_000, 200_000_000
+"""Pause after a heartbeat: usually, and while it has no answer. Strangers may kill the process that commands pass
+through, however often; heartbeats lost with it must not add up to a lost operator."""
 LEAVE_S = 0.2
 """On leaving, how long to wait for the answer that says whether this session is still the operator."""
 POLL_MS, HASTE_MS = 100, 5
@@ -117,7 +119,8 @@ class Session:
         """Guards `questions`, `inboxes` and the bell."""
         self.questions: deque[Question] = deque()
         self.asked: dict[int, Question] = {}
-        self.beat_t = 0
+        self.beat_t = self.beat_answered_t = 0
+        """When the last heartbeat was sent, or tried to be, and when one was last answered; monotonic ns."""
         self.closed = False
         self.commands = CommandClient(endpoints.commands, endpoints.keys, context=context)
         wanted = None if topics is None else tuple(topics)
@@ -209,15 +212,19 @@ class Session:
 
     def _idle_ms(self, now: int) -> int:
         """How long the thread may wait for something to happen: until the next heartbeat, at most POLL_MS."""
-        due_ms = (self.beat_t + BEAT_NS - now) // 1_000_000 + 1 if self.is_operator else POLL_MS
+        due_ms = (self._beat_due() - now) // 1_000_000 + 1 if self.is_operator else POLL_MS
         return min(POLL_MS, due_ms) if due_ms > 0 else POLL_MS
+
+    def _beat_due(self) -> int:
+        """When the next heartbeat is due, monotonic ns."""
+        return self.beat_t + (BEAT_NS if self.beat_answered_t >= self.beat_t else BEAT_AGAIN_NS)
 
     def _send(self, now: int) -> None:
         """Send the questions that wait, and the heartbeat when it is due."""
         while self.questions and self._sent(self.questions[0], now):
             self.questions.popleft()
         in_touch = now - self.touched_t <= self.patience_s * 1e9
-        if self.is_operator and in_touch and now - self.beat_t >= BEAT_NS and not self.closed:
+        if self.is_operator and in_touch and now >= self._beat_due() and not self.closed:
             self.beat_t = now
             self._sent(Question(Heartbeat(t=0, session=self.name, seq=0), Future(), now), now)
 
@@ -247,8 +254,11 @@ class Session:
 
     def _note(self, command: Command, reply: Reply) -> None:
         """Learn from a reply whether this session is the operator's."""
-        if isinstance(command, TakeOver):
-            self.is_operator, self.beat_t = reply.accepted, time.monotonic_ns()  # it counts as a heartbeat
+        if isinstance(command, Heartbeat):
+            self.beat_answered_t = time.monotonic_ns()
+        if isinstance(command, TakeOver):  # it counts as a heartbeat
+            self.is_operator, self.beat_t = reply.accepted, time.monotonic_ns()
+            self.beat_answered_t = self.beat_t
         elif not reply.accepted and reply.reason.endswith(NOT_OPERATOR):
             self.is_operator = False
         if not self.is_operator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -58,7 +59,9 @@ def replay(
         if diff and source.path.suffix != ".mcap":
             raise UserError(f"{source.path}: a video holds nothing to compare with; --diff needs a dive (.mcap)")
     different, faults = False, []
-    with TemporaryDirectory(prefix="rov-") as folder:
+    with TemporaryDirectory(prefix="rov-") as folder, ExitStack() as stack:
+        for source in opened:
+            stack.callback(source.close)
         chosen = [
             _as_recorded(source, settings, setting or [], Path(mkdtemp(dir=folder)), named=config is not None)
             for source in opened

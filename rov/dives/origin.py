@@ -40,6 +40,8 @@ HERE = {
 """Keys of the computer, or of stages before the recording: a replay takes them from its own configuration."""
 HERE_TOO = ("bus", "compute", "link", "recording")
 """Sections whose keys a replay takes from its own configuration, too."""
+SENT = "link.kind"
+"""But for this key: it decides what the pilot sends, thrusters or an autopilot's axes."""
 DIFFERENCES_MAX = 8
 """How many differing keys are named at most."""
 
@@ -150,7 +152,7 @@ def weights_note(dive: Dive, weights_sha256: str) -> str:
 
 def here(key: str) -> bool:
     """Whether a replay takes this key from its own configuration."""
-    return key in HERE or key.partition(".")[0] in HERE_TOO
+    return key in HERE or key.partition(".")[0] in HERE_TOO and key != SENT
 
 
 def _same(tables: dict[str, Any], key: str, data: bytes) -> bool:

@@ -48,6 +48,11 @@ class Recording(NamedTuple):
     dive: Dive | None = None
     """The opened dive; None for a video."""
 
+    def close(self) -> None:
+        """Close the file; only needed where `items` was not exhausted."""
+        if self.dive is not None:
+            self.dive.close()
+
 
 def open_recording(path: Path, camera: str | None = None) -> Recording:
     """Open a dive (`.mcap`) or a video; `camera` is a topic of a dive. Raises UserError, also when none of its pictures

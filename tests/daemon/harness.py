@@ -72,6 +72,15 @@ def make_video(path: Path, size: tuple[int, int] = (160, 120), frames: int = 40,
     return path
 
 
+def light_weights(folder: Path, size: int = 96) -> Path:
+    """The detector with an input of this side, px: it detects little, and takes little of the processor."""
+    weights = folder / "detector.safetensors"
+    shutil.copy(find_resource("models/detector.safetensors"), weights)
+    card = find_resource("models/detector.toml").read_text()
+    weights.with_suffix(".toml").write_text(re.sub(r"(?m)^size = \d+", f"size = {size}", card))
+    return weights
+
+
 class Daemon:
     """`rov run`, its board, a subscriber and an operator."""
 
@@ -86,11 +95,8 @@ class Daemon:
         self.board = None if "kind" in sections.get("link", {}) else self._board(port)
         if "camera" not in sections:
             sections["camera"] = {"source": f"loop:{make_video(folder / 'clip.avi')}"}
-        self.weights = folder / "detector.safetensors"
-        shutil.copy(find_resource("models/detector.safetensors"), self.weights)
-        card = find_resource("models/detector.toml").read_text()
+        self.weights = light_weights(folder, size)
         self.card = self.weights.with_suffix(".toml")
-        self.card.write_text(re.sub(r"(?m)^size = \d+", f"size = {size}", card))
         config: dict[str, dict[str, Any]] = {
             "vehicle": {"max_depth": 20.0},
             "perception": {"rate_hz": RATE_HZ, "device": "cpu", "weights": str(self.weights)},
@@ -379,3 +385,8 @@ def children(parent: int, module: str) -> list[int]:
 
 def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(checkout()), "OMP_NUM_THREADS": "1"}
+
+
+def may_be_realtime() -> bool:
+    code = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(20))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

@@ -413,30 +413,3 @@ def test_a_console_that_nobody_reads_stops_neither_the_loop_nor_the_end(tmp_path
         daemon.close()
         os.close(reading)
         os.close(writing)
-
-
-def test_the_fronts_are_killed_and_the_operator_goes_on(tmp_path: Path) -> None:
-    """However often; nobody inside takes notice."""
-    daemon = Daemon(tmp_path)
-    try:
-        daemon.ready()
-        operator = daemon.armed(surge=0.3)
-        began, dives = time.monotonic_ns(), next(iter(daemon.dives.glob("*.mcap")))
-        assert dives.stat().st_mode & 0o027 == 0 and daemon.dives.stat().st_mode & 0o027 == 0
-        for _ in range(6):
-            for name in ("commandd", "publicd"):
-                wait_for(lambda: children(daemon.process.pid, f"rov.{name}"), name)  # type: ignore[union-attr]  # noqa: B023
-                daemon.kill(name)
-            killed = time.monotonic_ns()
-            daemon.patiently(lambda: operator.mode(Mode.MANUAL))  # one that waited for the front comes late
-            daemon.wait(PilotStatus, lambda status: status.armed, killed)
-            back = time.monotonic_ns() - killed
-            print(f"both back after {back / S:.2f} s")
-            assert back < 3 * S, "an operator is lost after 3 s"
-        time.sleep(1.0)
-        commands = daemon.said(ThrusterCommand, time.monotonic_ns() - S // 2)
-        assert commands and all(command.armed for command in commands)
-        assert not {"operator_lost", "gave_up", "hung"} & set(daemon.events(began))
-        assert operator.stop().accepted
-    finally:
-        daemon.close()

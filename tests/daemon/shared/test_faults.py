@@ -3,7 +3,6 @@ safety numbers plus GRACE; whether a thruster moved is read from the board's own
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import signal
@@ -36,7 +35,7 @@ from rov.messages import (
 from rov.motion.allocation import effect
 from rov.resources import checkout
 from rov.vision.detector import sha256
-from tests.daemon.harness import GRACE, MS, Daemon, Operator, environment, wait_for
+from tests.daemon.harness import GRACE, MS, Daemon, Operator, environment, may_be_realtime, wait_for
 
 pytestmark = pytest.mark.clock
 
@@ -45,47 +44,6 @@ WATCHDOG = 520 * MS
 """The board's own, at its latest."""
 S = 1000 * MS
 LIMIT_V1 = "memory.limit_in_bytes"
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    folder = tmp_path_factory.mktemp("daemon")
-    (folder / "camera").write_text("live")
-    script = Path(__file__).with_name("camera.py")
-    daemon = Daemon(
-        folder,
-        camera={"source": f"pipe:160x120:{sys.executable} {script} {folder / 'camera'} 160 120 12"},
-    )
-    try:
-        daemon.ready()
-        yield daemon
-    finally:
-        daemon.close()
-
-
-@pytest.fixture
-def daemon(shared: Daemon) -> Iterator[Daemon]:
-    """The shared daemon, whole and disarmed before and after."""
-    yield shared
-    for line in (
-        "plug",
-        "deaf 0",
-        "mute 0",
-        "leak 0",
-        "battery_v 16",
-        "hull_c 25",
-        "hull_kpa 100",
-        "depth 5",
-        "roll 0",
-    ):
-        shared.do(line)
-    for name in ("cut", "corrupt", "swap", "repeat", "noise"):
-        shared.do(f"{name} 0")
-    (shared.folder / "camera").write_text("live")
-    operator = shared.operator()
-    operator.sticks, operator.beating = {}, True
-    assert operator.stop().accepted
-    shared.wait(PilotStatus, lambda s: not s.armed and s.mode is Mode.MANUAL, time.monotonic_ns())
 
 
 @pytest.fixture
@@ -139,11 +97,6 @@ def still_in_hold(daemon: Daemon, since: int) -> None:
     daemon.wait(Setpoint, lambda setpoint: True, since)
     time.sleep(0.5)
     assert {status.mode for status in daemon.said(PilotStatus, since)} == {Mode.HOLD}
-
-
-def may_be_realtime() -> bool:
-    code = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(20))"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
 # ---- the processes ----------------------------------------------------------------------------------------------
@@ -602,22 +555,3 @@ def test_the_recorder_is_tuned_while_it_records(daemon: Daemon) -> None:
     fine = [size for t, size in sizes if begin < t < edited]
     coarse = [size for t, size in sizes if t > edited + S]
     assert fine and coarse and max(coarse) < 0.7 * min(fine)
-
-
-# ---- afterwards -----------------------------------------------------------------------------------------------------
-
-
-def test_everything_heard_is_in_the_dives_and_they_replay(shared: Daemon) -> None:
-    """The last test: it ends the daemon."""
-    assert shared.stop() == 0
-    written: set[tuple[int, str]] = set()
-    for path in sorted(shared.dives.glob("*.mcap")):
-        with Dive(path) as dive:
-            assert dive.complete, (path, dive.problems)
-            written |= {(r.t, r.data.code) for r in dive.messages(["events"]) if isinstance(r.data, Event)}
-    heard = {(event.t, event.code) for event in shared.said(Event)}
-    silent = [event.t for event in shared.said(Event) if event.code == "restarted" and "recorderd" in event.text]
-    lost = {(t, code) for t, code in heard - written if not any(0 <= since - t <= S for since in silent)}
-    assert len(heard) > 100 and not lost
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        assert shared.process is not None and shared.process.wait(1) == 0

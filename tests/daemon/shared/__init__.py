@@ -1,0 +1,1 @@
+"""Tests of one running daemon, which each of them leaves whole."""
