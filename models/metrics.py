@@ -24,6 +24,9 @@ TOP = 1000
 RESAMPLES = 200
 PRIOR = 5.0
 """Detections at which a class' own calibration and that of all classes have about equal weight."""
+FLATTEST, STEEPEST = 0.2, 1.0
+"""Limits of a calibration's slope. A raw score's logit moves by a few tenths when the same picture is compressed anew: a
+steep slope would make three of each, and live and replayed scores would differ widely."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,13 @@ def calibrate(results: dict[str, ClassResult]) -> dict[str, tuple[float, float]]
     scores, hits = np.concatenate([r.scores for r in every]), np.concatenate([r.hits for r in every])
     common = _platt(scores, hits, np.array([1.0, 0.0]), 1.0)
     fits = {n: _platt(r.scores, r.hits, common, PRIOR) if r.labels else common for n, r in results.items()}
-    return {name: (round(float(max(fit[0], 0.2)), 3), round(float(fit[1]), 3)) for name, fit in fits.items()}
+    return {name: _limited(*fit.tolist()) for name, fit in fits.items()}
+
+
+def _limited(slope: float, offset: float) -> tuple[float, float]:
+    """The fit with a slope within its limits; the raw score that becomes 0.5 stays the same where it is made flatter."""
+    flatter = min(1.0, STEEPEST / max(slope, FLATTEST))
+    return round(max(slope, FLATTEST) * flatter, 3), round(offset * flatter, 3)
 
 
 def _platt(

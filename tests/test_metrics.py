@@ -78,12 +78,12 @@ def test_the_interval_draws_whole_clips() -> None:
 def test_calibrated_scores_are_shares_of_right_answers() -> None:
     rng = np.random.default_rng(0)
     raw = np.sort(rng.uniform(0.02, 0.98, 4000))[::-1]
-    true = 1 / (1 + np.exp(-(2.0 * np.log(raw / (1 - raw)) + 1.0)))  # what the scores should have been
+    true = 1 / (1 + np.exp(-(0.8 * np.log(raw / (1 - raw)) + 1.0)))  # what the scores should have been
     many = ClassResult(2000, raw, rng.random(4000) < true, 0.5, 0.3)
-    few = ClassResult(1, raw[:2], np.array([False, False]), 0.0, 0.0)
+    few = ClassResult(1, raw[800:802], np.array([False, False]), 0.0, 0.0)
     none = ClassResult(0, raw[:0], np.zeros(0, bool), float("nan"), float("nan"))
     fits = calibrate({"many": many, "few": few, "none": none})
-    assert fits["many"] == (pytest.approx(2.0, abs=0.2), pytest.approx(1.0, abs=0.2))
+    assert fits["many"] == (pytest.approx(0.8, abs=0.1), pytest.approx(1.0, abs=0.2))
     assert 0.2 < fits["few"][0] < fits["many"][0], "two misses pull, and do not overturn"
     assert fits["none"] == pytest.approx(fits["many"], abs=0.1)
     slope, offset = fits["many"]
@@ -91,3 +91,11 @@ def test_calibrated_scores_are_shares_of_right_answers() -> None:
     after = ClassResult(2000, scores, many.hits, 0.5, 0.3)
     assert calibration_error({"many": after}) < 0.03 < calibration_error({"many": many})
     assert calibrate({"none": none}) == {}
+
+
+def test_a_steep_calibration_is_flattened_around_a_score_of_a_half() -> None:
+    """A picture that is compressed anew moves raw scores a little; that must not be made several times larger."""
+    raw = np.sort(np.random.default_rng(0).uniform(0.02, 0.98, 4000))[::-1]
+    hits = np.random.default_rng(1).random(4000) < 1 / (1 + np.exp(-(3.0 * np.log(raw / (1 - raw)) + 1.5)))
+    slope, offset = calibrate({"steep": ClassResult(2000, raw, hits, 0.5, 0.3)})["steep"]
+    assert slope == 1.0 and offset == pytest.approx(0.5, abs=0.06), "0.5 stays where the logit is -1.5 / 3"
