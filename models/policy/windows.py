@@ -28,6 +28,10 @@ class Windows(NamedTuple):
     """(T, B) true where an episode begins."""
 
 
+MIXED = 16
+"""Sets that a batch is drawn from."""
+
+
 class Store:
     """The last windows, up to `capacity` sets of them; drawn from uniformly."""
 
@@ -39,12 +43,20 @@ class Store:
         self.sets = [*self.sets, windows][-self.capacity :]
 
     def draw(self, size: int, random: torch.Generator) -> Windows:
-        """`size` windows, from one set drawn anew each time."""
-        chosen = self.sets[int(torch.randint(len(self.sets), (1,), generator=random).item())]
-        count = chosen.memory.shape[0]
-        columns = torch.randperm(count, generator=random)[:size].to(chosen.memory.device)
+        """`size` windows, a few from each of MIXED sets: of all tasks. A batch of one task alone would pull the network
+        to and fro, and it would learn none of them."""
+        chosen = torch.randint(len(self.sets), (min(MIXED, size),), generator=random).tolist()
+        share = -(-size // len(chosen))
+        parts = []
+        for number in chosen:
+            windows = self.sets[number]
+            columns = torch.randint(windows.memory.shape[0], (share,), generator=random).to(windows.memory.device)
+            parts.append([each[columns] if each is windows.memory else each[:, columns] for each in windows])
         return Windows(
-            *(each[:, columns] if name != "memory" else each[columns] for name, each in chosen._asdict().items())
+            *(
+                torch.cat(some, 0 if name == "memory" else 1)
+                for name, some in zip(Windows._fields, zip(*parts, strict=True), strict=True)
+            )
         )
 
 
