@@ -30,7 +30,7 @@ from rov.service.runtime_directory import home
 from tests.daemon.harness import GRACE, MS, Daemon, children, environment, make_video, wait_for
 from tests.test_camera import send_rtp
 
-pytestmark = pytest.mark.clock
+pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
 TICK, S = 20 * MS, 1000 * MS
 

@@ -12,7 +12,7 @@ from rov.messages import Health, PilotStatus, ThrusterCommand
 from tests.daemon.harness import MS, Daemon, Operator, may_be_realtime
 from tests.test_public_server import ATTACKS, attacked
 
-pytestmark = pytest.mark.clock
+pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
 S, STOP_NS = 1000 * MS, 500 * MS
 
