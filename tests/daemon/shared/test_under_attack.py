@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from urllib.parse import urlsplit
 
-import numpy as np
 import pytest
 
 from rov.messages import Health, PilotStatus, ThrusterCommand
@@ -27,16 +26,18 @@ def test_the_pilot_keeps_its_pace(daemon: Daemon, attack: str) -> None:
     assert port
     with attacked(kind, port, many, hello, load):
         began = time.monotonic_ns()
-        time.sleep(2.2)
+
+        def paced(health: Health) -> bool:
+            return health.process == "pilotd" and health.t - S > began
+
+        daemon.wait(Health, paced)  # it counts for a second
         stranger = Operator(daemon.config.bus.commands, "stranger", beating=False)
         asked = time.monotonic_ns()
         assert stranger.stop().accepted
         stopped = daemon.wait(PilotStatus, lambda status: not status.armed, asked)
     stranger.close()
-    ticks = [each.t for each in daemon.said(ThrusterCommand, began) if each.t <= asked]
-    rate = (len(ticks) - 1) / (ticks[-1] - ticks[0]) * S
-    gap, stop = np.diff(ticks).max() / MS, (stopped.t - asked) / MS
-    print(f"{attack}: {rate:.2f} Hz, longest gap {gap:.0f} ms, stop {stop:.0f} ms")
-    assert rate >= 49.0 and len(ticks) > 90
+    rate = min(each.rate_hz for each in daemon.said(Health, began) if paced(each) and each.t <= asked)
+    print(f"{attack}: {rate:.2f} Hz, stop {(stopped.t - asked) / MS:.0f} ms")
+    assert rate >= 49.0 and len(daemon.said(ThrusterCommand, began)) > 50, "and a listener still hears it"
     assert stopped.t - asked <= STOP_NS + 200 * MS, "its status is published five times a second"
     assert all(each.dropped == 0 for each in daemon.said(Health, began) if each.process == "pilotd")
