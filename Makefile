@@ -9,7 +9,7 @@ OUT ?= out
 WORLD ?= pool
 SEED ?= 0
 
-.PHONY: demo test test-clock test-others test-train check clean policy
+.PHONY: demo test test-daemon test-clock test-others test-train check clean policy
 
 # The daemon's stages drive a simulated rover through a course. LIVE=1: the real daemon against the live simulator.
 # TASK=transit: the learned policy steers instead. VIDEO=your.mp4: every stage on your own video instead. Results go to $(OUT).
@@ -31,13 +31,16 @@ endif
 policy: $(VENV)/ready
 	$(BIN)/python -m models.train_policy --out runs/policy --install $(POLICY)
 
-# Tests that keep deadlines (`clock`) run one by one: real processes that mostly wait. Meanwhile all others take, at the
-# lowest priority, what is left of the machine. Both groups run, even if one fails.
+# Tests with deadlines (`clock`) mostly wait: those of the whole daemon run one by one, beside them the smaller ones, and
+# all others take, at the lowest priority, what is left of two processors. All three groups run, even if one fails.
 test: $(VENV)/ready
-	@$(MAKE) --no-print-directory --keep-going --jobs 2 test-clock test-others
+	@$(MAKE) --no-print-directory --keep-going --jobs 3 test-daemon test-clock test-others
+
+test-daemon: $(VENV)/ready
+	$(BIN)/python -m pytest -q -m daemon
 
 test-clock: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m clock
+	$(BIN)/python -m pytest -q -m "clock and not daemon"
 
 test-others: $(VENV)/ready
 	nice -n 19 $(BIN)/python -m pytest -q -m "not clock" -n 2 --dist loadfile

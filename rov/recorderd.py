@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from datetime import datetime, timezone
@@ -22,7 +23,7 @@ from rov.media.ring import RingReader
 from rov.messages import ActiveSettings, Clock, Event, Frame, Health, Tracks
 from rov.printing import hide_passwords
 from rov.resources import find_resource
-from rov.service.process import RateMeter, run_main, start
+from rov.service.process import Process, RateMeter, run_main, start
 from rov.types import Image
 from rov.vision.model_card import load_card
 from rov.vision.rectify import open_lens
@@ -125,83 +126,126 @@ def clock() -> Clock:
     return Clock(t=time.monotonic_ns(), utc_ns=time.time_ns())
 
 
+class Recorder:
+    """The process: its sockets, the dive that it writes and the disk, step by step."""
+
+    def __init__(self, process: Process):
+        config = process.config
+        self.stopped, self.folder = process.stopped, Path(config.recording.folder)
+        self.disk_free = config.recording.disk_free
+        self.pub, self.mail = Publisher("recorderd", process.root), inbox("recorder", process.root)
+        self.frames, self.ring = Subscriber(Frame, process.root), RingReader(process.ring)
+        self.recording = DiveRecording(self.folder, config)
+        self.retention = DiskRetention(self.folder, config.recording)
+        self.repairs: RepairThread | None = None
+        self.failed = False
+        """Was it reported that recording failed?"""
+        self.meter = RateMeter(time.monotonic_ns())
+        self.polled = self.received = self.stopping = 0.0
+        """When the disk was last looked at, when something last arrived, and since when it stops, s."""
+
+    def step(self) -> None:
+        """One pass: the disk, the messages, the newest picture, and what is to be said."""
+        if self.mail.wait(IDLE_MS):
+            self.received = time.monotonic()
+        try:
+            if time.monotonic() - self.polled > DISK_POLL_S:
+                self.polled = time.monotonic()
+                self.look_after_disk()
+            self.write_messages()
+            self.write_picture()
+        except UserError as error:  # a disk error: the dive can be recovered up to here, and recording is tried again
+            self.fail(error)
+        while self.repairs is not None and not self.repairs.notices.empty():
+            self.publish(self.repairs.notices.get())
+        self.report_health()
+
+    def look_after_disk(self) -> None:
+        """Make room, end the dive that is over or has no room, and begin another. Raises UserError."""
+        ready(self.folder)
+        if self.repairs is None:
+            self.repairs = RepairThread(self.folder, self.disk_free)
+            self.repairs.start()
+        if self.recording.lost:
+            self.publish(Notice("warning", "recording_lost", self.recording.lost))
+        for notice in self.retention.poll(self.recording.path):
+            self.publish(notice)
+        if self.recording.over or not self.retention.room:
+            self.recording.close()
+        if self.retention.room and self.recording.dive is None and not self.stopping:
+            self.open()
+
+    def open(self) -> None:
+        """Begin a dive. Raises DiveError."""
+        self.recording.open()
+        self.publish(Notice("info", "recording", f"recording to {self.recording.path}"))
+        if self.failed:
+            self.failed = False
+            self.publish(Notice("info", "recording_failed_over", "recording again"))
+
+    def write_messages(self) -> None:
+        """Raises DiveError."""
+        for entry in self.mail.receive():
+            if isinstance(entry.message, ActiveSettings):
+                settings = values_of(entry.message.settings)
+                self.recording.apply_settings(with_values(self.recording.config, settings))
+                self.retention.wanted = self.recording.settings
+            self.recording.write(entry.topic, entry.message)
+
+    def write_picture(self) -> None:
+        """The newest picture, and to the disk what is due. Raises DiveError."""
+        dive = self.recording.dive
+        fresh = self.frames.receive(time.monotonic_ns())
+        if dive is None:
+            return
+        if fresh and (frame := self.frames.message) is not None and (image := self.ring.read(frame)) is not None:
+            self.recording.picture(frame, image)
+            self.meter.add((time.monotonic_ns() - frame.frame_t) / 1e6)
+        dive.tick()
+
+    def fail(self, error: UserError) -> None:
+        """Report once why nothing is recorded, and end the dive."""
+        if not self.failed:
+            self.failed = True
+            self.publish(Notice("alarm", "recording_failed", f"not recording: {error}"))
+        with contextlib.suppress(UserError):  # reported already
+            self.recording.close()
+
+    def report_health(self) -> None:
+        now = time.monotonic_ns()
+        if self.meter.due(now):
+            hz, ms = self.meter.read(now)
+            dropped = self.ring.missed + self.mail.malformed
+            self.pub.publish(Health(t=now, process="recorderd", rate_hz=hz, latency_ms=ms, dropped=dropped))
+            self.pub.publish(clock())
+
+    def publish(self, notice: Notice) -> None:
+        self.pub.publish(Event(t=time.monotonic_ns(), source="recorderd", **notice._asdict()))
+
+    def ended(self) -> bool:
+        """Was it asked to stop, and has nothing arrived for a while since?"""
+        if not self.stopped.is_set():
+            return False
+        now = time.monotonic()
+        self.stopping = self.stopping or now
+        return now - max(self.received, self.stopping) > LAST_WORDS_S or now - self.stopping > LAST_WORDS_MAX_S
+
+    def close(self) -> None:
+        """End the dive. Raises DiveError."""
+        try:
+            self.recording.close()
+        finally:
+            self.mail.close()
+            self.pub.close()
+
+
 def main() -> int:
     process = start(expendable=400)
     os.umask(os.umask(0) | OTHERS)
-    config = process.config
-    pub = Publisher("recorderd", process.root)
-    mail = inbox("recorder", process.root)
-    frames, ring = Subscriber(Frame, process.root), RingReader(process.ring)
-    folder = Path(config.recording.folder)
-    recording, retention = DiveRecording(folder, config), DiskRetention(folder, config.recording)
-    repairs: RepairThread | None = None
-    failed, polled, meter = False, 0.0, RateMeter(time.monotonic_ns())
-    stopping = received = 0.0
-
-    def publish(notice: Notice) -> None:
-        pub.publish(Event(t=time.monotonic_ns(), source="recorderd", **notice._asdict()))
-
-    while True:
-        if mail.wait(IDLE_MS):
-            received = time.monotonic()
-        try:
-            if time.monotonic() - polled > DISK_POLL_S:
-                polled = time.monotonic()
-                ready(folder)
-                if repairs is None:
-                    repairs = RepairThread(folder, config.recording.disk_free)
-                    repairs.start()
-                if recording.lost:
-                    publish(Notice("warning", "recording_lost", recording.lost))
-                for notice in retention.poll(recording.path):
-                    publish(notice)
-                if recording.over or not retention.room:
-                    recording.close()
-                if retention.room and recording.dive is None and not stopping:
-                    recording.open()
-                    publish(Notice("info", "recording", f"recording to {recording.path}"))
-                    if failed:
-                        failed = False
-                        publish(Notice("info", "recording_failed_over", "recording again"))
-            for entry in mail.receive():
-                if isinstance(entry.message, ActiveSettings):
-                    recording.apply_settings(with_values(recording.config, values_of(entry.message.settings)))
-                    retention.wanted = recording.settings
-                recording.write(entry.topic, entry.message)
-            now = time.monotonic_ns()
-            if frames.receive(now) and frames.message is not None and recording.dive is not None:
-                image = ring.read(frames.message)
-                if image is not None:
-                    recording.picture(frames.message, image)
-                    meter.add((time.monotonic_ns() - frames.message.frame_t) / 1e6)
-            if recording.dive is not None:
-                recording.dive.tick()
-        except UserError as error:  # a disk error: the dive can be recovered up to here, and recording is tried again
-            if not failed:
-                failed = True
-                publish(Notice("alarm", "recording_failed", f"not recording: {error}"))
-            try:
-                recording.close()
-            except UserError:
-                pass  # the error was reported above
-        while repairs is not None and not repairs.notices.empty():
-            publish(repairs.notices.get())
-        now = time.monotonic_ns()
-        if meter.due(now):
-            hz, ms = meter.read(now)
-            dropped = ring.missed + mail.malformed
-            pub.publish(Health(t=now, process="recorderd", rate_hz=hz, latency_ms=ms, dropped=dropped))
-            pub.publish(clock())
-        if process.stopped.is_set():
-            stopping = stopping or time.monotonic()
-            silent = time.monotonic() - max(received, stopping)
-            if silent > LAST_WORDS_S or time.monotonic() - stopping > LAST_WORDS_MAX_S:
-                break
-    try:
-        recording.close()
-    finally:
-        mail.close()
-        pub.close()
+    recorder = Recorder(process)
+    while not recorder.ended():
+        recorder.step()
+    recorder.close()
     return 0
 
 

@@ -14,7 +14,7 @@ import pytest
 from rov import Client, Endpoints, Message, Mode, PilotStatus, Setpoint, ThrusterCommand, VehicleState
 from rov.resources import checkout
 
-pytestmark = pytest.mark.clock
+pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
 PATIENCE_S = 60.0
 RATE_HZ = 6.0

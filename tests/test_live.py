@@ -31,7 +31,7 @@ from rov.resources import checkout
 from tests.commands import rov
 from tests.daemon.harness import children
 
-pytestmark = pytest.mark.clock
+pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
 PATIENCE_S = 60.0
 """For processes to come up on a busy machine."""

@@ -17,7 +17,7 @@ from tests.daemon.harness import free_port, light_weights
 from tests.policies import write_policy
 from tests.seas import FLOWING
 
-pytestmark = pytest.mark.clock
+pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
 
 def test_the_daemon_holds_in_a_current_and_its_dive_replays(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def test_a_simulated_sea(place: Path) -> None:
 
 
 @pytest.mark.clock
+@pytest.mark.daemon
 def test_the_whole_daemon_in_a_simulated_sea(place: Path) -> None:
     if not ports_are_free():
         pytest.skip("another daemon has the default ports")
@@ -123,6 +124,7 @@ def test_the_whole_daemon_in_a_simulated_sea(place: Path) -> None:
 
 
 @pytest.mark.clock
+@pytest.mark.daemon
 def test_the_daemon_on_a_laptop(place: Path) -> None:
     if not ports_are_free():
         pytest.skip("another daemon has the default ports")

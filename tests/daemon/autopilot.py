@@ -25,7 +25,7 @@ from rov.link.mavlink_link import ARM_DISARM
 from rov.messages import Event, PilotStatus
 from sim.ardusub import NEUTRAL, Autopilot, GroundStation, PtyEnd, Stick, TcpEnd, UdpEnd
 from sim.wire import NoisyWire
-from tests.daemon.harness import GRACE, MS, Daemon, Operator, environment, free_port
+from tests.daemon.harness import GRACE, MS, START_S, Daemon, Operator, environment, free_port
 
 T = TypeVar("T")
 OURS = 191
@@ -246,7 +246,7 @@ class Boat:
 
     def engage(self) -> int:
         """Arm repeatedly until rov steers; returns when that was granted, ns."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + START_S
         while True:
             t = time.monotonic_ns()
             self.end.operator.take_over()  # again: the heartbeat may have come too late on a busy machine

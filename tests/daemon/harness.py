@@ -49,7 +49,8 @@ from rov.resources import checkout, find_resource
 MS = 1_000_000
 GRACE = 100 * MS
 """Allowance for deadlines on a busy machine."""
-PATIENCE_S = 15.0
+PATIENCE_S, START_S = 30.0, 90.0
+"""Longest waits on a busy machine, where nothing has a deadline: for anything, and for the network to be loaded."""
 RATE_HZ = 5.0
 """Rate of perception, low so that the network leaves CPU time to the rest."""
 M = TypeVar("M", bound=Message)
@@ -202,7 +203,7 @@ class Daemon:
         """Wait until it publishes status, attitude, depth and setpoints; returns when, ns."""
         self.wait(PilotStatus, lambda status: True)
         self.wait(VehicleState, lambda state: state.attitude_t is not None and state.depth_t is not None)
-        self.wait(Setpoint, lambda setpoint: True)
+        self.wait(Setpoint, lambda setpoint: True, seconds=START_S)
         return time.monotonic_ns()
 
     def quiet(self, since: int, until: int | None = None) -> None:

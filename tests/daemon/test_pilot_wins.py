@@ -23,7 +23,7 @@ from rov.messages import Event, Mode
 from tests.daemon.autopilot import SURGE, Boat, PilotAlone, Round, Rover, Whole, assert_reported, taken_over
 from tests.daemon.harness import Daemon, wait_for
 
-pytestmark = pytest.mark.clock
+pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
 SECONDS = float(os.environ.get("ROV_ARDUSUB_S", 0))
 

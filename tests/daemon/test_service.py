@@ -30,7 +30,7 @@ from rov.service.runtime_directory import home
 from tests.daemon.harness import GRACE, MS, Daemon, children, environment, make_video, wait_for
 from tests.test_camera import send_rtp
 
-pytestmark = pytest.mark.clock
+pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
 TICK, S = 20 * MS, 1000 * MS
 
@@ -222,7 +222,7 @@ def test_the_disk_fills_and_the_camera_changes(tmp_path: Path, small_disk: Path)
         daemon.ready()
         daemon.wait(Detections, lambda seen: (seen.width, seen.height) == (160, 120))
         daemon.armed(surge=0.5)
-        time.sleep(2.0)
+        wait_for(lambda: len(daemon.said(Detections)) > 15, "frames")
         t = time.monotonic_ns()
         usage = shutil.disk_usage(small_disk)
         (small_disk / "filler").write_bytes(b"\0" * int(usage.free - 0.02 * usage.total))

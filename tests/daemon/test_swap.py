@@ -14,7 +14,7 @@ from rov.messages import Detections, Health, Setpoint
 from tests.daemon.harness import MS, Daemon, wait_for
 from tests.test_model_swap import make
 
-pytestmark = pytest.mark.clock
+pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 RATE_HZ = 10.0
 QUIET_S, AFTER_S = 4.0, 2.0
 

@@ -37,7 +37,7 @@ from rov.resources import checkout
 from rov.vision.detector import sha256
 from tests.daemon.harness import GRACE, MS, Daemon, Operator, environment, may_be_realtime, wait_for
 
-pytestmark = pytest.mark.clock
+pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
 TICK = 20 * MS
 WATCHDOG = 520 * MS

@@ -9,7 +9,7 @@ import pytest
 from rov.messages import Mode, PilotStatus, ThrusterCommand
 from tests.daemon.harness import MS, Daemon, children, wait_for
 
-pytestmark = pytest.mark.clock
+pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
 S = 1000 * MS
 

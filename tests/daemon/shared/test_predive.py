@@ -12,7 +12,7 @@ from rov.host.predive import check
 from rov.messages import Frame, PilotStatus
 from tests.daemon.harness import Daemon, environment, wait_for
 
-pytestmark = pytest.mark.clock
+pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
 UNTESTED = {"calibration", "disk", "clock", "temperature"}
 """None is set here; and what this machine's disk and clock are like is its own affair."""

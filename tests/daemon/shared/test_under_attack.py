@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from urllib.parse import urlsplit
 
-import numpy as np
 import pytest
 
 from rov.messages import Health, PilotStatus, ThrusterCommand
 from tests.daemon.harness import MS, Daemon, Operator, may_be_realtime
 from tests.test_public_server import ATTACKS, attacked
 
-pytestmark = pytest.mark.clock
+pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
 S, STOP_NS = 1000 * MS, 500 * MS
 
@@ -25,18 +24,21 @@ def test_the_pilot_keeps_its_pace(daemon: Daemon, attack: str) -> None:
     daemon.armed(surge=0.3)
     port = urlsplit(daemon.config.bus.commands).port
     assert port
+    lost = max((each.dropped for each in daemon.said(Health) if each.process == "pilotd"), default=0)
     with attacked(kind, port, many, hello, load):
         began = time.monotonic_ns()
-        time.sleep(2.2)
+
+        def paced(health: Health) -> bool:
+            return health.process == "pilotd" and health.t - S > began
+
+        daemon.wait(Health, paced)  # it counts for a second
         stranger = Operator(daemon.config.bus.commands, "stranger", beating=False)
         asked = time.monotonic_ns()
         assert stranger.stop().accepted
         stopped = daemon.wait(PilotStatus, lambda status: not status.armed, asked)
     stranger.close()
-    ticks = [each.t for each in daemon.said(ThrusterCommand, began) if each.t <= asked]
-    rate = (len(ticks) - 1) / (ticks[-1] - ticks[0]) * S
-    gap, stop = np.diff(ticks).max() / MS, (stopped.t - asked) / MS
-    print(f"{attack}: {rate:.2f} Hz, longest gap {gap:.0f} ms, stop {stop:.0f} ms")
-    assert rate >= 49.0 and len(ticks) > 90
+    rate = min(each.rate_hz for each in daemon.said(Health, began) if paced(each) and each.t <= asked)
+    print(f"{attack}: {rate:.2f} Hz, stop {(stopped.t - asked) / MS:.0f} ms")
+    assert rate >= 49.0 and len(daemon.said(ThrusterCommand, began)) > 50, "and a listener still hears it"
     assert stopped.t - asked <= STOP_NS + 200 * MS, "its status is published five times a second"
-    assert all(each.dropped == 0 for each in daemon.said(Health, began) if each.process == "pilotd")
+    assert all(each.dropped == lost for each in daemon.said(Health, began) if each.process == "pilotd")

@@ -11,7 +11,7 @@ from rov.dives.dive import Dive
 from rov.messages import Event
 from tests.daemon.harness import MS, Daemon
 
-pytestmark = pytest.mark.clock
+pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
 S = 1000 * MS
 
