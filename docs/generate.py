@@ -228,7 +228,31 @@ AP50 is the area under the curve of precision over recall, for boxes that overla
 those at a score of 0.5. `val` are pictures that training did not see but decisions did; `test` are of places that
 neither saw. Few labels (the last column) make a figure that could be chance.
 
+{side_by_side(cards)}
 {chr(10).join(detectors)}"""
+
+
+def side_by_side(cards: dict[Path, dict[str, Any]]) -> str:
+    """A table of mAP50 per real scene and detector, and over all pictures with its interval."""
+    scenes = {path.stem: real_scenes(card) for path, card in cards.items() if "val and test" in card.get("means", {})}
+    every = dict.fromkeys(scene for rows in scenes.values() for scene in rows)
+    if not every:
+        return ""
+    lines = [f"| mAP50 | {' | '.join(f'`{name}`' for name in scenes)} |", "|---" * (len(scenes) + 1) + "|"]
+    for scene in every:
+        lines.append(f"| {scene} | {' | '.join(str(rows.get(scene, '')) for rows in scenes.values())} |")
+    told = """The same pictures and code for each (`python -m models.measure`). The interval is a bootstrap over
+clips, of which there are few."""
+    return f"## Side by side\n\n{told}\n\n" + "\n".join(lines) + "\n"
+
+
+def real_scenes(card: dict[str, Any]) -> dict[str, str]:
+    """mAP50 of each real scene of a card, with its pictures, and last that of all."""
+    rows = {scene: row for split in ("val", "test") for scene, row in card["scenes"].get(split, {}).items()}
+    told = {f"{scene} ({row['pictures']} pictures)": f"{row['map50']:.2f}" for scene, row in rows.items()}
+    whole = card["means"]["val and test"]
+    interval = f" ({whole['low']:.2f} to {whole['high']:.2f})" if "low" in whole else ""
+    return told | {f"all {whole['pictures']}": f"{whole['map50']:.2f}{interval}"}
 
 
 def model(path: Path, card: dict[str, Any]) -> str:

@@ -25,8 +25,8 @@ RESAMPLES = 200
 PRIOR = 5.0
 """Detections at which a class' own calibration and that of all classes have about equal weight."""
 FLATTEST, STEEPEST = 0.2, 1.0
-"""Limits of a calibration's slope. A raw score's logit moves by a few tenths when the same picture is compressed anew: a
-steep slope would make three of each, and live and replayed scores would differ widely."""
+"""Limits of a calibration's slope. A raw score's logit moves by a few tenths when the same picture is compressed anew:
+a steep slope would make that several times larger, and live and replayed scores would differ widely."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def calibrate(results: dict[str, ClassResult]) -> dict[str, tuple[float, float]]
 
 
 def _limited(slope: float, offset: float) -> tuple[float, float]:
-    """The fit with a slope within its limits; the raw score that becomes 0.5 stays the same where it is made flatter."""
+    """The fit with a slope within its limits; where it is made flatter, 0.5 stays at the same raw score."""
     flatter = min(1.0, STEEPEST / max(slope, FLATTEST))
     return round(max(slope, FLATTEST) * flatter, 3), round(offset * flatter, 3)
 

@@ -17,7 +17,9 @@ SPREAD = 0.54
 """Width of a label's Gaussian as a share of its box (Liu et al. 2020, table 2)."""
 SEES = 0.3
 """Score above which the start is taken to see an object."""
-OWN = 0.1
+LEAST = 0.5
+"""Least standard deviation of a Gaussian, cells: what is found a cell beside a small object must know its box, too."""
+OWN = 0.05
 """Height of the Gaussian down to which a cell learns the box."""
 
 
@@ -87,7 +89,7 @@ def _bumps(boxes: Tensor, cells: int) -> Tensor:
     at = torch.arange(cells, device=boxes.device)
     x1, y1, x2, y2 = (boxes / STRIDE).T[:, :, None]
     cx, cy = ((x1 + x2) / 2).floor().clamp(0, cells - 1), ((y1 + y2) / 2).floor().clamp(0, cells - 1)
-    sx, sy = (SPREAD * (x2 - x1) / 6).clamp(min=0.3), (SPREAD * (y2 - y1) / 6).clamp(min=0.3)
+    sx, sy = (SPREAD * (x2 - x1) / 6).clamp(min=LEAST), (SPREAD * (y2 - y1) / 6).clamp(min=LEAST)
     gx, gy = torch.exp(-((at - cx) ** 2) / (2 * sx**2)), torch.exp(-((at - cy) ** 2) / (2 * sy**2))
     bumps: Tensor = gy[:, :, None] * gx[:, None, :]
     return bumps
@@ -115,11 +117,13 @@ def losses(heat: Tensor, distances: Tensor, want: Targets) -> tuple[Tensor, Tens
     return focal, ((1 - giou) * want.weight).sum() / want.weight.sum().clamp(min=1e-6)
 
 
-def remembering(heat: Tensor, taught: Tensor, mask: Tensor) -> Tensor:
-    """How far the answer is from that of the start (logits, both (B, C, g, g)) where nothing is labelled: cross
-    entropy, weighted by their squared difference (Li et al. 2020, "Generalized Focal Loss", eq. 5), per object that
-    the start sees."""
-    want, p = taught.sigmoid(), heat.sigmoid()
+def remembering(heat: Tensor, distances: Tensor, taught: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+    """How far heat maps (logits) and distances are from those of the start, `taught`, where nothing is labelled, per
+    object that the start sees. Heat maps: cross entropy, weighted by their squared difference (Li et al. 2020,
+    "Generalized Focal Loss", eq. 5). Distances, where it sees one: the mean of how many times too long or short."""
+    want, p = taught[0].sigmoid(), heat.sigmoid()
     cross = F.binary_cross_entropy_with_logits(heat, want, reduction="none")
-    sees = (want * (want > SEES) * (1 - mask)).sum()
-    return ((p - want) ** 2 * cross * (1 - mask)).sum() / sees.clamp(min=1)
+    there = want * (want > SEES) * (1 - mask)
+    sees = there.sum().clamp(min=1)
+    times = (distances.clamp(min=0.1).log() - taught[1].clamp(min=0.1).log()).abs().mean(1, keepdim=True)
+    return (((p - want) ** 2 * cross * (1 - mask)).sum() + (times * there).sum()) / sees

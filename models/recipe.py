@@ -27,6 +27,8 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Length of the list of objects of a picture."""
     start: str = ""
     """Weights to start from; empty: random ones."""
+    frozen: bool = False
+    """Keep the stem of the start as it is: edges and colours are the same everywhere, and a step takes a third less."""
     remember: float = 2.0
     """Weight of what the start says about classes that a set does not label, so that old classes are kept."""
 

@@ -137,6 +137,10 @@ def limits(recipe: Recipe, classes: tuple[str, ...]) -> str:
     return " ".join(told)
 
 
+Answers = dict[str, tuple[list[data.Sample], list[tuple[Detection, ...]]]]
+"""The pictures of `val`, `test` and `rendered` that there are, and what a detector says of them."""
+
+
 def judge(weights: Path, device: str, recipe: Recipe, out: Path) -> None:
     """Calibrate on the val splits, then measure val and test splits: into the card, `results.json` and `worst/`. What
     is rendered is measured by itself, as `rendered`."""
@@ -144,31 +148,45 @@ def judge(weights: Path, device: str, recipe: Recipe, out: Path) -> None:
     write_card(weights, card)
     detector = Detector(weights, device, batch=8)
     names = detector.card.classes
-    rendered = [name for name in recipe.sets if data.rendered(name)]
-    real = [name for name in recipe.sets if name not in rendered]
-    groups: tuple[tuple[str, list[str], data.Split], ...]
-    groups = (("val", real, "val"), ("rendered", rendered, "val"), ("test", real, "test"))
-    samples = {key: [s for name in sets for s in data.load(name, split, names)] for key, sets, split in groups}
-    found = {key: detector.detect([read_image(s.path) for s in own], LEAST) for key, own in samples.items()}
-    seen = [(s, f) for key in ("val", "rendered") for s, f in zip(samples[key], found[key], strict=True)]
-    fits = (
-        metrics.calibrate(metrics.evaluate([s for s, _ in seen], [f for _, f in seen], names).classes) if seen else {}
-    )
+    raw = answers(detector, list(recipe.sets))
+    seen = [raw[key] for key in ("val", "rendered") if key in raw]
+    samples, found = [s for each, _ in seen for s in each], [f for _, each in seen for f in each]
+    fits = metrics.calibrate(metrics.evaluate(samples, found, names).classes) if samples else {}
     card["calibration"] = {name: list(fit) for name, fit in fits.items()}
     told = {}
-    for key, own in samples.items():
-        if own:
-            answers = [tuple(_calibrated(each, fits) for each in f) for f in found[key]]
-            judged = metrics.evaluate(own, answers, names)
-            full = [len(f) >= detector.card.network.top and min(each.score for each in f) > FULL for f in answers]
-            told[key] = report(judged, sum(full))
-            if key == "val":
-                _worst(judged, answers, out / "worst")
-    card["metrics"] = {key: each["per_class"] for key, each in told.items()}
-    card["means"] = {key: each["metrics"] for key, each in told.items()}
-    card["scenes"] = {key: each["per_scene"] for key, each in told.items()}
+    for key, (own, uncalibrated) in raw.items():
+        given = [tuple(_calibrated(each, fits) for each in f) for f in uncalibrated]
+        judged = metrics.evaluate(own, given, names)
+        told[key] = report(judged, full_lists(given, detector.card.network.top))
+        if key == "val":
+            _worst(judged, given, out / "worst")
+    put_on_card(card, told)
     write_card(weights, card)
     (out / "results.json").write_text(json.dumps(told, indent=1, allow_nan=False))
+
+
+def answers(detector: Detector, sets: list[str]) -> Answers:
+    """What the detector says of the pictures of these sets that it did not learn from."""
+    rendered = [name for name in sets if data.rendered(name)]
+    real = [name for name in sets if name not in rendered]
+    groups: tuple[tuple[str, list[str], data.Split], ...]
+    groups = (("val", real, "val"), ("rendered", rendered, "val"), ("test", real, "test"))
+    found: Answers = {}
+    for key, names, split in groups:
+        if own := [sample for name in names for sample in data.load(name, split, detector.card.classes)]:
+            found[key] = own, detector.detect([read_image(sample.path) for sample in own], LEAST)
+    return found
+
+
+def put_on_card(card: dict[str, Any], told: dict[str, dict[str, Any]]) -> None:
+    """Figures of these splits, in place of older ones."""
+    for part, key in (("metrics", "per_class"), ("means", "metrics"), ("scenes", "per_scene")):
+        card[part] = card.get(part, {}) | {split: each[key] for split, each in told.items()}
+
+
+def full_lists(found: list[tuple[Detection, ...]], top: int) -> int:
+    """How many pictures have a full list of objects: there may have been more."""
+    return sum(len(each) >= top and min(d.score for d in each) > FULL for each in found)
 
 
 def _calibrated(each: Detection, fits: dict[str, tuple[float, float]]) -> Detection:

@@ -39,7 +39,7 @@ from rov.printing import print_line
 from rov.resources import checkout, find_resource
 from rov.vision.detector import cpu_has_bfloat16, letterbox
 from rov.vision.model_card import load_card
-from rov.vision.network import DetectorNet, decode
+from rov.vision.network import DetectorNet, decode, fuse
 
 CLIP = 10.0
 """Largest norm of the gradient."""
@@ -106,8 +106,9 @@ def normalised(x: Tensor) -> Tensor:
 
 def optimiser_of(net: DetectorNet, recipe: Recipe) -> torch.optim.Optimizer:
     how = recipe.optimisation
-    kernels = [p for p in net.parameters() if p.dim() == 4]
-    rest = [p for p in net.parameters() if p.dim() != 4]
+    learned = [p for p in net.parameters() if p.requires_grad]
+    kernels = [p for p in learned if p.dim() == 4]
+    rest = [p for p in learned if p.dim() != 4]
     groups = [{"params": kernels, "weight_decay": how.decay}, {"params": rest, "weight_decay": 0.0}]
     if how.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=how.rate, momentum=how.momentum, nesterov=how.momentum > 0)
@@ -136,7 +137,9 @@ class Trainer:
         old = load_start(net, start, classes) if start else ()
         self.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
         self.average = copy.deepcopy(self.net).requires_grad_(False)
-        self.teacher = copy.deepcopy(self.average).eval() if old and recipe.network.remember else None
+        self.teacher = fuse(copy.deepcopy(self.average).eval()) if old and recipe.network.remember else None
+        self.frozen = bool(start) and recipe.network.frozen
+        self.net.stem.requires_grad_(not self.frozen)
         self.old = torch.tensor([float(name in old) for name in classes], device=device)[:, None, None]
         self.optimiser = optimiser_of(self.net, recipe)
         pairs = zip(self.average.state_dict().values(), self.net.state_dict().values(), strict=True)
@@ -158,12 +161,15 @@ class Trainer:
             group["lr"] = learning_rate(self.recipe, self.step, self.share())
         x = normalised(x)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast):
-            heat, distances = self.net.train()(x)
-            taught = self._taught(x)
+            four = self._stem(x)
+            heat, distances = self.net.after_stem(four)
+            taught = self._taught(x, four)
         focal, box = losses(heat.float(), distances.float(), want)
         memory = focal.new_zeros(())
         if taught is not None:
-            memory = remembering(heat.float(), taught.float(), 1 - (1 - want.mask) * self.old)
+            unlabelled = (1 - want.mask) * self.old
+            taught = taught[0].float(), taught[1].float()
+            memory = remembering(heat.float(), distances.float(), taught, 1 - unlabelled)
         loss = focal + self.recipe.optimisation.box * box + self.recipe.network.remember * memory
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -175,10 +181,17 @@ class Trainer:
             torch._foreach_lerp_([mean for mean, _ in self.pairs], [now for _, now in self.pairs], 1 - keep)
         return torch.stack((focal.detach(), box.detach(), memory.detach()))
 
+    def _stem(self, x: Tensor) -> Tensor:
+        stem = self.net.train().stem
+        four: Tensor = (stem.eval() if self.frozen else stem)(x)
+        return four
+
     @torch.no_grad()
-    def _taught(self, x: Tensor) -> Tensor | None:
-        heat: Tensor | None = self.teacher(x)[0] if self.teacher is not None else None
-        return heat
+    def _taught(self, x: Tensor, four: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What the start says; it has the same stem where that is frozen."""
+        if self.teacher is None:
+            return None
+        return self.teacher.after_stem(four if self.frozen else self.teacher.stem(x))
 
     def save(self, path: Path) -> None:
         state = {"recipe": _text(self.recipe), "net": self.net.state_dict(), "average": self.average.state_dict()}

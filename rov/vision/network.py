@@ -63,7 +63,11 @@ class DetectorNet(nn.Module):
         nn.init.zeros_(last.bias[classes:])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        eight = self.stride8(self.stem(x))
+        return self.after_stem(self.stem(x))
+
+    def after_stem(self, four: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from the stem's output (B, widths[0], S/4, S/4), which networks with one stem may share."""
+        eight = self.stride8(four)
         sixteen = self.stride16(eight)
         thirtytwo = self.stride32(sixteen)
         p = self.side16(sixteen) + F.interpolate(self.side32(thirtytwo), scale_factor=2.0)

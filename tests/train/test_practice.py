@@ -24,10 +24,10 @@ from rov import toml
 from rov.resources import checkout
 
 LEARNED: dict[tuple[str, str], float] = {
-    ("linear", "sgd"): 0.75, ("softmax", "sgd"): 0.82, ("svm", "sgd"): 0.80, ("svm", "adam"): 0.80,
-    ("mlp", "adam"): 0.84, ("cnn", "adam"): 0.85,
+    ("linear", "sgd"): 0.69, ("softmax", "sgd"): 0.86, ("svm", "sgd"): 0.79, ("svm", "adam"): 0.57,
+    ("mlp", "adam"): 0.86, ("cnn", "adam"): 0.94,
 }  # fmt: skip
-"""Least share of right answers after two passes over 4000 digits: chance is 0.10."""
+"""Least share of right answers after two passes over 4000 digits, 0.03 below the worst of five seeds; chance: 0.10."""
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_splits_do_not_overlap_and_do_not_depend_on_the_seed(cache: Path) -> Non
 
 
 def test_a_killed_run_resumes_to_the_same_weights(cache: Path, tmp_path: Path) -> None:
-    arguments = ["--model", "mlp", "--limit", "4000", "--epochs", "4", "--threads", "1", "--no-reference", "--augment",
+    arguments = ["--model", "mlp", "--limit", "2000", "--epochs", "4", "--threads", "1", "--no-reference", "--augment",
                  "--cache", str(cache)]  # fmt: skip
     command = [sys.executable, "-m", "models.practice", *arguments, "--out", str(tmp_path / "killed")]
     with subprocess.Popen(command, cwd=checkout(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
