@@ -37,10 +37,10 @@ test: $(VENV)/ready
 	@$(MAKE) --no-print-directory --keep-going --jobs 3 test-daemon test-clock test-others
 
 test-daemon: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m daemon
+	$(BIN)/python -m pytest -q -m daemon $$(grep -rl --include="test_*.py" mark.daemon tests | sort)
 
 test-clock: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m "clock and not daemon"
+	$(BIN)/python -m pytest -q -m "clock and not daemon" $$(grep -rl --include="test_*.py" mark.clock tests | sort)
 
 test-others: $(VENV)/ready
 	nice -n 19 $(BIN)/python -m pytest -q -m "not clock" -n 2 --dist loadfile
