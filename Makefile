@@ -31,19 +31,20 @@ endif
 policy: $(VENV)/ready
 	$(BIN)/python -m models.train_policy --out runs/policy --install $(POLICY)
 
-# Tests with deadlines (`clock`) mostly wait: those of the whole daemon run one by one, beside them the smaller ones, and
-# all others take, at the lowest priority, what is left of two processors. All three groups run, even if one fails.
+# First what keeps no deadlines, on two processors. Then what does, and mostly waits: tests of the whole daemon one by one,
+# the smaller ones beside them. All groups run, even if one fails.
 test: $(VENV)/ready
-	@$(MAKE) --no-print-directory --keep-going --jobs 3 test-daemon test-clock test-others
+	@$(MAKE) --no-print-directory test-others; first=$$?; \
+	$(MAKE) --no-print-directory --keep-going --jobs 2 test-daemon test-clock && exit $$first
 
 test-daemon: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m daemon
+	$(BIN)/python -m pytest -q -m daemon $$(grep -rl --include="test_*.py" mark.daemon tests | sort)
 
 test-clock: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m "clock and not daemon"
+	$(BIN)/python -m pytest -q -m "clock and not daemon" $$(grep -rl --include="test_*.py" mark.clock tests | sort)
 
 test-others: $(VENV)/ready
-	nice -n 19 $(BIN)/python -m pytest -q -m "not clock" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -m "not clock" -n 2 --dist loadfile
 
 # What needs torchvision and scikit-learn, in an environment of its own (6 GB): they want another torch than the vehicle's.
 test-train: $(TRAIN)/ready

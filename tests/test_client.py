@@ -130,7 +130,8 @@ def test_an_operators_program(daemon: Daemon) -> None:
     assert isinstance(target, SetTarget) and (target.label, target.size) == ("fish", 0.4)
     *moved, released = [each for each in daemon.of(Sticks) if isinstance(each, Sticks)][:-1]  # the last one: leaving
     assert len(moved) >= 3 and all(each.yaw == 0.3 and each.surge == 0 for each in moved) and released.yaw == 0
-    assert len(daemon.of(Stop)) == 3 and not daemon.armed, "leaving stops"
+    until(lambda: len(daemon.of(Stop)) == 3)
+    assert not daemon.armed, "leaving stops"
     seqs = [each.command.seq for each in daemon.requests]
     assert seqs == sorted(set(seqs))
 
@@ -161,6 +162,7 @@ def test_what_is_refused_is_said(daemon: Daemon) -> None:
         with pytest.raises(Refused, match="the operator is bob; take over first"):
             ann.mode("hold")
         assert not ann.is_operator
+    until(lambda: len(daemon.of(Stop)) >= 3)
     assert len(daemon.of(Stop)) == 3, "one of them left as the operator; the other must stop nobody's vehicle"
 
 
@@ -169,7 +171,8 @@ def test_a_program_that_fails_stops(daemon: Daemon) -> None:
         rover.take_over()
         rover.arm()
         print(1 / 0)
-    assert len(daemon.of(Stop)) == 3 and not daemon.armed
+    until(lambda: len(daemon.of(Stop)) == 3)
+    assert not daemon.armed
 
 
 def test_close_alone_stops_nothing_and_ends_the_client(daemon: Daemon) -> None:
@@ -198,6 +201,7 @@ def test_a_daemon_that_hangs_gives_no_answer_and_is_left(daemon: Daemon) -> None
         daemon.silent = True
         with pytest.raises(NoAnswer):
             rover.mode("hold")
+    until(lambda: len(daemon.of(Stop)) >= 3)
     assert len(daemon.of(Stop)) == 3, "without an answer we assume that we are the operator"
 
 
@@ -297,7 +301,8 @@ def test_on_asyncio(daemon: Daemon) -> None:
             assert rover.latest(PilotStatus) is not None
 
     asyncio.run(main())
-    assert len(daemon.of(Stop)) == 3 and not daemon.armed
+    until(lambda: len(daemon.of(Stop)) == 3)
+    assert not daemon.armed
 
 
 def test_a_blocked_event_loop_sends_no_heartbeat(daemon: Daemon) -> None:
