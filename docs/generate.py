@@ -234,7 +234,7 @@ neither saw. Few labels (the last column) make a figure that could be chance.
 
 def side_by_side(cards: dict[Path, dict[str, Any]]) -> str:
     """A table of mAP50 per real scene and detector, and over all pictures with its interval."""
-    scenes = {path.stem: real_scenes(card) for path, card in cards.items() if "val and test" in card.get("means", {})}
+    scenes = {path.stem: real_scenes(card) for path, card in cards.items() if "scenes" in card}
     every = dict.fromkeys(scene for rows in scenes.values() for scene in rows)
     if not every:
         return ""
@@ -247,12 +247,13 @@ clips, of which there are few."""
 
 
 def real_scenes(card: dict[str, Any]) -> dict[str, str]:
-    """mAP50 of each real scene of a card, with its pictures, and last that of all."""
+    """mAP50 of each real scene of a card, and last that of all where it was measured."""
     rows = {scene: row for split in ("val", "test") for scene, row in card["scenes"].get(split, {}).items()}
-    told = {f"{scene} ({row['pictures']} pictures)": f"{row['map50']:.2f}" for scene, row in rows.items()}
-    whole = card["means"]["val and test"]
-    interval = f" ({whole['low']:.2f} to {whole['high']:.2f})" if "low" in whole else ""
-    return told | {f"all {whole['pictures']}": f"{whole['map50']:.2f}{interval}"}
+    told = {f"{s} ({row['pictures']} pictures)": f"{row['map50']:.2f}" for s, row in rows.items() if "map50" in row}
+    if whole := card["means"].get("val and test"):
+        interval = f" ({whole['low']:.2f} to {whole['high']:.2f})" if "low" in whole else ""
+        told[f"all {whole['pictures']}"] = f"{whole['map50']:.2f}{interval}"
+    return told
 
 
 def model(path: Path, card: dict[str, Any]) -> str:

@@ -265,14 +265,14 @@ def water(x: Tensor, how: Augmentation, rng: np.random.Generator) -> Tensor:
         veil = (veil * (1 + slope[:, :1] * down + slope[:, 1:] * across)).clamp(0.0, 0.85)
         x = torch.lerp(x, drawn(rng.uniform((0.25, 0.2, 0.0), (0.9, 0.8, 0.5), (count, 3))), veil)
     if how.blur:
-        some = torch.from_numpy(np.flatnonzero(rng.random(count) < how.blur)).to(device)
-        soft = F.avg_pool2d(F.avg_pool2d(x[some], 5, 1, 2, count_include_pad=False), 3, 1, 1, count_include_pad=False)
-        x = x.index_copy(0, some, torch.lerp(x[some], soft, drawn(rng.uniform(0.2, 1.0, count))[some]))
+        rows = torch.from_numpy(np.flatnonzero(rng.random(count) < how.blur)).to(device)
+        soft = F.avg_pool2d(F.avg_pool2d(x[rows], 5, 1, 2, count_include_pad=False), 3, 1, 1, count_include_pad=False)
+        x = x.index_copy(0, rows, torch.lerp(x[rows], soft, drawn(rng.uniform(0.2, 1.0, count))[rows]))
     if how.noise:
-        some = torch.from_numpy(np.flatnonzero(rng.random(count) < how.noise)).to(device)
+        rows = torch.from_numpy(np.flatnonzero(rng.random(count) < how.noise)).to(device)
         noise = torch.Generator(device).manual_seed(int(rng.integers(1 << 31)))
-        levels = drawn(rng.uniform(1.0, 9.0, count) / 255.0)[some]
-        x = x.index_add(0, some, levels * torch.randn(x[some].shape, generator=noise, device=device))
+        levels = drawn(rng.uniform(1.0, 9.0, count) / 255.0)[rows]
+        x = x.index_add(0, rows, levels * torch.randn(x[rows].shape, generator=noise, device=device))
     return x.clamp(0.0, 1.0) * 255.0
 
 

@@ -285,7 +285,7 @@ def test_it_learns_and_then_learns_a_new_class_without_losing_the_old(discs: Pat
 def judged(weights: Path, discs: Path) -> dict[str, float]:
     """AP50 of each class of the detector on the val and test splits."""
     eyes = Detector(weights, "cpu")
-    samples = [each for split in ("val", "test") for each in data.load(discs, split, eyes.card.classes)]  # type: ignore[arg-type]
+    samples = [each for split in ("val", "test") for each in data.load(discs, split, eyes.card.classes)]
     found = eyes.detect([read_image(each.path) for each in samples], 0.01)
     return {name: each.ap50 for name, each in metrics.evaluate(samples, found, eyes.card.classes).classes.items()}
 
