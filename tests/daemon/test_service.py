@@ -213,7 +213,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_the_disk_fills_and_the_camera_changes(tmp_path: Path, small_disk: Path) -> None:
     port = 5600 + os.getpid() % 20_000 * 2
-    recording = {"folder": str(small_disk), "disk_free": 0.05, "codec": "h264", "part_minutes": 0.2}
+    recording = {"folder": str(small_disk), "disk_free": 0.05, "codec": "h264", "part_minutes": 2.0}
     daemon = Daemon(tmp_path / "run", recording=recording, camera={"source": f"rtp://127.0.0.1:{port}"})
     done = threading.Event()
     sender = threading.Thread(target=send_rtp, args=(port, (160, 120), done))
