@@ -207,10 +207,10 @@ def test_cloning_comes_nearer_to_the_person(tmp_path: Path) -> None:
     dagger.save(PolicyNetwork(), start_at)
     dagger.save(PolicyNetwork(), tmp_path / "encoder.safetensors")
     cards.policy_card(start_at, tmp_path / "encoder.safetensors", recipe.Recipe(), -1.0, {"follow": {"success": 0.9}})
-    short = recipe.CloneRecipe(length=32, burn_in=4, updates=30, batch=4, rate=2e-3)
+    short = recipe.CloneRecipe(length=32, burn_in=4, updates=60, batch=4, rate=2e-3)
     made = dives.clone(short, folder, tmp_path / "out", start_at, quiet)
     card = toml.parse(toml.read_text(made.with_suffix(".toml")))
-    assert card["cloned"]["error_after"] < 0.5 * card["cloned"]["error_before"]
+    assert card["cloned"]["error_after"] < 0.3 * card["cloned"]["error_before"]
     assert "results" not in card, "nobody has tried the clone"
 
 
