@@ -15,6 +15,7 @@ from rov import toml
 from rov.config.schema import Config, SteeringConfig
 from rov.messages import ConsumedInput, Detection, Frame, Mode, PilotStatus, PolicyInput, Setpoint, VehicleState
 from rov.perception import Perception, PerceptionOutput
+from rov.steering.disengagement import Checkup
 from rov.steering.policy import TYPICAL_HEIGHT_M, goal_of, pose_at, target_height
 from rov.steering.policy_card import load_cards, rate_doubt, refusals
 from rov.steering.policy_input import FEATURES, KEY_S
@@ -260,3 +261,11 @@ def test_a_lost_key_frame_makes_it_unfit(model: PolicyModel) -> None:
     rover.bottom = np.random.default_rng(9).integers(0, 255, (60, 400), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
     unfit = [both(rover.see())[1].unfit for _ in range(8)]
     assert "the place of the key frame is not seen any more" in unfit[-1]
+
+
+def test_a_key_frame_may_be_out_of_sight_for_a_moment() -> None:
+    """For two seconds, at eight frames a second 16; the next one is a symptom, and seeing it once forgives all."""
+    checkup = Checkup()
+    assert [checkup.lost(0.0, 0.125) for _ in range(16)] == [""] * 16
+    assert "not seen any more" in checkup.lost(0.0, 0.125)
+    assert checkup.lost(0.5, 0.125) == "" == checkup.lost(0.0, 0.125)

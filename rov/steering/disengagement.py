@@ -18,8 +18,9 @@ SATURATED = 0.98
 """A cell this bright shows nothing."""
 STILL = 1e-4
 """Mean change of brightness since the last picture below which it is the same picture: a live one has noise."""
-KEY_LOST = 0.12
-"""Confidence of the displacement since the key frame below which the place is lost."""
+KEY_LOST, LOST_S = 0.12, 2.0
+"""Confidence of the displacement since the key frame below which the place is not seen, and how long the policy goes on
+by what it remembers: a gust or a fish hides the place for a moment; in a current of 0.2 m/s that is 0.4 m."""
 
 
 class Sanity(NamedTuple):
@@ -62,6 +63,8 @@ class Checkup:
     def __init__(self) -> None:
         self.symptoms: deque[str] = deque(maxlen=FRAMES)
         self.last: Tensor | None = None
+        self.unseen_s = 0.0
+        """How long the place of the key frame has not been seen."""
 
     def frozen(self, picture: Tensor) -> str:
         """The symptom of a picture that is the last one again, or ""."""
@@ -69,6 +72,11 @@ class Checkup:
         if before is None or float((picture - before).abs().mean()) > STILL:
             return ""
         return "the picture is frozen"
+
+    def lost(self, confidence: float, dt_s: float) -> str:
+        """The symptom of a key frame whose place is lost, `dt_s` after the last frame, or ""."""
+        self.unseen_s = self.unseen_s + dt_s if confidence < KEY_LOST else 0.0
+        return "the place of the key frame is not seen any more" if self.unseen_s > LOST_S else ""
 
     def update(self, symptoms: tuple[str, ...]) -> str:
         """Take the symptoms of one frame; returns why the policy must not steer, or ""."""
@@ -82,8 +90,3 @@ class Checkup:
 def late_symptom(age_s: float, longest_s: float) -> str:
     """The symptom of a frame that is older than the policy ever had them, or ""."""
     return "" if age_s <= longest_s else "the pictures come late"
-
-
-def key_symptom(confidence: float) -> str:
-    """The symptom of a key frame that is not seen any more, or ""."""
-    return "the place of the key frame is not seen any more" if confidence < KEY_LOST else ""

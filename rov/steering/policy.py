@@ -11,7 +11,7 @@ import torch
 from rov.config.schema import Config, TaskConfig
 from rov.messages import Frame, PolicyInput, Setpoint, Task, Track, Tracks, VehicleState
 from rov.optics.lens import Lens
-from rov.steering.disengagement import Checkup, answer_symptom, key_symptom, late_symptom, picture_symptom, sanity
+from rov.steering.disengagement import Checkup, answer_symptom, late_symptom, picture_symptom, sanity
 from rov.steering.displacement import FieldOfView
 from rov.steering.observation import angles
 from rov.steering.policy_input import KEY_S, TASKS, TRACKS, VERSION, Sources, features, maps
@@ -187,7 +187,7 @@ class Policy:
                 late_symptom(age_s, cards.policy.trained.delay_s[1]),
                 self.checkup.frozen(sight.picture),
                 picture_symptom(sanity(sight.picture), sight.unlike, cards.encoder.thresholds),
-                key_symptom(place.confidence) if self.task == "station" and not given.reset else "",
+                self.checkup.lost(place.confidence, given.dt_s) if self.task == "station" and not given.reset else "",
                 answer_symptom(given.log_variance, cards.policy.thresholds.log_variance),
             )
         )

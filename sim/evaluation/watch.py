@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rov.steering.disengagement import Checkup, answer_symptom, key_symptom, late_symptom, picture_symptom, sanity
+from rov.steering.disengagement import Checkup, answer_symptom, late_symptom, picture_symptom, sanity
 from rov.steering.policy_card import Cards
 from rov.steering.policy_input import KEY_S, Sources
 from sim.evaluation.rows import Student
@@ -23,13 +23,13 @@ class Watch:
         spread = student.log_variance.tolist()
         places = sources.keyed[:, 4].tolist()
         elapsed = water.elapsed.tolist()
-        station = water.name == "station"
+        station, dt = water.name == "station", float(sources.dt_s[0])
         return [
             checkup.update(
                 (
                     late_symptom(ages[i], policy.trained.delay_s[1]),
                     *self._picture(water, i, checkup),
-                    key_symptom(places[i]) if station and elapsed[i] > KEY_S else "",
+                    checkup.lost(places[i], dt) if station and elapsed[i] > KEY_S else "",
                     answer_symptom([spread[i]], policy.thresholds.log_variance),
                 )
             )
