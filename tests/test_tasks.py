@@ -23,7 +23,7 @@ from sim.tasks.judging import Situation, start_tally
 from sim.tasks.levels import LEVELS
 from sim.tasks.pid import PID, pid
 from sim.tasks.rendered import RenderedSea
-from sim.tasks.scenes import label, look, scene
+from sim.tasks.scenes import label, look, scene, tall
 from sim.tasks.sea import TASK, Sea, Trouble
 from sim.tasks.solids import HULL_M, KEEL_M, Solids, bump
 from sim.tasks.tuned import start
@@ -444,3 +444,12 @@ def test_the_target_is_drawn_where_it_swims() -> None:
 
 def test_a_fish_is_no_diver() -> None:
     assert [label(height) for height in (0.2, 0.6)] == ["fish", "diver"]
+
+
+def test_a_rendered_target_is_as_high_as_the_course_says() -> None:
+    """Whatever shape the catalogue draws: its size in the picture tells the distance."""
+    sea = Sea("follow", "nominal", 8, seed=4, auto_reset=False)
+    sea.reset()
+    heights = sea.course.targets.height[:, 0].tolist()
+    made = [tall(scene("follow", sea.course, i, look("reef", i)).things[0].parts) for i in range(8)]
+    assert made == pytest.approx(heights, rel=1e-4) and max(heights) > 1.5 * min(heights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -20,8 +21,6 @@ from sim.tasks.course import Course
 from sim.tasks.solids import NOWHERE_M
 from sim.world import RealisedWorld, load, realise
 
-DIVER_M, FISH_M = 0.6, 0.14
-"""Height of the box around a diver, and around a fish, of scale 1."""
 SMALLEST_DIVER_M = 0.42
 """A target lower than this is a fish."""
 RELIEF_M = 0.04
@@ -95,13 +94,22 @@ def _target(random: Random, course: Course, row: int, bottom: float) -> list[Thi
     height = float(course.targets.height[row, 0])
     if label(height) == "diver":
         made = diver(random, (north, east, down), bottom, 1.0)
-        scale = height / DIVER_M
     else:
-        made = fish(random, (north, east, down), bottom, height / FISH_M)
-        scale = 1.0
+        made = fish(random, (north, east, down), bottom, 1.0)
+    scale = height / tall(made[0].parts)
     parts = tuple(_scaled(part, scale) for part in made[0].parts)
     turn = rotation(yaw=heading(course, row))
     return [replace(made[0], parts=parts, at=(north, east, down), turn=turn, orbit=0.0, speed=0.0, bob=0.0)]
+
+
+def tall(parts: Sequence[Part]) -> float:
+    """Height in m of the box around parts at rest: ellipsoids, and boxes."""
+    reach = [
+        float(np.abs(part.turn[2] * part.half).sum() if part.box else np.linalg.norm(part.turn[2] * part.half))
+        for part in parts
+    ]
+    ends = [(part.at[2] - far, part.at[2] + far) for part, far in zip(parts, reach, strict=True)]
+    return max(bottom for _, bottom in ends) - min(top for top, _ in ends)
 
 
 def heading(course: Course, row: int) -> float:
