@@ -175,6 +175,10 @@ def must(dive: Dive, why: str) -> None:
 @example("leak", Mode.MANUAL, "disarm", False, [], [("crash",), ("mode", Mode.HOLD)])
 @example("leak", Mode.HOLD, "hold", True, [], [("barometer", False), ("station", False), ("operator", False)])
 @example("own_surface", Mode.HOLD, "surface", True, [], [("lose", "up", 1.0), ("refuse", {ALT_HOLD, MANUAL})])
+@example(
+    "own_surface", Mode.MANUAL, "surface", True, [],
+    [("barometer", True), ("gcs_surface",), ("tilt", -0.05), ("wait", 4.309), ("crash",), ("barometer", False)],
+)  # fmt: skip
 @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), phases=FAST)
 def test_a_vehicle_that_must_come_up_is_not_left(why, first, on_lost, position, before, after) -> None:  # type: ignore[no-untyped-def]
     dive = Dive(on_lost)

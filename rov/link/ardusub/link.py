@@ -286,14 +286,20 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         self.unexplained, why = None, explanation(texts)
         if not self.surfacing:
             self._begin_surfacing()
-        if what == "mode":
-            self.own_mode, self.allowed_modes, self.pending_command = self.connection.mode, set(), None
-            self.plan.drop(SURFACE, self.own_mode)
-            on = self.plan.drop(ALT_HOLD, self.own_mode)
-            self._event(t, "alarm", "surface_refused", f"the autopilot left the mode by itself{why}: {on}")
-        else:
+        if what == "disarmed":
             self._event(t, "alarm", "rearmed", f"the autopilot disarmed by itself{why}: armed again, to surface")
+        # One heartbeat may tell of both: a crash, and a depth sensor that fails in it.
+        if what == "mode" or self.connection.mode != self.own_mode and is_own_failsafe("mode", texts):
+            self._leave_mode(t, why)
         return True
+
+    def _leave_mode(self, t: int, why: str) -> None:
+        """The autopilot has left our mode by itself: go on in the one that it chose, and ask no more for those that
+        need what it has lost."""
+        self.own_mode, self.allowed_modes, self.pending_command = self.connection.mode, set(), None
+        self.plan.drop(SURFACE, self.own_mode)
+        on = self.plan.drop(ALT_HOLD, self.own_mode)
+        self._event(t, "alarm", "surface_refused", f"the autopilot left the mode by itself{why}: {on}")
 
     def _request(self, what: str, command: int, first: float, second: float, t: int) -> None:
         """Make this the pending command, unless it is already."""
