@@ -59,7 +59,10 @@ def test_type_checkers_see_the_same_names() -> None:
 
 
 def test_importing_rov_costs_nothing() -> None:
-    """It brings two modules of its own and nothing of others: what a name needs is imported with the name."""
+    """It brings two modules of its own and nothing of others: what a name needs is imported with the name. The best of
+    five: a busy machine is slower."""
+    watch = "import time; t = time.perf_counter(); import rov; print(time.perf_counter() - t)"
+    assert min(float(python(watch)) for _ in range(5)) < 0.1
     code = "import sys; before = {*sys.modules}; import rov; print(*{*sys.modules} - before)"
     brought = python(code).split()
     assert len([each for each in brought if each.startswith("rov")]) == 2, brought

@@ -126,7 +126,7 @@ def test_ctrl_c_leaves_a_whole_dive_and_a_report(tmp_path: Path) -> None:
     with subprocess.Popen(command, cwd=checkout(), stderr=subprocess.PIPE) as process:
         wait_for(tmp_path / "o" / "dive.mcap", 50_000)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=30)
     assert process.returncode == 130 and b"Traceback" not in errors, errors
     report = json.loads((tmp_path / "o" / "report.json").read_text())
     assert report["interrupted"] and 0 < report["processed"] < 1000
