@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -13,17 +14,19 @@ from rov.steering.encoder import Encoder
 from rov.steering.policy_input import COLUMNS, KEY_S, ROWS, Sources, features
 from sim.scene.lens import Lens
 from sim.scene.render import Renderer
+from sim.scene.shapes import Paint, ball, rod
 from sim.tasks import follow, inspect, station, transit
 from sim.tasks.caster import cast, rays
 from sim.tasks.controllers import Controller, servo, zero
 from sim.tasks.course import Course, laid, progress
 from sim.tasks.drift import Frame, flow
-from sim.tasks.found import start_tracker
+from sim.tasks.found import Seen, find, start_tracker
 from sim.tasks.judging import Situation, start_tally
 from sim.tasks.levels import LEVELS
+from sim.tasks.noise import load as load_noise
 from sim.tasks.pid import PID, pid
 from sim.tasks.rendered import RenderedSea
-from sim.tasks.scenes import label, look, scene, tall
+from sim.tasks.scenes import heading, label, look, scene, tall
 from sim.tasks.sea import TASK, Sea, Trouble
 from sim.tasks.solids import HULL_M, KEEL_M, Solids, bump
 from sim.tasks.tuned import start
@@ -277,6 +280,30 @@ def sailed(seed: int, **options: object) -> tuple[torch.Tensor, torch.Tensor]:
     return sea.state.position, joules
 
 
+def test_a_target_is_drawn_too_large_for_a_whole_episode() -> None:
+    """Of each target by another factor; what is small in the picture by more than what is large."""
+    number, places = 2000, torch.tensor([0.05, 0.4]).log()
+    truth = Seen(
+        torch.stack([torch.zeros(2), torch.zeros(2), places], dim=-1).expand(number, 2, 3),
+        torch.ones(number, 2), torch.ones(number, 2, dtype=torch.bool), torch.zeros(number, 2, dtype=torch.bool),
+    )  # fmt: skip
+    sea = Sea("follow", "nominal", number, seed=0)
+    sea.reset()
+    noise = msgspec.structs.replace(
+        load_noise().tracks, base=20.0, per_turning=0.0, at_edge=0.0, bearing_error=0.0, bearing_floor=0.0,
+        size_error=0.0, size_mean=0.1, size_slope=-0.2, size_place=0.3, false_per_s=0.0,
+    )  # fmt: skip
+    random, zero = torch.Generator().manual_seed(1), torch.zeros(number)
+    memory = start_tracker(number, 2, random)
+    for _ in range(3):
+        tracks, memory = find(noise, sea.conditions, truth, zero, zero, memory, 0.1, random)
+    off = memory.place[:, :2, 2] - places
+    expected = [0.1 - 0.2 * math.log(0.5), 0.1 - 0.2 * math.log(4)]
+    assert off.mean(0).tolist() == pytest.approx(expected, abs=0.03)
+    assert off.std(0).tolist() == pytest.approx([0.3, 0.3], abs=0.03)
+    assert tracks.isfinite().all()
+
+
 def test_a_seed_repeats_everything() -> None:
     (a, b), (c, d), (e, _) = sailed(3), sailed(3), sailed(4)
     assert torch.equal(a, c) and torch.equal(b, d) and not torch.equal(a, e)
@@ -447,9 +474,30 @@ def test_a_fish_is_no_diver() -> None:
 
 
 def test_a_rendered_target_is_as_high_as_the_course_says() -> None:
-    """Whatever shape the catalogue draws: its size in the picture tells the distance."""
+    """Whatever shape the catalogue draws, and however it kicks: its size in the picture tells the distance."""
     sea = Sea("follow", "nominal", 8, seed=4, auto_reset=False)
     sea.reset()
     heights = sea.course.targets.height[:, 0].tolist()
-    made = [tall(scene("follow", sea.course, i, look("reef", i)).things[0].parts) for i in range(8)]
-    assert made == pytest.approx(heights, rel=1e-4) and max(heights) > 1.5 * min(heights)
+    assert max(heights) > 1.5 * min(heights)
+    for row, true in enumerate(heights[:5]):
+        made = scene("follow", sea.course, row, look("reef", row))
+        beside = heading(sea.course, row) + math.pi / 2
+        place = sea.course.targets.position[row] - 4.0 * torch.tensor([[math.cos(beside), math.sin(beside), 0.0]])
+        attitude = torch.tensor([[math.cos(beside / 2), 0.0, 0.0, math.sin(beside / 2)]])
+        renderer = Renderer([made], Lens.wide(320, 240, 50.0))
+        seen = []
+        for t in torch.linspace(0.0, 2.0, 9):
+            lines = (renderer.render(place, attitude, t[None]).segmentation[0] == 1).any(1).nonzero()
+            seen.append((len(lines) and float(lines.max() - lines.min()) + 1) / renderer.lens.fy * 4.0)
+        assert sum(seen) / len(seen) == pytest.approx(true, rel=0.12), f"a {label(true)} {true:.2f} m high"
+
+
+def test_height_of_what_swings_is_the_mean_over_the_swing() -> None:
+    """A small ball 1 m from its hinge, and one at the hinge: the box is as high as the arm's end is off."""
+    paint = Paint((0.5, 0.5, 0.5))
+    still = ball((0.3, 0.2, 0.1), paint=paint)
+    assert tall([still]) == pytest.approx(0.2)
+    assert tall([rod((0, 0, -0.5), (0, 0, 0.5), 0.05, paint)]) == pytest.approx(1.0)
+    arm = ball((0.01,) * 3, (1.0, 0, 0), paint, hinge=(0.0, 0.0, 0.0), axis=(0.0, 1.0, 0.0), swing=0.3, hertz=2.0)
+    # The mean of |sin(0.3 sin x)| is near 0.3 · 2/π · (1 − 0.3² · 2/3 / 6) = 0.189
+    assert tall([ball((0.01,) * 3, paint=paint), arm]) == pytest.approx(0.189 + 0.02, abs=0.004)

@@ -6,11 +6,12 @@ import json
 import math
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
-from models.policy import cards, curves, dagger, dives, evolution, pictures, recipe
+from models.policy import cards, curves, dagger, dives, evolution, noise, pictures, recipe
 from models.policy.classroom import Classroom, hide
 from models.policy.crew import Crew
 from models.policy.recipe import DaggerRecipe, RecipeError
@@ -28,6 +29,8 @@ from sim.scene.lens import Lens
 from sim.scene.render import Renderer
 from sim.scene.scene import Ground, Scene
 from sim.tasks.expert import EXPERT
+from sim.tasks.noise import FILE
+from sim.tasks.noise import load as load_noise
 from sim.tasks.sea import Sea
 from sim.tasks.tuned import start
 
@@ -151,6 +154,49 @@ def test_what_counts_as_unsure() -> None:
     said = torch.full((20, 2), -3.0)
     said[5:9, 0], said[5:10, 1] = 1.0, -2.0
     assert dagger.unsure(said, torch.ones(20, 2, dtype=torch.bool)) == pytest.approx(-2.0, abs=0.02)
+
+
+def watched(size: torch.Tensor, off: torch.Tensor) -> noise.Watched:
+    """Frames (F, N, 1) of targets that are all found; the cells are left out."""
+    nothing, every = torch.zeros_like(size), torch.ones_like(size, dtype=torch.bool)
+    sights = noise.Sights(
+        every, every, size, nothing, ~every, nothing, torch.stack([nothing, off], dim=-1), nothing, nothing
+    )
+    return noise.Watched(None, sights, torch.full((len(size),), 0.1))  # type: ignore[arg-type]
+
+
+def test_noise_of_sizes_is_a_line_a_place_and_a_rest() -> None:
+    random = torch.Generator().manual_seed(0)
+    size = (torch.rand(1, 200, 1, generator=random) * 2 - 1).expand(60, 200, 1)
+    place = 0.2 * torch.randn(1, 200, 1, generator=random)
+    off = 0.3 - 0.4 * size + place + 0.1 * torch.randn(60, 200, 1, generator=random)
+    found = noise.fit_sizes([watched(size, off)])
+    assert found == pytest.approx(
+        {"size_mean": 0.3, "size_slope": -0.4, "size_place": 0.2, "size_error": 0.1}, abs=0.03
+    )
+    assert noise.fit_sizes([watched(size[:, :3], off[:, :3])]) == {}, "too few targets say nothing"
+
+
+def test_fitted_noise_keeps_the_words_of_the_shipped_file(tmp_path: Path) -> None:
+    shipped = load_noise()
+    other = msgspec.structs.replace(
+        shipped, source='by a "test"', tracks=msgspec.structs.replace(shipped.tracks, base=1.25)
+    )
+    path = tmp_path / "noise.toml"
+    path.write_text(noise.written(other))
+    assert load_noise(path) == other
+    remarks = [line.partition("#")[2].strip() for line in FILE.read_text().splitlines()]
+    assert [line.partition("#")[2].strip() for line in path.read_text().splitlines()] == remarks
+
+
+def test_decisions_beside_a_thing_count_more() -> None:
+    """In `follow` the target is the nearest thing."""
+    here = room()
+    truth = here.sea.truth()
+    to = truth.course.targets.position[:, 0] - truth.position
+    touching = truth._replace(position=truth.course.targets.position[:, 0])
+    assert here._weight(touching).tolist() == pytest.approx([1 + here.recipe.near] * len(to))
+    assert here._weight(truth).max() < 1.5 and here._weight(truth).min() >= 1, "the stand-off is 1.5 m or more"
 
 
 def test_shipped_recipe_is_read_and_a_wrong_one_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +16,14 @@ from rov.steering.policy_input import Sources, features
 from rov.steering.policy_network import PolicyNetwork
 from sim.tasks import noise as sea_noise
 from sim.tasks.expert import EXPERT, expert
-from sim.tasks.sea import Sea
+from sim.tasks.sea import Sea, Truth
+from sim.tasks.solids import HULL_M, gaps
 from sim.tasks.tuned import Kept, kept
 
 DRIVER_S = 3.0
 """Student and teacher take turns for about this long."""
+NEAR_M = 0.6
+"""A decision counts more, the nearer a thing is: by 1 / e at this distance."""
 MEASURED = 4
 """Every fourth row is driven by the student alone."""
 
@@ -78,11 +82,12 @@ class Classroom:
             known = features(sources)
             memory = self.memory * ~self.begins[:, None]
             answer, _, self.memory = student(self.maps, known, memory)
-            label, self.kept = self.teacher(self.sources, self.maps, self.sea.truth(), self.kept)
+            truth = self.sea.truth()
+            label, self.kept = self.teacher(self.sources, self.maps, truth, self.kept)
             setpoint = torch.where(self.teaching[:, None], label, self._shaken(answer))
             kept_look = self.recipe.look == "kept"
             seen = student.look(self.maps) if kept_look else self.maps
-            steps.append((seen.half(), known.half(), label, torch.ones_like(self.charge), self.begins))
+            steps.append((seen.half(), known.half(), label, self._weight(truth), self.begins))
             self.sources, self.maps, outcome = self.sea.step(setpoint)
             self.charge = self.charge + outcome.joules + PRICE_W * outcome.seconds
             self.touched = self.touched | outcome.touched
@@ -93,6 +98,13 @@ class Classroom:
             self._forget()
         maps, known, labels, weights, begins = (torch.stack(each) for each in zip(*steps, strict=True))
         return Windows(maps, known, labels, weights, first, begins), told(finished)
+
+    def _weight(self, truth: Truth) -> Tensor:
+        """(N,) how much the decisions count: open water is most of a course, and what hits a rock are the few beside
+        it."""
+        to_ball, to_rod, _, _ = gaps(truth.course.solids, truth.position)
+        gap = torch.cat([to_ball, to_rod, torch.full_like(self.charge, math.inf)[:, None]], dim=1).amin(1) - HULL_M
+        return 1 + self.recipe.near * torch.exp(-gap.clamp(min=0) / NEAR_M)
 
     def _shaken(self, answer: Tensor) -> Tensor:
         """The student's setpoints; those not measured with some noise, so that it learns to recover."""

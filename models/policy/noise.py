@@ -3,6 +3,7 @@ say of them is compared with what is there."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-import tomli_w
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -24,7 +24,7 @@ from rov.steering.policy_input import INVERSE_RANGE_MAX
 from rov.vision.detector import Detector
 from sim.tasks.expert import EXPERT, expert
 from sim.tasks.found import HIDDEN_S, Seen, project
-from sim.tasks.noise import Noise, RangeNoise, TrackNoise, load
+from sim.tasks.noise import FILE, Noise, RangeNoise, TrackNoise, load
 from sim.tasks.picture_maps import optical_depth, uncertainty
 from sim.tasks.rendered import RenderedSea
 from sim.tasks.scenes import look
@@ -36,6 +36,8 @@ NEAR_RAD = 0.15
 """A track this near to a target is of the target."""
 SEEN_WELL, FEW_CELLS = 2.0, 30
 """Optical depth up to which a pipeline is seen well, and cells of it that are too few."""
+FEW_SIGHTS, FEW_TARGETS = 10, 6
+"""Sights of a target from which on its mean counts, and such targets below which sizes are not fitted."""
 ENOUGH = 200
 """Sights of targets without which the tracks' noise is not fitted."""
 NEAR, TAIL = 0.2, 6.0
@@ -102,22 +104,31 @@ def run(recipe: NoiseRecipe, folder: Path, encoder: Path, workers: int, progress
     made = Noise(
         f"fitted to {sum(each.dt.numel() * recipe.vehicles for each in every)} rendered pictures",
         fit_range([each.cells for each in every], pipes, torch.cat([each.dt for each in every]), before.range),
-        fit_tracks([each for task, some in seen_by.items() if task != "inspect" for each in some], before.tracks),
+        fit_tracks(
+            [each for task, some in seen_by.items() if task != "inspect" for each in some],
+            seen_by.get("follow", []),
+            before.tracks,
+        ),
         before.displacement,
     )
     path = folder / "noise.toml"
-    path.write_text(
-        "# Written by `python -m models.train_policy`; meanings in noise.py.\n" + tomli_w.dumps(plain(made))
-    )
+    path.write_text(written(made))
     return path
 
 
-def plain(noise: Noise) -> dict[str, object]:
-    tables = msgspec.to_builtins(noise)
-    return {
-        key: {name: float(f"{value:.3g}") for name, value in table.items()} if isinstance(table, dict) else table
-        for key, table in tables.items()
-    }
+def written(noise: Noise) -> str:
+    """The numbers in the words of the shipped file, which says what they mean."""
+    lines, table = [], {"source": json.dumps(noise.source)}
+    for line in FILE.read_text().splitlines():
+        if line.startswith("["):
+            numbers = msgspec.to_builtins(getattr(noise, line[1:].partition("]")[0]))
+            table = {name: f"{value:.3g}" for name, value in numbers.items()}
+        name, is_number, rest = line.partition(" = ")
+        _, is_remark, remark = rest.partition("#")
+        if is_number:
+            line = f"{name} = {table.pop(name)}" + (f"  # {remark.strip()}" if is_remark and name != "source" else "")
+        lines.append(line)
+    return "\n".join(lines) + "\n"
 
 
 @torch.no_grad()
@@ -270,8 +281,9 @@ def fit_pipeline(fitted: RangeNoise, pipes: list[Cells]) -> RangeNoise:
     )
 
 
-def fit_tracks(watched: list[Watched], before: TrackNoise) -> TrackNoise:
-    """A logistic regression of hits, the mean length of misses, errors of the boxes, and tracks of nothing."""
+def fit_tracks(watched: list[Watched], followed: list[Watched], before: TrackNoise) -> TrackNoise:
+    """A logistic regression of hits, the mean length of misses, errors of the boxes, and tracks of nothing. Sizes are
+    those of what is followed: there they say the distance."""
     parts = [Sights(*(each.flatten(0, 2) for each in w.sights)) for w in watched]
     flat = Sights(*(torch.cat(each) for each in zip(*parts, strict=True)))
     there = flat.inside
@@ -302,7 +314,7 @@ def fit_tracks(watched: list[Watched], before: TrackNoise) -> TrackNoise:
     slope = max(0.0, (large_box - small_box) / max(large_height - small_height, 1e-3))
     changed = dict(zip(names, weights.tolist(), strict=True))
     changed |= {"bearing_error": slope, "bearing_floor": max(small_box - slope * small_height, 5e-4)}
-    changed["size_error"] = MAD * error[:, 1].median().item()
+    changed |= fit_sizes(followed)
     changed["score_error"] = (flat.score[there] - (0.5 + 0.45 * chance))[flat.hit[there]].std().item()
     changed["burst_s"] = bursts(watched)
     begins = sum(((w.sights.ghosts[1:, :, 0] > 0) & (w.sights.ghosts[:-1, :, 0] == 0)).sum().item() for w in watched)
@@ -312,6 +324,31 @@ def fit_tracks(watched: list[Watched], before: TrackNoise) -> TrackNoise:
     changed["false_per_s"] = begins / total
     changed["false_s"] = max(frames * dt / max(begins, 1) - HIDDEN_S, 0.1)  # the tracker keeps it for a while
     return msgspec.structs.replace(before, **changed)
+
+
+def fit_sizes(watched: list[Watched]) -> dict[str, float]:
+    """How wrong the boxes' log sizes are: on average and by size, by a straight line through the targets' medians; from
+    target to target, by what the line leaves; and from frame to frame."""
+    points, left = [], []
+    for sights in (each.sights for each in watched):
+        good = sights.inside & sights.hit
+        for vehicle, target in good.any(0).nonzero().tolist():
+            rows = good[:, vehicle, target]
+            if rows.sum() >= FEW_SIGHTS:
+                size, off = sights.log_size[rows, vehicle, target], sights.off[rows, vehicle, target, 1]
+                points.append(torch.stack([size.clamp(-1.5, 1.5).mean(), off.median()]))
+                left.append(off - off.median())
+    if len(points) < FEW_TARGETS:
+        return {}
+    size, off = torch.stack(points).unbind(1)
+    slope = ((size - size.mean()) * (off - off.mean())).mean() / size.var(correction=0).clamp(min=0.05)
+    rest = off - off.mean() - slope * (size - size.mean())
+    return {
+        "size_mean": (off.mean() - slope * size.mean()).item(),
+        "size_slope": slope.item(),
+        "size_place": rest.std().item(),
+        "size_error": MAD * torch.cat(left).abs().median().item(),
+    }
 
 
 def bursts(watched: list[Watched]) -> float:

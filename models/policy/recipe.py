@@ -90,6 +90,8 @@ class DaggerRecipe(Settings, frozen=True):
     decay: float = 1e-4
     average: float = 0.99
     """Of the weights, per update: the average steers and ships."""
+    near: float = 3.0
+    """Weight, on top of 1, of a decision with a thing at the skin."""
     smooth: float = 0.5
     """Weight of the ripple beyond the teacher's."""
     shake: float = 0.1

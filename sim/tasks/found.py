@@ -37,6 +37,8 @@ class TrackerMemory(NamedTuple):
     score: Tensor
     ghost: Tensor
     """(N, 3) heading, elevation and log size of the false box."""
+    drawn: Tensor
+    """(N, K) standard normal: how large the detector draws a target, for the whole episode."""
 
 
 class Seen(NamedTuple):
@@ -57,7 +59,8 @@ def start_tracker(n: int, targets: int, random: torch.Generator) -> TrackerMemor
     none = torch.zeros(n, targets + 1, device=random.device)
     place = torch.zeros(n, targets + 1, 3, device=random.device)
     missed = torch.arange(targets + 1, device=random.device).expand(n, -1) == targets  # no false box yet
-    return TrackerMemory(missed, none, none, place, place, none, place[:, 0])
+    drawn = torch.randn(n, targets, generator=random, device=random.device)
+    return TrackerMemory(missed, none, none, place, place, none, place[:, 0], drawn)
 
 
 def project(
@@ -114,10 +117,9 @@ def find(
     missed = torch.where(memory.missed[:, :k], dice[:, :k] > end * (chance > 0.02), dice[:, :k] < begin)
     false, ghost = _ghost(noise, conditions, heading, ~memory.missed[:, k], memory.ghost, dice[:, k], dt, random)
 
-    place = torch.cat(
-        [truth.place + _box_error(noise, conditions, truth.place[..., 2], random), _turned(ghost, heading)[:, None]],
-        dim=1,
-    )
+    drawn = truth.place + _box_error(noise, conditions, truth.place[..., 2], random)
+    drawn[..., 2] += _box_bias(noise, truth.place[..., 2], memory.drawn)
+    place = torch.cat([drawn, _turned(ghost, heading)[:, None]], dim=1)
     here = torch.cat([truth.inside & ~missed, false[:, None]], dim=1)
     score = 0.5 + 0.45 * torch.cat([chance, torch.full_like(chance[:, :1], 0.3)], dim=1)
     score = score + noise.score_error * torch.randn(score.shape, generator=random, device=heading.device)
@@ -148,6 +150,13 @@ def _box_error(noise: TrackNoise, conditions: Conditions, size: Tensor, random: 
     wide, high = conditions.view[:, :1], conditions.view[:, 1:]
     angle = 2 * wide * noise.bearing_floor + 2 * high * noise.bearing_error * size.exp().clamp(max=1.0)
     return student * torch.stack([angle, angle, torch.full_like(angle, noise.size_error)], dim=-1)
+
+
+def _box_bias(noise: TrackNoise, size: Tensor, drawn: Tensor) -> Tensor:
+    """(N, K) by how much the log size of boxes with true log sizes (N, K) is wrong for a whole episode: detectors draw
+    what is far too large and what is near too small, and some divers are longer than others."""
+    of_size = (size - math.log(0.1)).clamp(-1.5, 1.5)
+    return noise.size_mean + noise.size_slope * of_size + noise.size_place * drawn
 
 
 def _ghost(

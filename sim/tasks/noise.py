@@ -50,6 +50,9 @@ class TrackNoise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bearing_error: float
     bearing_floor: float
     size_error: float
+    size_mean: float
+    size_slope: float
+    size_place: float
     tail: float
     score_error: float
     false_per_s: float

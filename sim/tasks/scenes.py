@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from torch import Tensor
 
 from sim.scene.scene import Scene
-from sim.scene.shapes import Paint, Part, Thing, Vector, ball, rods, rotation
+from sim.scene.shapes import Floats, Paint, Part, Thing, Vector, ball, rods, rotation
 from sim.scene.things.animals import fish
 from sim.scene.things.bottom import ROCKS, weed
 from sim.scene.things.built import pipeline
@@ -26,6 +27,8 @@ SMALLEST_DIVER_M = 0.42
 RELIEF_M = 0.04
 """Largest standard deviation of the bottom's height: the sea that moves the vehicle has a flat one."""
 WEEDS = 6
+PHASES, SLICES = 16, 17
+"""Of a swing, and of a part, for the height of things that move."""
 
 
 class Look(NamedTuple):
@@ -103,13 +106,30 @@ def _target(random: Random, course: Course, row: int, bottom: float) -> list[Thi
 
 
 def tall(parts: Sequence[Part]) -> float:
-    """Height in m of the box around parts at rest: ellipsoids, and boxes."""
-    reach = [
-        float(np.abs(part.turn[2] * part.half).sum() if part.box else np.linalg.norm(part.turn[2] * part.half))
-        for part in parts
-    ]
-    ends = [(part.at[2] - far, part.at[2] + far) for part, far in zip(parts, reach, strict=True)]
-    return max(bottom for _, bottom in ends) - min(top for top, _ in ends)
+    """Mean height in m of the box around the parts while they swing, as somebody sees it who lies beside: a diver's
+    fins make it half as high again as the diver at rest."""
+    slowest = min((part.hertz for part in parts if part.swing), default=1.0)
+    return float(np.mean([_height(parts, t) for t in np.linspace(0, 1 / slowest, PHASES, endpoint=False)]))
+
+
+def _height(parts: Sequence[Part], t: float) -> float:
+    ends = np.concatenate([_ends(part, t) for part in parts], axis=1)
+    return float(ends[1].max() - ends[0].min())
+
+
+def _ends(part: Part, t: float) -> Floats:
+    """(2, S) how far up and down the slices of a part reach at `t` s, in the thing's frame; see `sim.scene.shapes`."""
+    angle = part.swing * math.sin(2 * math.pi * part.hertz * t + part.phase)
+    swung = cv2.Rodrigues(angle * np.array(part.axis))[0]
+    centre = np.array(part.hinge) + swung @ (np.array(part.at) - np.array(part.hinge))
+    x, y, z = (swung @ part.turn)[2] * part.half
+    along = np.linspace(part.low, part.high, SLICES)
+    if part.box:
+        wide = np.full(SLICES, abs(x) + abs(y))
+    else:
+        wide = math.hypot(x, y) * np.sqrt(np.maximum(1 - part.b * along - part.a * along**2, 0))
+    middle = centre[2] + z * along
+    return np.stack([middle - wide, middle + wide])
 
 
 def heading(course: Course, row: int) -> float:
