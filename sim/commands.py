@@ -267,6 +267,30 @@ def disengagement(
     print_line(f"{out / 'disengagement.json'} written")
 
 
+@app.command(
+    epilog="Example: `python -m sim pilots --task follow --number 30 --out dives`, then"
+    " `python -m models.train_policy --dives dives --out runs/clone`"
+)
+def pilots(
+    out: Annotated[Path, typer.Option(help="Folder for the dives.")],
+    task: Annotated[str, typer.Option(help="transit, follow, inspect or station.")] = "follow",
+    number: Annotated[int, typer.Option(min=1, help="Dives to write.")] = 30,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same dives.")] = 0,
+) -> None:
+    """Record dives of a simulated pilot, to try cloning on: the teacher steers, the policy's input is recorded."""
+    import torch
+
+    from rov.cli.common import progress
+    from sim.pilot_dives import record
+
+    torch.set_num_threads(1)
+    known = _one_of(task, "--task", get_args(Task)[1:])
+    with progress() as bar:
+        line = bar.add_task(f"{task} by a pilot", total=number)
+        paths = record(known, number, out, seed, lambda share: bar.update(line, completed=share * number))
+    print_line(f"{len(paths)} dives in {out}")
+
+
 def _policy_course(
     task: str,
     target: str,

@@ -25,10 +25,11 @@ from rov.steering.policy_card import load_cards
 from rov.steering.policy_input import FEATURE_NAMES, FEATURES, features
 from rov.steering.policy_model import pack
 from rov.steering.policy_network import MEMORY, PolicyNetwork
+from sim import pilot_dives
 from sim.scene.lens import Lens
 from sim.scene.render import Renderer
 from sim.scene.scene import Ground, Scene
-from sim.tasks.expert import EXPERT
+from sim.tasks.expert import EXPERT, expert
 from sim.tasks.noise import FILE
 from sim.tasks.noise import load as load_noise
 from sim.tasks.sea import Sea
@@ -258,6 +259,19 @@ def test_cloning_comes_nearer_to_the_person(tmp_path: Path) -> None:
     card = toml.parse(toml.read_text(made.with_suffix(".toml")))
     assert card["cloned"]["error_after"] < 0.3 * card["cloned"]["error_before"]
     assert "results" not in card, "nobody has tried the clone"
+
+
+def test_a_simulated_pilot_can_be_cloned(tmp_path: Path) -> None:
+    """Its dives hold the teacher's sticks and what the policy is told at the same frames."""
+    paths = pilot_dives.record("transit", 2, tmp_path, 3, lambda share: None, longest_s=8.0)
+    windows = dives.windows(tmp_path, 64)
+    assert len(paths) == 2 and windows.maps.shape[:2] == (64, windows.memory.shape[0])
+    sea = Sea("transit", "nominal", 2, 3, auto_reset=False)
+    sources, maps = sea.reset()
+    sticks, _ = expert("transit")(sources, maps, sea.truth(), None)
+    assert windows.begins[0].any() and torch.equal(windows.features[0, 0], features(sources)[0].half())
+    assert windows.labels[0, 0].tolist() == pytest.approx(sticks[0].tolist(), abs=1e-6)
+    assert bool((windows.weights > 0).all()), "somebody steers all the time"
 
 
 def test_dives_without_a_task_are_refused_with_the_way_out(tmp_path: Path) -> None:
