@@ -104,7 +104,8 @@ class Classroom:
         it."""
         to_ball, to_rod, _, _ = gaps(truth.course.solids, truth.position)
         gap = torch.cat([to_ball, to_rod, torch.full_like(self.charge, math.inf)[:, None]], dim=1).amin(1) - HULL_M
-        return 1 + self.recipe.near * torch.exp(-gap.clamp(min=0) / NEAR_M)
+        beside = 1 + self.recipe.near * torch.exp(-gap.clamp(min=0) / NEAR_M)
+        return beside * self.recipe.weight.get(self.task, 1.0)
 
     def _shaken(self, answer: Tensor) -> Tensor:
         """The student's setpoints; those not measured with some noise, so that it learns to recover."""

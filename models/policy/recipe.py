@@ -90,6 +90,9 @@ class DaggerRecipe(Settings, frozen=True):
     decay: float = 1e-4
     average: float = 0.99
     """Of the weights, per update: the average steers and ships."""
+    weight: dict[str, float] = {}
+    """By task: how much its decisions count, 1 where it is not named. What the teacher says in `follow` spreads three
+    times as far as in `transit`: unweighted, its errors are all that a squared loss sees."""
     near: float = 3.0
     """Weight, on top of 1, of a decision with a thing at the skin."""
     smooth: float = 0.5
