@@ -3,9 +3,12 @@ operator. All times are monotonic ns, which the processes of a machine share."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import math
 import os
+import random
 import re
 import shutil
 import signal
@@ -14,7 +17,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,14 +57,19 @@ PATIENCE_S, START_S = 30.0, 90.0
 """Longest waits on a busy machine, where nothing has a deadline: for anything, and for the network to be loaded."""
 RATE_HZ = 5.0
 """Rate of perception, low so that the network leaves CPU time to the rest."""
+SKEW = 2000 * MS
+"""Messages of several processes arrive in the order of their times within this."""
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A free port below those that the kernel gives to connections, one of which could take it before the daemon."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def make_video(path: Path, size: tuple[int, int] = (160, 120), frames: int = 40, fps: float = 10.0) -> Path:
@@ -112,6 +121,8 @@ class Daemon:
         self.path.write_text(tomli_w.dumps(config))
         self.config = load(self.path)
         self.heard: list[Entry] = []
+        self.messages: defaultdict[type[Message], list[Message]] = defaultdict(list)
+        """The same by kind."""
         self.log = folder / "log.txt"
         self.process: subprocess.Popen[bytes] | None = None
         self.listening = threading.Event()
@@ -137,13 +148,18 @@ class Daemon:
     def _listen(self) -> None:
         while not self.listening.is_set():
             if self.reader.wait(50):
-                self.heard += self.reader.receive()
+                new = self.reader.receive()
+                self.heard += new
+                for entry in new:
+                    self.messages[type(entry.message)].append(entry.message)
         self.reader.close()
 
     # ---- messages --------------------------------------------------------------------------------------------------
 
     def said(self, kind: type[M], since: int = 0) -> list[M]:
-        return [entry.message for entry in [*self.heard] if type(entry.message) is kind and entry.message.t >= since]
+        """Messages of this kind from `since` on, in the order in which they arrived."""
+        recent = itertools.takewhile(lambda message: message.t >= since - SKEW, newest_first(self.messages[kind]))
+        return [message for message in recent if message.t >= since][::-1]  # type: ignore[return-value]
 
     def events(self, since: int = 0) -> list[str]:
         return [event.code for event in self.said(Event, since)]
@@ -349,7 +365,10 @@ class Operator:
         self.client.close()
 
 
-T = TypeVar("T")
+def newest_first(grows: Sequence[T]) -> Iterator[T]:
+    """The present items, newest first, while another thread appends."""
+    for i in range(len(grows) - 1, -1, -1):
+        yield grows[i]
 
 
 def wait_for(
