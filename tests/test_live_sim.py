@@ -13,6 +13,7 @@ import pytest
 from rov.dives.dive import Dive
 from rov.messages import Frame, Mode, PilotStatus, PolicyInput, ThrusterCommand, VehicleState
 from rov.resources import checkout
+from tests.commands import rov
 from tests.daemon.harness import free_port, light_weights
 from tests.policies import write_policy
 from tests.seas import FLOWING
@@ -49,12 +50,8 @@ def test_the_daemon_holds_in_a_current_and_its_dive_replays(tmp_path: Path) -> N
     assert max(abs(each.depth - start.depth) for each in late) < 0.15, "m"
     turned = [math.degrees(math.remainder(each.yaw - start.yaw, 2 * math.pi)) for each in late]
     assert np.abs(turned).max() < 6.0, "degrees, by its own compass"
-    again = subprocess.run(
-        [sys.executable, "-m", "rov", "replay", str(path), "--out", str(tmp_path / "r"), "--diff", "--no-overlay"]
-        + settings,
-        cwd=checkout(), env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert again.returncode == 0, again.stdout
+    again = rov("replay", path, "--out", tmp_path / "r", "--diff", "--no-overlay", *settings)
+    assert again.returncode == 0, again.stdout + again.stderr
 
 
 def test_the_policy_steers_the_whole_daemon_beside_ardusub_and_is_repeated(tmp_path: Path) -> None:
@@ -80,12 +77,9 @@ def test_the_policy_steers_the_whole_daemon_beside_ardusub_and_is_repeated(tmp_p
     moved = [each for each in said if isinstance(each, ThrusterCommand) if each.armed and each.mode is Mode.POLICY]
     assert [each.reset for each in given[:1]] == [True] and any(each.reset for each in given[8:])
     assert len({each.frame_id for each in moved} & {each.frame_id for each in given}) > 8
-    again = subprocess.run(
-        [sys.executable, "-m", "rov", "replay", str(path), "--out", str(tmp_path / "r"), "--diff", "--no-overlay"]
-        + [*files, "--set", "perception.rate_hz=4", "--set", "vehicle.max_depth=20"],
-        cwd=checkout(), env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert again.returncode == 0, again.stdout
+    settings = [*files, "--set", "perception.rate_hz=4", "--set", "vehicle.max_depth=20"]
+    again = rov("replay", path, "--out", tmp_path / "r", "--diff", "--no-overlay", *settings)
+    assert again.returncode == 0, again.stdout + again.stderr
     rows = {row["topic"]: row for row in json.loads((tmp_path / "r/report.json").read_text())["diff"]}
     for topic in ("detections", "tracks", "setpoint", "policy_input", "wrench", "thrusters"):
         assert rows[topic]["differing"] == 0 and rows[topic]["compared"] > 0, again.stdout
