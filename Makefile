@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 TRAIN := .venv-train
 ROV_DATA ?= ../shared/data
 export ROV_DATA
+# Tests start many processes: each would compile all of rov again.
+unexport PYTHONDONTWRITEBYTECODE
 OUT ?= out
 WORLD ?= pool
 SEED ?= 0
