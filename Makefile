@@ -11,7 +11,7 @@ OUT ?= out
 WORLD ?= pool
 SEED ?= 0
 
-.PHONY: demo test test-own-daemons test-daemon test-clock test-others test-train check clean policy
+.PHONY: demo test test-daemon test-live test-clock test-others test-train check clean policy
 
 # The daemon's stages drive a simulated rover through a course. LIVE=1: the real daemon against the live simulator.
 # TASK=transit: the learned policy steers instead. VIDEO=your.mp4: every stage on your own video instead. Results go to $(OUT).
@@ -33,17 +33,17 @@ endif
 policy: $(VENV)/ready
 	$(BIN)/python -m models.train_policy --out runs/policy --install $(POLICY)
 
-# First what keeps no deadlines, on two processors. Then what does, and mostly waits, two groups at a time: the tests of
-# one daemon that they share, those that start their own, and the smaller ones. All groups run, even if one fails.
+# First what keeps no deadlines, on two processors. Then what does, and mostly waits, side by side: the tests of the whole
+# daemon in two groups, and the smaller ones. All groups run, even if one fails.
 test: $(VENV)/ready
 	@$(MAKE) --no-print-directory test-others; first=$$?; \
-	$(MAKE) --no-print-directory --keep-going --jobs 2 test-own-daemons test-daemon test-clock && exit $$first
-
-test-own-daemons: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m daemon $$(grep -rl --include="test_*.py" mark.daemon tests | grep -v /shared/ | sort)
+	$(MAKE) --no-print-directory --keep-going --jobs 3 test-daemon test-live test-clock && exit $$first
 
 test-daemon: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m daemon tests/daemon/shared
+	$(BIN)/python -m pytest -q -m daemon tests/daemon
+
+test-live: $(VENV)/ready
+	$(BIN)/python -m pytest -q -m daemon $$(grep -rl --include="test_*.py" mark.daemon tests | grep -v ^tests/daemon/ | sort)
 
 test-clock: $(VENV)/ready
 	$(BIN)/python -m pytest -q -m "clock and not daemon" $$(grep -rl --include="test_*.py" mark.clock tests | sort)
