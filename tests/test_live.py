@@ -28,7 +28,7 @@ from rov.messages import (
 )
 from rov.resources import checkout
 from tests.commands import rov
-from tests.daemon.harness import children, free_port
+from tests.daemon.harness import children, free_port, light_weights
 
 pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
@@ -57,7 +57,7 @@ class Daemon:
             f'[camera]\nsource = "/dev/video97"\n[link]\nport = "{folder}/board"\n'
             f'[bus]\npublic = "{self.public}"\n'
             f'commands = "{self.commands}"\nkeys = "{keys}"\n[recording]\nfolder = "{folder}/dives"\n'
-            "[vehicle]\nmax_depth = 30.0\n"
+            f'[vehicle]\nmax_depth = 30.0\n[perception]\nweights = "{light_weights(folder)}"\n'
         )
         self.save("")
         env = os.environ | {"PYTHONPATH": str(checkout()), "OMP_NUM_THREADS": "1"}

@@ -57,8 +57,8 @@ PATIENCE_S, START_S = 30.0, 90.0
 """Longest waits on a busy machine, where nothing has a deadline: for anything, and for the network to be loaded."""
 RATE_HZ = 5.0
 """Rate of perception, low so that the network leaves CPU time to the rest."""
-SKEW = 2000 * MS
-"""Messages of several processes arrive in the order of their times within this."""
+SKEW = 20_000 * MS
+"""Messages of several processes arrive in the order of their times within this; one of them may have hung."""
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
