@@ -101,6 +101,9 @@ class Daemon:
         folder.mkdir(parents=True, exist_ok=True)
         self.dives = folder / "dives"
         self.applied = folder / "board.jsonl"
+        self.board_entries: list[dict[str, Any]] = []
+        self.board_read = 0
+        """What was read of the board's record, and how many bytes that were."""
         port = folder / "board"
         self.board = None if "kind" in sections.get("link", {}) else self._board(port)
         if "camera" not in sections:
@@ -232,11 +235,13 @@ class Daemon:
 
     def board_record(self) -> list[dict[str, Any]]:
         """The outputs of the thrusters, one entry per change or command."""
-        *lines, _ = self.applied.read_text().split("\n")
-        return [json.loads(line) for line in lines]
-
-    def last(self) -> dict[str, Any]:
-        return self.board_record()[-1]
+        with self.applied.open("rb") as file:
+            file.seek(self.board_read)
+            new = file.read()
+        whole = new.rfind(b"\n") + 1
+        self.board_read += whole
+        self.board_entries += map(json.loads, new[:whole].splitlines())
+        return self.board_entries
 
     def neutral_by(self, deadline: int, until: int | None = None) -> None:
         """Assert that every thruster is neutral from `deadline` on."""
@@ -383,11 +388,6 @@ def wait_for(
         assert time.monotonic() < end, f"no {what} within {seconds:g} s\n{more()}"
         time.sleep(pause_s)
     return answer
-
-
-def turns(applied: dict[str, Any]) -> bool:
-    """Whether a thruster gets more than the test command of arming."""
-    return any(abs(value) > 0.0011 for value in applied["values"])
 
 
 def children(parent: int, module: str) -> list[int]:
