@@ -151,9 +151,8 @@ class Daemon:
     def _listen(self) -> None:
         while not self.listening.is_set():
             if self.reader.wait(50):
-                new = self.reader.receive()
-                self.heard += new
-                for entry in new:
+                for entry in self.reader.receive():
+                    self.heard.append(entry)
                     self.messages[type(entry.message)].append(entry.message)
         self.reader.close()
 
