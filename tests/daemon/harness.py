@@ -307,7 +307,7 @@ class Daemon:
             last[:] = [ask()]
             return last[0].accepted
 
-        wait_for(granted, "to be granted", PATIENCE_S, lambda: f"{last}\n{self.tail(0)}", pause_s=0.2)
+        wait_for(granted, "to be granted", PATIENCE_S, lambda: f"{last}\n{self.tail(0)}", pause_s=0.05)
 
 
 class Operator:
