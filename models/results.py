@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ WORST = 24
 """Pictures in `worst/`."""
 LEAST = 0.01
 """Lowest score of the answers that are judged."""
+DRAWN_EVERY = 20.0
+"""Seconds from one drawing of the curves to the next: each takes half a second, and a short epoch no longer."""
 FULL = 0.05
 """A list of objects counts as full where its last one has a higher score than this: there may have been more."""
 
@@ -39,7 +42,7 @@ class Curves:
     """The run's log as lines of JSON and a picture, and for TensorBoard where that is installed."""
 
     def __init__(self, out: Path):
-        self.out, self.board = out, None
+        self.out, self.board, self.drawn = out, None, -math.inf
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -47,13 +50,15 @@ class Curves:
         self.board = SummaryWriter(str(out / "tensorboard"))
 
     def add(self, line: dict[str, Any]) -> None:
-        """Append an epoch."""
+        """Append an epoch; the picture follows every now and then, and is to be drawn once more at the end."""
         with (self.out / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
         if self.board:
             for key in line.keys() - {"epoch", "step"}:
                 self.board.add_scalar(key, line[key], line["step"])
-        draw(self.out)
+        if time.monotonic() - self.drawn > DRAWN_EVERY:
+            draw(self.out)
+            self.drawn = time.monotonic()
 
 
 def cut_log(out: Path, epoch: int) -> None:

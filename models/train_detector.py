@@ -243,6 +243,7 @@ def train(trainer: Trainer, pictures: Pictures, validation: Validation, out: Pat
             trainer.save(out / "checkpoint.pt")
             told = " ".join(f"{key} {value:.4g}" for key, value in line.items() if key not in ("epoch", "step"))
             progress.console.print(f"epoch {trainer.epoch}: {told}")
+    results.draw(out)
     if how.patience and (out / "best.pt").exists():
         trainer.average.load_state_dict(torch.load(out / "best.pt", map_location=trainer.device, weights_only=True))
     average: DetectorNet = trainer.average

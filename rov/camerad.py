@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 from rov.bus import Publisher
-from rov.dives.playback import open_film
 from rov.errors import UserError
 from rov.host.placement import pin
 from rov.media.camera import Camera
 from rov.media.files import TimedFrame
+from rov.media.films import Video
 from rov.media.ring import RingWriter
-from rov.media.sources import CaptureSettings, parse_camera_source
+from rov.media.sources import CaptureSettings, Film, parse_camera_source
 from rov.messages import Event, Frame, Health
 from rov.service.process import RateMeter, run_main, start
 
@@ -54,6 +54,15 @@ class RingOutput:
 
     def _publish_event(self, t: int, level: Literal["info", "alarm"], code: str, text: str) -> None:
         self.pub.publish(Event(t=t, level=level, source="camerad", code=code, text=text))
+
+
+def open_film(path: Path) -> Film:
+    """A recorded dive, or a plain video. Raises UserError."""
+    if path.suffix.lower() != ".mcap":
+        return Video(path)
+    from rov.dives.playback import DivePictures  # takes half of our start, and other cameras do without it
+
+    return DivePictures(path)
 
 
 def main() -> int:

@@ -181,16 +181,3 @@ def test_the_worlds_of_the_repository_come_to_a_place(config: Config) -> None:
         realise(parse(path.read_bytes(), path), 3) for path in sorted((checkout() / "sim/worlds").glob("*.toml"))
     ]
     assert len(places) == 5 and json.dumps([place.start for place in places])
-
-
-def test_the_sample_dive_replays(config: Config, tmp_path: Path) -> None:
-    """`python -m sim dive pool --seconds 10 --size 240x180 --no-overlay --set perception.rate_hz=8
-    --set recording.jpeg_quality=97`; to be made anew with weights that see otherwise."""
-    then = ["control.attitude_kp=1.5", "control.attitude_kd=0.45"]  # it is older than the gains of today
-    settings = override(config, ["perception.rate_hz=8", *then])
-    again = replay(
-        open_recording(checkout() / "sim/sample.mcap"),
-        settings, detector(settings, 8), curve(settings), tmp_path, overlay=False, diff=True,
-    )  # fmt: skip
-    assert again.processed == 80 and again.differences is not None
-    assert {row.verdict for row in again.differences} == {"same"}

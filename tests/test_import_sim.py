@@ -21,6 +21,7 @@ from rov.resources import find_resource
 from sim.dive import dive
 from sim.world import parse, realise
 from tests.commands import rov
+from tests.daemon.harness import light_weights
 from tests.logs import TlogFile
 from tests.test_import import BOOT_S
 
@@ -122,7 +123,8 @@ def test_a_simulated_dive_is_put_together_again(sailed: Sailed, codec: str, firs
     assert all(abs(f.frame_t - (zero + i * 1e9 / FPS)) < 1e8 for i, f in enumerate(frames))
     if codec == "libx265":
         assert [units(picture.data) for picture in pictures] == stored(video)
-        replay = rov("replay", out, "--no-overlay", "--out", tmp_path / "r")
+        eyes = f"perception.weights={light_weights(tmp_path)}"
+        replay = rov("replay", out, "--no-overlay", "--out", tmp_path / "r", "--set", eyes)
         assert replay.returncode == 0 and "120 of 120 frames" in replay.stdout, replay.stderr
 
 

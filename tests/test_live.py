@@ -4,7 +4,6 @@ import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,20 +28,12 @@ from rov.messages import (
 )
 from rov.resources import checkout
 from tests.commands import rov
-from tests.daemon.harness import children
+from tests.daemon.harness import children, free_port, light_weights
 
 pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
 PATIENCE_S = 60.0
 """For processes to come up on a busy machine."""
-
-
-def free_ports(n: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
 
 
 def listened(seconds: float, *words: str) -> str:
@@ -59,14 +50,14 @@ class Daemon:
 
     def __init__(self, folder: Path, *, keys: str = ""):
         self.folder, self.path = folder, folder / "rover.toml"
-        ports = free_ports(2)
+        ports = free_port(), free_port()
         host = "0.0.0.0" if keys else "127.0.0.1"
         self.public, self.commands = (f"tcp://{host}:{port}" for port in ports)
         self.base = (
             f'[camera]\nsource = "/dev/video97"\n[link]\nport = "{folder}/board"\n'
             f'[bus]\npublic = "{self.public}"\n'
             f'commands = "{self.commands}"\nkeys = "{keys}"\n[recording]\nfolder = "{folder}/dives"\n'
-            "[vehicle]\nmax_depth = 30.0\n"
+            f'[vehicle]\nmax_depth = 30.0\n[perception]\nweights = "{light_weights(folder)}"\n'
         )
         self.save("")
         env = os.environ | {"PYTHONPATH": str(checkout()), "OMP_NUM_THREADS": "1"}
@@ -212,7 +203,7 @@ def test_the_client_in_the_readme_works_as_it_is_printed(tmp_path: Path) -> None
         for block in re.findall(r"```python\n(.*?)```", (checkout() / "docs" / "client.md").read_text(), re.DOTALL)
         if "zmq" in block
     ]
-    (port,) = free_ports(1)
+    port = free_port()
     assert text.count("tcp://127.0.0.1:5555") == 1 and len(text.splitlines()) <= 10
     public = PublicPublisher(f"tcp://127.0.0.1:{port}")
     script = tmp_path / "client.py"

@@ -179,6 +179,14 @@ def must(dive: Dive, why: str) -> None:
     "own_surface", Mode.MANUAL, "surface", True, [],
     [("barometer", True), ("gcs_surface",), ("tilt", -0.05), ("wait", 4.309), ("crash",), ("barometer", False)],
 )  # fmt: skip
+@example(
+    "battery",
+    Mode.HOLD,
+    "hold",
+    False,
+    [("ignore", {ARM_DISARM, SET_MODE}), ("mode", Mode.SURFACE)],
+    [("gcs_surface",), ("gain", 1.0), ("wait", 0.08), ("lose", "up", 1.05)],
+)
 @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), phases=FAST)
 def test_a_vehicle_that_must_come_up_is_not_left(why, first, on_lost, position, before, after) -> None:  # type: ignore[no-untyped-def]
     dive = Dive(on_lost)

@@ -358,5 +358,7 @@ def test_a_repair_leaves_alone_what_another_one_writes(tmp_path: Path) -> None:
     busy, left = tmp_path / "x.mcap.1234.part", tmp_path / "y.mcap.part"
     left.touch()
     with DiveWriter(busy, {}):
-        RepairThread(tmp_path, 0.0).run()
+        repairs = RepairThread(tmp_path, 0.0)
+        repairs.start()
+        repairs.join()
         assert busy.exists() and not left.exists()

@@ -34,6 +34,7 @@ from rov.bus.public import PublicPublisher
 from rov.bus.zmtp import COMMAND, MORE, NullMechanism, ProtocolError, ZmtpConnection, frame, greeting, metadata
 from rov.errors import UserError
 from rov.messages import Event, Heartbeat, Stop, TakeOver
+from tests.daemon.harness import free_port
 
 pytestmark = pytest.mark.clock
 
@@ -162,9 +163,7 @@ class Front:
 
     def __init__(self, folder: Path, made: str = ""):
         self.server = CommandServer(f"ipc://{folder}/{INSIDE}")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.address = f"tcp://127.0.0.1:{self.port}"
         config = folder / "rover.toml"
         config.write_text(f'[vehicle]\nmax_depth = 30\n[bus]\ncommands = "{self.address}"\nkeys = "{made}"\n')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -90,9 +91,13 @@ def ports_are_free() -> bool:
 
 
 def test_a_recording(place: Path) -> None:
+    """The sample is `python -m sim dive pool --seconds 10 --size 240x180 --no-overlay --set perception.rate_hz=8
+    --set recording.jpeg_quality=97`; to be made anew with weights that see otherwise."""
     replay, info, detect = commands("rov replay")
     done = shell(replay, place)
     assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((place / "out/report.json").read_text())
+    assert report["processed"] == 80 and {row["verdict"] for row in report["diff"]} == {"same"}
     assert all((place / "out" / name).is_file() for name in ("report.html", "report.json", "dive.mcap", "overlay.mp4"))
     done = shell(info, place)
     assert done.returncode == 0 and "detections" in done.stdout
@@ -102,7 +107,7 @@ def test_a_recording(place: Path) -> None:
 
 def test_a_simulated_sea(place: Path) -> None:
     dive = commands("python -m sim dive")[0]
-    done = shell(dive.replace("--seconds 10", "--seconds 3"), place)
+    done = shell(dive.replace("--seconds 10", "--seconds 2"), place)
     assert done.returncode == 0, done.stderr
     with Dive(place / "out/sim/dive.mcap") as dive:
         assert dive.complete and dive.readable.get("detections")
@@ -134,12 +139,12 @@ def test_the_daemon_on_a_laptop(place: Path) -> None:
     (place / "program.py").write_text(program)
     (place / "out").mkdir()
     make_clip(place / "out" / "overlay.mp4", frames=40)  # as the first way leaves it
-    daemon += " --set perception.rate_hz=5"  # leaves the machine some time for the rest
+    daemon += " --set perception.rate_hz=3"  # leaves the machine some time for the rest
     with running(board.removesuffix("&").strip(), place), running(daemon, place) as (process, log):
         for words in (" ready: ", "camera_open: ", "warm: ", "link_open: "):
             wait_for(log, words)
-        done = shell(f"timeout -s INT 5 {listen}", place)
-        assert '"mode":"manual"' in done.stdout, done.stderr
+        with running(listen, place) as (_, heard):
+            wait_for(heard, '"mode":"manual"')
         done = shell(target, place)
         assert done.returncode == 0, done.stderr
         time.sleep(3.5)  # `rov ctl` is the operator until its heartbeat is missed

@@ -20,6 +20,7 @@ from rov.messages import Frame, ThrusterCommand
 from rov.resources import checkout
 from tests.commands import rov
 from tests.conftest import make_clip
+from tests.daemon.harness import light_weights
 
 ROV = [sys.executable, "-m", "rov"]
 
@@ -33,11 +34,17 @@ def replayed(*args: object, out: Path) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def replay_of_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A replay of a made clip, once for several tests, by a process of its own."""
+def light(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Options: the detector with an input as large as the made clips, which costs a tenth."""
+    return "--set", f"perception.weights={light_weights(tmp_path_factory.mktemp('light'), 160)}"
+
+
+@pytest.fixture(scope="module")
+def replay_of_clip(tmp_path_factory: pytest.TempPathFactory, light: tuple[str, str]) -> Path:
+    """A replay of a made clip, once for several tests."""
     folder = tmp_path_factory.mktemp("replay")
     clip = make_clip(folder / "clip.avi", frames=30)
-    subprocess.run([*ROV, "replay", clip, "--out", folder / "out"], cwd=checkout(), check=True, timeout=300)
+    replayed(clip, *light, out=folder / "out")
     return folder
 
 
@@ -87,9 +94,9 @@ def test_the_pilot_acts_at_its_pace_on_recorded_time(replay_of_clip: Path) -> No
         assert 0 <= act.t - act.frame_t <= 100_000_000 or act.frame_id == -1
 
 
-def test_twice_the_same(replay_of_clip: Path, tmp_path: Path) -> None:
+def test_twice_the_same(replay_of_clip: Path, tmp_path: Path, light: tuple[str, str]) -> None:
     first = json.loads((replay_of_clip / "out" / "report.json").read_text())
-    again = replayed(replay_of_clip / "clip.avi", "--no-overlay", out=tmp_path / "again")
+    again = replayed(replay_of_clip / "clip.avi", "--no-overlay", *light, out=tmp_path / "again")
     assert again["topics"] == first["topics"]
     assert not (tmp_path / "again" / "overlay.mp4").exists()
 
@@ -113,15 +120,15 @@ def test_diff_names_the_stage_that_changed(replay_of_clip: Path, tmp_path: Path)
     assert "thrusters" in run.stdout and "differs" in run.stdout
 
 
-def test_several_sources_get_a_folder_each(tmp_path: Path) -> None:
+def test_several_sources_get_a_folder_each(tmp_path: Path, light: tuple[str, str]) -> None:
     for name in ("a", "b"):
         make_clip(tmp_path / f"{name}.avi", frames=4)
-    assert rov("replay", tmp_path / "a.avi", tmp_path / "b.avi", "--out", tmp_path / "o").returncode == 0
+    assert rov("replay", tmp_path / "a.avi", tmp_path / "b.avi", *light, "--out", tmp_path / "o").returncode == 0
     assert (tmp_path / "o" / "a" / "report.json").exists() and (tmp_path / "o" / "b" / "dive.mcap").exists()
 
 
 def test_ctrl_c_leaves_a_whole_dive_and_a_report(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "long.avi", frames=1000)
+    clip = make_clip(tmp_path / "long.avi", frames=500)
     command = [*ROV, "replay", clip, "--out", tmp_path / "o"]
     with subprocess.Popen(command, cwd=checkout(), stderr=subprocess.PIPE) as process:
         wait_for(tmp_path / "o" / "dive.mcap", 50_000)
@@ -129,14 +136,14 @@ def test_ctrl_c_leaves_a_whole_dive_and_a_report(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 130 and b"Traceback" not in errors, errors
     report = json.loads((tmp_path / "o" / "report.json").read_text())
-    assert report["interrupted"] and 0 < report["processed"] < 1000
+    assert report["interrupted"] and 0 < report["processed"] < 500
     assert info(tmp_path / "o" / "dive.mcap").complete
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_kill_9_loses_less_than_a_second(tmp_path: Path, seed: int) -> None:
     """Real time is what counts here: a replay runs faster than the dive, so progress is read off the process itself."""
-    clip = make_clip(tmp_path / "long.avi", frames=2000)
+    clip = make_clip(tmp_path / "long.avi", frames=500)
     command = [sys.executable, "-c", STAMPED, str(clip), str(tmp_path / "o")]
     with subprocess.Popen(command, cwd=checkout(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -234,8 +241,10 @@ def test_refused_with_one_sentence(bad: Path, tmp_path: Path, command: str, name
 
 
 @pytest.mark.parametrize("name", ["cut.avi", "torn.mcap", "cut.mcap"])
-def test_what_can_be_read_is_replayed_and_the_rest_is_named(bad: Path, tmp_path: Path, name: str) -> None:
-    report = replayed(bad / name, "--no-overlay", out=tmp_path / "o")
+def test_what_can_be_read_is_replayed_and_the_rest_is_named(
+    bad: Path, tmp_path: Path, light: tuple[str, str], name: str
+) -> None:
+    report = replayed(bad / name, "--no-overlay", *light, out=tmp_path / "o")
     assert isinstance(report["processed"], int) and report["processed"] > 0
     assert report["skipped"]
 

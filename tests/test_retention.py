@@ -190,7 +190,7 @@ def test_odd_entries_are_said_once_and_stop_nothing(tmp_path: Path, kind: str, n
     put(kind, odd)
     assert deletable(tmp_path, None) == []
     repairs = RepairThread(tmp_path, 0.0)
-    repairs.run()
+    repair(repairs)
     news = [repairs.notices.get() for _ in range(repairs.notices.qsize())]
     assert [each.code for each in news] == ["dive_skipped"] and os.path.lexists(odd)
     for each in news:  # it can be sent and recorded
@@ -230,7 +230,7 @@ def test_a_disk_that_fails_is_said_and_costs_no_dive(
     monkeypatch.setattr(os, "open", opened)
     monkeypatch.setattr(SalvageReader, "_bytes", read)
     repairs = RepairThread(tmp_path, 0.0)
-    repairs.run()
+    repair(repairs)
     news = {each.text.split()[0]: each for each in [repairs.notices.get() for _ in range(repairs.notices.qsize())]}
     assert news["1.mcap"].code == news["z.mcap"].code == "dive_recovered"
     assert news["bad.mcap"].code == ("dive_cut_off" if where == "middle" else "dive_skipped")
@@ -249,13 +249,19 @@ class Broken:
         raise OSError(5, "Input/output error")
 
 
+def repair(repairs: RepairThread) -> None:
+    """In its own thread, as it lowers its priority."""
+    repairs.start()
+    repairs.join()
+
+
 def test_a_file_that_vanishes_in_between(tmp_path: Path) -> None:
     (tmp_path / "a.mcap").touch()
     make_dive(tmp_path / "b.mcap", 1)
     repairs = RepairThread(tmp_path, 0.0)
     for path in entries(tmp_path):
         path.unlink()
-    repairs.run()
+    repair(repairs)
     assert [repairs.notices.get().code for _ in range(2)] == ["dive_skipped"] * 2 and repairs.notices.empty()
 
 
@@ -352,7 +358,7 @@ def test_what_was_cut_off_is_repaired(tmp_path: Path) -> None:
     (tmp_path / "empty.mcap").touch()
     (tmp_path / "x.mcap.part").touch()
     repairs = RepairThread(tmp_path, disk_free=0.0)
-    repairs.run()
+    repair(repairs)
     news = [repairs.notices.get() for _ in range(2)]
     assert [each.code for each in news] == ["dive_recovered", "dive_deleted"] and "200 messages" in news[0].text
     assert repairs.notices.empty(), "the one that is being recorded is left alone"

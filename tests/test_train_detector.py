@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner
 
-from models import augment, data, metrics, recipe, train_detector
+from models import augment, data, metrics, recipe, results, train_detector
 from models.augment import Augmentation, Plan, Source
 from models.data.card import ENTRIES, Card, Step, write_card
 from models.data.hashing import hashes
@@ -299,6 +299,17 @@ def test_it_stops_early_and_keeps_the_best(discs: Path, tmp_path: Path, monkeypa
     assert len(lines) == 3 and json.loads(lines[0])["map50"] == 0.5
     best = torch.load(tmp_path / "best.pt", weights_only=True)
     assert torch.equal(load_file(weights)["head.1.bias"], best["head.1.bias"])
+
+
+def test_curves_are_not_drawn_after_each_short_epoch(tmp_path: Path) -> None:
+    curves, picture = results.Curves(tmp_path), tmp_path / "curves.png"
+    curves.add({"epoch": 1, "step": 1, "focal": 2.0, "box": 1.0, "rate": 0.1})
+    first = picture.read_bytes()
+    curves.add({"epoch": 2, "step": 2, "focal": 1.0, "box": 0.5, "rate": 0.1})
+    assert picture.read_bytes() == first and (tmp_path / "log.jsonl").read_text().count("\n") == 2
+    curves.drawn -= results.DRAWN_EVERY
+    curves.add({"epoch": 3, "step": 3, "focal": 0.5, "box": 0.2, "rate": 0.1})
+    assert picture.read_bytes() != first
 
 
 def test_sgd_learns_too_and_minutes_end_a_run(discs: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from models.data.hashing import hashes
 from models.data.importing import must_be_new
 from models.data.likeness import LIKE, fingerprint_of
 from models.data.sets import ANNOTATIONS, PictureSet
-from rov.dives.playback import DivePictures, open_film
+from rov.dives.playback import DivePictures
 from rov.media.files import TimedFrame
 from rov.media.films import Video
 from rov.media.pictures import write_image
@@ -40,7 +40,7 @@ def import_film(
     """Write the chosen frames as a set to the new folder `out`; returns it and sentences on what was skipped. Raises
     UserError."""
     must_be_new(out)
-    film = DivePictures(path, camera) if path.suffix.lower() == ".mcap" else open_film(path)
+    film = DivePictures(path, camera) if path.suffix.lower() == ".mcap" else Video(path)
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     (part / "images").mkdir(parents=True)

@@ -168,25 +168,24 @@ class PublicServer:
 
     def _accept(self) -> None:
         """Accept waiting connections; of too many the newest: the older ones have waited long, and will reconnect."""
-        newest: deque[int] = deque()
+        newest: deque[socket.socket] = deque()
         for _ in range(BACKLOG):
             try:
-                newest.append(self.listener._accept()[0])  # type: ignore[attr-defined]  # `accept` takes twice as long
+                newest.append(self.listener.accept()[0])
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE) or not self.waiting.poll(0):
                     break  # no connection waits any more
                 if self.peers:
                     self._make_room()
                 elif newest:
-                    os.close(newest.popleft())
+                    newest.popleft().close()
                 else:
                     break
             if len(newest) > NEWCOMERS:
-                os.close(newest.popleft())
-        for fd in newest:
+                newest.popleft().close()
+        for connection in newest:
             if len(self.peers) >= self.room:
                 self._make_room()
-            connection = socket.socket(self.listener.family, socket.SOCK_STREAM, 0, fileno=fd)
             connection.setblocking(False)
             peer = PeerConnection(connection, time.monotonic_ns())
             self.peers[peer.fd] = peer

@@ -9,7 +9,6 @@ from rov.dives.dive import TYPES, Dive, DiveError, Record
 from rov.dives.pictures import EncodedPicture
 from rov.dives.pixels import decoded
 from rov.media.files import TimedFrame
-from rov.media.films import Video
 from rov.media.h264_decoder import FORMATS, VideoDecoder
 from rov.messages import Frame
 from rov.types import Image
@@ -93,11 +92,6 @@ class DivePictures:
             self.notes += dropped(dive) + dive.problems
 
     pictures = shots
-
-
-def open_film(path: Path) -> Video | DivePictures:
-    """A recorded dive, or a plain video. Raises UserError."""
-    return DivePictures(path) if path.suffix.lower() == ".mcap" else Video(path)
 
 
 def rate_of(dive: Dive, pictures: int) -> float:

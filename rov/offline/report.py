@@ -127,7 +127,9 @@ def _plots(result: ReplayResult) -> str:
     matplotlib.use("svg")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 11), layout="constrained")
+    figure = Figure(figsize=(10, 11))
+    # Fixed margins: a constrained layout draws all of it twice.
+    figure.subplots_adjust(left=0.07, right=0.99, top=0.99, bottom=0.05, hspace=0.25)
     objects, setpoint, thrusters, stages = figure.subplots(4, 1)
     labels = sorted({label for _, counts in result.seen for label in counts})
     t = np.array([second for second, _ in result.seen])
@@ -158,7 +160,8 @@ def _plots(result: ReplayResult) -> str:
         if axes.lines:
             axes.legend(loc="upper right", ncols=8, fontsize=8, framealpha=0.8, edgecolor="none")
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
+    with matplotlib.rc_context({"svg.fonttype": "none"}):  # letters by the reader's fonts, not one curve each
+        figure.savefig(buffer, format="svg")
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 

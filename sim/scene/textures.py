@@ -45,12 +45,12 @@ def caustics(device: torch.device) -> Tensor:
     by its slope and counted where they land."""
     random, fine = _random(3), 4 * SIDE
     x, y = np.meshgrid(np.arange(fine) / fine, np.arange(fine) / fine)
-    dx, dy = np.zeros_like(x), np.zeros_like(y)
+    waves = np.zeros((2, fine, fine), np.complex128)
     for _ in range(60):
         k = np.round(random.normal(0, 4.0, 2))
         strength, phase = random.normal() / max(1.0, float(np.hypot(*k))) ** 1.3, random.uniform(0, 2 * np.pi)
-        wave = strength * np.cos(2 * np.pi * (k[0] * x + k[1] * y) + phase)
-        dx, dy = dx + k[0] * wave, dy + k[1] * wave
+        waves[:, int(k[1]), int(k[0])] += k * strength * np.exp(1j * phase)
+    dx, dy = np.fft.ifft2(waves).real * fine**2  # the slopes along x and y
     reach = 0.028 / np.hypot(dx, dy).std()
     cell = [np.floor((u + reach * d) % 1.0 * SIDE).astype(np.int64) % SIDE for u, d in ((y, dy), (x, dx))]
     light = np.bincount(cell[0].ravel() * SIDE + cell[1].ravel(), minlength=SIDE * SIDE).reshape(SIDE, SIDE)

@@ -10,9 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import tomli_w
 
@@ -25,9 +25,8 @@ from rov.link.mavlink_link import ARM_DISARM
 from rov.messages import Event, PilotStatus
 from sim.ardusub import NEUTRAL, Autopilot, GroundStation, PtyEnd, Stick, TcpEnd, UdpEnd
 from sim.wire import NoisyWire
-from tests.daemon.harness import GRACE, MS, START_S, Daemon, Operator, environment, free_port
+from tests.daemon.harness import GRACE, MS, START_S, Daemon, Operator, environment, free_port, newest_first
 
-T = TypeVar("T")
 OURS = 191
 TICK, S = 20 * MS, 1000 * MS
 STATUS = 200 * MS
@@ -302,12 +301,6 @@ class Boat:
             time.sleep(0.01)
         rover.station.sticks = None  # the pilot hands back by silence
         return Round(asked, quiet, due())
-
-
-def newest_first(grows: Sequence[T]) -> Iterator[T]:
-    """The present items, newest first, while another thread appends."""
-    for i in range(len(grows) - 1, -1, -1):
-        yield grows[i]
 
 
 def taken_over(boat: Boat, times: int, seconds: float) -> list[Round]:

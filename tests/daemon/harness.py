@@ -3,9 +3,12 @@ operator. All times are monotonic ns, which the processes of a machine share."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import math
 import os
+import random
 import re
 import shutil
 import signal
@@ -14,7 +17,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,14 +57,19 @@ PATIENCE_S, START_S = 30.0, 90.0
 """Longest waits on a busy machine, where nothing has a deadline: for anything, and for the network to be loaded."""
 RATE_HZ = 5.0
 """Rate of perception, low so that the network leaves CPU time to the rest."""
+SKEW = 20_000 * MS
+"""Messages of several processes arrive in the order of their times within this; one of them may have hung."""
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A free port below those that the kernel gives to connections, one of which could take it before the daemon."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def make_video(path: Path, size: tuple[int, int] = (160, 120), frames: int = 40, fps: float = 10.0) -> Path:
@@ -92,6 +101,9 @@ class Daemon:
         folder.mkdir(parents=True, exist_ok=True)
         self.dives = folder / "dives"
         self.applied = folder / "board.jsonl"
+        self.board_entries: list[dict[str, Any]] = []
+        self.board_read = 0
+        """What was read of the board's record, and how many bytes that were."""
         port = folder / "board"
         self.board = None if "kind" in sections.get("link", {}) else self._board(port)
         if "camera" not in sections:
@@ -112,6 +124,8 @@ class Daemon:
         self.path.write_text(tomli_w.dumps(config))
         self.config = load(self.path)
         self.heard: list[Entry] = []
+        self.messages: defaultdict[type[Message], list[Message]] = defaultdict(list)
+        """The same by kind."""
         self.log = folder / "log.txt"
         self.process: subprocess.Popen[bytes] | None = None
         self.listening = threading.Event()
@@ -137,13 +151,17 @@ class Daemon:
     def _listen(self) -> None:
         while not self.listening.is_set():
             if self.reader.wait(50):
-                self.heard += self.reader.receive()
+                for entry in self.reader.receive():
+                    self.heard.append(entry)
+                    self.messages[type(entry.message)].append(entry.message)
         self.reader.close()
 
     # ---- messages --------------------------------------------------------------------------------------------------
 
     def said(self, kind: type[M], since: int = 0) -> list[M]:
-        return [entry.message for entry in [*self.heard] if type(entry.message) is kind and entry.message.t >= since]
+        """Messages of this kind from `since` on, in the order in which they arrived."""
+        recent = itertools.takewhile(lambda message: message.t >= since - SKEW, newest_first(self.messages[kind]))
+        return [message for message in recent if message.t >= since][::-1]  # type: ignore[return-value]
 
     def events(self, since: int = 0) -> list[str]:
         return [event.code for event in self.said(Event, since)]
@@ -216,11 +234,13 @@ class Daemon:
 
     def board_record(self) -> list[dict[str, Any]]:
         """The outputs of the thrusters, one entry per change or command."""
-        *lines, _ = self.applied.read_text().split("\n")
-        return [json.loads(line) for line in lines]
-
-    def last(self) -> dict[str, Any]:
-        return self.board_record()[-1]
+        with self.applied.open("rb") as file:
+            file.seek(self.board_read)
+            new = file.read()
+        whole = new.rfind(b"\n") + 1
+        self.board_read += whole
+        self.board_entries += map(json.loads, new[:whole].splitlines())
+        return self.board_entries
 
     def neutral_by(self, deadline: int, until: int | None = None) -> None:
         """Assert that every thruster is neutral from `deadline` on."""
@@ -287,7 +307,7 @@ class Daemon:
             last[:] = [ask()]
             return last[0].accepted
 
-        wait_for(granted, "to be granted", PATIENCE_S, lambda: f"{last}\n{self.tail(0)}", pause_s=0.2)
+        wait_for(granted, "to be granted", PATIENCE_S, lambda: f"{last}\n{self.tail(0)}", pause_s=0.05)
 
 
 class Operator:
@@ -349,7 +369,10 @@ class Operator:
         self.client.close()
 
 
-T = TypeVar("T")
+def newest_first(grows: Sequence[T]) -> Iterator[T]:
+    """The present items, newest first, while another thread appends."""
+    for i in range(len(grows) - 1, -1, -1):
+        yield grows[i]
 
 
 def wait_for(
@@ -364,11 +387,6 @@ def wait_for(
         assert time.monotonic() < end, f"no {what} within {seconds:g} s\n{more()}"
         time.sleep(pause_s)
     return answer
-
-
-def turns(applied: dict[str, Any]) -> bool:
-    """Whether a thruster gets more than the test command of arming."""
-    return any(abs(value) > 0.0011 for value in applied["values"])
 
 
 def children(parent: int, module: str) -> list[int]:

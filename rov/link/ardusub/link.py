@@ -19,8 +19,8 @@ ArduSub takes MANUAL_CONTROL only from its ground station's system id, and each 
 `rov.link.vehicle_state` makes the vehicle's state of its messages. Nothing in here waits; time is an argument,
 monotonic ns.
 
-All that can end our control is in this file, as one state machine. `connection.py` keeps what is known of the
-autopilot, `sticks.py` makes the frames.
+What ends our control is in this file, and in `surfacing.py` what does not while the vehicle must come up.
+`connection.py` keeps what is known of the autopilot, `sticks.py` makes the frames.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from typing import Any
 from pymavlink.dialects.v20 import common
 
 from rov.link.ardusub.connection import QUIET_AUTOPILOT_NS, ArdusubConnection, PendingCommand, explanation
-from rov.link.ardusub.firmware import ALT_HOLD, MANUAL, MODES, NAMES, PARAMETERS, SURFACE, SWITCHES, unsafe
+from rov.link.ardusub.firmware import MODES, NAMES, PARAMETERS, SURFACE, SWITCHES, unsafe
 from rov.link.ardusub.parameters import AUTOPILOT, command_long
 from rov.link.ardusub.pilot_input import steered_system
 from rov.link.ardusub.sticks import COMPANION, StickStream
-from rov.link.ardusub.surfacing import SurfacingPlan, is_own_failsafe
+from rov.link.ardusub.surfacing import Decision, ModeChange, Refusal, Situation, Surfacing, Verdict
 from rov.link.mavlink import MS, MavlinkFrame, Packer, Parser
 from rov.link.mavlink_link import ARM_DISARM, HEARTBEAT_NS, RESULTS, MavlinkLink
 from rov.link.transport import NetworkTransport, transport_of
 from rov.link.vehicle_state import SOURCES
-from rov.messages import Event, Mode
+from rov.messages import Event
 
 DEPTH_SENSOR = common.MAV_SYS_STATUS_SENSOR_ABSOLUTE_PRESSURE
 SET_MODE = common.MAV_CMD_DO_SET_MODE
@@ -55,11 +55,6 @@ ANSWER_NS = 4000 * MS
 """A command not carried out after this counts as refused."""
 STRANGER_NS = 60_000 * MS
 """Another sender at our UDP port is reported this often."""
-
-GCS_SURFACE = 4
-"""FS_GCS_ENABLE: surface when the ground station is lost. Our silence would disarm the vehicle before that."""
-NO_STICKS = ("link_lost", "autopilot_lost", "parameters_unknown")
-"""Obstacles with which no stick can be sent at all."""
 
 
 class ArdusubStage(str, Enum):
@@ -95,14 +90,7 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         self.pending_command: PendingCommand | None = None
         self.disarming: int | None = None
         """Since when a disarming is in progress."""
-        self.plan = SurfacingPlan()
-        self.overruled_mode: Mode | None = None
-        """`mode` when the vehicle began to surface without it; our sticks stay neutral until `mode` changes."""
-        self.tolerated = ""
-        """Code of the obstacle that does not end our control only because the vehicle surfaces."""
-        self.unexplained: tuple[str, int, int] | None = None
-        """The autopilot changed its mode, or disarmed, while surfacing, and it is not yet known by whom: "mode" or
-        "disarmed", since when texts may explain it, and when it was seen."""
+        self.surfacing = Surfacing()
         self.ends: list[tuple[int, str, str, int]] = []
         """What ended our control in this read: time, code, sentence, and since when texts may explain it."""
         self.open_t = 0
@@ -120,15 +108,10 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         """Are we engaging?"""
         return self.stage is ArdusubStage.ENGAGING
 
-    @property
-    def surfacing(self) -> bool:
-        """Must the vehicle surface, by our mode or without it?"""
-        return self.stage is not ArdusubStage.IDLE and (self.mode is Mode.SURFACE or self.overruled_mode is not None)
-
-    @property
-    def urgent(self) -> bool:
-        """Do we steer a vehicle that surfaces, or leaks?"""
-        return self.live and (self.surfacing or self.state is not None and self.state.leak)
+    def _now(self, t: int) -> Situation:
+        """What the surfacing has to know."""
+        engaged, leak = self.stage is not ArdusubStage.IDLE, self.state is not None and self.state.leak
+        return Situation(t, self.mode, engaged, self.live, leak, self.own_mode, self.connection)
 
     # ---- requests ----------------------------------------------------------------------------------------------
 
@@ -141,7 +124,7 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         if self.disarming is not None:
             return "the vehicle is still being disarmed; ask again"
         self.pending_command, self.own_mode, self.allowed_modes = None, self.connection.mode, set()
-        self.plan.begin()
+        self.surfacing.dropped.clear()
         self.connection.pilot_input.start(t)
         self.stage = ArdusubStage.ENGAGING
         return ""
@@ -168,10 +151,7 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
 
     def poll(self, t: int) -> tuple[Event, ...]:
         """Process what has arrived, (re)open the port, and check whether our control must end; returns the events."""
-        if self.overruled_mode is not None and self.mode is not self.overruled_mode:
-            self.overruled_mode = None
-        if not self.surfacing:
-            self.plan.begin()
+        self.surfacing.follow(self._now(t))
         for frame in self._receive_frames(t):
             self._handle_frame(frame, t)
         self._expire(t)
@@ -191,7 +171,7 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
             return
         data = b""
         if self.stage is not ArdusubStage.IDLE and self.sticks.due(t):
-            data += self._sticks(self._values(values), t)
+            data += self._sticks(self._values(values, t), t)
         beating = t - self.connection.heartbeat_sent_t >= HEARTBEAT_NS
         data += self._heartbeat_frame() if beating else b""
         if self.connection.known:
@@ -204,8 +184,9 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         self.counters.dropped += not taken
         return taken
 
-    def _values(self, values: Sequence[float]) -> Sequence[float]:
-        if not self.live or self.overruled_mode is not None or self.surfacing and self.connection.mode == SURFACE:
+    def _values(self, values: Sequence[float], t: int) -> Sequence[float]:
+        up = self.surfacing.needed(self._now(t)) and self.connection.mode == SURFACE
+        if not self.live or self.surfacing.overruled is not None or up:
             return (0.0,) * 4
         if len(values) != 4 or not all(map(math.isfinite, values)):
             self.counters.bad_commands += 1
@@ -226,16 +207,29 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         """End our control where it must end; advance an engagement or a change of mode."""
         if self.stage is ArdusubStage.IDLE:
             return self._check_answer(t)
-        code, text = self._obstacle(t)
-        if code and not self._tolerates(t, code, text):
-            if code == "parameter_unsafe":
-                self._event(t, "alarm", code, f"{text}: our control ends")
-                return self.disarm(t)
-            return self._end_control(t, code, text)
-        self.tolerated = code
-        if not self._resolve_change(t):
+        decision = self.surfacing.decide(self._now(t), self._obstacle(t))
+        for code, text in decision.alarms:
+            self._event(t, "alarm", code, text)
+        if decision.verdict is Verdict.END:
+            return self._end_by(decision, t)
+        if decision.verdict is Verdict.WAIT:
             return
-        wanted = self.plan.modes(self.connection.mode) if self.surfacing else MODES[self.mode]
+        if decision.left:
+            self.own_mode, self.allowed_modes, self.pending_command = self.connection.mode, set(), None
+        self._advance(t)
+        self._check_answer(t)
+
+    def _end_by(self, decision: Decision, t: int) -> None:
+        """End our control as decided; with an unsafe parameter the vehicle is disarmed, too."""
+        if decision.code != "parameter_unsafe":
+            return self._end_control(t, decision.code, decision.text, decision.since)
+        self._event(t, "alarm", decision.code, f"{decision.text}: our control ends")
+        self.disarm(t)
+
+    def _advance(self, t: int) -> None:
+        """Ask for the mode and the arming that are missing; without any, our sticks steer."""
+        up = self.surfacing.needed(self._now(t))
+        wanted = self.surfacing.modes(self.connection.mode) if up else MODES[self.mode]
         if self.connection.mode not in wanted:
             self._request("mode", SET_MODE, common.MAV_MODE_FLAG_CUSTOM_MODE_ENABLED, float(wanted[0]), t)
             self.allowed_modes.add(wanted[0])
@@ -250,56 +244,6 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
                 self._event(
                     t, "info", "link_live", f"engaged in {NAMES.get(self.own_mode, self.own_mode)}: our sticks steer"
                 )
-        self._check_answer(t)
-
-    def _tolerates(self, t: int, code: str, text: str) -> bool:
-        """Does our control go on in spite of this obstacle, because the vehicle must come up?"""
-        if not self.live or code in NO_STICKS:
-            return False
-        up = code == "gcs_lost" and self.connection.parameters.parameters.get("FS_GCS_ENABLE") == GCS_SURFACE
-        if not self.surfacing and (self.urgent or up):
-            self._begin_surfacing()
-        if self.surfacing and code != self.tolerated:
-            self._event(t, "alarm", code, f"{text}: our control goes on until it has surfaced")
-        return self.surfacing
-
-    def _begin_surfacing(self) -> None:
-        """Surface from now on, whatever `mode` is."""
-        self.plan.begin()
-        if self.mode is not Mode.SURFACE:
-            self.overruled_mode = self.mode
-
-    def _resolve_change(self, t: int) -> bool:
-        """Decide who changed the mode, or disarmed, while the vehicle surfaces; end our control if it was the pilot.
-        Returns False while undecided, or ended: the autopilot's text that explains it may come one read later."""
-        if self.unexplained is None:
-            return True
-        what, since, seen_t = self.unexplained
-        if not is_own_failsafe(what, texts := self.connection.texts(since)):
-            if t == seen_t:
-                return False
-            self.unexplained = None
-            name = NAMES.get(self.connection.mode or 0, str(self.connection.mode))
-            text = "the vehicle was disarmed" if what == "disarmed" else f"the vehicle's mode was changed to {name}"
-            self._end_control(t, f"pilot_{what}", text, since)
-            return False
-        self.unexplained, why = None, explanation(texts)
-        if not self.surfacing:
-            self._begin_surfacing()
-        if what == "disarmed":
-            self._event(t, "alarm", "rearmed", f"the autopilot disarmed by itself{why}: armed again, to surface")
-        # One heartbeat may tell of both: a crash, and a depth sensor that fails in it.
-        if what == "mode" or self.connection.mode != self.own_mode and is_own_failsafe("mode", texts):
-            self._leave_mode(t, why)
-        return True
-
-    def _leave_mode(self, t: int, why: str) -> None:
-        """The autopilot has left our mode by itself: go on in the one that it chose, and ask no more for those that
-        need what it has lost."""
-        self.own_mode, self.allowed_modes, self.pending_command = self.connection.mode, set(), None
-        self.plan.drop(SURFACE, self.own_mode)
-        on = self.plan.drop(ALT_HOLD, self.own_mode)
-        self._event(t, "alarm", "surface_refused", f"the autopilot left the mode by itself{why}: {on}")
 
     def _request(self, what: str, command: int, first: float, second: float, t: int) -> None:
         """Make this the pending command, unless it is already."""
@@ -325,25 +269,19 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         another way."""
         pending = self.pending_command
         assert pending is not None
-        if self.surfacing and pending.what == "mode":
-            self.pending_command = None
-            on = self.plan.drop(int(pending.second), self.connection.mode)
-            self._event(t, "alarm", "surface_refused", f"{text}: {on}")
-        elif self.surfacing and self.live:
-            if not pending.again:
-                self._event(t, "alarm", "command_refused", f"{text}: asked again until it is armed")
-            self.pending_command = PendingCommand(
-                pending.what, pending.command, pending.first, pending.second, t, t, again=True
-            )
-        elif self.urgent:
-            self.pending_command = None
-            self._begin_surfacing()
-            self._event(t, "alarm", "command_refused", f"{text}: the vehicle leaks, and surfaces")
-        elif self.stage is ArdusubStage.IDLE:
-            self._event(t, "alarm", "command_refused", text)
-        else:
-            self._event(t, "alarm", "command_refused", f"{text}: our control ends")
-            self.disarm(t)
+        refusal, code, then = self.surfacing.refused(self._now(t), pending)
+        if self.stage is ArdusubStage.IDLE:
+            return self._event(t, "alarm", code, text)
+        if code:
+            self._event(t, "alarm", code, f"{text}: {then}")
+        match refusal:
+            case Refusal.OTHER_WAY:
+                self.pending_command = None
+            case Refusal.AGAIN:
+                what, command, first, second = pending.what, pending.command, pending.first, pending.second
+                self.pending_command = PendingCommand(what, command, first, second, t, t, again=True)
+            case _:
+                self.disarm(t)
 
     def _end_control(self, t: int, code: str, text: str, since: int | None = None) -> None:
         """End our control and send nothing more. Texts from `since` on, also later ones of this read, explain it."""
@@ -363,7 +301,7 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         """Put `surfacing` and `obstacle` into the vehicle's state."""
         if self.state is not None:
             obstacle = self._obstacle(t)[1] if self.stage is ArdusubStage.IDLE else ""
-            up = self.live and self.overruled_mode is not None
+            up = self.live and self.surfacing.overruled is not None
             if (up, obstacle) != (self.state.surfacing, self.state.obstacle):
                 self._update_state(surfacing=up, obstacle=obstacle)
 
@@ -378,7 +316,7 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
 
     def _idle(self, t: int) -> None:
         self.stage = ArdusubStage.IDLE
-        self.overruled_mode, self.unexplained, self.tolerated = None, None, ""
+        self.surfacing.reset()
 
     # ---- sending -----------------------------------------------------------------------------------------------
 
@@ -490,24 +428,23 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         if self.stage is ArdusubStage.IDLE:
             return
         if was_armed and not self.connection.armed:
-            if not self.urgent:
-                return self._end_control(t, "pilot_disarmed", "the vehicle was disarmed", since)
-            self.unexplained = ("disarmed", since, t)
+            if not self.surfacing.disarmed(self._now(t), since):
+                self._end_control(t, "pilot_disarmed", "the vehicle was disarmed", since)
         elif self.connection.mode != self.own_mode:
-            self._mode_changed(message.custom_mode, t)
+            self._mode_changed(t)
 
-    def _mode_changed(self, mode: int, t: int) -> None:
+    def _mode_changed(self, t: int) -> None:
         """The autopilot is in another mode than it was."""
-        if mode == SURFACE and mode not in self.allowed_modes:
-            self._begin_surfacing()  # a failsafe, or the pilot: our silence would disarm it on its way
-        elif mode == ALT_HOLD and self.own_mode == SURFACE and self.surfacing:
-            self._event(t, "info", "surfaced", "the autopilot has ended SURFACE in ALT_HOLD, as it does at the surface")
-            self.plan.drop(SURFACE, mode)
-        elif mode == MANUAL and self.urgent and mode not in self.allowed_modes:
-            self.unexplained = ("mode", t, t)
-            return
-        elif mode not in self.allowed_modes:
-            return self._end_control(t, "pilot_mode", f"the vehicle's mode was changed to {NAMES.get(mode, mode)}", t)
+        mode = self.connection.mode
+        match self.surfacing.mode_changed(self._now(t), mode in self.allowed_modes):
+            case ModeChange.DOUBTED:
+                return
+            case ModeChange.PILOTS:
+                text = f"the vehicle's mode was changed to {NAMES.get(mode or 0, mode)}"
+                return self._end_control(t, "pilot_mode", text, t)
+            case ModeChange.ARRIVED:
+                text = "the autopilot has ended SURFACE in ALT_HOLD, as it does at the surface"
+                self._event(t, "info", "surfaced", text)
         self.own_mode, self.allowed_modes = mode, set()
 
     def _handle_ack(self, message: Any, t: int) -> None:

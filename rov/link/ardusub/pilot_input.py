@@ -44,7 +44,7 @@ class PilotInputMonitor:
         self.scaled: deque[int] = deque()
         """When the channels began to fit them only with another gain."""
         self.scaled_t: int | None = None
-        """Since when they do so without a pause."""
+        """Since when they do so without a pause, or without coming to rest."""
 
     def takeover_reason(self, armed: bool, t: int) -> str:
         """Why another pilot seems to be in control, or "". RC values of a disarmed vehicle are ignored."""
@@ -90,7 +90,8 @@ class PilotInputMonitor:
         fits = all(low - RC_SLACK_US <= us <= high + RC_SLACK_US for us, low, high in seen)
         if not fits and not all(_scaled(*each) for each in seen):
             self.strange.append(t)
-        elif not fits and self.scaled_t is None:
+        elif not fits and (self.scaled_t is None or _rests(rc) and last is not None and not _rests(last)):
+            # Channels that come to rest may be the pilot-input failsafe's: the autopilot's heartbeat tells soon.
             self.scaled.append(t)
             self.scaled_t = t
         elif fits:
@@ -118,6 +119,11 @@ def steered_system(message: Any) -> int | None:
 def _forget(times: deque[int], t: int) -> None:
     while times and t - times[0] > HISTORY_NS:
         times.popleft()
+
+
+def _rests(rc: Rc) -> bool:
+    """Are the channels at their centres?"""
+    return all(abs(us - 1500) <= RC_SLACK_US for us in rc if us)
 
 
 def _scaled(us: float, low: float, high: float) -> bool:

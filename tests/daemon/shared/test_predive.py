@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 
 import pytest
 
 from rov.host.predive import check
 from rov.messages import Frame, PilotStatus
-from tests.daemon.harness import Daemon, environment, wait_for
+from tests.commands import rov
+from tests.daemon.harness import Daemon, wait_for
 
 pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
@@ -20,9 +19,7 @@ UNTESTED = {"calibration", "disk", "clock", "temperature"}
 
 def doctor(daemon: Daemon) -> tuple[int, str]:
     """Exit code and what the command prints."""
-    command = [sys.executable, "-m", "rov", "doctor", "--dive", "-c", str(daemon.path)]
-    env = environment() | {"COLUMNS": "240"}
-    run = subprocess.run(command, capture_output=True, text=True, env=env, cwd=daemon.folder, timeout=60, check=False)
+    run = rov("doctor", "--dive", "-c", daemon.path)
     return run.returncode, run.stdout + run.stderr
 
 
@@ -32,7 +29,8 @@ def wrong(daemon: Daemon) -> dict[str, tuple[str, str]]:
     return {each.what: (each.state, each.found) for each in found if each.state != "ok" and each.what not in UNTESTED}
 
 
-def test_the_check_list_beside_a_running_daemon(daemon: Daemon) -> None:
+def test_the_check_list_beside_a_running_daemon(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "240")
     daemon.do("depth 0")
     operator = daemon.operator()
     daemon.patiently(operator.take_over)

@@ -27,6 +27,7 @@ from rov.errors import UserError
 from rov.messages import ConsumedInput, Detections, Event, Health, Mode, PilotStatus, ThrusterCommand
 from rov.resources import checkout
 from rov.service.runtime_directory import home
+from tests.commands import rov
 from tests.daemon.harness import GRACE, MS, Daemon, children, environment, make_video, wait_for
 from tests.test_camera import send_rtp
 
@@ -55,16 +56,7 @@ def make_dive_video(path: Path) -> Path:
 
 def replay_differs(daemon: Daemon, dive: Path, out: Path) -> dict[str, dict[str, object]]:
     """The rows of `rov replay --diff`; fails where one differs."""
-    command = [sys.executable, "-m", "rov", "replay", dive, "--out", out, "--no-overlay", "--diff", "-c", daemon.path]
-    run = subprocess.run(
-        list(map(str, command)),
-        capture_output=True,
-        text=True,
-        env=environment(),
-        cwd=checkout(),
-        timeout=120,
-        check=False,
-    )
+    run = rov("replay", dive, "--out", out, "--no-overlay", "--diff", "-c", daemon.path)
     assert run.returncode == 0, run.stdout + run.stderr
     return {row["topic"]: row for row in json.loads((out / "report.json").read_text())["diff"]}
 
