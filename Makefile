@@ -13,8 +13,8 @@ SEED ?= 0
 
 .PHONY: demo test test-daemon test-live test-clock test-others test-train check clean policy
 
-# The daemon's stages drive a simulated rover through a course. LIVE=1: the real daemon against the live simulator.
-# TASK=transit: the learned policy steers instead. VIDEO=your.mp4: every stage on your own video instead. Results go to $(OUT).
+# The daemon's stages drive a simulated rover through a course: the servo to a buoy, the learned policy through a gate.
+# LIVE=1: the real daemon against the live simulator. TASK=transit: the policy alone. VIDEO=your.mp4: every stage on your own video instead. Results go to $(OUT).
 demo: $(VENV)/ready
 ifneq ($(LIVE),)
 	$(BIN)/python -m sim run $(WORLD) --seed $(SEED) --course --out "$(OUT)" --set perception.rate_hz=8 $(if $(TASK),--task $(TASK))
