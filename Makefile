@@ -42,8 +42,9 @@ test: $(VENV)/ready
 test-daemon: $(VENV)/ready
 	$(BIN)/python -m pytest -q -m daemon tests/daemon
 
+# In this order the simulated seas come last, when the smaller tests are over: they need the most of the processors.
 test-live: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m daemon $$(grep -rl --include="test_*.py" mark.daemon tests | grep -v ^tests/daemon/ | sort)
+	$(BIN)/python -m pytest -q -m daemon $$(grep -rl --include="test_*.py" mark.daemon tests | grep -v ^tests/daemon/ | sort -r)
 
 test-clock: $(VENV)/ready
 	$(BIN)/python -m pytest -q -m "clock and not daemon" $$(grep -rl --include="test_*.py" mark.clock tests | sort)

@@ -29,7 +29,7 @@ REPORTERS = {
     "_fail",
 }
 """Functions that make an event, or log a line with a code, whatever their arguments are called."""
-CODE_AT = {"_check_alarm": 0, "_end_control": 1, "_disconnect": 2}
+CODE_AT = {"Alarm": 0, "_check_alarm": 0, "_end_control": 1, "_disconnect": 2}
 """Which argument is the code, in functions whose callers do not name a level."""
 
 

@@ -1,5 +1,6 @@
 """The running daemon, tuned and commanded from outside: real processes, a board on a pty, real sockets, real keys."""
 
+import contextlib
 import os
 import re
 import select
@@ -8,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ from rov.messages import (
 )
 from rov.resources import checkout
 from tests.commands import rov
-from tests.daemon.harness import children, free_port, light_weights
+from tests.daemon.harness import children, free_port, light_weights, wait_for
 
 pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
@@ -36,13 +36,18 @@ PATIENCE_S = 60.0
 """For processes to come up on a busy machine."""
 
 
-def listened(seconds: float, *words: str) -> str:
-    """What `rov listen pilot` prints until Ctrl-C."""
+@contextlib.contextmanager
+def listening(folder: Path, *words: str) -> Iterator[Path]:
+    """`rov listen pilot` in the background, and the file of what it prints."""
+    folder.mkdir()
     command = [sys.executable, "-m", "rov", "listen", "pilot", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=checkout()) as process:
-        time.sleep(seconds)
+    with (folder / "heard").open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, cwd=checkout())
+    try:
+        yield folder / "heard"
+    finally:
         process.send_signal(signal.SIGINT)
-        return process.communicate(timeout=20)[0]
+        process.wait(20)
 
 
 class Daemon:
@@ -187,12 +192,13 @@ def test_keys_let_in_and_nothing_else_does(tmp_path: Path) -> None:
         assert right.stdout == "stop: done: neutral and disarmed\n"
         assert "secret keys" in rov("ctl", "stop", *far, "--keys", str(tmp_path)).stderr
         ann, eve = ("--keys", str(tmp_path / "keys/ann")), ("--keys", str(tmp_path / "other/eve"))
-        with ThreadPoolExecutor() as at_once:
-            heard, nothing = [at_once.submit(listened, 4.0, *far, *keys) for keys in (ann, ())]
+        with listening(tmp_path / "none", *far) as nothing, listening(tmp_path / "right", *far, *ann) as heard:
             for wrong in ((), eve):
                 shut_out = rov("ctl", "stop", *far, *wrong)
                 assert shut_out.returncode == 2 and "does it know these keys" in shut_out.stderr
-        assert '"mode":"manual"' in heard.result() and nothing.result() == ""
+            wait_for(lambda: '"mode":"manual"' in heard.read_text(), "what the right keys open", PATIENCE_S)
+            time.sleep(1.0)  # the others began sooner
+            assert nothing.read_text() == ""
     finally:
         daemon.close()
 

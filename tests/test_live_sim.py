@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
 
 def test_the_daemon_holds_in_a_current_and_its_dive_replays(tmp_path: Path) -> None:
-    then = 'seconds = 1.0\n[[course]]\nmode = "hold"\nseconds = 6.0'  # the first step waits for perception
+    then = 'seconds = 1.0\n[[course]]\nmode = "hold"\nseconds = 9.0'  # the first step waits for perception
     (tmp_path / "flow.toml").write_text(FLOWING.replace("seconds = 30.0", then))
     settings = ["--set", "perception.rate_hz=4", "--set", "vehicle.max_depth=20"]
     settings += ["--set", f"perception.weights={light_weights(tmp_path)}"]
@@ -44,8 +44,8 @@ def test_the_daemon_holds_in_a_current_and_its_dive_replays(tmp_path: Path) -> N
     assert len([each for each in said if isinstance(each, Frame)]) > 20
     assert any(isinstance(each, PilotStatus) and each.operator == "course" for each in said)
     began, ended = held[0].t, held[-1].t
-    assert ended - began > 5e9
-    late = [each for each in states if ended - 3e9 < each.t < ended]
+    assert ended - began > 8e9
+    late = [each for each in states if ended - 4e9 < each.t < ended]
     start = next(each for each in states if each.t >= began)
     assert max(abs(each.depth - start.depth) for each in late) < 0.15, "m"
     turned = [math.degrees(math.remainder(each.yaw - start.yaw, 2 * math.pi)) for each in late]

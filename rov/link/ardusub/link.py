@@ -37,7 +37,7 @@ from rov.link.ardusub.firmware import MODES, NAMES, PARAMETERS, SURFACE, SWITCHE
 from rov.link.ardusub.parameters import AUTOPILOT, command_long
 from rov.link.ardusub.pilot_input import steered_system
 from rov.link.ardusub.sticks import COMPANION, StickStream
-from rov.link.ardusub.surfacing import Decision, ModeChange, Refusal, Situation, Surfacing, Verdict
+from rov.link.ardusub.surfacing import Decision, ModeChange, OurControl, Refusal, Situation, Surfacing
 from rov.link.mavlink import MS, MavlinkFrame, Packer, Parser
 from rov.link.mavlink_link import ARM_DISARM, HEARTBEAT_NS, RESULTS, MavlinkLink
 from rov.link.transport import NetworkTransport, transport_of
@@ -210,9 +210,9 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         decision = self.surfacing.decide(self._now(t), self._obstacle(t))
         for code, text in decision.alarms:
             self._event(t, "alarm", code, text)
-        if decision.verdict is Verdict.END:
+        if decision.control is OurControl.ENDS:
             return self._end_by(decision, t)
-        if decision.verdict is Verdict.WAIT:
+        if decision.control is OurControl.WAITS:
             return
         if decision.left:
             self.own_mode, self.allowed_modes, self.pending_command = self.connection.mode, set(), None
@@ -221,9 +221,11 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
 
     def _end_by(self, decision: Decision, t: int) -> None:
         """End our control as decided; with an unsafe parameter the vehicle is disarmed, too."""
-        if decision.code != "parameter_unsafe":
-            return self._end_control(t, decision.code, decision.text, decision.since)
-        self._event(t, "alarm", decision.code, f"{decision.text}: our control ends")
+        assert decision.why is not None
+        code, text = decision.why
+        if code != "parameter_unsafe":
+            return self._end_control(t, code, text, decision.since)
+        self._event(t, "alarm", code, f"{text}: our control ends")
         self.disarm(t)
 
     def _advance(self, t: int) -> None:
@@ -269,11 +271,11 @@ class ArdusubLink(MavlinkLink[ArdusubConnection]):
         another way."""
         pending = self.pending_command
         assert pending is not None
-        refusal, code, then = self.surfacing.refused(self._now(t), pending)
         if self.stage is ArdusubStage.IDLE:
-            return self._event(t, "alarm", code, text)
-        if code:
-            self._event(t, "alarm", code, f"{text}: {then}")
+            return self._event(t, "alarm", "command_refused", text)
+        refusal, alarm = self.surfacing.refused(self._now(t), pending)
+        if alarm:
+            self._event(t, "alarm", alarm.code, f"{text}: {alarm.text}")
         match refusal:
             case Refusal.OTHER_WAY:
                 self.pending_command = None

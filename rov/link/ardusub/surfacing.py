@@ -49,24 +49,27 @@ class Situation(NamedTuple):
     connection: ArdusubConnection
 
 
-class Verdict(Enum):
-    GO_ON = "go on"
-    WAIT = "wait"
+class OurControl(Enum):
+    GOES_ON = "goes on"
+    WAITS = "waits"
     """The text that tells who it was may come one read later."""
-    END = "end"
-    """Our control ends."""
+    ENDS = "ends"
+
+
+class Alarm(NamedTuple):
+    code: str
+    text: str
 
 
 class Decision(NamedTuple):
     """What becomes of our control in a tick."""
 
-    verdict: Verdict
-    code: str = ""
-    text: str = ""
+    control: OurControl
+    why: Alarm | None = None
+    """Why it ends."""
     since: int | None = None
-    """Why it ends, and since when texts of the autopilot may explain it."""
-    alarms: tuple[tuple[str, str], ...] = ()
-    """Code and sentence of each."""
+    """Since when texts of the autopilot may explain it."""
+    alarms: tuple[Alarm, ...] = ()
     left: bool = False
     """The autopilot has left our mode by itself: its present one is ours now."""
 
@@ -137,25 +140,25 @@ class Surfacing:
         code, text = obstacle
         alarms = self._overcome(now, code, text) if code else ()
         if alarms is None:
-            return Decision(Verdict.END, code, text)
+            return Decision(OurControl.ENDS, Alarm(code, text))
         self.tolerated = code
         if self.doubt is None:
-            return Decision(Verdict.GO_ON, alarms=alarms)
+            return Decision(OurControl.GOES_ON, alarms=alarms)
         doubt, texts = self.doubt, now.connection.texts(self.doubt.since)
         if is_own_failsafe(doubt.what, texts):
             return self._go_on(now, doubt, texts, alarms)
         if doubt.seen_t == now.t:
-            return Decision(Verdict.WAIT, alarms=alarms)
+            return Decision(OurControl.WAITS, alarms=alarms)
         self.doubt = None
         name = NAMES.get(now.connection.mode or 0, str(now.connection.mode))
         text = "the vehicle was disarmed" if doubt.what == "disarmed" else f"the vehicle's mode was changed to {name}"
-        return Decision(Verdict.END, f"pilot_{doubt.what}", text, doubt.since, alarms)
+        return Decision(OurControl.ENDS, Alarm(f"pilot_{doubt.what}", text), doubt.since, alarms)
 
     def reset(self) -> None:
         """Our control has ended."""
         self.overruled, self.doubt, self.tolerated = None, None, ""
 
-    def _overcome(self, now: Situation, code: str, text: str) -> tuple[tuple[str, str], ...] | None:
+    def _overcome(self, now: Situation, code: str, text: str) -> tuple[Alarm, ...] | None:
         """The alarms with which our control goes on in spite of this obstacle; None when it ends."""
         if not now.live or code in NO_STICKS:
             return None
@@ -164,22 +167,22 @@ class Surfacing:
             self._begin(now)
         if not self.needed(now):
             return None
-        return () if code == self.tolerated else ((code, f"{text}: our control goes on until it has surfaced"),)
+        return () if code == self.tolerated else (Alarm(code, f"{text}: our control goes on until it has surfaced"),)
 
-    def _go_on(self, now: Situation, doubt: Doubt, texts: list[str], alarms: tuple[tuple[str, str], ...]) -> Decision:
+    def _go_on(self, now: Situation, doubt: Doubt, texts: list[str], alarms: tuple[Alarm, ...]) -> Decision:
         """The autopilot disarmed, or changed its mode, by itself: surface all the same."""
         self.doubt, why = None, explanation(texts)
         if not self.needed(now):
             self._begin(now)
         if doubt.what == "disarmed":
-            alarms += (("rearmed", f"the autopilot disarmed by itself{why}: armed again, to surface"),)
+            alarms += (Alarm("rearmed", f"the autopilot disarmed by itself{why}: armed again, to surface"),)
         # One heartbeat may tell of both: a crash, and a depth sensor that fails in it.
         left = doubt.what == "mode" or now.connection.mode != now.own_mode and is_own_failsafe("mode", texts)
         if left:  # ask no more for the modes that need what it has lost
             self.drop(SURFACE, now.connection.mode)
             on = self.drop(ALT_HOLD, now.connection.mode)
-            alarms += (("surface_refused", f"the autopilot left the mode by itself{why}: {on}"),)
-        return Decision(Verdict.GO_ON, alarms=alarms, left=left)
+            alarms += (Alarm("surface_refused", f"the autopilot left the mode by itself{why}: {on}"),)
+        return Decision(OurControl.GOES_ON, alarms=alarms, left=left)
 
     def _begin(self, now: Situation) -> None:
         """Surface from now on, whatever the operator's mode is."""
@@ -211,17 +214,17 @@ class Surfacing:
         self.doubt = Doubt("disarmed", since, now.t)
         return True
 
-    def refused(self, now: Situation, command: PendingCommand) -> tuple[Refusal, str, str]:
-        """The autopilot refused a command: what that means, and the code, or "", and the end of the sentence of an
-        alarm."""
+    def refused(self, now: Situation, command: PendingCommand) -> tuple[Refusal, Alarm | None]:
+        """The autopilot refused a command: what that means, and an alarm whose text is the end of a sentence."""
         if self.needed(now) and command.what == "mode":
-            return Refusal.OTHER_WAY, "surface_refused", self.drop(int(command.second), now.connection.mode)
+            return Refusal.OTHER_WAY, Alarm("surface_refused", self.drop(int(command.second), now.connection.mode))
         if self.needed(now) and now.live:
-            return Refusal.AGAIN, "" if command.again else "command_refused", "asked again until it is armed"
+            alarm = None if command.again else Alarm("command_refused", "asked again until it is armed")
+            return Refusal.AGAIN, alarm
         if self.urgent(now):
             self._begin(now)
-            return Refusal.OTHER_WAY, "command_refused", "the vehicle leaks, and surfaces"
-        return Refusal.FINAL, "command_refused", "our control ends"
+            return Refusal.OTHER_WAY, Alarm("command_refused", "the vehicle leaks, and surfaces")
+        return Refusal.FINAL, Alarm("command_refused", "our control ends")
 
     # ---- the modes ---------------------------------------------------------------------------------------------
 
