@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rov.dives.dive import Dive
+from rov.dives.dive import Dive, DiveWriter
 from rov.messages import ConsumedInput, PolicyInput, Setpoint
 from rov.steering.policy_input import VERSION, Sources, features
 from rov.steering.policy_model import pack
@@ -47,8 +47,8 @@ def record(
             sources, maps, outcome = sea.step(sticks)
             frame += 1
             for i in outcome.done.nonzero()[:, 0].tolist():
-                if dive := open_dives.pop(i, None):
-                    dive.close()
+                if i in open_dives:
+                    open_dives.pop(i).close()
             progress(1 - len(open_dives) / number)
     finally:
         for dive in open_dives.values():
@@ -57,7 +57,7 @@ def record(
 
 
 def _write(
-    dive: Dive, task: Any, frame: int, t: int, sources: Sources, known: Tensor, maps: Tensor, sticks: Tensor
+    dive: DiveWriter, task: Any, frame: int, t: int, sources: Sources, known: Tensor, maps: Tensor, sticks: Tensor
 ) -> None:
     """The pilot's sticks (4,) at a frame, and what the policy is told of it: one row, its features (F,), its maps."""
 

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from rov.types import Floats
 from sim.scene.scene import Scene
-from sim.scene.shapes import Floats, Paint, Part, Thing, Vector, ball, rods, rotation
+from sim.scene.shapes import Paint, Part, Thing, Vector, ball, rods, rotation
 from sim.scene.things.animals import fish
 from sim.scene.things.bottom import ROCKS, weed
 from sim.scene.things.built import pipeline
