@@ -28,6 +28,7 @@ MODULES = {
     "camera-bench": "sim.pictures",
     "evaluate": "sim.evaluation.command",
     "disengagement": "sim.commands",
+    "pilots": "sim.commands",
 }
 """Commands in the order of the help, and the modules that define them."""
 
