@@ -215,8 +215,8 @@ pools (transdec B 0.75, tub B02 0.46, B04 0.64) and worse on the reef (rov25 0.4
 """What was seen when these weights were tried, by the first digits of their hash: others are to be tried anew."""
 FAST = """## How fast
 
-One picture at a time on one thread (AMD EPYC with AVX2, no bfloat16, beside other work), 25 rounds in which each had its
-turn: median processor time. `rov` runs torch; YOLO26n stands here with random weights, as exported by ultralytics.
+One picture at a time on one thread (AMD EPYC with AVX2, no bfloat16, beside other work), each in its turn, 25 times:
+median processor time. `rov` runs torch; YOLO26n stands here with random weights, as exported by ultralytics.
 
 | | torch | ONNX Runtime | of YOLO26n's time |
 |---|---|---|---|
