@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from rov import toml
 from rov.errors import UserError
 from rov.steering.policy_network import PolicyNetwork
 from sim.evaluation import page, plan, results, run
@@ -237,3 +238,10 @@ def test_the_whole_way_to_the_page(tmp_path: Path) -> None:
     text = (out / "index.html").read_text()
     assert text.count("<polyline") == 6 and "No episode succeeded" in text
     assert all(math.isfinite(each["score"]) for each in read_back["rows"].values())
+    card = weights.with_suffix(".toml")
+    card.write_text('name = "mine"\n[results.transit]\nsuccess = 0.5\nepisodes = 7\n[results.follow]\nsuccess = 0.25\n')
+    results.put_on_card(told, found, weights)
+    said = toml.parse(card.read_text())
+    assert said["name"] == "mine" and said["results"]["follow"] == {"success": 0.25}
+    assert said["results"]["transit"]["episodes"] == 3 and said["results"]["transit"]["success"] == 0.0
+    assert said["results"]["transit"]["row"] == "policy_noise"

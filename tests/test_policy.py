@@ -89,7 +89,6 @@ def test_a_policy_is_refused_with_the_reason(tmp_path: Path) -> None:
     assert "not found" in refusals(SteeringConfig(policy="models/nothing.safetensors"))["follow"]
     card = toml.parse(policy.with_suffix(".toml").read_text())
     for change, why in (
-        ({"results": {}}, "none; a policy steers only once it was evaluated"),
         ({"results": {"transit": {"success": 1.3, "episodes": 10}}}, "results.transit"),
         ({"encoder_sha256": "0"}, "was not trained with encoder.safetensors"),
         ({"version": 2}, "version = 2"),
@@ -99,6 +98,9 @@ def test_a_policy_is_refused_with_the_reason(tmp_path: Path) -> None:
         assert why in refusals(steering)["transit"], why
         with pytest.raises(ModelError, match=why):
             PolicyModel(policy, encoder)
+    policy.with_suffix(".toml").write_text(tomli_w.dumps(card | {"results": {}}))
+    assert refusals(steering)["transit"] == "the policy was not evaluated on transit, only on nothing"
+    PolicyModel(policy, encoder)  # it can be evaluated
     policy.with_suffix(".toml").write_text(tomli_w.dumps(card))
     encoder.with_suffix(".toml").unlink()
     assert "has no card" in refusals(steering)["transit"]

@@ -110,7 +110,7 @@ def refusals(steering: SteeringConfig) -> dict[str, str]:
     except UserError as error:
         return dict.fromkeys(tasks, f"there is no policy to steer: {error}")
     known = cards.policy.results.keys()
-    what = f"the policy was not evaluated on %s, only on {', '.join(sorted(known))}"
+    what = f"the policy was not evaluated on %s, only on {', '.join(sorted(known)) or 'nothing'}"
     return {task: "" if task in known else what % task for task in tasks}
 
 
@@ -123,8 +123,6 @@ def rate_doubt(card: PolicyCard, rate_hz: float) -> str:
 
 
 def _policy_flaw(card: PolicyCard) -> str:
-    if not card.results:
-        return "results: there are none; a policy steers only once it was evaluated"
     for task, result in card.results.items():
         if task not in get_args(Task) or not 0 <= result.success <= 1 or result.episodes < 1:
             return f"results.{task}: must be a task with a success of 0 to 1 in at least one episode"

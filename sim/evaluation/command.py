@@ -69,6 +69,10 @@ def evaluate(
     peak: Annotated[
         float | None, typer.Option(min=0, max=1, help="m/s that current and gust together reach once.")
     ] = None,
+    card: Annotated[
+        bool,
+        typer.Option("--card", help="Put what the first row reaches on the policy's card: then `rov` offers the task."),
+    ] = False,
     films: Annotated[bool, typer.Option(help="Film the best, the median and the worst of the first row.")] = True,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
@@ -79,11 +83,14 @@ def evaluate(
     models. Interrupt it at any time: the same command goes on."""
     import torch
 
+    from rov.resources import find_resource
     from sim.evaluation import results
     from sim.evaluation.plan import keep
 
     torch.set_num_threads(threads)
     named = tuple(each.strip() for each in rows.split(",") if each.strip())
+    if card and not named[0].startswith("policy_"):
+        raise UserError(f"--card: the first of --rows must be the policy's, not {named[0]}")
     plan, models = prepare(
         task, policy, level, worlds, episodes, seed, named, hull, loops, (dead_thruster, late_ms, current, peak), device
     )
@@ -91,6 +98,9 @@ def evaluate(
     _run(plan, models, out, films)
     found = results.write(plan, _kept(plan, out), out)
     _say(plan, found, out)
+    if card:
+        path = results.put_on_card(plan, found, find_resource(str(policy)))
+        print_line(f"{path}: tells what {plan.rows[0]} reaches in {task}")
 
 
 def prepare(

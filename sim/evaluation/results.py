@@ -10,13 +10,16 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import tomli_w
 
-from rov import __version__
+from rov import __version__, toml
 from rov.media.files import write_text
 from sim.evaluation.episodes import Episode
 from sim.evaluation.plan import CHARGE_J, LAMBDA_W, Plan
 from sim.evaluation.statistics import paired_ratio, wilson
 
+ON_CARD = ("success", "episodes", "success_low", "collisions", "seconds", "watts", "score")
+"""Figures that a policy's card repeats."""
 FIXED_TIME = ("follow", "station")
 """Tasks that last: there the mean power is compared, which the price of time would dilute."""
 
@@ -43,6 +46,18 @@ def results(plan: Plan, episodes: Sequence[Episode]) -> dict[str, Any]:
             if (compared := compare(plan, by_row[a], by_row[b]))
         },
     }
+
+
+def put_on_card(plan: Plan, found: dict[str, Any], policy: Path) -> Path:
+    """Write the figures of the first row into the card beside the weights, in place of the task's earlier ones;
+    returns the card's path. Raises TomlError."""
+    path, row = policy.with_suffix(".toml"), found["rows"][plan.rows[0]]
+    card = toml.parse(toml.read_text(path))
+    kept = {name: row[name] for name in ON_CARD if row[name] is not None}
+    how = {"row": plan.rows[0], "tier": plan.tier, "level": plan.level, "hull": plan.hull, "seed": plan.seed}
+    card["results"] = card.get("results", {}) | {plan.task: kept | how}
+    write_text(path, tomli_w.dumps(card))
+    return path
 
 
 def figures(episodes: Sequence[Episode]) -> dict[str, Any]:
