@@ -11,10 +11,11 @@ OUT ?= out
 WORLD ?= pool
 SEED ?= 0
 
-.PHONY: demo test test-daemon test-live test-clock test-others test-train check clean policy
+.PHONY: demo test test-daemon test-live test-sea test-clock test-others test-train check clean policy
 
 # The daemon's stages drive a simulated rover through a course: the servo to a buoy, the learned policy through a gate.
-# LIVE=1: the real daemon against the live simulator. TASK=transit: the policy alone. VIDEO=your.mp4: every stage on your own video instead. Results go to $(OUT).
+# LIVE=1: the real daemon against the live simulator. TASK=transit: the policy alone. VIDEO=your.mp4: every stage on your
+# own video instead. Results go to $(OUT).
 demo: $(VENV)/ready
 ifneq ($(LIVE),)
 	$(BIN)/python -m sim run $(WORLD) --seed $(SEED) --course --out "$(OUT)" --set perception.rate_hz=8 $(if $(TASK),--task $(TASK))
@@ -34,17 +35,21 @@ policy: $(VENV)/ready
 	$(BIN)/python -m models.train_policy --out runs/policy --install $(POLICY)
 
 # First what keeps no deadlines, on two processors. Then what does, and mostly waits, side by side: the tests of the whole
-# daemon in two groups, and the smaller ones. All groups run, even if one fails.
+# daemon in two groups, and the smaller ones. Last the simulated seas, which need the processors for themselves. All groups
+# run, even if one fails.
 test: $(VENV)/ready
 	@$(MAKE) --no-print-directory test-others; first=$$?; \
-	$(MAKE) --no-print-directory --keep-going --jobs 3 test-daemon test-live test-clock && exit $$first
+	$(MAKE) --no-print-directory --keep-going --jobs 3 test-daemon test-live test-clock; second=$$?; \
+	$(MAKE) --no-print-directory test-sea && exit $$((first + second))
 
 test-daemon: $(VENV)/ready
 	$(BIN)/python -m pytest -q -m daemon tests/daemon
 
-# In this order the simulated seas come last, when the smaller tests are over: they need the most of the processors.
 test-live: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m daemon $$(grep -rl --include="test_*.py" mark.daemon tests | grep -v ^tests/daemon/ | sort -r)
+	$(BIN)/python -m pytest -q -m daemon tests/test_live.py tests/test_readme.py tests/test_service.py
+
+test-sea: $(VENV)/ready
+	$(BIN)/python -m pytest -q -m daemon tests/test_client_live.py tests/test_live_sim.py
 
 test-clock: $(VENV)/ready
 	$(BIN)/python -m pytest -q -m "clock and not daemon" $$(grep -rl --include="test_*.py" mark.clock tests | sort)

@@ -294,10 +294,21 @@ class Daemon:
             if status.mode is not mode:
                 self.patiently(lambda: operator.mode(mode))
             self.patiently(operator.arm)
-        self.wait(PilotStatus, lambda s: s.armed and s.mode is mode, since)
+        self._wait_armed(operator, mode, since)
         if sticks:
             self.wait(ThrusterCommand, lambda c: any(abs(v) > 0.05 for v in c.values), since)
         return operator
+
+    def _wait_armed(self, operator: Operator, mode: Mode, since: int) -> None:
+        """Ask again, as an operator does, when a picture was late in the moment of arming."""
+
+        def armed() -> bool:
+            said = self.said(PilotStatus, since)
+            if said and said[-1].refused and not said[-1].armed:
+                operator.arm()
+            return any(each.armed and each.mode is mode for each in said)
+
+        wait_for(armed, f"armed in {mode.value}", PATIENCE_S, lambda: self.tail(since), pause_s=0.1)
 
     def patiently(self, ask: Callable[[], Reply]) -> None:
         """Repeat a command until it is accepted."""
