@@ -11,7 +11,7 @@ OUT ?= out
 WORLD ?= pool
 SEED ?= 0
 
-.PHONY: demo test test-daemon test-live test-sea test-clock test-others test-train check clean policy
+.PHONY: demo test test-daemon test-clock test-others test-train check clean policy
 
 # The daemon's stages drive a simulated rover through a course: the servo to a buoy, the learned policy through a gate.
 # LIVE=1: the real daemon against the live simulator. TASK=transit: the policy alone. VIDEO=your.mp4: every stage on your
@@ -34,22 +34,14 @@ endif
 policy: $(VENV)/ready
 	$(BIN)/python -m models.train_policy --out runs/policy --install $(POLICY)
 
-# First what keeps no deadlines, on two processors. Then what does, and mostly waits, side by side: the tests of the whole
-# daemon in two groups, and the smaller ones. Last the simulated seas, which need the processors for themselves. All groups
-# run, even if one fails.
+# First what keeps no deadlines, on two processors. Then what does, and mostly waits: tests of the whole daemon one by one,
+# the smaller ones beside them (three groups at once make deadlines fail). All groups run, even if one fails.
 test: $(VENV)/ready
 	@$(MAKE) --no-print-directory test-others; first=$$?; \
-	$(MAKE) --no-print-directory --keep-going --jobs 3 test-daemon test-live test-clock; second=$$?; \
-	$(MAKE) --no-print-directory test-sea && exit $$((first + second))
+	$(MAKE) --no-print-directory --keep-going --jobs 2 test-daemon test-clock && exit $$first
 
 test-daemon: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m daemon tests/daemon
-
-test-live: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m daemon tests/test_live.py tests/test_readme.py tests/test_service.py
-
-test-sea: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m daemon tests/test_client_live.py tests/test_live_sim.py
+	$(BIN)/python -m pytest -q -m daemon $$(grep -rl --include="test_*.py" mark.daemon tests | sort)
 
 test-clock: $(VENV)/ready
 	$(BIN)/python -m pytest -q -m "clock and not daemon" $$(grep -rl --include="test_*.py" mark.clock tests | sort)

@@ -190,6 +190,15 @@ def wait_for(path: Path, size: int, timeout: float = 60.0) -> None:
 # ---- bad input to every command: one clear sentence and exit code 2, or a result that says what was skipped --------
 
 
+def middle_of_messages(dive: Path) -> int:
+    """Where to tear so that messages are lost: indexes, which much of a short dive is, are read around."""
+    with dive.open("rb") as file:
+        summary = make_reader(file).get_summary()
+    assert summary is not None
+    longest = max(summary.chunk_indexes, key=lambda chunk: chunk.chunk_length)
+    return longest.chunk_start_offset + longest.chunk_length // 2
+
+
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory: pytest.TempPathFactory, replay_of_clip: Path) -> Path:
     folder = tmp_path_factory.mktemp("bad")
@@ -200,7 +209,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory, replay_of_clip: Path) -> Path:
     dive = (replay_of_clip / "out" / "dive.mcap").read_bytes()
     (folder / "empty.mcap").write_bytes(b"")
     (folder / "noise.mcap").write_bytes(random.Random(1).randbytes(20_000))
-    middle = len(dive) // 2
+    middle = middle_of_messages(replay_of_clip / "out" / "dive.mcap")
     (folder / "torn.mcap").write_bytes(dive[:middle] + random.Random(2).randbytes(3000) + dive[middle + 3000 :])
     (folder / "cut.mcap").write_bytes(dive[: len(dive) * 2 // 3])
     (folder / "folder").mkdir()
