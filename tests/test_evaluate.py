@@ -239,7 +239,12 @@ def test_the_whole_way_to_the_page(tmp_path: Path) -> None:
     assert text.count("<polyline") == 6 and "No episode succeeded" in text
     assert all(math.isfinite(each["score"]) for each in read_back["rows"].values())
     card = weights.with_suffix(".toml")
+    with pytest.raises(UserError, match="has no card"):
+        results.must_fit_card(["policy_noise"], weights)
     card.write_text('name = "mine"\n[results.transit]\nsuccess = 0.5\nepisodes = 7\n[results.follow]\nsuccess = 0.25\n')
+    with pytest.raises(UserError, match="must be policy_noise or policy_frames, not policy_true"):
+        results.must_fit_card(["policy_true", "policy_noise"], weights)
+    results.must_fit_card(["policy_noise", "expert"], weights)
     results.put_on_card(told, found, weights)
     said = toml.parse(card.read_text())
     assert said["name"] == "mine" and said["results"]["follow"] == {"success": 0.25}

@@ -110,8 +110,8 @@ def refusals(steering: SteeringConfig) -> dict[str, str]:
     except UserError as error:
         return dict.fromkeys(tasks, f"there is no policy to steer: {error}")
     known = cards.policy.results.keys()
-    what = f"the policy was not evaluated on %s, only on {', '.join(sorted(known)) or 'nothing'}"
-    return {task: "" if task in known else what % task for task in tasks}
+    only = f", only on {', '.join(sorted(known))}" if known else ""
+    return {task: "" if task in known else f"the policy was not evaluated on {task}{only}" for task in tasks}
 
 
 def rate_doubt(card: PolicyCard, rate_hz: float) -> str:

@@ -89,8 +89,8 @@ def evaluate(
 
     torch.set_num_threads(threads)
     named = tuple(each.strip() for each in rows.split(",") if each.strip())
-    if card and not named[0].startswith("policy_"):
-        raise UserError(f"--card: the first of --rows must be the policy's, not {named[0]}")
+    if card:
+        results.must_fit_card(named, find_resource(str(policy)))
     plan, models = prepare(
         task, policy, level, worlds, episodes, seed, named, hull, loops, (dead_thruster, late_ms, current, peak), device
     )

@@ -13,6 +13,7 @@ import numpy as np
 import tomli_w
 
 from rov import __version__, toml
+from rov.errors import UserError
 from rov.media.files import write_text
 from sim.evaluation.episodes import Episode
 from sim.evaluation.plan import CHARGE_J, LAMBDA_W, Plan
@@ -20,6 +21,8 @@ from sim.evaluation.statistics import paired_ratio, wilson
 
 ON_CARD = ("success", "episodes", "success_low", "collisions", "seconds", "watts", "score")
 """Figures that a policy's card repeats."""
+HONEST = ("policy_noise", "policy_frames")
+"""Rows that may stand there: the others see nothing, or what nobody sees."""
 FIXED_TIME = ("follow", "station")
 """Tasks that last: there the mean power is compared, which the price of time would dilute."""
 
@@ -46,6 +49,14 @@ def results(plan: Plan, episodes: Sequence[Episode]) -> dict[str, Any]:
             if (compared := compare(plan, by_row[a], by_row[b]))
         },
     }
+
+
+def must_fit_card(rows: Sequence[str], policy: Path) -> None:
+    """Raises UserError when the first row must not stand on the policy's card, or there is none."""
+    if rows[:1] and rows[0] not in HONEST:
+        raise UserError(f"--card: the first of --rows must be {' or '.join(HONEST)}, not {rows[0]}")
+    if not policy.with_suffix(".toml").is_file():
+        raise UserError(f"--card: {policy} has no card; train_policy writes one beside its weights")
 
 
 def put_on_card(plan: Plan, found: dict[str, Any], policy: Path) -> Path:
