@@ -259,6 +259,7 @@ def test_cloning_comes_nearer_to_the_person(tmp_path: Path) -> None:
     card = toml.parse(toml.read_text(made.with_suffix(".toml")))
     assert card["cloned"]["error_after"] < 0.3 * card["cloned"]["error_before"]
     assert "results" not in card, "nobody has tried the clone"
+    assert (made.parent / "encoder.safetensors").read_bytes() == (tmp_path / "encoder.safetensors").read_bytes()
 
 
 def test_a_simulated_pilot_can_be_cloned(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ and the person's sticks beside it.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -107,8 +108,9 @@ def _axes(sticks: Setpoint | None) -> tuple[float, float, float, float]:
 
 
 def clone(recipe: CloneRecipe, dives: Path, out: Path, start: Path, progress: Progress) -> Path:
-    """Go on learning from a person's dives, on weights `start`; returns the new weights, with the card of the start,
-    which says so. The last tenth of the windows is not learned from: their error is told before and after.
+    """Go on learning from a person's dives, on weights `start`; returns the new weights, with the encoder and the
+    card of the start, which says so. The last tenth of the windows is not learned from: their error is told before and
+    after.
 
     The card keeps no results: nobody has tried these weights. `python -m sim evaluate` does."""
     every = windows(dives, recipe.length)
@@ -141,6 +143,8 @@ def clone(recipe: CloneRecipe, dives: Path, out: Path, start: Path, progress: Pr
     card["weights_sha256"] = sha256(weights)
     card.pop("results", None)
     write(weights, card)
+    for each in start.parent.glob("encoder.*"):  # it is looked for beside the policy
+        shutil.copyfile(each, out / each.name)
     progress(f"error on windows not learned from: {before:.4f} → {after:.4f}", recipe.updates, recipe.updates)
     return weights
 

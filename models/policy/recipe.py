@@ -91,8 +91,8 @@ class DaggerRecipe(Settings, frozen=True):
     average: float = 0.99
     """Of the weights, per update: the average steers and ships."""
     weight: dict[str, float] = {}
-    """By task: how much its decisions count, 1 where it is not named. What the teacher says in `follow` spreads three
-    times as far as in `transit`: unweighted, its errors are all that a squared loss sees."""
+    """By task: how much its decisions count, 1 where it is not named. A squared loss sees most where the labels spread
+    farthest: surge has a standard deviation of 0.37 in `follow`, of 0.13 in `transit`."""
     near: float = 3.0
     """Weight, on top of 1, of a decision with a thing at the skin."""
     smooth: float = 0.5
