@@ -5,6 +5,7 @@ import concurrent.futures
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class Daemon:
         self.refusal = ""
         """Why arming fails, after it was accepted."""
         self.refused, self.silent = "", False
-        self.to_publish: list[Message] = []
+        self.to_publish: deque[Message] = deque()
         self.ending = threading.Event()
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
@@ -71,9 +72,9 @@ class Daemon:
                 status = PilotStatus(
                     t=now, armed=self.armed, mode=self.mode, operator=self.operator, refused=self.refused
                 )
-                for message in (status, *self.to_publish):
-                    public.publish(message)
-                self.to_publish.clear()
+                public.publish(status)
+                while self.to_publish:  # the test appends meanwhile
+                    public.publish(self.to_publish.popleft())
             public.step(0)
         server.close()
         public.close()
