@@ -160,7 +160,7 @@ def test_networks_have_the_shapes_and_sizes_they_promise() -> None:
     assert encoded.looks.shape == (2, LOOKS) and bool((encoded.inverse_range >= 0).all())
     seen = maps(encoded.inverse_range[:, 0], encoded.log_variance[:, 0], encoded.pipeline[:, 0], sources.tracks, VIEW)
     setpoint, spread, memory = policy(seen, features(sources), policy.initial_memory(2))
-    assert setpoint.shape == spread.shape == (2, 4) and memory.shape == (2, 128)
+    assert setpoint.shape == spread.shape == (2, 4) and memory.shape == (2, 256)
     assert float(setpoint.detach().abs().max()) <= 1
     assert 150_000 <= sum(each.numel() for each in policy.parameters()) <= 220_000
     looks = torch.randn(500, LOOKS) * 3 + 1

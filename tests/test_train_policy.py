@@ -10,17 +10,21 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from models.policy import cards, curves, dagger, dives, evolution, noise, pictures, recipe
 from models.policy.classroom import Classroom, hide
 from models.policy.crew import Crew
 from models.policy.recipe import DaggerRecipe, RecipeError
 from models.policy.unroll import unroll
-from models.policy.windows import Store, loss
+from models.policy.windows import Store, loss, mirrored
 from rov import toml
 from rov.dives.dive import Dive
 from rov.errors import UserError
 from rov.messages import ConsumedInput, PolicyInput, Setpoint
+from rov.resources import find_resource
+from rov.steering.mirror import TURNED, mirror_features, mirror_maps
 from rov.steering.policy_card import load_cards
 from rov.steering.policy_input import FEATURE_NAMES, FEATURES, features
 from rov.steering.policy_model import pack
@@ -75,8 +79,64 @@ def test_unrolled_is_step_by_step() -> None:
     mean, spread = unroll(network, maps, known, first, begins)
     for step in range(5):
         memory = memory * ~begins[step][:, None]
-        one, one_spread, memory = network(maps[step], known[step], memory)
+        one, one_spread, memory = network.decide(maps[step], known[step], memory)
         assert torch.allclose(mean[step], one, atol=1e-5) and torch.allclose(spread[step], one_spread, atol=1e-5)
+
+
+def test_in_a_mirror_the_policy_does_the_mirrored_thing() -> None:
+    network, sea = PolicyNetwork(), Sea("follow", "nominal", 16, 4)
+    network.load_state_dict(load_file(find_resource("models/policy.safetensors")))
+    sources, maps = sea.reset()
+    memory = mirror = network.initial_memory(16)
+    for _ in range(3):
+        setpoint, spread, memory = network(maps, features(sources), memory)
+        other, same, mirror = network(mirror_maps(maps), mirror_features(features(sources)), mirror)
+        assert torch.allclose(other, setpoint * torch.tensor([1.0, -1.0, 1.0, -1.0]), atol=1e-5)
+        assert torch.allclose(same, spread, atol=1e-4)
+        sources, maps, _ = sea.step(setpoint)
+    assert setpoint[:, [1, 3]].abs().max() > 0.05, "it steers to a side at all"
+
+
+def test_the_features_of_a_mirrored_vehicle_are_the_mirrored_features() -> None:
+    """A target to port instead of to starboard, a turn, a roll, a drift and a goal to the other side."""
+    sea = Sea("follow", "nominal", 32, 4)
+    sources, _ = sea.reset()
+    for _ in range(4):
+        sources, _, _ = sea.step(torch.tensor([0.2, 0.3, 0.1, 0.4]).expand(32, 4))
+    heading = torch.stack([torch.linspace(-3, 3, 32), *sources.goal.unbind(1)[1:]], dim=1)
+    moved = torch.tensor([[0.01, 0.02, 0.03, 0.04, 0.5]]).expand(32, 5)
+    there = sources._replace(goal=heading, moved=moved, keyed=moved)
+
+    def to_port(values: Tensor, *odd: int) -> Tensor:
+        return torch.stack([-each if i in odd else each for i, each in enumerate(values.unbind(-1))], dim=-1)
+
+    mirror = there._replace(
+        goal=to_port(there.goal, 0), tracks=to_port(there.tracks, 1), moved=to_port(moved, 0, 3),
+        keyed=to_port(moved, 0, 3),
+        attitude=to_port(there.attitude, 0, 2), rates=to_port(there.rates, 0, 2), start=to_port(there.start, 0),
+        previous=to_port(there.previous, 1, 3),
+    )  # fmt: skip
+    assert torch.allclose(features(mirror), mirror_features(features(there)), atol=1e-6)
+    assert (features(mirror) != features(there)).any(0).sum() == len(TURNED) - 2, "two tracks are not there"
+
+
+def test_a_batch_is_seen_in_a_mirror_in_about_half() -> None:
+    torch.manual_seed(0)
+    windows, _ = room().round(PolicyNetwork(), 0.5)
+    turned = torch.arange(8) % 2 == 1
+    seen = mirrored(windows, turned)
+    for name in ("features", "labels", "maps", "memory"):
+        before, after = getattr(windows, name), getattr(seen, name)
+        before, after = (before, after) if name != "memory" else (before[None], after[None])
+        assert torch.equal(after[:, ~turned], before[:, ~turned])
+    assert torch.equal(seen.labels[:, turned, 1], -windows.labels[:, turned, 1])
+    assert torch.equal(seen.maps[:, turned], windows.maps[:, turned].flip(-1))
+    assert torch.equal(mirrored(seen, turned).memory, windows.memory)
+    store = Store(1)
+    store.add(windows)
+    drawn = store.draw(64, torch.Generator().manual_seed(0))
+    known = {tuple(each) for each in windows.labels[0].tolist()}
+    assert 20 < sum(tuple(each) in known for each in drawn.labels[0].tolist()) < 44
 
 
 def room() -> Classroom:

@@ -85,9 +85,7 @@ class Classroom:
             truth = self.sea.truth()
             label, self.kept = self.teacher(self.sources, self.maps, truth, self.kept)
             setpoint = torch.where(self.teaching[:, None], label, self._shaken(answer))
-            kept_look = self.recipe.look == "kept"
-            seen = student.look(self.maps) if kept_look else self.maps
-            steps.append((seen.half(), known.half(), label, self._weight(truth), self.begins))
+            steps.append((self.maps.half(), known.half(), label, self._weight(truth), self.begins))
             self.sources, self.maps, outcome = self.sea.step(setpoint)
             self.charge = self.charge + outcome.joules + PRICE_W * outcome.seconds
             self.touched = self.touched | outcome.touched

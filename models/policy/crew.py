@@ -96,10 +96,15 @@ def divided(recipe: DaggerRecipe, workers: int, seed: int) -> list[Part]:
     levels, tasks = recipe.levels, recipe.tasks
     shares = len(levels) * max(1, workers // (len(levels) * len(tasks)))
     return [
-        Part(task, levels[i % len(levels)], recipe.vehicles // shares, seed + SEED_STEP * (i * len(tasks) + j))
+        Part(task, levels[i % len(levels)], vehicles(recipe, task) // shares, seed + SEED_STEP * (i * len(tasks) + j))
         for i in range(shares)
         for j, task in enumerate(tasks)
     ]
+
+
+def vehicles(recipe: DaggerRecipe, task: str) -> int:
+    """How many of a task."""
+    return round(recipe.vehicles * recipe.share.get(task, 1.0))
 
 
 def opened(part: Part, recipe: DaggerRecipe, teachers: Numbers, device: torch.device, noise: Path) -> Classroom:

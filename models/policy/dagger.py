@@ -49,10 +49,7 @@ class Learner:
         self.student = PolicyNetwork().to(device)
         """The moving average of the network: it steers, and it is what ships."""
         self.student.load_state_dict(self.network.state_dict())
-        for each in self.network.look.parameters():
-            each.requires_grad_(recipe.look == "learned")
-        learning = [each for each in self.network.parameters() if each.requires_grad]
-        self.optimiser = torch.optim.AdamW(learning, lr=recipe.rate, weight_decay=recipe.decay)
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
         self.random = torch.Generator().manual_seed(recipe.seed)
         self.round, self.seconds = 0, 0.0
 

@@ -74,6 +74,8 @@ class DaggerRecipe(Settings, frozen=True):
     for a student who sees it through noise and therefore does half of what it should."""
     vehicles: int = 512
     """Of each task."""
+    share: dict[str, float] = {}
+    """By task: how many of these it has, 1 where it is not named."""
     window: int = 64
     """Decisions of a round, and of a training sequence."""
     burn_in: int = 16
@@ -84,8 +86,6 @@ class DaggerRecipe(Settings, frozen=True):
     """Windows."""
     keep: int = 8
     """Rounds whose windows are kept."""
-    look: Literal["learned", "kept"] = "learned"
-    """Whether the convolutions learn; kept ones, of the weights it starts from, save three quarters of the time."""
     rate: float = 1e-3
     decay: float = 1e-4
     average: float = 0.99

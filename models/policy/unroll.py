@@ -13,12 +13,11 @@ from rov.steering.policy_network import LOG_VARIANCE, PolicyNetwork
 def unroll(
     network: PolicyNetwork, maps: Tensor, features: Tensor, memory: Tensor, begins: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Maps (T, B, 4, 12, 16) or what the convolutions say of them (T, B, 64), features (T, B, F), memory (B, MEMORY)
-    before the first step, `begins` (T, B) true where an episode begins -> setpoints and log variances, both (T, B, 4):
-    as the network's own steps, one after another."""
+    """Maps (T, B, 4, 12, 16), features (T, B, F), memory (B, MEMORY) before the first step, `begins` (T, B) true where
+    an episode begins -> setpoints and log variances, both (T, B, 4): what the network decides, step after step, asked
+    once."""
     steps, rows = features.shape[:2]
-    looked = network.look(maps.flatten(0, 1)) if maps.dim() == 5 else maps.flatten(0, 1)
-    seen = torch.cat((looked, network.feel(features.flatten(0, 1))), dim=1)
+    seen = torch.cat((network.look(maps.flatten(0, 1)), network.feel(features.flatten(0, 1))), dim=1)
     inputs = seen.view(steps, rows, -1)  # (T, B, look + feel)
     kept = []
     for step in range(steps):

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from models.policy.unroll import unroll
-from rov.steering.policy_network import PolicyNetwork
+from rov.steering.mirror import mirror_features, mirror_maps, mirror_setpoint
+from rov.steering.policy_network import MEMORY, PolicyNetwork
 
 
 class Windows(NamedTuple):
     """B windows of T decisions."""
 
     maps: Tensor
-    """(T, B, 4, 12, 16) float16; or, where the convolutions are kept as they are, what they say (T, B, 64)."""
+    """(T, B, 4, 12, 16) float16."""
     features: Tensor
     """(T, B, FEATURES) float16."""
     labels: Tensor
@@ -23,7 +24,7 @@ class Windows(NamedTuple):
     weights: Tensor
     """(T, B) how much each decision counts."""
     memory: Tensor
-    """(B, MEMORY) of the student before the first decision."""
+    """(B, 2 · MEMORY) of the student before the first decision."""
     begins: Tensor
     """(T, B) true where an episode begins."""
 
@@ -44,7 +45,7 @@ class Store:
 
     def draw(self, size: int, random: torch.Generator) -> Windows:
         """`size` windows, a few from each of MIXED sets: of all tasks. A batch of one task alone would pull the network
-        to and fro, and it would learn none of them."""
+        to and fro, and it would learn none of them. About half of them are seen in a mirror."""
         chosen = torch.randint(len(self.sets), (min(MIXED, size),), generator=random).tolist()
         share = -(-size // len(chosen))
         parts = []
@@ -52,22 +53,36 @@ class Store:
             windows = self.sets[number]
             columns = torch.randint(windows.memory.shape[0], (share,), generator=random).to(windows.memory.device)
             parts.append([each[columns] if each is windows.memory else each[:, columns] for each in windows])
-        return Windows(
+        drawn = Windows(
             *(
                 torch.cat(some, 0 if name == "memory" else 1)
                 for name, some in zip(Windows._fields, zip(*parts, strict=True), strict=True)
             )
         )
+        turned = torch.rand(drawn.memory.shape[0], generator=random) < 0.5
+        return mirrored(drawn, turned.to(drawn.memory.device))
+
+
+def mirrored(windows: Windows, turned: Tensor) -> Windows:
+    """The windows of which `turned` (B,) is true as in a mirror."""
+    rows = turned[:, None]
+    return windows._replace(
+        maps=torch.where(rows[..., None, None], mirror_maps(windows.maps), windows.maps),
+        features=torch.where(rows, mirror_features(windows.features), windows.features),
+        labels=torch.where(rows, mirror_setpoint(windows.labels), windows.labels),
+        memory=torch.where(rows, windows.memory.roll(MEMORY, 1), windows.memory),
+    )
 
 
 def loss(network: PolicyNetwork, windows: Windows, burn_in: int, smooth: float) -> tuple[Tensor, dict[str, float]]:
     """The loss of a batch, and its parts for the log.
 
-    The setpoint's error is squared; its likelihood teaches the variance alone, so that a sure answer is not bought by
-    giving up hard ones (Seitzer et al. 2022 name it). The first `burn_in` decisions only warm the memory, unless the
-    episode begins in them. `smooth` weighs the change from one decision to the next beyond the expert's own (CAPS,
-    Mysore et al. 2021): ripple costs thrust."""
-    mean, spread = unroll(network, windows.maps.float(), windows.features.float(), windows.memory, windows.begins)
+    The network is asked once, of the sea as it is in the windows. The setpoint's error is squared; its likelihood
+    teaches the variance alone, so that a sure answer is not bought by giving up hard ones (Seitzer et al. 2022 name
+    it). The first `burn_in` decisions only warm the memory, unless the episode begins in them. `smooth` weighs the
+    change from one decision to the next beyond the expert's own (CAPS, Mysore et al. 2021): ripple costs thrust."""
+    memory = windows.memory[:, :MEMORY]
+    mean, spread = unroll(network, windows.maps.float(), windows.features.float(), memory, windows.begins)
     warm = windows.begins.cumsum(0) > 0
     warm[burn_in:] = True
     weight = windows.weights * warm

@@ -8,10 +8,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from rov.steering.mirror import mirror_features, mirror_maps, mirror_setpoint
 from rov.steering.policy_input import FEATURES, MAPS
 
 MEMORY = 128
-"""Numbers that the policy keeps from frame to frame."""
+"""Numbers that the network keeps from frame to frame; the policy keeps them twice, of the sea and of its mirror."""
 AXES = ("surge", "sway", "heave", "yaw")
 LOG_VARIANCE = (-8.0, 2.0)
 """Limits of the answer's log variance: beyond them a likelihood as loss would be all that counts."""
@@ -19,7 +20,9 @@ LOG_VARIANCE = (-8.0, 2.0)
 
 class PolicyNetwork(nn.Module):
     """Two halving convolutions over the maps, two layers over the features, a gated recurrent unit over time. A third
-    convolution, at the maps' own fineness, tripled the time of training."""
+    convolution, at the maps' own fineness, tripled the time of training.
+
+    It is asked twice, of the sea as it is and as in a mirror, so that it does to port what it does to starboard."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,13 +37,23 @@ class PolicyNetwork(nn.Module):
         self.answer = nn.Sequential(nn.Linear(MEMORY + 64 + 96, 64), nn.SiLU(), nn.Linear(64, 2 * len(AXES)))
 
     def forward(self, maps: Tensor, features: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps (N, 4, 12, 16), features (N, FEATURES), memory (N, MEMORY) -> setpoint (N, 4) surge, sway, heave, yaw in
-        −1..1, the log variance (N, 4) of its error, the next memory (N, MEMORY)."""
+        """Maps (N, 4, 12, 16), features (N, FEATURES), memory (N, 2 · MEMORY) -> setpoint (N, 4) surge, sway, heave,
+        yaw in −1..1, the log variance (N, 4) of its error, the next memory (N, 2 · MEMORY)."""
+        setpoint, spread, memory = self.decide(
+            torch.cat((maps, mirror_maps(maps))),
+            torch.cat((features, mirror_features(features))),
+            torch.cat(memory.chunk(2, dim=1)),
+        )
+        (here, there), (sure, unsure) = setpoint.chunk(2), spread.chunk(2)
+        return (here + mirror_setpoint(there)) / 2, (sure + unsure) / 2, torch.cat(memory.chunk(2), dim=1)
+
+    def decide(self, maps: Tensor, features: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same asked once, with memory (N, MEMORY)."""
         seen = torch.cat((self.look(maps), self.feel(features)), dim=1)
         memory = cast(Tensor, self.remember(seen, memory))
         mean, spread = self.answer(torch.cat((memory, seen), dim=1)).chunk(2, dim=1)
         return torch.tanh(mean), spread.clamp(*LOG_VARIANCE), memory
 
     def initial_memory(self, n: int) -> Tensor:
-        """The memory (n, MEMORY) at engagement."""
-        return next(self.parameters()).new_zeros(n, MEMORY)
+        """The memory (n, 2 · MEMORY) at engagement."""
+        return next(self.parameters()).new_zeros(n, 2 * MEMORY)
