@@ -76,7 +76,7 @@ def test_unrolled_is_step_by_step() -> None:
     begins = torch.zeros(5, 3, dtype=torch.bool)
     begins[2, 1] = True
     first = memory = torch.randn(3, MEMORY)
-    mean, spread = unroll(network, maps, known, first, begins)
+    mean, spread, _ = unroll(network, maps, known, first, begins)
     for step in range(5):
         memory = memory * ~begins[step][:, None]
         one, one_spread, memory = network.decide(maps[step], known[step], memory)
@@ -130,6 +130,7 @@ def test_a_batch_is_seen_in_a_mirror_in_about_half() -> None:
         before, after = (before, after) if name != "memory" else (before[None], after[None])
         assert torch.equal(after[:, ~turned], before[:, ~turned])
     assert torch.equal(seen.labels[:, turned, 1], -windows.labels[:, turned, 1])
+    assert torch.equal(seen.bearings, torch.where(turned, -windows.bearings, windows.bearings))
     assert torch.equal(seen.maps[:, turned], windows.maps[:, turned].flip(-1))
     assert torch.equal(mirrored(seen, turned).memory, windows.memory)
     store = Store(1)
@@ -149,6 +150,9 @@ def test_windows_hold_what_was_seen_and_what_the_teacher_says() -> None:
     assert windows.maps.shape == (12, 8, 4, 12, 16) and windows.features.shape == (12, 8, FEATURES)
     assert windows.labels.abs().max() <= 1 and windows.labels.std() > 0.01
     assert windows.begins[0].all() and not windows.begins[1:].any()
+    known = windows.features[..., FEATURE_NAMES.index("track_0_visible")] == 1
+    off = windows.bearings - windows.features[..., FEATURE_NAMES.index("track_0_bearing")]
+    assert known.any() and off[known].abs().median() < 0.05, "it wants to where the target is"
     assert episodes.ended == 0, "no episode of 40 s ends in 12 decisions"
 
 

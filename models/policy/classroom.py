@@ -85,7 +85,9 @@ class Classroom:
             truth = self.sea.truth()
             label, self.kept = self.teacher(self.sources, self.maps, truth, self.kept)
             setpoint = torch.where(self.teaching[:, None], label, self._shaken(answer))
-            steps.append((self.maps.half(), known.half(), label, self._weight(truth), self.begins))
+            steps.append(
+                (self.maps.half(), known.half(), label, self.kept.seen.clamp(-1, 1), self._weight(truth), self.begins)
+            )
             self.sources, self.maps, outcome = self.sea.step(setpoint)
             self.charge = self.charge + outcome.joules + PRICE_W * outcome.seconds
             self.touched = self.touched | outcome.touched
@@ -94,8 +96,8 @@ class Classroom:
             self._restart(outcome.done)
             self._take_turns(teaching, float(outcome.seconds[0]))
             self._forget()
-        maps, known, labels, weights, begins = (torch.stack(each) for each in zip(*steps, strict=True))
-        return Windows(maps, known, labels, weights, first, begins), told(finished)
+        maps, known, labels, bearings, weights, begins = (torch.stack(each) for each in zip(*steps, strict=True))
+        return Windows(maps, known, labels, bearings, weights, first, begins), told(finished)
 
     def _weight(self, truth: Truth) -> Tensor:
         """(N,) how much the decisions count: open water is most of a course, and what hits a rock are the few beside

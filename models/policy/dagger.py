@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.policy.classroom import Episodes
 from models.policy.crew import Crew, Numbers, divided
 from models.policy.recipe import DaggerRecipe, RecipeError, claim
 from models.policy.trial import trial
+from models.policy.unroll import KNOWN
 from models.policy.windows import Store, loss
 from models.policy.workers import quiet
 from rov.steering.disengagement import BAD, FRAMES
@@ -49,7 +50,9 @@ class Learner:
         self.student = PolicyNetwork().to(device)
         """The moving average of the network: it steers, and it is what ships."""
         self.student.load_state_dict(self.network.state_dict())
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
+        self.bearing = nn.Linear(KNOWN, 1).to(device)
+        learning = [*self.network.parameters(), *self.bearing.parameters()]
+        self.optimiser = torch.optim.AdamW(learning, lr=recipe.rate, weight_decay=recipe.decay)
         self.random = torch.Generator().manual_seed(recipe.seed)
         self.round, self.seconds = 0, 0.0
 
@@ -59,9 +62,8 @@ class Learner:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate * (0.02 + 0.98 * min(1.0, (self.round + 1) / 5) * (1 - share) ** 1.5)
         for _ in range(self.recipe.updates):
-            value, parts = loss(
-                self.network, store.draw(self.recipe.batch, self.random), self.recipe.burn_in, self.recipe.smooth
-            )
+            batch = store.draw(self.recipe.batch, self.random)
+            value, parts = loss(self.network, batch, self.recipe.burn_in, self.recipe.smooth, self.bearing)
             self.optimiser.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -74,7 +76,7 @@ class Learner:
 
     def save(self, path: Path) -> None:
         state: dict[str, Any] = {"network": self.network.state_dict(), "student": self.student.state_dict()}
-        state |= {"optimiser": self.optimiser.state_dict()}
+        state |= {"bearing": self.bearing.state_dict(), "optimiser": self.optimiser.state_dict()}
         state |= {"round": self.round, "seconds": self.seconds, "random": self.random.get_state()}
         torch.save(state, path.with_suffix(".new"))
         path.with_suffix(".new").replace(path)  # an interrupted run leaves the last whole round
@@ -83,6 +85,7 @@ class Learner:
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.network.load_state_dict(state["network"])
         self.student.load_state_dict(state["student"])
+        self.bearing.load_state_dict(state["bearing"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.round, self.seconds = state["round"], state["seconds"]
         self.random.set_state(state["random"].cpu())

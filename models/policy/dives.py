@@ -97,6 +97,7 @@ def cut(some: list[Moment], length: int) -> Iterator[Windows]:
                 torch.cat([unpack(given.maps) for given, _, _ in part]).half(),
                 torch.tensor([given.features for given, _, _ in part]).half(),
                 torch.tensor([_axes(sticks) for _, sticks, _ in part]),
+                torch.zeros(length),
                 torch.tensor([value for *_, value in part]),
                 torch.zeros(2 * MEMORY),
                 torch.tensor([given.reset for given, _, _ in part]),

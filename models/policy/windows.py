@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.policy.unroll import unroll
 from rov.steering.mirror import mirror_features, mirror_maps, mirror_setpoint
@@ -21,6 +21,8 @@ class Windows(NamedTuple):
     """(T, B, FEATURES) float16."""
     labels: Tensor
     """(T, B, 4) the expert's setpoints."""
+    bearings: Tensor
+    """(T, B) rad, where the expert wants to: the direction off the line that it chose, the target's bearing; else 0."""
     weights: Tensor
     """(T, B) how much each decision counts."""
     memory: Tensor
@@ -70,19 +72,26 @@ def mirrored(windows: Windows, turned: Tensor) -> Windows:
         maps=torch.where(rows[..., None, None], mirror_maps(windows.maps), windows.maps),
         features=torch.where(rows, mirror_features(windows.features), windows.features),
         labels=torch.where(rows, mirror_setpoint(windows.labels), windows.labels),
+        bearings=torch.where(turned, -windows.bearings, windows.bearings),
         memory=torch.where(rows, windows.memory.roll(MEMORY, 1), windows.memory),
     )
 
 
-def loss(network: PolicyNetwork, windows: Windows, burn_in: int, smooth: float) -> tuple[Tensor, dict[str, float]]:
+def loss(
+    network: PolicyNetwork, windows: Windows, burn_in: int, smooth: float, bearing: nn.Module | None = None
+) -> tuple[Tensor, dict[str, float]]:
     """The loss of a batch, and its parts for the log.
 
     The network is asked once, of the sea as it is in the windows. The setpoint's error is squared; its likelihood
     teaches the variance alone, so that a sure answer is not bought by giving up hard ones (Seitzer et al. 2022 name
     it). The first `burn_in` decisions only warm the memory, unless the episode begins in them. `smooth` weighs the
-    change from one decision to the next beyond the expert's own (CAPS, Mysore et al. 2021): ripple costs thrust."""
+    change from one decision to the next beyond the expert's own (CAPS, Mysore et al. 2021): ripple costs thrust.
+
+    `bearing` guesses the expert's bearing from what the setpoint is made of, and is thrown away after the training: in
+    the setpoints a way around a rock is mixed with what nobody can see, and alone it is learned from far fewer courses.
+    """
     memory = windows.memory[:, :MEMORY]
-    mean, spread = unroll(network, windows.maps.float(), windows.features.float(), memory, windows.begins)
+    mean, spread, known = unroll(network, windows.maps.float(), windows.features.float(), memory, windows.begins)
     warm = windows.begins.cumsum(0) > 0
     warm[burn_in:] = True
     weight = windows.weights * warm
@@ -95,4 +104,8 @@ def loss(network: PolicyNetwork, windows: Windows, burn_in: int, smooth: float) 
     ripple = ((mean[1:] - mean[:-1]) - (windows.labels[1:] - windows.labels[:-1])).square().sum(-1)
     ripple = (ripple * same).sum() / same.sum().clamp(min=1)
     parts = {"error": error.item(), "likelihood": likelihood.item(), "ripple": ripple.item()}
-    return error + 0.1 * likelihood + smooth * ripple, parts
+    whole = error + 0.1 * likelihood + smooth * ripple
+    if bearing:
+        off = ((bearing(known)[..., 0] - windows.bearings).square() * weight).sum() / total
+        whole, parts = whole + off, parts | {"bearing": off.item()}
+    return whole, parts

@@ -14,6 +14,8 @@ from rov.steering.policy_input import FEATURES, MAPS
 MEMORY = 128
 """Numbers that the network keeps from frame to frame; the policy keeps them twice, of the sea and of its mirror."""
 AXES = ("surge", "sway", "heave", "yaw")
+LOOK, FEEL = 64, 96
+"""Numbers that are made of the maps and of the features."""
 LOG_VARIANCE = (-8.0, 2.0)
 """Limits of the answer's log variance: beyond them a likelihood as loss would be all that counts."""
 
@@ -29,12 +31,12 @@ class PolicyNetwork(nn.Module):
         self.look = nn.Sequential(
             nn.Conv2d(len(MAPS), 24, 3, stride=2, padding=1), nn.SiLU(),
             nn.Conv2d(24, 32, 3, stride=2, padding=1), nn.SiLU(),
-            nn.Flatten(), nn.Linear(32 * 3 * 4, 64), nn.SiLU(),
+            nn.Flatten(), nn.Linear(32 * 3 * 4, LOOK), nn.SiLU(),
         )  # fmt: skip
-        self.feel = nn.Sequential(nn.Linear(FEATURES, 96), nn.SiLU(), nn.Linear(96, 96), nn.SiLU())
-        self.remember = nn.GRUCell(64 + 96, MEMORY)
+        self.feel = nn.Sequential(nn.Linear(FEATURES, FEEL), nn.SiLU(), nn.Linear(FEEL, FEEL), nn.SiLU())
+        self.remember = nn.GRUCell(LOOK + FEEL, MEMORY)
         # The features pass by the memory, too, so that a reflex need not be remembered first.
-        self.answer = nn.Sequential(nn.Linear(MEMORY + 64 + 96, 64), nn.SiLU(), nn.Linear(64, 2 * len(AXES)))
+        self.answer = nn.Sequential(nn.Linear(MEMORY + LOOK + FEEL, 64), nn.SiLU(), nn.Linear(64, 2 * len(AXES)))
 
     def forward(self, maps: Tensor, features: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Maps (N, 4, 12, 16), features (N, FEATURES), memory (N, 2 · MEMORY) -> setpoint (N, 4) surge, sway, heave,
