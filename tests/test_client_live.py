@@ -13,7 +13,6 @@ import pytest
 
 from rov import Client, Endpoints, Message, Mode, PilotStatus, Setpoint, ThrusterCommand, VehicleState
 from rov.resources import checkout
-from tests.daemon.harness import light_weights
 
 pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
@@ -33,7 +32,6 @@ class Sea:
         settings = {
             "bus.public": self.endpoints.public, "bus.commands": self.endpoints.commands, "perception.rate_hz": RATE_HZ,
             "vehicle.max_depth": 20, "recording.folder": folder / "dives",
-            "perception.weights": light_weights(folder, 192),
         }  # fmt: skip
         command = [
             sys.executable,
