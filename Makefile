@@ -34,20 +34,24 @@ endif
 policy: $(VENV)/ready
 	$(BIN)/python -m models.train_policy --out runs/policy --install $(POLICY)
 
-# First what keeps no deadlines, on two processors. Then what does, and mostly waits: tests of the whole daemon one by one,
-# the smaller ones beside them (three groups at once make deadlines fail). All groups run, even if one fails.
+# First what keeps no deadlines, on two processors. Then what does, and mostly waits, in two groups side by side (three at
+# once make deadlines fail): the whole daemon with what may go wrong, one test at a time; and all else, again one at a
+# time, other tests of a whole daemon first. All groups run, even if one fails.
 test: $(VENV)/ready
 	@$(MAKE) --no-print-directory test-others; first=$$?; \
 	$(MAKE) --no-print-directory --keep-going --jobs 2 test-daemon test-clock && exit $$first
 
 test-daemon: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m daemon $$(grep -rl --include="test_*.py" mark.daemon tests | sort)
+	$(BIN)/python -m pytest -q -m clock tests/daemon
 
+CLOCKED = grep -rl --include="test_*.py" --exclude-dir=daemon
 test-clock: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m "clock and not daemon" $$(grep -rl --include="test_*.py" mark.clock tests | sort)
+	$(BIN)/python -m pytest -q -m clock $$($(CLOCKED) mark.daemon tests | sort) \
+	  $$($(CLOCKED) mark.clock tests | xargs grep -L mark.daemon | sort)
 
+# From the first file to the last: else those with few tests, which are long ones, come when the other processor is done.
 test-others: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m "not clock" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -m "not clock" -n 2 --dist loadfile --no-loadscope-reorder
 
 # What needs torchvision and scikit-learn, in an environment of its own (6 GB): they want another torch than the vehicle's.
 test-train: $(TRAIN)/ready

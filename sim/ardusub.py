@@ -25,10 +25,8 @@ from rov.link.ardusub.link import SET_MODE
 from rov.link.ardusub.parameters import SET_INTERVAL
 from rov.link.mavlink import MS, MavlinkFrame, Packer, Parser
 from rov.link.mavlink_link import ARM_DISARM
-from rov.motion import thrusters
 from rov.motion.allocation import allocate
-from rov.resources import find_resource
-from sim.board import Vehicle, Vessel
+from sim.board import Vehicle, Vessel, t200
 from sim.wire import Pty
 
 NEUTRAL: Rc = (1500.0, 1500.0, 1500.0, 1500.0)
@@ -83,8 +81,7 @@ class Autopilot:
     def __init__(self, frame: str = "vectored_6dof", depth: float = 2.0, vessel: Vehicle | None = None):
         """`vessel`: the vehicle behind it; without one a simple one at `depth` m."""
         self.frame = frame
-        curve = thrusters.load(find_resource("calibration/t200.toml"), cells=4)
-        self.vessel: Vehicle = Vessel(frame, curve, depth) if vessel is None else vessel
+        self.vessel: Vehicle = Vessel(frame, t200(), depth) if vessel is None else vessel
         self.parameters: dict[str, float] = {
             "SYSID_MYGCS": 255,
             "FS_PILOT_INPUT": 2,

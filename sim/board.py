@@ -18,6 +18,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TextIO
 
@@ -76,6 +77,12 @@ class Vehicle(Protocol):
 
     def step(self, outputs: Floats, volts: float | None, dt: float) -> None:
         """Move on by `dt` s with these motor outputs −1..1."""
+
+
+@cache
+def t200() -> Curve:
+    """The published curve of its thrusters, at four cells."""
+    return thrusters.load(find_resource("calibration/t200.toml"), cells=4)
 
 
 class Vessel:
@@ -146,9 +153,7 @@ class SimulatedBoard:
         seed: int = 0,
         vessel: Vehicle | None = None,
     ):
-        self.vessel: Vehicle = vessel or Vessel(
-            frame, thrusters.load(find_resource("calibration/t200.toml"), cells=4), depth
-        )
+        self.vessel: Vehicle = vessel or Vessel(frame, t200(), depth)
         self.motors = self.vessel.mixer.shape[0]
         self.groups = -(-self.motors // GROUP)
         self.random = random.Random(seed)

@@ -10,7 +10,7 @@ import multiprocessing
 import signal
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,7 +109,7 @@ def dataset(
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Make `images` pictures of each world in `out`, `views` of each time it is realised; calls `step` for each of
-    them. Returns the COCO dictionary."""
+    them. `workers`: processes, 0 for this one alone. Returns the COCO dictionary."""
     opened = [through(load(name), camera) for name in worlds]
     realise(opened[0], seed).lens(*size)  # a lens of another aspect ratio raises before the work begins
     recipe: dict[str, Any] = {
@@ -127,19 +127,28 @@ def dataset(
                 step()
         else:
             missing.append(task)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet) as pool:
-        try:
-            for future in as_completed([pool.submit(make, task) for task in missing]):
-                for _ in range(future.result()):
-                    step()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    for made in _make_all(missing, workers):
+        for _ in range(made):
+            step()
     coco = _coco(out, tasks)
     (out / "annotations.json").write_text(json.dumps(coco))
     (out / "dataset.toml").write_text(_card(out, recipe, coco), encoding="utf-8")
     return coco
+
+
+def _make_all(tasks: list[Task], workers: int) -> Iterator[int]:
+    """The number of pictures of each task when it is done, by so many processes; 0: by this one."""
+    if not workers:
+        yield from map(make, tasks)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet) as pool:
+        try:
+            for future in as_completed([pool.submit(make, task) for task in tasks]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
 
 
 def _hash(world: World) -> str:

@@ -22,6 +22,7 @@ settings.register_profile("rov", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("rov")
 
 torch.set_num_threads(1)
+cv2.setNumThreads(1)
 
 
 @pytest.fixture(scope="session")

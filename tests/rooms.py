@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +41,8 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
     return found
 
 
-def imported(path: Path, *, typing: bool = True) -> set[str]:
+@cache
+def imported(path: Path, *, typing: bool = True) -> frozenset[str]:
     """What a file imports, also inside functions: modules, and names that may be modules. `typing`: also what only type
     checkers import. `from rov import NAME` counts as `rov.NAME` alone where that is a module."""
     names = set()
@@ -51,7 +53,7 @@ def imported(path: Path, *, typing: bool = True) -> set[str]:
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
                 names |= {name} if node.module in PACKAGES and _is_module(name) else {node.module, name}
-    return names
+    return frozenset(names)
 
 
 def _nodes(tree: ast.AST, typing: bool) -> Iterator[ast.AST]:

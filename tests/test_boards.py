@@ -98,9 +98,9 @@ def test_with_an_odd_number_of_rows_there_is_one_pattern() -> None:
 @pytest.mark.parametrize(
     ("asked", "flat", "said"),
     [
-        ("chessboard:9x7", chessboard(9, 7), "chessboard:8x6 is found in 2 of 2: --board counts inner corners"),
-        ("chessboard:7x9", chessboard(9, 7), "chessboard:6x8 is found in 2 of 2"),
-        ("charuco:9x7", chessboard(9, 7), "chessboard:8x6 is found in 2 of 2, and no markers"),
+        ("chessboard:9x7", chessboard(9, 7), "chessboard:8x6 is found in 1 of 1: --board counts inner corners"),
+        ("chessboard:7x9", chessboard(9, 7), "chessboard:6x8 is found in 1 of 1"),
+        ("charuco:9x7", chessboard(9, 7), "chessboard:8x6 is found in 1 of 1, and no markers"),
         ("charuco:7x5", charuco("charuco:8x6"), "charuco:8x6:4X4_50 fits"),
         ("charuco:8x6", charuco("charuco:8x6:5X5_100"), "charuco:8x6:5X5_50 fits"),
         ("chessboard:7x6", charuco("charuco:8x6"), "charuco:8x6:4X4_50 fits"),
@@ -108,7 +108,7 @@ def test_with_an_odd_number_of_rows_there_is_one_pattern() -> None:
     ],
 )  # fmt: skip
 def test_the_pictures_say_what_they_hold(asked: str, flat: Image, said: str) -> None:
-    answer = suggest(parse_board(asked, 30), [seen(flat, n) for n in range(2)])
+    answer = suggest(parse_board(asked, 30), [seen(flat, 0)])
     assert answer.startswith(said) and bool(answer) == bool(said)
 
 

@@ -59,7 +59,7 @@ def test_tub_boxes_match_the_ground_truth_of_the_clip(rov_data: Path) -> None:
 
 
 def test_a_rendered_set_is_read_as_it_was_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset(["harbour"], 9, 3, tmp_path / "runs/sets/drawn", (160, 120), 1, lambda: None)
+    dataset(["harbour"], 9, 3, tmp_path / "runs/sets/drawn", (160, 120), 0, lambda: None)
     monkeypatch.setattr(sets, "checkout", lambda: tmp_path)
     assert not data.load_card("drawn").missing() and data.rendered("drawn")
     train, val = data.load("drawn", "train"), data.load("drawn", "val")

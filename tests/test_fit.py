@@ -1,8 +1,6 @@
 """`sim fit` finds a vehicle again, says what it cannot know, and refuses dives that show nothing."""
 
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -17,10 +15,10 @@ from sim.fit import NAMES, FitError, Result, compared, fit, pose, spreads, write
 from sim.parameters import Parameters
 from sim.sensors import Suite, switch_on
 from sim.vehicle import model, rest, still
+from tests.commands import python_m
 
 # torch's forward differentiation scripts its own helpers when it is first used.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-ROOT = Path(__file__).parent.parent
 SEED = 3
 WU = parameters.load("wu")
 INSTRUMENTS = Suite()._replace(dvl=True)
@@ -131,6 +129,5 @@ def test_dives_that_show_nothing_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(FitError, match=complaint):
             fit([dive(*options)], WU)
-    run = [sys.executable, "-m", "sim", "fit", str(dive(True, 8, vehicle=False)), "--out", str(tmp_path / "v.toml")]
-    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
+    done = python_m("sim", "fit", dive(True, 8, vehicle=False), "--out", tmp_path / "v.toml")
     assert done.returncode == 2 and "nothing on the topic vehicle" in done.stderr

@@ -3,7 +3,6 @@ of the training environment."""
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -22,6 +21,7 @@ else:
     import tomli as tomllib
 
 from rov.resources import checkout
+from tests.commands import Run, python_m, rov
 
 ROOT = checkout()
 PAGE = (ROOT / "models/README.md").read_text()
@@ -37,43 +37,40 @@ def commands() -> list[str]:
     return [line.strip() for block in blocks("sh") for line in block.splitlines() if line.strip()]
 
 
-def here(command: str) -> list[str]:
-    """A printed command as a list, with this Python."""
-    words = shlex.split(command)
+def run(command: str, *more: str, cwd: Path = ROOT) -> Run:
+    """A printed command, in this process."""
+    words = [*shlex.split(command), *more]
     if words[0] == "rov":
-        return [sys.executable, "-m", *words]
-    assert words[0].endswith("python"), command
-    return [sys.executable, *words[1:]]
+        return rov(*words[1:], cwd=cwd)
+    assert words[0].endswith("python") and words[1] == "-m", command
+    return python_m(*words[2:], cwd=cwd)
 
 
 def test_the_python_blocks_run_one_after_the_other() -> None:
     code = "\n".join(blocks("python"))
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert run.returncode == 0, run.stderr
-    assert "torch.Size([2, 3, 120, 160]) torch.float32" in run.stdout
-    assert "tensor(-16.)" in run.stdout, "the slope by hand"
-    slope, offset = map(float, re.findall(r"slope ([\d.]+), offset ([\d.]+)", run.stdout)[0])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "torch.Size([2, 3, 120, 160]) torch.float32" in done.stdout
+    assert "tensor(-16.)" in done.stdout, "the slope by hand"
+    slope, offset = map(float, re.findall(r"slope ([\d.]+), offset ([\d.]+)", done.stdout)[0])
     assert abs(slope - 1.5) < 0.1 and abs(offset - 2.0) < 0.3
 
 
 @pytest.mark.parametrize("command", CHEAP)
 def test_the_cheap_commands_run_as_printed(command: str) -> None:
     assert command in commands()
-    run = subprocess.run(here(command), capture_output=True, text=True, cwd=ROOT, check=False)
-    assert run.returncode == 0 and run.stdout, run.stderr
+    done = run(command)
+    assert done.returncode == 0 and done.stdout, done.stderr
 
 
 def test_a_table_becomes_a_set_as_printed_and_is_refused_without_a_card(tmp_path: Path) -> None:
     (tmp_path / "prices.csv").write_text("date,close\n2018-03-26,172.77\n2018-03-27,168.34\n")
     (make,) = [each for each in commands() if " import prices.csv" in each]
     (look,) = [each for each in commands() if " check " in each]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for command, code in ((make, 0), (look, 1)):
-        run = subprocess.run(
-            here(command), capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
-        )  # fmt: skip
-        assert run.returncode == code, run.stderr
-    assert "licence is missing" in run.stdout and "source is missing" not in run.stdout
+        done = run(command, cwd=tmp_path)
+        assert done.returncode == code, done.stderr
+    assert "licence is missing" in done.stdout and "source is missing" not in done.stdout
 
 
 def options() -> Iterator[tuple[str, str]]:
@@ -96,10 +93,9 @@ def test_every_option_on_the_page_exists() -> None:
         wanted.setdefault(base, set()).add(option)
     assert len(wanted) >= 2
     for base, names in wanted.items():
-        command = [*here(base), "--help"]
-        run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-        assert run.returncode == 0, (base, run.stderr)
-        assert names <= set(re.findall(r"--[a-z][a-z-]*", run.stdout)), (base, names)
+        done = run(base, "--help")
+        assert done.returncode == 0, (base, done.stderr)
+        assert names <= set(re.findall(r"--[a-z][a-z-]*", done.stdout)), (base, names)
 
 
 def test_files_that_the_page_names_are_there() -> None:
@@ -113,9 +109,8 @@ def test_files_that_the_page_names_are_there() -> None:
 
 @pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed here")
 def test_without_torchvision_practice_says_how_to_install_it() -> None:
-    command = [sys.executable, "-m", "models.practice", "--model", "softmax"]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert run.returncode == 2 and "make .venv-train/ready" in run.stderr and "Traceback" not in run.stderr
+    done = python_m("models.practice", "--model", "softmax")
+    assert done.returncode == 2 and "make .venv-train/ready" in done.stderr and "Traceback" not in done.stderr
 
 
 # ---- the training environment --------------------------------------------------------------------------------------

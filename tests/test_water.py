@@ -332,7 +332,7 @@ def test_a_data_set_goes_on_where_it_was(tmp_path: Path) -> None:
     (tmp_path / "labels/pool_00000.json").unlink()
     (tmp_path / "images/pool_00000.jpg").unlink()
     kept = (tmp_path / "images/pool_00001.jpg").stat().st_mtime_ns
-    assert dataset(["pool"], 2, 5, tmp_path, (160, 120), 1, lambda: None) == coco
+    assert dataset(["pool"], 2, 5, tmp_path, (160, 120), 0, lambda: None) == coco, "with any number of workers"
     assert (tmp_path / "images/pool_00000.jpg").read_bytes() == first
     assert (tmp_path / "images/pool_00001.jpg").stat().st_mtime_ns == kept
     assert json.loads((tmp_path / "annotations.json").read_text()) == coco

@@ -3,8 +3,6 @@
 import csv
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,8 @@ from scipy.integrate import solve_ivp
 
 from rov.errors import UserError
 from sim.wrench import OUTPUT, WrenchError, read_forces, read_trial, run, simulate
+from tests.commands import python_m
 
-ROOT = Path(__file__).parent.parent
 TRIAL: dict[str, Any] = {
     "mass": 11.5,
     "weight_n": 112.8,
@@ -151,8 +149,7 @@ def test_free_in_a_current_it_drifts_with_the_water(tmp_path: Path):
 def test_command_writes_the_first_row_and_every_other(tmp_path: Path):
     times, wrenches = forces(0, 0.5, 2.0)
     inputs, out = force_file(tmp_path / "in.csv", times, wrenches), tmp_path / "out.csv"
-    command = [sys.executable, "-m", "sim", "wrench", "--params", str(trial_file(tmp_path)), "--input", str(inputs)]
-    done = subprocess.run([*command, "--out", str(out)], cwd=ROOT, capture_output=True, text=True)
+    done = python_m("sim", "wrench", "--params", trial_file(tmp_path), "--input", inputs, "--out", out)
     assert done.returncode == 0, done.stderr
     head, *rows = csv.reader(out.read_text().splitlines())
     assert head == OUTPUT and [float(row[0]) for row in rows] == times

@@ -183,14 +183,15 @@ def _reduced(image: Image) -> Any:
 
 
 def _dictionaries() -> dict[str, int]:
-    """OpenCV's dictionaries: name, as `4X4_50`, to number."""
-    return {name[5:]: getattr(cv2.aruco, name) for name in dir(cv2.aruco) if name.startswith("DICT_")}
+    """OpenCV's dictionaries: name, as `4X4_50`, to number. Some have two names, as 36h11 and 36H11: one of them."""
+    names = {name[5:].upper(): name for name in dir(cv2.aruco) if name.startswith("DICT_")}
+    return {name: getattr(cv2.aruco, full) for name, full in names.items()}
 
 
 def _dictionary(text: str, board: str) -> int:
     """The number of a dictionary; `4X4_50`, `4x4_50` and `DICT_4X4_50` are the same. Raises UserError."""
     names = _dictionaries()
-    number = {name.upper(): number for name, number in names.items()}.get(text.upper().removeprefix("DICT_"))
+    number = names.get(text.upper().removeprefix("DICT_"))
     if number is None:
         raise UserError(f"--board {board}: there is no dictionary {text}; there are {', '.join(names)}")
     return number

@@ -107,6 +107,14 @@ def groups(frame: str) -> tuple[tuple[bool, ...], ...]:
     return tuple(found)
 
 
+@cache
+def _split(frame: str) -> Floats:
+    """(6, groups × 2 × motors): the mixer, for each group first with its roll and pitch alone, then with its others."""
+    level = np.array(LEVEL)
+    parts = [np.array(axes) * only for axes in groups(frame) for only in (level, 1.0 - level)]
+    return np.concatenate([mixer(frame).T * part[:, None] for part in parts], axis=1)
+
+
 def allocate(wrench: Array, frame: str) -> Array:
     """Wrench (…, 6) in −1..1 -> motors (…, n) in −1..1, motor 1 first.
 
@@ -117,14 +125,10 @@ def allocate(wrench: Array, frame: str) -> Array:
     on are dropped.
     """
     xp = array_namespace(wrench)
-    matrix = xp.asarray(mixer(frame).T, dtype=wrench.dtype, device=device(wrench))  # (6, n)
-    level = xp.asarray(LEVEL, dtype=wrench.dtype, device=device(wrench))
-    motors = wrench @ xp.zeros_like(matrix)
-    for axes in groups(frame):
-        mask = xp.asarray(axes, dtype=wrench.dtype, device=device(wrench))
-        first, rest = (wrench * mask * level) @ matrix, (wrench * mask * (1.0 - level)) @ matrix  # (…, n)
-        first = first / xp.max(xp.abs(first), axis=-1, keepdims=True).clip(min=1.0)
-        room = 1.0 - xp.sign(rest) * first  # what each motor has left in the direction of `rest`
-        share = xp.min(room / xp.abs(rest).clip(min=TINY), axis=-1, keepdims=True).clip(max=1.0)
-        motors = motors + first + share * rest
-    return motors
+    split = xp.asarray(_split(frame), dtype=wrench.dtype, device=device(wrench))
+    parts = xp.reshape(wrench @ split, (*wrench.shape[:-1], len(groups(frame)), 2, len(mixer(frame))))
+    first, rest = parts[..., 0, :], parts[..., 1, :]  # (…, groups, n)
+    first = first / xp.max(xp.abs(first), axis=-1, keepdims=True).clip(min=1.0)
+    room = 1.0 - xp.sign(rest) * first  # what each motor has left in the direction of `rest`
+    share = xp.min(room / xp.abs(rest).clip(min=TINY), axis=-1, keepdims=True).clip(max=1.0)
+    return xp.sum(first + share * rest, axis=-2)

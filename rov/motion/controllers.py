@@ -93,12 +93,11 @@ def step_loops(
     growth = gains.heading_ki * error * dt
     # A turn by stick is damped like the held heading: otherwise a vehicle with little drag in yaw would spin up, and a
     # visual servo with its delay would turn past the target.
-    yaw = xp.where(heading_held, effort, yaw - xp.where(heading_on, gains.heading_kd * r, xp.zeros_like(r)))
+    yaw = xp.where(heading_held, effort, yaw - xp.where(heading_on, gains.heading_kd * r, 0.0))
     yaw, heading_trim = _trimmed(yaw, memory.heading_trim, growth, heading_on, heading_held)
 
-    level = xp.zeros_like(roll)
-    rolling = xp.where(level_on, -gains.attitude_kp * roll - gains.attitude_kd * p, level)
-    pitching = xp.where(level_on, -gains.attitude_kp * pitch - gains.attitude_kd * q, level)
+    rolling = xp.where(level_on, -gains.attitude_kp * roll - gains.attitude_kd * p, 0.0)
+    pitching = xp.where(level_on, -gains.attitude_kp * pitch - gains.attitude_kd * q, 0.0)
     wrench = xp.stack([surge, sway, heave, rolling, pitching, yaw], axis=-1).clip(min=-1.0, max=1.0)
     return wrench, LoopMemory(depth_goal, wrapped(heading_goal), depth_trim, heading_trim)
 
@@ -107,15 +106,13 @@ def differentiate(rate: Array, before: Array, now: Array, dt: float) -> Array:
     """The next estimate of the depth rate, from two depths `dt` > 0 s apart: a difference through a first-order filter.
 
     Of the measurement, not of the loop's error, so that a new target gives no kick."""
-    array_namespace(now)
     slope = ((now - before) / dt).clip(min=-DEPTH_RATE_MAX, max=DEPTH_RATE_MAX)
     return rate + dt / (dt + RATE_TAU) * (slope - rate)
 
 
 def wrapped(angle: Array) -> Array:
     """The same angle in −π..π, so that an error is the short way round."""
-    xp = array_namespace(angle)
-    return xp.remainder(angle + math.pi, xp.full_like(angle, 2 * math.pi)) - math.pi
+    return (angle + math.pi) % (2 * math.pi) - math.pi
 
 
 def _lead(kp: float, kd: float) -> float:
@@ -130,7 +127,7 @@ def _trimmed(effort: Array, trim: Array, growth: Array, on: Array, held: Array) 
     """Add the trim to an axis' effort, then integrate. Anti-windup: the trim is bounded, and does not change
     while a stick moves the axis, or while the axis is saturated and would go further into saturation."""
     xp = array_namespace(effort)
-    trim = xp.where(on, trim, xp.zeros_like(trim))
+    trim = xp.where(on, trim, 0.0)
     total = effort + trim
     free = held & ((xp.abs(total) < 1.0) | (total * growth < 0.0))
     return total, xp.where(free, trim + growth, trim).clip(min=-TRIM_MAX, max=TRIM_MAX)

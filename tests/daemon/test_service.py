@@ -362,21 +362,17 @@ def test_the_unit_is_sound(tmp_path: Path) -> None:
 # ---- the first seconds, and a console that nobody reads ------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("seconds", "number"),
-    [(0.1, signal.SIGTERM), (0.5, signal.SIGINT), (1.0, signal.SIGTERM), (1.6, signal.SIGINT), (2.4, signal.SIGTERM)],
-)
-def test_ended_in_its_first_seconds_it_says_nothing_of_its_code(
-    tmp_path: Path, seconds: float, number: signal.Signals
-) -> None:
+def test_ended_in_its_first_seconds_it_says_nothing_of_its_code(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path / "run", start=False)
+    ends = {0.1: signal.SIGTERM, 0.5: signal.SIGINT, 1.0: signal.SIGTERM, 1.6: signal.SIGINT, 2.4: signal.SIGTERM}
     try:
-        daemon.start()
-        assert daemon.process is not None
-        time.sleep(seconds)
-        began = time.monotonic()
-        daemon.process.send_signal(number)
-        assert daemon.process.wait(15) in (0, 130, -number) and time.monotonic() - began < 5.0
+        for seconds, number in ends.items():
+            daemon.start()
+            assert daemon.process is not None
+            time.sleep(seconds)
+            began = time.monotonic()
+            daemon.process.send_signal(number)
+            assert daemon.process.wait(15) in (0, 130, -number) and time.monotonic() - began < 5.0, seconds
         said = daemon.log.read_text()
         assert "Traceback" not in said and "KeyboardInterrupt" not in said, said
     finally:
