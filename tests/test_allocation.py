@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rov.motion.allocation import FACTORS, allocate, controllable_axes, effect, groups, mixer
@@ -62,6 +62,7 @@ def test_small_wrenches_come_back(frame, wrench):
     assert effect(frame) @ allocate(small, frame) == pytest.approx(small, abs=1e-12)
 
 
+@example("bluerov1", np.array([0.0, 0.0, 7.169668174551719e-09, 0.0, 0.5, 0.0]))
 @given(frames, wrenches)
 def test_a_saturated_group_keeps_level_first_and_then_the_direction_of_the_rest(frame, wrench):
     motors = allocate(wrench, frame)
@@ -74,8 +75,9 @@ def test_a_saturated_group_keeps_level_first_and_then_the_direction_of_the_rest(
         left = (motors - first)[mine]  # what the others got: along their direction, and as much as there is room for
         share = float(left @ rest[mine] / max(rest @ rest, 1e-30))
         assert left == pytest.approx(share * rest[mine], abs=1e-9)
-        assert -1e-9 <= share <= 1 + 1e-9
-        assert share > 1 - 1e-9 or np.abs(motors[mine]).max() > 1 - 1e-9 or np.abs(rest).max() < 1e-9
+        rounding = 1e-9 + 1e-15 / max(np.abs(rest).max(), 1e-9)  # beside the first, tiny others lose digits
+        assert -rounding <= share <= 1 + rounding
+        assert share > 1 - rounding or np.abs(motors[mine]).max() > 1 - 1e-9 or np.abs(rest).max() < 1e-9
 
 
 @settings(deadline=None)
