@@ -39,6 +39,10 @@ class Mode(str, Enum):
     SURFACE = "surface"  # straight up; a leak or a low battery starts it
 
 
+FROM_FRAMES = (Mode.FOLLOW, Mode.POLICY)
+"""Modes that need a stream of setpoints from frames."""
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """Root of all messages."""
 

@@ -25,6 +25,7 @@ from rov import (
     PilotStatus,
     Refused,
     SetMode,
+    Setpoint,
     SetTarget,
     Sticks,
     Stop,
@@ -52,6 +53,8 @@ class Daemon:
         self.refusal = ""
         """Why arming fails, after it was accepted."""
         self.refused, self.silent = "", False
+        self.late_s = 0.0
+        """`follow` is refused until the setpoint of a picture that comes so long after it was asked for."""
         self.to_publish: deque[Message] = deque()
         self.ending = threading.Event()
         self.thread = threading.Thread(target=self._run)
@@ -86,11 +89,20 @@ class Daemon:
                 self.armed, self.refused = not self.refusal, self.refusal
             case Stop():
                 self.armed = False
+            case SetMode(mode=Mode.FOLLOW) if self.late_s:
+                picture = threading.Timer(self.late_s, self._see)
+                picture.start()
+                return "follow needs fresh setpoints from steer; there are none"
             case SetMode():
                 self.mode = command.mode
             case SetTarget() if command.label.startswith("no "):
                 return command.label
         return ""
+
+    def _see(self) -> None:
+        self.late_s = 0.0
+        now = time.monotonic_ns()
+        self.to_publish.append(Setpoint(t=now, source="steer", frame_id=1, frame_t=now))
 
     def of(self, kind: type[Command]) -> list[Command]:
         return [each.command for each in list(self.requests) if isinstance(each.command, kind)]
@@ -165,6 +177,28 @@ def test_what_is_refused_is_said(daemon: Daemon) -> None:
         assert not ann.is_operator
     until(lambda: len(daemon.of(Stop)) >= 3)
     assert len(daemon.of(Stop)) == 3, "one of them left as the operator; the other must stop nobody's vehicle"
+
+
+def test_a_mode_whose_picture_is_late_is_asked_for_again_with_the_next(daemon: Daemon) -> None:
+    with Client(daemon.endpoints) as rover:
+        rover.take_over()
+        daemon.late_s = 0.3
+        rover.mode("follow")
+        assert daemon.mode is Mode.FOLLOW and len(daemon.of(SetMode)) == 2
+        daemon.late_s = 1.5  # longer than it waits
+        with pytest.raises(Refused, match="there are none"):
+            rover.mode("follow")
+        assert len(daemon.of(SetMode)) == 3
+    until(lambda: not daemon.late_s)
+
+    async def program() -> None:
+        async with AsyncClient(daemon.endpoints) as rover:
+            await rover.take_over()
+            daemon.late_s = 0.3
+            await rover.mode("follow")
+
+    asyncio.run(program())
+    assert len(daemon.of(SetMode)) == 5
 
 
 def test_a_program_that_fails_stops(daemon: Daemon) -> None:

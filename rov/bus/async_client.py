@@ -23,6 +23,7 @@ from typing import Generic
 from rov.bus.client import (
     ARMING_S,
     FRESH_S,
+    LATE_S,
     SLICE_S,
     STICKS_S,
     M,
@@ -40,6 +41,7 @@ from rov.bus.client import (
 from rov.bus.endpoints import Endpoints
 from rov.bus.session import ANSWER_S, PATIENCE_S, Session
 from rov.messages import (
+    FROM_FRAMES,
     Arm,
     Command,
     Disarm,
@@ -47,6 +49,7 @@ from rov.messages import (
     PilotStatus,
     Reply,
     SetMode,
+    Setpoint,
     SetTarget,
     SetTask,
     Sticks,
@@ -111,8 +114,13 @@ class AsyncClient:
         await self._do(Stop)
 
     async def mode(self, mode: str | Mode) -> None:
-        """Change the mode: manual, hold, follow, policy or surface."""
-        await self._do(SetMode, mode=mode_of(mode))
+        """Change the mode: manual, hold, follow, policy or surface. Where the setpoint that it needs is late, it is
+        asked for again with the next."""
+        chosen = mode_of(mode)
+        reply = await self.ask(SetMode, mode=chosen)
+        if not reply.accepted and chosen in FROM_FRAMES and await anext(self.messages(Setpoint, seconds=LATE_S), None):
+            reply = await self.ask(SetMode, mode=chosen)
+        must_be_accepted(reply)
 
     async def target(self, label: str, size: float | None = None) -> None:
         """What `follow` follows: a class of the detector, and the apparent height to keep (fraction of the picture)."""

@@ -28,6 +28,7 @@ from rov.bus.reader import Entry
 from rov.bus.session import ANSWER_S, PATIENCE_S, NoAnswer, Refused, Session, session_name, silence
 from rov.errors import UserError
 from rov.messages import (
+    FROM_FRAMES,
     TOPICS,
     Arm,
     Command,
@@ -37,6 +38,7 @@ from rov.messages import (
     PilotStatus,
     Reply,
     SetMode,
+    Setpoint,
     SetTarget,
     SetTask,
     Sticks,
@@ -53,6 +55,8 @@ STICKS_S = 0.05
 """Sticks are sent at 20 Hz. At 10 Hz, two lost messages in a row would make them stale (300 ms)."""
 FRESH_S = 1.0
 """A message that arrived longer ago is not returned as the latest."""
+LATE_S = 1.0
+"""So long the next setpoint is waited for, by a mode that was refused because a picture was late."""
 SLICE_S = 0.5
 """Longest wait before the program's next sign of life."""
 
@@ -117,8 +121,13 @@ class Client:
         self._do(Stop)
 
     def mode(self, mode: str | Mode) -> None:
-        """Change the mode: manual, hold, follow, policy or surface."""
-        self._do(SetMode, mode=mode_of(mode))
+        """Change the mode: manual, hold, follow, policy or surface. Where the setpoint that it needs is late, it is
+        asked for again with the next."""
+        chosen = mode_of(mode)
+        reply = self.ask(SetMode, mode=chosen)
+        if not reply.accepted and chosen in FROM_FRAMES and next(self.messages(Setpoint, seconds=LATE_S), None):
+            reply = self.ask(SetMode, mode=chosen)
+        must_be_accepted(reply)
 
     def target(self, label: str, size: float | None = None) -> None:
         """What `follow` follows: a class of the detector, and the apparent height to keep, as a fraction of the

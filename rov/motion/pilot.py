@@ -13,7 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rov.config.schema import Config, ControlConfig
-from rov.messages import FUTURE_NS, ConsumedInput, Event, Level, Mode, Setpoint, ThrusterCommand, VehicleState, Wrench
+from rov.messages import (
+    FROM_FRAMES,
+    FUTURE_NS,
+    ConsumedInput,
+    Event,
+    Level,
+    Mode,
+    Setpoint,
+    ThrusterCommand,
+    VehicleState,
+    Wrench,
+)
 from rov.motion.allocation import allocate, controllable_axes, effect
 from rov.motion.controllers import LoopMemory, LoopState, differentiate, initial_memory, step_loops
 from rov.motion.guard import STEP_MAX_S, Guard, GuardResult
@@ -35,8 +46,6 @@ SURFACE_LEVEL = (1.0 - SURFACE_EFFORT) / 2
 
 SOURCE = {Mode.MANUAL: "operator", Mode.HOLD: "operator", Mode.FOLLOW: "steer", Mode.POLICY: "policy"}
 """The source of the setpoints that move the vehicle in a mode."""
-STREAMED = (Mode.FOLLOW, Mode.POLICY)
-"""Modes that need a stream of setpoints from frames."""
 AXES_DOWN = (0.0, 0.0, 1.0, 0.0)
 """How much surge, sway, heave and yaw push down: they are the outputs where an autopilot allocates."""
 CLOSED_LOOP = (Mode.HOLD, Mode.FOLLOW, Mode.POLICY)
@@ -175,9 +184,9 @@ class Pilot:
         t = t if self.t is None else max(t, self.t)
         if reason := self._state_refusal(mode, t):
             return reason
-        if mode in STREAMED and (unfit := self.unfit.get(SOURCE[mode])):
+        if mode in FROM_FRAMES and (unfit := self.unfit.get(SOURCE[mode])):
             return f"{mode.value} is not possible now: {unfit}"
-        if mode in STREAMED and not self._fresh_setpoint(mode, t):
+        if mode in FROM_FRAMES and not self._fresh_setpoint(mode, t):
             return f"{mode.value} needs fresh setpoints from {SOURCE[mode]}; there are none"
         return ""
 
@@ -342,10 +351,10 @@ class Pilot:
 
     def _fall_back(self, t: int) -> None:
         """Leave a mode whose inputs are gone; only the operator re-engages it."""
-        if self.mode in STREAMED and (unfit := self.unfit.get(SOURCE[self.mode])):
+        if self.mode in FROM_FRAMES and (unfit := self.unfit.get(SOURCE[self.mode])):
             text = f"{unfit}: {self.mode.value} ends in hold until engaged again"
             self._change_mode(Mode.HOLD, t, "warning", "disengaged", text)
-        if self.mode in STREAMED:
+        if self.mode in FROM_FRAMES:
             last = self.setpoints.get(SOURCE[self.mode])
             limit_s = self.config.guard.perception_gone_s
             if last is None or not _fresh(last.frame_t, t, 1e3 * limit_s):
@@ -411,7 +420,7 @@ class Pilot:
     def _conditions(self, used: Setpoint | None, t: int) -> frozenset[str]:
         """Codes of the conditions that the pilot sees at `t`. In `hold` no sticks are needed."""
         found = {self.setpoint_faults[source] for source in {SOURCE.get(self.mode, "")} & self.setpoint_faults.keys()}
-        if self.armed and used is None and self.mode in (Mode.MANUAL, *STREAMED):
+        if self.armed and used is None and self.mode in (Mode.MANUAL, *FROM_FRAMES):
             found.add("setpoint_stale")
         if self.vehicle is not None and self.vehicle_expected:
             if not self._vehicle_heard(t):
