@@ -53,7 +53,7 @@ class Daemon:
         self.refusal = ""
         """Why arming fails, after it was accepted."""
         self.refused, self.silent = "", False
-        self.late_s = 0.0
+        self.late_s, self.pictures = 0.0, 0
         """`follow` is refused until the setpoint of a picture that comes so long after it was asked for."""
         self.to_publish: deque[Message] = deque()
         self.ending = threading.Event()
@@ -103,6 +103,8 @@ class Daemon:
         self.late_s = 0.0
         now = time.monotonic_ns()
         self.to_publish.append(Setpoint(t=now, source="steer", frame_id=1, frame_t=now))
+        until(lambda: not self.to_publish)
+        self.pictures += 1
 
     def of(self, kind: type[Command]) -> list[Command]:
         return [each.command for each in list(self.requests) if isinstance(each.command, kind)]
@@ -189,7 +191,7 @@ def test_a_mode_whose_picture_is_late_is_asked_for_again_with_the_next(daemon: D
         with pytest.raises(Refused, match="there are none"):
             rover.mode("follow")
         assert len(daemon.of(SetMode)) == 3
-    until(lambda: not daemon.late_s)
+    until(lambda: daemon.pictures == 2)
 
     async def program() -> None:
         async with AsyncClient(daemon.endpoints) as rover:
