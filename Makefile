@@ -34,20 +34,19 @@ endif
 policy: $(VENV)/ready
 	$(BIN)/python -m models.train_policy --out runs/policy --install $(POLICY)
 
-# First what keeps no deadlines, on two processors. Then what does, and mostly waits, in two groups side by side (three at
-# once make deadlines fail): the whole daemon with what may go wrong, one test at a time; and all else, again one at a
-# time, other tests of a whole daemon first. All groups run, even if one fails.
+# First what keeps no deadlines, on two processors. Then what does, and mostly waits: tests of the whole daemon one by one,
+# the smaller ones beside them. Three groups at once make deadlines fail, and so do two of whole daemons. All groups run,
+# even if one fails.
 test: $(VENV)/ready
 	@$(MAKE) --no-print-directory test-others; first=$$?; \
 	$(MAKE) --no-print-directory --keep-going --jobs 2 test-daemon test-clock && exit $$first
 
+# Those with the live simulator come last, when the smaller ones are done: it keeps real time.
 test-daemon: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m clock tests/daemon
+	$(BIN)/python -m pytest -q -m daemon $$(grep -rl --include="test_*.py" mark.daemon tests | sort)
 
-CLOCKED = grep -rl --include="test_*.py" --exclude-dir=daemon
 test-clock: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m clock $$($(CLOCKED) mark.daemon tests | sort) \
-	  $$($(CLOCKED) mark.clock tests | xargs grep -L mark.daemon | sort)
+	$(BIN)/python -m pytest -q -m "clock and not daemon" $$(grep -rl --include="test_*.py" mark.clock tests | sort)
 
 # From the first file to the last: else those with few tests, which are long ones, come when the other processor is done.
 test-others: $(VENV)/ready
