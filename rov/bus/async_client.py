@@ -118,7 +118,10 @@ class AsyncClient:
         asked for again with the next."""
         chosen = mode_of(mode)
         reply = await self.ask(SetMode, mode=chosen)
-        if not reply.accepted and chosen in FROM_FRAMES and await anext(self.messages(Setpoint, seconds=LATE_S), None):
+        seen = None
+        if not reply.accepted and chosen in FROM_FRAMES:
+            seen = await anext(self.messages(Setpoint, seconds=LATE_S), None)
+        if seen is not None:
             reply = await self.ask(SetMode, mode=chosen)
         must_be_accepted(reply)
 

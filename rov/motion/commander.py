@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from rov.config import live
 from rov.config.schema import Config
 from rov.messages import (
+    FROM_FRAMES,
     ActiveSettings,
     AnyCommand,
     Arm,
@@ -30,7 +31,7 @@ from rov.messages import (
     TakeOver,
     VehicleState,
 )
-from rov.motion.pilot import SOURCE, STREAMED, Pilot
+from rov.motion.pilot import SOURCE, Pilot
 from rov.motion.tasks import source_refusal, task_settings
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Commander:
         reason = source_refusal(mode, self.config.task.name, self.no_policy)
         if reason := reason or self.pilot.refusal(mode, now):
             return reason
-        if mode in STREAMED and (hz := self._rate(mode, now)) < self._rate_min:
+        if mode in FROM_FRAMES and (hz := self._rate(mode, now)) < self._rate_min:
             return f"{mode.value} needs {self._rate_min:g} frames processed per second, over 3 s; there are {hz:.1f}"
         return ""
 
@@ -254,7 +255,7 @@ class Commander:
             return
         if "task.name" in changes:  # the other source's setpoints end, and the new task's must first show themselves
             self.setpoint_times.clear()
-            if self.pilot.mode in STREAMED:
+            if self.pilot.mode in FROM_FRAMES:
                 self._end_streamed_mode(now, "task_changed", f"the task is {changes['task.name']} now")
         self.config = live.with_values(self.config, changes)
         self.pilot.apply_config(self.config, now)
@@ -364,7 +365,7 @@ class Commander:
     def _check_perception_rate(self, now: int) -> None:
         """End a streamed mode in hold when its stream is too slow to steer by."""
         mode = self.pilot.mode
-        if mode in STREAMED and now - self.engaged_t >= RATE_NS and (hz := self._rate(mode, now)) < self._rate_min:
+        if mode in FROM_FRAMES and now - self.engaged_t >= RATE_NS and (hz := self._rate(mode, now)) < self._rate_min:
             why = f"{hz:.1f} frames processed per second over 3 s, not {self._rate_min:g}"
             self._end_streamed_mode(now, "perception_slow", why)
 
