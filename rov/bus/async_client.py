@@ -118,10 +118,8 @@ class AsyncClient:
         asked for again with the next."""
         chosen = mode_of(mode)
         reply = await self.ask(SetMode, mode=chosen)
-        seen = None
-        if not reply.accepted and chosen in FROM_FRAMES:
-            seen = await anext(self.messages(Setpoint, seconds=LATE_S), None)
-        if seen is not None:
+        refused = not reply.accepted and chosen in FROM_FRAMES
+        if refused and await anext(self.messages(Setpoint, seconds=LATE_S), None) is not None:
             reply = await self.ask(SetMode, mode=chosen)
         must_be_accepted(reply)
 

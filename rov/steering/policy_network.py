@@ -46,8 +46,12 @@ class PolicyNetwork(nn.Module):
             torch.cat((features, mirror_features(features))),
             torch.cat(memory.chunk(2, dim=1)),
         )
-        (here, there), (sure, unsure) = setpoint.chunk(2), spread.chunk(2)
-        return (here + mirror_setpoint(there)) / 2, (sure + unsure) / 2, torch.cat(memory.chunk(2), dim=1)
+        here, mirrored = setpoint.chunk(2)
+        return (
+            (here + mirror_setpoint(mirrored)) / 2,
+            spread.view(2, *here.shape).mean(0),
+            torch.cat(memory.chunk(2), dim=1),
+        )
 
     def decide(self, maps: Tensor, features: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same asked once, with memory (N, MEMORY)."""
