@@ -91,7 +91,7 @@ def load(path: Path, changes: dict[str, Any], settings: list[str]) -> Recipe:
     except toml.TomlError as error:
         raise UserError(f"{path}: {error}") from None
     for setting in settings:
-        _apply(tables, setting)
+        apply(tables, setting)
     try:
         recipe = toml.convert(tables, Recipe)
     except toml.TomlError as error:
@@ -101,7 +101,8 @@ def load(path: Path, changes: dict[str, Any], settings: list[str]) -> Recipe:
     return recipe
 
 
-def _apply(tables: dict[str, Any], setting: str) -> None:
+def apply(tables: dict[str, Any], setting: str) -> None:
+    """Set a key of a recipe's tables by `section.key=value`. Raises UserError."""
     key, equals, text = setting.partition("=")
     section, dot, name = key.strip().partition(".")
     if not equals or not dot:

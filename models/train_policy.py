@@ -43,6 +43,8 @@ class Run:
     limit_s: float
     """For each of tuning and dagger."""
     say: Callable[[str, int, int], None]
+    start: Path | None = None
+    """Weights that the student starts from."""
 
     def folder(self, stage: str) -> Path:
         return self.out / stage
@@ -75,7 +77,7 @@ def do_tuning(run: Run) -> None:
 def do_dagger(run: Run) -> None:
     folder = run.folder("dagger")
     teachers = dagger.numbers(run.folder("tuning") / "expert.toml", run.recipe.dagger)
-    dagger.run(run.recipe.dagger, folder, run.device, run.workers, run.say, teachers, run.noise, limit_s=run.limit_s)
+    dagger.run(run.recipe.dagger, folder, run.device, run.workers, run.say, teachers, run.noise, run.start, run.limit_s)
     judged = dagger.judge(run.recipe.dagger, folder, run.workers, run.say, teachers, run.noise)
     results = {task: {**each, "episodes": run.recipe.dagger.judging} for task, each in judged.results.items()}
     cards.policy_card(
@@ -130,6 +132,10 @@ def install(out: Path) -> None:
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the run; the same command continues it.")] = Path("runs/policy"),
     recipe: Annotated[Path, typer.Option(help="Recipe to follow.")] = RECIPE,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value of the recipe, repeated.")
+    ] = None,
+    start: Annotated[Path | None, typer.Option(help="Weights that the student starts from, instead of none.")] = None,
     from_stage: Annotated[str, typer.Option(help=f"Do this stage and those after it again: {', '.join(STAGES)}.")] = "",
     smoke: Annotated[bool, typer.Option(help="A run in miniature, to see that everything works.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda; auto: cuda where there is one.")] = "auto",
@@ -150,6 +156,8 @@ def main(
 
     Examples: `python -m models.train_policy`, `python -m models.train_policy --from-stage dagger --install`,
     `python -m models.train_policy --smoke --out runs/try`,
+    `python -m models.train_policy --device cuda --set dagger.vehicles=4096 --set dagger.batch=256` (a GPU steers 4096
+    vehicles as fast as 100), `python -m models.train_policy --start models/policy.safetensors --out runs/more`,
     `python -m models.train_policy --dives dives --out runs/clone`."""
     if threads:
         torch.set_num_threads(threads)
@@ -157,7 +165,9 @@ def main(
     try:
         if from_stage and from_stage not in STAGES:
             raise UserError(f"--from-stage {from_stage}: is no stage; use one of {', '.join(STAGES)}")
-        followed = load(recipe)
+        if start and not start.is_file():
+            raise UserError(f"--start {start}: no such weights file")
+        followed = load(recipe, settings or [])
         if from_stage:
             start_again(out, from_stage)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -173,7 +183,7 @@ def main(
                 dives.clone(followed.clone, dives_, out, checkout() / "models" / "policy.safetensors", say)
                 return
             plan = followed.miniature() if smoke else followed
-            train(Run(plan, out, torch.device(chosen), workers, limit_minutes * 60, say))
+            train(Run(plan, out, torch.device(chosen), workers, limit_minutes * 60, say, start))
     except UserError as error:
         print_line(f"error: {error}", error=True)
         raise typer.Exit(2) from None

@@ -191,6 +191,20 @@ def test_worker_processes_gather_the_same_as_this_one() -> None:
     assert torch.allclose(here.labels, there.labels, atol=1e-4)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_worker_processes_sail_on_the_learners_gpu() -> None:
+    crew = Crew(SMALL, TEACHERS, 1, 5, torch.device("cuda"))
+    try:
+        for _ in range(2):  # the memory of the first is taken anew for the second
+            crew.begin(PolicyNetwork(), 0.5)
+            ((_, _, windows, _),) = crew.end()
+            assert all(each.is_cuda for each in windows)
+            assert windows.labels.abs().max() <= 1
+    finally:
+        crew.close()
+
+
 def test_training_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     """The first run ends after one round, as if killed: what is on the disk is all that the second one knows."""
     dagger.run(SMALL, tmp_path, CPU, 0, quiet, TEACHERS, limit_s=0.01)
@@ -271,6 +285,28 @@ def test_shipped_recipe_is_read_and_a_wrong_one_is_named(tmp_path: Path) -> None
     wrong.write_text("[dagger]\nround = 3\n")
     with pytest.raises(RecipeError, match="round"):
         recipe.load(wrong)
+
+
+def test_settings_change_a_recipe(tmp_path: Path) -> None:
+    file = Path(recipe.__file__).parent / "recipe.toml"
+    changed = recipe.load(file, ["dagger.vehicles=4096", "dagger.weight={follow = 2.0}"])
+    assert changed.dagger == msgspec.structs.replace(recipe.load(file).dagger, vehicles=4096, weight={"follow": 2.0}), (
+        "all else is the file's"
+    )
+    with pytest.raises(UserError, match="vehicle"):
+        recipe.load(file, ["dagger.vehicle=4096"])
+    with pytest.raises(UserError, match="section.key=value"):
+        recipe.load(file, ["vehicles=4096"])
+
+
+def test_the_student_starts_from_weights(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    first = PolicyNetwork()
+    dagger.save(first, tmp_path / "start.safetensors")
+    none = msgspec.structs.replace(SMALL, rounds=1, updates=0)
+    dagger.run(none, tmp_path / "run", CPU, 0, quiet, TEACHERS, start=tmp_path / "start.safetensors")
+    kept = load_file(tmp_path / "run" / "round_0001.safetensors")
+    assert all(torch.equal(value, kept[name]) for name, value in first.state_dict().items())
 
 
 def test_cards_are_what_the_daemon_reads(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from models.policy.classroom import Classroom, Episodes
 from models.policy.recipe import DaggerRecipe
@@ -20,6 +22,7 @@ from rov.steering.policy_network import PolicyNetwork
 from sim.tasks.noise import FILE
 
 SEED_STEP = 7919
+CPU = torch.device("cpu")
 
 
 class Part(NamedTuple):
@@ -58,7 +61,7 @@ class Crew:
         context = get_context("spawn")
         for i in range(min(workers, len(parts))):
             mine, its = context.Pipe()
-            args = (its, parts[i :: min(workers, len(parts))], recipe, teachers, noise)
+            args = (its, parts[i :: min(workers, len(parts))], recipe, teachers, noise, device)
             worker = context.Process(target=serve, args=args, daemon=True)
             worker.start()
             its.close()
@@ -79,7 +82,7 @@ class Crew:
         gathered = []
         for _, connection in self.workers:
             for task, level, arrays, episodes in connection.recv():
-                windows = Windows(*(torch.from_numpy(each).to(self.device) for each in arrays))
+                windows = Windows(*(_own(each) for each in arrays))
                 gathered.append((task, level, windows, episodes))
         return gathered
 
@@ -111,14 +114,23 @@ def opened(part: Part, recipe: DaggerRecipe, teachers: Numbers, device: torch.de
     return Classroom(part.task, part.level, part.vehicles, part.seed, recipe, teachers[part.task], device, noise)
 
 
+def _own(sent: NDArray[Any] | Tensor) -> Tensor:
+    """What a worker sent, as a tensor of this process: on a GPU it is shared, and the worker's until it is copied."""
+    return sent.clone() if isinstance(sent, Tensor) else torch.from_numpy(sent)
+
+
 def serve(
-    connection: Connection, parts: list[Part], recipe: DaggerRecipe, teachers: Numbers, noise: Path = FILE
+    connection: Connection,
+    parts: list[Part],
+    recipe: DaggerRecipe,
+    teachers: Numbers,
+    noise: Path = FILE,
+    device: torch.device = CPU,
 ) -> None:
     """A worker: rounds on request, until the other end closes."""
     quiet()
-    device = torch.device("cpu")
     rooms = [opened(part, recipe, teachers, device, noise) for part in parts]
-    student = PolicyNetwork()
+    student = PolicyNetwork().to(device)
     receive: Callable[[], Any] = connection.recv
     while True:
         try:
@@ -129,7 +141,8 @@ def serve(
         made = []
         for room in rooms:
             windows, episodes = room.round(student, teaching)
-            made.append((room.task, room.level, [each.numpy() for each in windows], episodes))
+            sent = [each if each.is_cuda else each.numpy() for each in windows]
+            made.append((room.task, room.level, sent, episodes))
         try:
             connection.send(made)
         except (BrokenPipeError, ConnectionResetError):

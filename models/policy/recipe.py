@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
+from models.recipe import apply
 from rov import toml
 from rov.errors import UserError
 from rov.steering.policy_input import TASKS
@@ -160,11 +162,14 @@ class RecipeError(UserError):
     """A recipe that cannot be read, or cannot be trained."""
 
 
-def load(path: Path) -> Recipe:
-    """The recipe of a file. Raises RecipeError, which names file and key."""
+def load(path: Path, settings: Sequence[str] = ()) -> Recipe:
+    """The recipe of a file with `section.key=value` settings applied. Raises UserError, which names file and key."""
     try:
-        return toml.load(path, Recipe)
+        tables: dict[str, Any] = toml.parse(toml.read_text(path))
+        for setting in settings:
+            apply(tables, setting)
+        return toml.convert(tables, Recipe)
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}; name a recipe with --recipe") from None
     except toml.TomlError as error:
-        raise RecipeError(str(error)) from None
+        raise RecipeError(f"{path}: {error}") from None
