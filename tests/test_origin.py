@@ -266,7 +266,7 @@ def test_a_dive_of_message_version_1_is_cut_with_its_latched_topics(version_1: P
 
 def test_the_pilot_and_perception_replay_a_dive_of_message_version_1_exactly(config: Config, tmp_path: Path) -> None:
     """The stages behind the detector, with the configuration of the dive, as `rov replay --diff` takes it."""
-    source = open_recording(checkout() / "sim/sample.mcap")
+    source = open_recording(checkout() / "tests/version_1.mcap")
     assert source.dive and source.dive.file.counts["heard"] and source.dive.metadata["schema_version"] == "1"
     assert source.has_inputs and source.has_ticks
     config = DiveOrigin(source.dive, override(config, ["perception.rate_hz=8"]), tmp_path).config

@@ -450,7 +450,7 @@ def test_pictures_show_what_the_caster_meets(task: str) -> None:
 
 
 def test_the_target_is_drawn_where_it_swims() -> None:
-    sea = RenderedSea("follow", Encoder(), (), [look("reef", 1), look("reef", 2)], level="easy", seed=0)
+    sea = RenderedSea("follow", Encoder(), None, [look("reef", 1), look("reef", 2)], level="easy", seed=0)
     sources, maps = sea.reset()
     assert maps.shape == (2, 4, ROWS, COLUMNS) and not sources.tracks.any(), "nobody detects"
     for _ in range(3):

@@ -136,10 +136,9 @@ def watch(recipe: NoiseRecipe, weights: Path, task: str, world: str, seed: int) 
     """Let the teacher steer a few vehicles in one world."""
     encoder = Encoder()
     encoder.load_state_dict(load_file(weights))
-    models = checkout() / "models"
-    detectors = [Detector(models / f"{name}.safetensors") for name in ("detector", "diver")]
+    detector = Detector(checkout() / "models" / "detector.safetensors")
     looks = [look(world, 1000 * seed + i) for i in range(recipe.vehicles)]
-    sea = RenderedSea(task, encoder, detectors, looks, level="nominal", seed=seed)
+    sea = RenderedSea(task, encoder, detector, looks, level="nominal", seed=seed)
     teacher = expert(task, torch.tensor([start(EXPERT[task])]))
     sources, maps = sea.reset()
     memory, frames, times = None, [], []

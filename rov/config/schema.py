@@ -192,7 +192,7 @@ class ControlConfig(Section):
     """Yaw per rad/s."""
     attitude_kp: Gain = 2.2
     """Roll and pitch per rad, on frames that can hold them."""
-    attitude_kd: Gain = 0.6
+    attitude_kd: Gain = 0.3
     """Roll and pitch per rad/s."""
 
 

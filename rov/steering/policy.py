@@ -24,8 +24,9 @@ STATE_NS = 500_000_000
 """Attitude and depth further than this from the frame's time are unknown."""
 CELL_V_MIN = 0.5
 """A cell voltage below this is not measured."""
-GOAL_CLASS: dict[str, str] = {"transit": "gate_post", "inspect": "pipeline", "station": ""}
-"""Class of the tracks that the policy sees; `follow` has the configured target's."""
+GOAL_CLASS: dict[str, str] = {"transit": "gate_post", "inspect": "", "station": ""}
+"""Class of the tracks that the policy sees, "" for none; `follow` has the configured target's. A pipeline is in the
+maps: no policy was trained with tracks of one."""
 TYPICAL_HEIGHT_M = {"diver": 0.6, "fish": 0.25}
 """Of the box around a diver who swims, and around a fish worth following: where the operator gives no height. Anything
 else is of unknown height."""

@@ -146,9 +146,9 @@ def prepare(
         loops=loops, dead_thruster=dead, late_s=late_ms / 1000, current=current, peak=peak,
         policy_sha256=sha256(policy) if network else "", device=device,
     )  # fmt: skip
-    encoder, detectors = _eyes(task, policy, device) if tier == 2 else (None, ())
+    encoder, detector = _eyes(policy, device) if tier == 2 else (None, None)
     cards = _cards(policy) if network else None
-    return plan, Models(None if network is None else network.to(device), encoder, detectors, cards)
+    return plan, Models(None if network is None else network.to(device), encoder, detector, cards)
 
 
 def _cards(policy: Path) -> Cards | None:
@@ -158,17 +158,15 @@ def _cards(policy: Path) -> Cards | None:
     return load_cards(policy, policy.with_name("encoder.safetensors")) if policy.with_suffix(".toml").exists() else None
 
 
-def _eyes(task: str, policy: Path, device: str) -> tuple[Encoder, tuple[Detector, ...]]:
-    """The encoder beside the policy, and the detector of the task's goal class."""
+def _eyes(policy: Path, device: str) -> tuple[Encoder, Detector]:
+    """The encoder beside the policy, and the shipped detector."""
     from rov.resources import find_resource
     from rov.vision.detector import Detector
     from sim.evaluation.rows import open_encoder
 
-    weights = {"transit": "models/detector.safetensors", "follow": "models/diver.safetensors"}.get(task)
+    weights, numbers = find_resource("models/detector.safetensors"), "auto" if device == "cuda" else "float32"
     encoder = open_encoder(policy.with_name("encoder.safetensors"))
-    if weights is None:
-        return encoder, ()
-    return encoder, (Detector(find_resource(weights), device, "auto" if device == "cuda" else "float32", batch=10),)
+    return encoder, Detector(weights, device, numbers, batch=10)
 
 
 def _run(plan: Plan, models: Models, out: Path, films: bool) -> None:

@@ -54,7 +54,7 @@ def films(plan: Plan, row: str, episodes: Sequence[Episode], out: Path, notify: 
 def film(plan: Plan, chunk: Chunk, episode: Episode, poses: Any, path: Path, notify: Callable[[], None]) -> None:
     """Write one film; raises UserError where it cannot be written."""
     i = chunk.row(episode.episode)
-    water = sea(msgspec.structs.replace(plan, tier=1), chunk, "zero", Models(None, None, ()))
+    water = sea(msgspec.structs.replace(plan, tier=1), chunk, "zero", Models(None, None, None))
     water.reset()
     seen = look(chunk.world or LOOK, chunk.looks_seeds()[i])
     renderer = Renderer([scene(plan.task, water.course, i, seen)], Lens.wide(*SIZE, HFOV_DEG))

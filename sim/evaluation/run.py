@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ class Models(NamedTuple):
 
     policy: PolicyNetwork | None
     encoder: Encoder | None
-    detectors: Sequence[Detector]
+    detector: Detector | None
     cards: Cards | None = None
     """With them the policy is let go as in the daemon."""
 
@@ -76,7 +76,7 @@ def sea(plan: Plan, chunk: Chunk, row: str, models: Models) -> Sea:
     }  # fmt: skip
     if plan.tier == 2 and row not in BLIND and row not in ("policy_true", "policy_noise"):
         assert looks and models.encoder
-        return RenderedSea(plan.task, models.encoder, models.detectors, looks, **common)
+        return RenderedSea(plan.task, models.encoder, models.detector, looks, **common)
     noise = noiseless(load_noise()) if row == "policy_true" else None
     return Sea(plan.task, n=chunk.size, looks=looks, noise=noise, auto_reset=False, **common)
 

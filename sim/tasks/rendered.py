@@ -28,7 +28,7 @@ from sim.tasks.scenes import Look, label, scene
 from sim.tasks.sea import Sea, Sight
 from sim.vehicle import DT
 
-WITH_DETECTOR, WITHOUT = (352, 264), (160, 120)
+WITH_DETECTOR, WITHOUT = (480, 360), (160, 120)
 """Size of the pictures: what the detector sees, or what the displacement needs."""
 
 
@@ -68,12 +68,12 @@ class RenderedSea(Sea):
     """As `Sea`, with a look for each vehicle. `images` holds the last pictures (N, H, W, 3) BGR."""
 
     def __init__(
-        self, task: str, encoder: Encoder, detectors: Sequence[Detector], looks: Sequence[Look], **options: Any
+        self, task: str, encoder: Encoder, detector: Detector | None, looks: Sequence[Look], **options: Any
     ) -> None:
-        """Of the detectors, the first that knows a vehicle's goal class looks at its pictures."""
+        """The detector looks where a task has a goal class that it knows."""
         super().__init__(task, n=len(looks), looks=looks, auto_reset=False, **options)
         self.encoder, self.config = encoder.to(self.device).eval(), delays.config()
-        self.detectors = detectors if any(_goals(task) & {*each.card.classes} for each in detectors) else ()
+        self.detector = detector if detector and _goals(task) & {*detector.card.classes} else None
         self.images: Image = np.zeros((0, 0, 0, 3), np.uint8)
         self.idle: set[int] = set()
         """Vehicles whose episode is over: their last picture stays, which saves most of the time."""
@@ -86,7 +86,7 @@ class RenderedSea(Sea):
     def _prepare(self) -> None:
         """Build the scenes of the courses that have been drawn."""
         assert self.looks is not None
-        size = WITH_DETECTOR if self.detectors else WITHOUT
+        size = WITH_DETECTOR if self.detector else WITHOUT
         for rows in self._groups():
             hfov = 2 * math.degrees(math.atan(float(self.conditions.view[rows[0], 0])))
             scenes = [scene(self.name, self.course, i, self.looks[i]) for i in rows]
@@ -174,11 +174,9 @@ class RenderedSea(Sea):
     def _detect(self) -> list[tuple[Detection, ...]]:
         """Detections of each picture."""
         found: list[tuple[Detection, ...]] = [()] * self.n
-        left = set(range(self.n)) - self.idle
-        for detector in self.detectors:
-            rows = sorted(i for i in left if self.witnesses[i].goal in detector.card.classes)
-            left -= {*rows}
-            items = detector.detect([self.images[i] for i in rows], self.config.perception.score_min)
+        if self.detector:
+            rows = sorted(set(range(self.n)) - self.idle)
+            items = self.detector.detect([self.images[i] for i in rows], self.config.perception.score_min)
             for i, some in zip(rows, items, strict=True):
                 found[i] = some
         return found
