@@ -21,6 +21,8 @@ from sim.world import RealisedWorld, WorldError, parse, realise
 from tests.policies import with_policy, write_policy
 from tests.seas import FLOWING
 
+pytestmark = pytest.mark.patient
+
 DIVER = """
 about = "A diver who swims in a circle before the camera."
 [water]

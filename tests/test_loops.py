@@ -26,6 +26,8 @@ from sim.parameters import load as load_vehicle
 from sim.sensors import Suite, quaternion, sense, switch_on
 from sim.vehicle import WaterForces, model, rest, rotation, step, still
 
+pytestmark = pytest.mark.patient
+
 CURVE = thrusters.load(find_resource("calibration/t200.toml"), cells=4)
 CONFIG = load(find_resource("rover.toml"))
 DOUBLE = torch.float64

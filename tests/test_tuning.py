@@ -44,6 +44,8 @@ from rov.resources import find_resource
 from rov.validate import load_checked
 from tests.world import CONFIG, CURVE, GRAVITY, S, World
 
+pytestmark = pytest.mark.patient
+
 FAR = ("buoy_red", 0.9, (100.0, 100.0, 160.0, 180.0))
 NEAR = ("buoy_green", 0.9, (300.0, 200.0, 340.0, 260.0))
 FAINT = ("buoy_red", 0.6, (400.0, 100.0, 460.0, 180.0))
