@@ -360,8 +360,8 @@ def test_ended_in_its_first_seconds_it_says_nothing_of_its_code(tmp_path: Path) 
         daemon.close()
 
 
-def test_what_dies_too_often_stays_down_on_a_console_that_nobody_reads(tmp_path: Path) -> None:
-    """It stops neither the loop nor the end."""
+def test_what_dies_too_often_stays_down(tmp_path: Path) -> None:
+    """With a console that nobody reads, which stops neither the loop nor the end."""
     daemon = Daemon(tmp_path / "run", start=False)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
