@@ -39,6 +39,8 @@ class Sea:
             "sim",
             "run",
             "pool",
+            "--size",
+            "240x180",
             "--daemon",
             "--seed",
             "1",
