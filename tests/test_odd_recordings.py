@@ -32,6 +32,8 @@ from tests.commands import rov
 from tests.daemon.harness import light_weights
 from tests.films import grey, moving, retimed, turn_header, write_film
 
+pytestmark = pytest.mark.patient
+
 S = 1_000_000_000
 
 
