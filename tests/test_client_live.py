@@ -39,8 +39,6 @@ class Sea:
             "sim",
             "run",
             "pool",
-            "--size",
-            "240x180",
             "--daemon",
             "--seed",
             "1",
