@@ -40,7 +40,7 @@ policy: $(VENV)/ready
 test: $(VENV)/ready
 	@$(MAKE) --no-print-directory --keep-going --jobs 3 test-daemon test-small test-patient
 
-# Those with the live simulator come last, when the smaller ones are done: it keeps real time.
+# Those with the live simulator come last, when the others are done: it keeps real time.
 test-daemon: $(VENV)/ready
 	$(BIN)/python -m pytest -q -m daemon $$(grep -rl --include="test_*.py" mark.daemon tests | sort)
 
@@ -54,9 +54,10 @@ test-clock: $(VENV)/ready
 test-others: $(VENV)/ready
 	nice $(BIN)/python -m pytest -q -m "not clock and not patient"
 
-# At a priority below all others', which never wait for it.
+# At a priority below all others', which never wait for it. From the first file to the last: else those with few tests,
+# which are long ones, come when the other processor is done.
 test-patient: $(VENV)/ready
-	chrt --idle 0 $(BIN)/python -m pytest -q -m patient $$(grep -rl --include="test_*.py" mark.patient tests | sort)
+	chrt --idle 0 $(BIN)/python -m pytest -q -m patient -n 2 --dist loadfile --no-loadscope-reorder $$(grep -rl --include="test_*.py" mark.patient tests | sort)
 
 # What needs torchvision and scikit-learn, in an environment of its own (6 GB): they want another torch than the vehicle's.
 test-train: $(TRAIN)/ready

@@ -25,6 +25,8 @@ from rov.offline.source import open_recording
 from tests.commands import rov
 from tests.logs import TlogFile, attitude
 
+pytestmark = pytest.mark.patient
+
 FPS, FOCAL = 15.0, 260.0
 """Of the drawn video, 320 pixels wide."""
 BOOT_S = 100.0
