@@ -1,4 +1,4 @@
-"""The cheapest assignment of tracks to detections. SciPy has one, too, which takes perceptiond half a second to import."""
+"""The cheapest assignment of tracks to detections. SciPy has one, too, whose import takes perceptiond half a second."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def assign(cost: list[list[float]]) -> list[tuple[int, int]]:
 def _shortest_path(
     cost: list[list[float]], row_prices: list[float], column_prices: list[float], row_of: list[int], start: int
 ) -> tuple[list[float], list[int], list[int]]:
-    """Dijkstra from a row to the nearest column without a row, over cost less prices, which is ≥ 0: the length of the way
-    to each column, the row before it, and the columns in the order in which they were reached for good."""
+    """Dijkstra from a row to the nearest column without a row, over cost less prices, which is ≥ 0: the length of the
+    way to each column, the row before it, and the columns in the order in which they were reached for good."""
     length, before = [inf] * len(row_of), [-1] * len(row_of)
     left, done, row, so_far = [*range(len(row_of))], list[int](), start, 0.0
     while row >= 0:
