@@ -11,7 +11,7 @@ OUT ?= out
 WORLD ?= pool
 SEED ?= 0
 
-.PHONY: demo test test-daemon test-clock test-others test-train check clean policy
+.PHONY: demo test test-in-order test-daemon test-clock test-others test-patient test-train check clean policy
 
 # The daemon's stages drive a simulated rover through a course: the servo to a buoy, the learned policy through a gate.
 # LIVE=1: the real daemon against the live simulator. TASK=transit: the policy alone. VIDEO=your.mp4: every stage on your
@@ -35,11 +35,14 @@ policy: $(VENV)/ready
 	$(BIN)/python -m models.train_policy --out runs/policy --install $(POLICY)
 
 # First what keeps no deadlines, on two processors. Then what does, and mostly waits: tests of the whole daemon one by one,
-# the smaller ones beside them. Three groups at once make deadlines fail, and so do two of whole daemons. All groups run,
-# even if one fails.
+# the smaller ones beside them. Three groups at once make deadlines fail, and so do two of whole daemons. What only
+# computes takes what these leave idle, from the first to the last. All groups run, even if one fails.
 test: $(VENV)/ready
+	@$(MAKE) --no-print-directory --keep-going --jobs 3 test-in-order test-patient
+
+test-in-order: $(VENV)/ready
 	@$(MAKE) --no-print-directory test-others; first=$$?; \
-	$(MAKE) --no-print-directory --keep-going --jobs 2 test-daemon test-clock && exit $$first
+	$(MAKE) --no-print-directory --keep-going test-daemon test-clock && exit $$first
 
 # Those with the live simulator come last, when the smaller ones are done: it keeps real time.
 test-daemon: $(VENV)/ready
@@ -50,7 +53,12 @@ test-clock: $(VENV)/ready
 
 # From the first file to the last: else those with few tests, which are long ones, come when the other processor is done.
 test-others: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m "not clock" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -m "not clock and not patient" -n 2 --dist loadfile --no-loadscope-reorder
+
+# At a priority below all others', which never wait for it. In the same order.
+test-patient: $(VENV)/ready
+	chrt --idle 0 $(BIN)/python -m pytest -q -m patient -n 2 --dist loadfile --no-loadscope-reorder \
+	  $$(grep -rl --include="test_*.py" mark.patient tests | sort)
 
 # What needs torchvision and scikit-learn, in an environment of its own (6 GB): they want another torch than the vehicle's.
 test-train: $(TRAIN)/ready

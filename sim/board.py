@@ -51,8 +51,8 @@ DEPTH_NOISE = 0.002
 """Standard deviation in m: the Bar30's resolution."""
 TICK_S = 0.005
 """Pace of the firmware on the real clock; received bytes are handled at once."""
-STEP_S = 0.005
-"""Longest step of the vehicle's motion."""
+STEP_S = 0.01
+"""Longest step of the vehicle's motion; its fastest own one, the righting, takes two seconds."""
 PRIORITY = 10
 """Real-time priority of the process, where allowed: above ordinary processes, below the pilot."""
 
@@ -108,13 +108,17 @@ class Vessel:
         self.attitude: Floats = np.zeros(3)
         """Roll, pitch, yaw in rad."""
         self.depth = depth
+        self.driven: tuple[bytes, float | None] | None = None
+        """The outputs and volts that `thrust` belongs to: they change more rarely than it moves."""
+        self.thrust: Floats = np.zeros(6)
 
     def step(self, outputs: Floats, volts: float | None, dt: float) -> None:
         """Move on by `dt` s with these motor outputs −1..1."""
-        force = (self.curve.force(outputs, volts) @ self.mixer) * self.ARMS
+        if (driven := (outputs.tobytes(), volts)) != self.driven:
+            self.driven, self.thrust = driven, (self.curve.force(outputs, volts) @ self.mixer) * self.ARMS
         steps = max(1, math.ceil(dt / STEP_S))
         for _ in range(steps):
-            self._step(force, dt / steps)
+            self._step(self.thrust, dt / steps)
 
     def _step(self, thrust: Floats, dt: float) -> None:
         roll, pitch, _ = self.attitude

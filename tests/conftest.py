@@ -3,13 +3,13 @@
 import os
 from pathlib import Path
 
-# Two threads that share a busy core with other work are many times slower than one: here, and in what tests start.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Two threads that share a busy core with other work are many times slower than one: here, and in what tests start. Said
+# to torch by the environment: not every process of the tests needs it, and to import it takes two seconds.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import cv2
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
 from models.data import data_root
@@ -21,7 +21,6 @@ from rov.types import Image
 settings.register_profile("rov", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("rov")
 
-torch.set_num_threads(1)
 cv2.setNumThreads(1)
 
 

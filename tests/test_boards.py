@@ -15,6 +15,8 @@ from rov.media.pictures import read_image
 from rov.optics.lens import Calibration, Lens
 from rov.types import Image
 
+pytestmark = pytest.mark.patient
+
 MATRIX = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
 
 

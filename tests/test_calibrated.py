@@ -32,6 +32,8 @@ from sim.viewpoints import quaternion
 from sim.world import parse, realise
 from tests.daemon.harness import environment
 
+pytestmark = pytest.mark.patient
+
 TRUE = Lens(480, 360, 250.0, 251.0, 243.0, 176.0, (-0.25, 0.06, 0.0, 0.0, 0.0))
 BUOYS = {"buoy_red": (1.7, -1.15), "buoy_green": (1.9, 0.0), "buoy_yellow": (1.7, 1.15)}
 """North and east, m; the camera is at the origin and looks north."""

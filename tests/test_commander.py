@@ -31,6 +31,8 @@ from rov.messages import (
 from rov.motion.guard import STEP_MAX_S
 from tests.world import CONFIG, GRAVITY, MS, TICK, S, World
 
+pytestmark = pytest.mark.patient
+
 EXAMPLES = int(os.environ.get("ROV_EXAMPLES", 25))
 """Sequences of up to 30 happenings; more, when asked for."""
 SEA = 101_325.0

@@ -16,6 +16,8 @@ from rov.config.schema import Config, ConfigError, key_lines, load, override, pa
 from rov.resources import checkout, find_resource
 from rov.validate import load_checked
 
+pytestmark = pytest.mark.patient
+
 GOOD = "[vehicle]\nmax_depth = 10\n"
 
 

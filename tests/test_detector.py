@@ -17,6 +17,8 @@ from rov.types import Image
 from rov.vision.detector import Detector, ModelError, letterbox, sha256
 from rov.vision.network import DetectorNet
 
+pytestmark = pytest.mark.patient
+
 CLASSES = ("disc", "square")
 
 

@@ -26,6 +26,8 @@ from sim.tasks import transit
 from sim.tasks.noise import load
 from sim.tasks.sea import Sea
 
+pytestmark = pytest.mark.patient
+
 NOBODY = Models(None, None, ())
 
 

@@ -18,7 +18,10 @@ from sim.vehicle import model, rest, still
 from tests.commands import python_m
 
 # torch's forward differentiation scripts its own helpers when it is first used.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.patient,
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
+]
 SEED = 3
 WU = parameters.load("wu")
 INSTRUMENTS = Suite()._replace(dvl=True)

@@ -14,6 +14,8 @@ from rov.motion.guard import STEP_MAX_S, Guard
 from rov.motion.pilot import AXES_DOWN
 from rov.motion.thrusters import load
 
+pytestmark = pytest.mark.patient
+
 ROOT = Path(__file__).parent.parent
 MS = 1_000_000
 LIMITS = schema.GuardConfig()

@@ -25,6 +25,8 @@ from rov.offline.source import open_recording
 from tests.commands import rov
 from tests.logs import TlogFile, attitude
 
+pytestmark = pytest.mark.patient
+
 FPS, FOCAL = 15.0, 260.0
 """Of the drawn video, 320 pixels wide."""
 BOOT_S = 100.0
@@ -96,9 +98,10 @@ def log_file(path: Path, seconds: float, jump: float | None = None, noise: float
 def test_the_offset_is_found_from_the_picture(offset: float, tmp_path: Path) -> None:
     video = film(tmp_path / "v.mp4", offset, 14)
     log = logs.read(log_file(tmp_path / "l.tlog", 40))
-    found = align.align(align.motion(Video(video).shots()), log.states)
+    seen = align.motion(Video(video).shots())
+    found = align.align(seen, log.states)
     assert abs(found.offset_s - offset) < 0.1 and found.confidence > 0.3 and found.correlation > 0.8
-    align.plot(align.motion(Video(video).shots()), log.states, found, tmp_path / "p.png")
+    align.plot(seen, log.states, found, tmp_path / "p.png")
     assert cv2.imread(str(tmp_path / "p.png")) is not None
 
 

@@ -25,6 +25,8 @@ from tests.daemon.harness import light_weights
 from tests.logs import TlogFile
 from tests.test_import import BOOT_S
 
+pytestmark = pytest.mark.patient
+
 FPS = 10
 WORLD = """
 about = "A basin with rocks, in which a vehicle turns and rises and sinks."

@@ -9,6 +9,8 @@ import pytest
 
 from tests.rooms import DOOR, ORDER, ROOT, arrows, circles, imported, modules, room_of, upward
 
+pytestmark = pytest.mark.patient
+
 ALLOWED = {"rov": {"rov"}, "sim": {"rov", "sim"}, "models": {"rov", "sim", "models"}}
 TORCH_FREE = (
     "rov.pilotd",

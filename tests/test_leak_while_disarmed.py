@@ -11,6 +11,8 @@ from rov.motion.commander import Commander
 from rov.motion.pilot import Pilot
 from tests.world import CONFIG, CURVE, MS, World
 
+pytestmark = pytest.mark.patient
+
 LEAK: dict[str, object] = {"leak": True}
 EMPTY: dict[str, object] = {"battery_v": 4 * 3.2}
 DRY: dict[str, object] = {"leak": False, "battery_v": 4 * 3.9}

@@ -23,6 +23,8 @@ else:
 from rov.resources import checkout
 from tests.commands import Run, python_m, rov
 
+pytestmark = pytest.mark.patient
+
 ROOT = checkout()
 PAGE = (ROOT / "models/README.md").read_text()
 CHEAP = ("rov models list", "rov models show detector", "python -m models.train_detector --help")

@@ -21,7 +21,7 @@ from tests.seas import FLOWING
 pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 
 
-def test_the_daemon_holds_in_a_current_and_its_dive_replays(tmp_path: Path) -> None:
+def test_the_daemon_holds_in_a_current(tmp_path: Path) -> None:
     then = 'seconds = 1.0\n[[course]]\nmode = "hold"\nseconds = 9.0'  # the first step waits for perception
     (tmp_path / "flow.toml").write_text(FLOWING.replace("seconds = 30.0", then))
     settings = ["--set", "perception.rate_hz=4", "--set", "vehicle.max_depth=20"]
@@ -50,8 +50,6 @@ def test_the_daemon_holds_in_a_current_and_its_dive_replays(tmp_path: Path) -> N
     assert max(abs(each.depth - start.depth) for each in late) < 0.15, "m"
     turned = [math.degrees(math.remainder(each.yaw - start.yaw, 2 * math.pi)) for each in late]
     assert np.abs(turned).max() < 6.0, "degrees, by its own compass"
-    again = rov("replay", path, "--out", tmp_path / "r", "--diff", "--no-overlay", *settings)
-    assert again.returncode == 0, again.stdout + again.stderr
 
 
 def test_the_policy_steers_the_whole_daemon_beside_ardusub_and_is_repeated(tmp_path: Path) -> None:

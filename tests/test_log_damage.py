@@ -15,6 +15,8 @@ from rov.imports import dive, logs
 from rov.messages import Sticks
 from tests.logs import BinFile, TlogFile, attitude, heartbeat
 
+pytestmark = pytest.mark.patient
+
 TRIALS = int(os.environ.get("ROV_FUZZ_LOGS", 20))
 """Of each kind."""
 SECONDS_MAX = 10.0

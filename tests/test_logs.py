@@ -16,6 +16,8 @@ from rov.link.vehicle_state import GRAVITY
 from rov.messages import Arm, Disarm, SetMode, Sticks
 from tests.logs import UTC, BinFile, TlogFile, attitude, heartbeat
 
+pytestmark = pytest.mark.patient
+
 BOOT = 50.0
 
 

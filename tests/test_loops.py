@@ -27,6 +27,8 @@ from sim.sensors import Suite, quaternion, sense, switch_on
 from sim.tasks.sea import Sea
 from sim.vehicle import WaterForces, model, rest, rotation, step, still
 
+pytestmark = pytest.mark.patient
+
 CURVE = thrusters.load(find_resource("calibration/t200.toml"), cells=4)
 CONFIG = load(find_resource("rover.toml"))
 DOUBLE = torch.float64

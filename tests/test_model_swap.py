@@ -24,6 +24,8 @@ from rov.vision.detector import Detector, sha256
 from rov.vision.model_swap import JUDGED_FRAMES, TRIAL_FRAMES, ModelSwap, kept_model, load_warm
 from rov.vision.network import DetectorNet
 
+pytestmark = pytest.mark.patient
+
 RATE_HZ = 10.0  # 100 ms for a frame
 
 

@@ -21,6 +21,8 @@ from rov.resources import checkout, find_resource
 from rov.vision import store
 from tests.test_model_swap import make
 
+pytestmark = pytest.mark.patient
+
 
 def run(*arguments: object) -> tuple[int, str]:
     """(exit code, output); an error for the user is exit code 2 and its text, as the command line has it."""

@@ -22,6 +22,8 @@ from rov.motion.thrusters import load as load_curve
 from rov.resources import find_resource
 from tests.test_ardusub import TICK, Rig
 
+pytestmark = pytest.mark.patient
+
 QUIET_S = 3.0
 """From the last trouble until everything must be as it should: a lost command's repetition, a read parameter."""
 DEEP = 1.0

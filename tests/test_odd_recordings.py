@@ -29,7 +29,10 @@ from rov.offline.source import open_recording
 from rov.resources import checkout
 from rov.types import Image
 from tests.commands import rov
+from tests.daemon.harness import light_weights
 from tests.films import grey, moving, retimed, turn_header, write_film
+
+pytestmark = pytest.mark.patient
 
 S = 1_000_000_000
 
@@ -41,6 +44,11 @@ def limited(file_limit: int, *arguments: object) -> subprocess.CompletedProcess[
         [sys.executable, "-m", "rov", *map(str, arguments)], cwd=checkout(), capture_output=True, text=True,
         check=False, timeout=120, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits),
     )  # fmt: skip
+
+
+def light(folder: Path) -> tuple[str, str]:
+    """Options: the detector with an input as large as the made films, which costs a tenth."""
+    return "--set", f"perception.weights={light_weights(folder, 160)}"
 
 
 @contextmanager
@@ -61,7 +69,7 @@ def test_a_replay_of_nothing_ends_with_2_and_one_of_a_jump_in_seconds(tmp_path: 
     black = write_film(tmp_path / "black.mp4", [grey(0)] * 12)
     film = write_film(tmp_path / "f.mkv", [moving(k) for k in range(40)], options={"bf": "0"})
     jump = retimed(film, tmp_path / "jump.mkv", lambda k: k if k < 20 else k + 376_000)
-    run = rov("replay", black, jump, "--out", tmp_path / "o")
+    run = rov("replay", black, jump, *light(tmp_path), "--out", tmp_path / "o")
     lines = run.stderr.strip().splitlines()
     assert run.returncode == 2, run.stderr
     assert [line for line in lines if line.startswith("error: ")] == [
@@ -178,7 +186,7 @@ def test_a_film_that_shows_nothing_leaves_no_dive(tmp_path: Path) -> None:
 
 def test_a_replay_onto_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     film = write_film(tmp_path / "f.mp4", [moving(k, (320, 240)) for k in range(40)])
-    run = limited(60_000, "replay", film, "--out", tmp_path / "o")
+    run = limited(60_000, "replay", film, *light(tmp_path), "--out", tmp_path / "o")
     errors = [line for line in run.stderr.splitlines() if line.strip()]
     assert run.returncode == 2 and len(errors) == 1, run.stderr
     assert errors[0].startswith(f"error: {tmp_path}/o/") and "cannot be written" in errors[0]

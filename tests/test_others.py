@@ -36,6 +36,8 @@ from tests.foreign import (
     write,
 )  # fmt: skip
 
+pytestmark = pytest.mark.patient
+
 N = 20
 VIDEO = "foxglove_msgs/msg/CompressedVideo"
 

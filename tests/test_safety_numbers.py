@@ -13,6 +13,8 @@ from rov.service.child_process import STARTS_MAX, STARTS_S, ChildProcess
 from rov.supervisor import CHILDREN
 from tests.world import MS, TICK, S, World
 
+pytestmark = pytest.mark.patient
+
 CONFIG = parse("[vehicle]\nmax_depth = 30.0\n")
 STILL = (0.0, 0.0, 0.0, 0.0)
 BUOY = ("buoy_red", 0.9, (300.0, 200.0, 340.0, 280.0))

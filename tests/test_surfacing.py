@@ -10,6 +10,8 @@ from rov.link.mavlink_link import ARM_DISARM
 from rov.messages import Mode
 from tests.test_ardusub import Rig
 
+pytestmark = pytest.mark.patient
+
 UP = (0.0, 0.0, -0.5, 0.0)
 """The pilot's outputs in `surface`."""
 

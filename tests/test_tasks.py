@@ -32,6 +32,8 @@ from sim.tasks.solids import HULL_M, KEEL_M, Solids, bump
 from sim.tasks.tuned import start
 from sim.vehicle import DT, model, rest, rotation
 
+pytestmark = pytest.mark.patient
+
 CPU = torch.device("cpu")
 
 

@@ -33,6 +33,8 @@ from rov.resources import checkout
 from rov.vision.detector import Detector, sha256
 from rov.vision.network import DetectorNet
 
+pytestmark = pytest.mark.patient
+
 SMALL = ["network.size=96", "network.widths=[8,8,16,16]", "network.pyramid=8", "optimisation.batch=4"]
 SHORT = [*SMALL, "optimisation.pictures=16", "optimisation.epochs=6", "optimisation.warm_up=2"]
 

@@ -39,6 +39,8 @@ from sim.tasks.noise import load as load_noise
 from sim.tasks.sea import Sea
 from sim.tasks.tuned import start
 
+pytestmark = pytest.mark.patient
+
 CPU = torch.device("cpu")
 SMALL = DaggerRecipe(
     tasks=("follow",), levels=("easy",), vehicles=8, window=12, burn_in=4, rounds=2, updates=2, batch=4

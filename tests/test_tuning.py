@@ -44,6 +44,8 @@ from rov.resources import find_resource
 from rov.validate import load_checked
 from tests.world import CONFIG, CURVE, GRAVITY, S, World
 
+pytestmark = pytest.mark.patient
+
 FAR = ("buoy_red", 0.9, (100.0, 100.0, 160.0, 180.0))
 NEAR = ("buoy_green", 0.9, (300.0, 200.0, 340.0, 260.0))
 FAINT = ("buoy_red", 0.6, (400.0, 100.0, 460.0, 180.0))
@@ -125,33 +127,67 @@ OTHER = {
 """Values to change to; for all others half of what it is."""
 
 
-def changed(key: str) -> Config:
-    value = OTHER.get(key, live.values(CONFIG)[key])
-    value = value if key in OTHER else value / 2  # type: ignore[operator]
-    return override(CONFIG, [f"{key}={msgspec.json.encode(value).decode()}"])
+HIDDEN = {"guard.battery_low_s", "link.surface_pa", "vehicle.max_depth"} | {
+    f"steering.{name}" for name in ("centred_deg", "surge_gain", "surge_max", "yaw_gain")
+}
+"""Keys that make no difference any more where all others are changed, too."""
+TOGETHER = sorted(live.values(CONFIG).keys() - ELSEWHERE - HIDDEN)
 
 
-@pytest.fixture(scope="module")
-def baseline() -> list[object]:
-    world = World(CONFIG)
+def changed(*keys: str) -> Config:
+    values = {key: OTHER[key] if key in OTHER else live.values(CONFIG)[key] / 2 for key in keys}  # type: ignore[operator]
+    return override(CONFIG, [f"{key}={msgspec.json.encode(value).decode()}" for key, value in values.items()])
+
+
+def started(config: Config) -> list[object]:
+    """What a dive with this configuration leaves."""
+    world = World(config)
     world.run(2)
     everything(world)
     return world.trace
 
 
-@pytest.mark.parametrize("key", sorted(live.values(CONFIG).keys() - ELSEWHERE))
-def test_a_key_tuned_while_running_does_what_it_does_from_the_start(key: str, baseline: list[object]) -> None:
-    """Two dives, the same to the last bit: one started with the value, one tuned to it. A third, without, is not."""
-    started, running = World(changed(key)), World(CONFIG)
-    started.run(2)
-    everything(started)
-    running.run(0.5)
-    running.tune(changed(key))
-    running.run(1.5)  # the gains have glided, the frames follow
-    everything(running)
-    said = [each for each in running.trace if not isinstance(each, tuple)]
-    assert said and running.trace == started.trace
-    assert running.trace != baseline, f"{key} made no difference: the dive above does not show it"
+def tuned(config: Config) -> list[object]:
+    """The same, where that configuration came half a second after the start."""
+    world = World(CONFIG)
+    world.run(0.5)
+    world.tune(config)
+    world.run(1.5)  # the gains have glided, the frames follow
+    everything(world)
+    return world.trace
+
+
+@pytest.fixture(scope="module")
+def together() -> list[object]:
+    return started(changed(*TOGETHER))
+
+
+def without(key: str) -> list[object]:
+    return started(changed(*(each for each in TOGETHER if each != key)))
+
+
+def test_keys_tuned_while_running_do_what_they_do_from_the_start(together: list[object]) -> None:
+    """Two dives, the same to the last bit: one started with the values, one tuned to them."""
+    trace = tuned(changed(*TOGETHER))
+    assert [each for each in trace if not isinstance(each, tuple)]
+    assert trace == together, f"not taken: {[key for key in TOGETHER if without(key) == trace] or 'several keys'}"
+
+
+@pytest.mark.parametrize("key", TOGETHER)
+def test_each_of_them_makes_a_difference(key: str, together: list[object]) -> None:
+    assert without(key) != together, f"{key} made no difference: the dive above does not show it"
+
+
+@pytest.mark.parametrize("key", sorted(HIDDEN))
+def test_so_does_a_key_that_the_others_hide(key: str, baseline: list[object]) -> None:
+    trace = tuned(changed(key))
+    assert trace == started(changed(key))
+    assert trace != baseline, f"{key} made no difference: the dive above does not show it"
+
+
+@pytest.fixture(scope="module")
+def baseline() -> list[object]:
+    return started(CONFIG)
 
 
 # ---- safety keys -----------------------------------------------------------------------------------------------

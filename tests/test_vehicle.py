@@ -14,6 +14,8 @@ from sim import parameters
 from sim.propulsion import CAPACITY_C, HOTEL_W, RESISTANCE, tables, thrust
 from sim.vehicle import DT, Model, State, Tether, WaterForces, advance, model, rest, rotation, step, still
 
+pytestmark = pytest.mark.patient
+
 DOUBLE = torch.float64
 HEAVY = parameters.load("heavy")
 CURVE = thrusters.load(find_resource("calibration/t200.toml"), cells=4)

@@ -23,6 +23,8 @@ from sim.scene.things import LABELS
 from sim.scene.water import Water
 from sim.world import WorldError, load, names, parse, realise, through
 
+pytestmark = pytest.mark.patient
+
 LENS = Lens(161, 121, 100.0, 100.0, 80.0, 60.0)
 PLAIN = Sensor(white=0.0, noise=0.0, soft=0.0, vignette=0.0)
 RED = Paint((0.8, 0.02, 0.02), rough=0.0)

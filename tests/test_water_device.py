@@ -17,6 +17,8 @@ from sim.scene.render import Renderer
 from sim.vehicle import model, rest, step, still
 from sim.world import load, realise
 
+pytestmark = pytest.mark.patient
+
 PAIRS = 1000
 """How many rays meet boxes and parts, where only a device could count."""
 

@@ -14,6 +14,8 @@ from rov.errors import UserError
 from sim.wrench import OUTPUT, WrenchError, read_forces, read_trial, run, simulate
 from tests.commands import python_m
 
+pytestmark = pytest.mark.patient
+
 TRIAL: dict[str, Any] = {
     "mass": 11.5,
     "weight_n": 112.8,

@@ -7,7 +7,7 @@ Pure: the memory of the loops goes in and comes out as `LoopMemory`. Axes, signs
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
@@ -82,7 +82,7 @@ def step_loops(
     effort = gains.depth_kp * error - gains.depth_kd * state.depth_rate
     growth = gains.depth_ki * error * dt
     heave = xp.where(depth_held, effort, heave)
-    heave, depth_trim = _trimmed(heave, memory.depth_trim, growth, depth_on, depth_held)
+    heave, depth_trim = _trimmed(xp, heave, memory.depth_trim, growth, depth_on, depth_held)
     heave = xp.where(state.depth > max_depth, heave.clip(max=0.0), heave)
 
     heading_held = heading_on & (xp.abs(yaw) <= DEAD_BAND)
@@ -94,7 +94,7 @@ def step_loops(
     # A turn by stick is damped like the held heading: otherwise a vehicle with little drag in yaw would spin up, and a
     # visual servo with its delay would turn past the target.
     yaw = xp.where(heading_held, effort, yaw - xp.where(heading_on, gains.heading_kd * r, 0.0))
-    yaw, heading_trim = _trimmed(yaw, memory.heading_trim, growth, heading_on, heading_held)
+    yaw, heading_trim = _trimmed(xp, yaw, memory.heading_trim, growth, heading_on, heading_held)
 
     rolling = xp.where(level_on, -gains.attitude_kp * roll - gains.attitude_kd * p, 0.0)
     pitching = xp.where(level_on, -gains.attitude_kp * pitch - gains.attitude_kd * q, 0.0)
@@ -123,10 +123,9 @@ def _lead(kp: float, kd: float) -> float:
     return kd / kp if kd < LEAD_MAX_S * kp else LEAD_MAX_S  # a tiny kp must not divide into infinity
 
 
-def _trimmed(effort: Array, trim: Array, growth: Array, on: Array, held: Array) -> tuple[Array, Array]:
+def _trimmed(xp: Any, effort: Array, trim: Array, growth: Array, on: Array, held: Array) -> tuple[Array, Array]:
     """Add the trim to an axis' effort, then integrate. Anti-windup: the trim is bounded, and does not change
     while a stick moves the axis, or while the axis is saturated and would go further into saturation."""
-    xp = array_namespace(effort)
     trim = xp.where(on, trim, 0.0)
     total = effort + trim
     free = held & ((xp.abs(total) < 1.0) | (total * growth < 0.0))

@@ -23,7 +23,7 @@ from rov.messages import Event, Mode
 from tests.daemon.autopilot import SURGE, Boat, PilotAlone, Round, Rover, Whole, assert_reported, taken_over
 from tests.daemon.harness import Daemon, wait_for
 
-pytestmark = [pytest.mark.clock, pytest.mark.daemon]
+pytestmark = pytest.mark.clock
 
 SECONDS = float(os.environ.get("ROV_ARDUSUB_S", 0))
 
@@ -42,6 +42,7 @@ def boats(tmp_path: Path) -> Iterator[Callable[[str, type[PilotAlone] | type[Who
         yield make
 
 
+@pytest.mark.daemon
 def test_taken_over_and_handed_back_on_a_bad_line(boats: Callable[..., Boat]) -> None:
     """On all three ways at once, with a whole daemon on one of them. Nothing moves that was not commanded; each end of
     our control is an event, on the public endpoint and in the dive, which is whole."""
