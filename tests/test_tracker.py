@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import linear_sum_assignment
 
 from rov.config.schema import TrackingConfig
 from rov.messages import Box, Detection, Detections, Track
-from rov.vision.assignment import assign
 from rov.vision.tracker import Tracker, iou
 
 
@@ -214,16 +212,3 @@ def test_real_boxes_with_some_missing_keep_their_identity(rov_data: Path) -> Non
                 followed_as[k] = mine[0].track_id
     assert published > 0.9 * boxes, f"{published} of {boxes}"
     assert switches <= 3
-
-
-COSTS = st.floats(0.0, 2.0) | st.sampled_from([0.0, 0.5, 1.0, 1e6])
-
-
-@given(st.integers(1, 7).flatmap(lambda m: st.lists(st.lists(COSTS, min_size=m, max_size=m), min_size=1, max_size=7)))
-def test_no_assignment_is_cheaper(cost: list[list[float]]) -> None:
-    """Also where costs are equal, or pairs forbidden."""
-    pairs = assign(cost)
-    assert len(pairs) == min(len(cost), len(cost[0])) == len({i for i, _ in pairs}) == len({j for _, j in pairs})
-    rows, columns = linear_sum_assignment(cost)
-    least = sum(cost[i][j] for i, j in zip(rows, columns, strict=True))
-    assert sum(cost[i][j] for i, j in pairs) == pytest.approx(least, abs=1e-6)

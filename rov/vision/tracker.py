@@ -15,9 +15,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
 from rov.config.schema import TrackingConfig
 from rov.messages import Box, Detection, Detections, Track, Tracks
-from rov.vision.assignment import assign
 
 MEMORY_S = 0.1
 """Time constant of the filter: at 15 frames/s half of the last estimate remains after a frame, at 5 an eighth."""
@@ -142,8 +144,9 @@ class Tracker:
         """The cheapest assignment of tracks to detections, without forbidden pairs."""
         if not found or not self.followed:
             return []
-        costs = [self._costs(each, found, now, width) for each in self.followed]
-        return [(i, j) for i, j in assign(costs) if costs[i][j] < FORBIDDEN]
+        cost = np.array([self._costs(each, found, now, width) for each in self.followed])
+        rows, columns = linear_sum_assignment(cost)
+        return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if cost[i, j] < FORBIDDEN]
 
     def _costs(self, each: TrackedObject, found: list[Detection], now: int, width: int) -> list[float]:
         """How badly each detection fits: 0..1 by overlap, 1..2 by distance (plus WEAK), or FORBIDDEN.
