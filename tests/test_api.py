@@ -18,11 +18,11 @@ SAMPLE = checkout() / "sim" / "sample.mcap"
 def test_a_dive_is_read_by_kind_of_message() -> None:
     with Dive(str(SAMPLE)) as dive:
         depths = [state.depth for state in dive.read(VehicleState) if state.depth_t]
-        assert len(depths) == 500 and 0.5 < max(depths) < 4.0
-        assert len(list(dive.read(Observation))) == 80 == len(list(dive.read(Detections)))
+        assert len(depths) == 350 and 0.5 < max(depths) < 4.0
+        assert len(list(dive.read(Observation))) == 56 == len(list(dive.read(Detections)))
         pictures = list(dive.pictures())
-    assert len(pictures) == 80 and all(isinstance(each, TimedFrame) for each in pictures)
-    assert pictures[0].image.shape == (180, 240, 3) and pictures[0].t < pictures[1].t
+    assert len(pictures) == 56 and all(isinstance(each, TimedFrame) for each in pictures)
+    assert pictures[0].image.shape == (360, 480, 3) and pictures[0].t < pictures[1].t
 
 
 def test_a_dive_is_written_and_read_again(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_the_program_of_the_page(
     (tmp_path / "rover.toml").write_text("[vehicle]\nmax_depth = 30\n")
     monkeypatch.chdir(tmp_path)
     exec(program, {})
-    assert re.match(r"\d\.\d m, 80 pictures, \['", capsys.readouterr().out)
+    assert re.match(r"\d\.\d m, 56 pictures, \['", capsys.readouterr().out)
     with Dive("notes.mcap") as dive:
         assert [event.code for event in dive.read(Event)] == ["tide"]
 

@@ -91,13 +91,13 @@ def ports_are_free() -> bool:
 
 
 def test_a_recording(place: Path) -> None:
-    """The sample is `python -m sim dive pool --seconds 10 --size 240x180 --no-overlay --set perception.rate_hz=8
-    --set recording.jpeg_quality=97`; to be made anew with weights that see otherwise."""
+    """The sample is `python -m sim dive pool --seconds 7 --size 480x360 --no-overlay --set perception.rate_hz=8
+    --set recording.jpeg_quality=98`; to be made anew with weights that see otherwise."""
     replay, info, detect = commands("rov replay")
     done = shell(replay, place)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((place / "out/report.json").read_text())
-    assert report["processed"] == 80 and {row["verdict"] for row in report["diff"]} == {"same"}
+    assert report["processed"] == 56 and {row["verdict"] for row in report["diff"]} == {"same"}
     assert all((place / "out" / name).is_file() for name in ("report.html", "report.json", "dive.mcap", "overlay.mp4"))
     done = shell(info, place)
     assert done.returncode == 0 and "detections" in done.stdout
