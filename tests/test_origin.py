@@ -32,6 +32,7 @@ from rov.messages import (
     Health,
     HostStatus,
     Mode,
+    Observation,
     PilotStatus,
     Setting,
 )
@@ -277,6 +278,24 @@ def test_the_pilot_and_perception_replay_a_dive_of_message_version_1_exactly(con
             diff.recorded(item.data)
     rows = {row.topic: row for row in diff.summary() if row.topic != "detections"}
     assert all(row.compared and not row.differing for row in rows.values()), rows
+
+
+@pytest.mark.parametrize("lost", [-1, 40])
+def test_a_recording_may_end_in_the_midst_of_a_frame(config: Config, tmp_path: Path, lost: int) -> None:
+    """As on a full disk: the last observation that is missing is no difference, one before it is."""
+    source = open_recording(checkout() / "tests/version_1.mcap")
+    assert source.dive is not None
+    config = DiveOrigin(source.dive, override(config, ["perception.rate_hz=8"]), tmp_path).config or config
+    diff = Diff(config, curve(config), source)
+    records = [item.data for item in source.items if isinstance(item, Record)]
+    observations = [i for i, each in enumerate(records) if isinstance(each, Observation)]
+    missing = observations[lost]
+    for i, each in enumerate(records):
+        if i == missing or (lost < 0 and i > missing):
+            continue
+        diff.recorded(each)
+    row = {row.topic: row for row in diff.summary()}["observation"]
+    assert (row.verdict, row.differing) == (("same", 0) if lost < 0 else ("differs", 1))
 
 
 # ---- in words --------------------------------------------------------------------------------------------------------

@@ -96,6 +96,8 @@ class Diff:
         self.pilot = PilotReplay(config, curve, source)
         self.now: dict[tuple[str, int], Message] = {}
         """Computed and not yet compared messages, by topic and time (of the frame, where there is one)."""
+        self.last_frame_t = -1
+        """Time of the last frame that perception said anything of."""
         self.pictureless = 0
         """How many recorded detections have no picture in the dive."""
         self.table = {
@@ -113,6 +115,7 @@ class Diff:
         """Take a recorded message: compare it with what is computed now, then feed it to the next stage."""
         if isinstance(message, Detections | Tracks | Observation):
             self.perception.apply_config(self.timeline.at(message.frame_t))
+            self.last_frame_t = max(self.last_frame_t, message.frame_t)
         match message:
             case ActiveSettings():
                 self.timeline.add(message.settings, message.t)
@@ -159,9 +162,11 @@ class Diff:
             pass
 
     def summary(self) -> list[Difference]:
-        """One row per topic. Messages that were computed now but not recorded count as differing."""
-        for (topic, _), message in self.now.items():
-            if topic in self.table and topic != "detections" and self.table[topic].compared:
+        """One row per topic. Messages that were computed now but not recorded count as differing; but those of the last
+        frame, in whose midst a recording may end: on a full disk, say."""
+        for (topic, at), message in self.now.items():
+            ended = isinstance(message, FromFrame) and at == self.last_frame_t
+            if topic in self.table and topic != "detections" and self.table[topic].compared and not ended:
                 self._count(topic, message, 0.0, "computed now, not recorded")
         row = self.table["detections"]  # live, some frames are not analysed and some not recorded
         if self.pictureless and not row.compared:
