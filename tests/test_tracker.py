@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rov.config.schema import TrackingConfig
@@ -158,6 +158,7 @@ NUMBERS = st.floats(-1e5, 1e5) | st.floats()
         max_size=20,
     )
 )
+@example([(0.0, [Detection("fish", 0.0, (0.0, -9e-249, 3e-91, 0.0))] * 2)])
 def test_whatever_comes_boxes_are_finite_and_ids_unique(frames: list[tuple[float, list[Detection]]]) -> None:
     tracker, t = Tracker(TrackingConfig(confirm_hits=1)), 10_000_000_000
     for step, items in frames:

@@ -181,9 +181,10 @@ class Tracker:
 def iou(a: Box, b: Box) -> float:
     """Intersection over union of two boxes."""
     w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    if w <= 0 or h <= 0:
+    shared = w * h
+    if w <= 0 or h <= 0 or shared == 0:  # an area may be too small for a number
         return 0.0
-    return w * h / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - w * h)
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
 def _apart(a: Box, b: Box) -> float:
