@@ -22,7 +22,6 @@ from rov.steering.policy_network import PolicyNetwork
 from sim.tasks.noise import FILE
 
 SEED_STEP = 7919
-CPU = torch.device("cpu")
 
 
 class Part(NamedTuple):
@@ -124,8 +123,8 @@ def serve(
     parts: list[Part],
     recipe: DaggerRecipe,
     teachers: Numbers,
-    noise: Path = FILE,
-    device: torch.device = CPU,
+    noise: Path,
+    device: torch.device,
 ) -> None:
     """A worker: rounds on request, until the other end closes."""
     quiet()
