@@ -250,6 +250,20 @@ def test_in_place_only_what_is_broken_is_replaced(whole: Path, unfinished: Path,
     assert sorted(p.name for p in tmp_path.iterdir()) == ["broken.mcap", "good.mcap"]
 
 
+RECOVER = "import sys; from pathlib import Path; from rov.dives.recovery import recover; recover(Path(sys.argv[1]))"
+
+
+def test_three_repairs_of_one_dive_at_once_harm_neither_it_nor_each_other(
+    whole: Path, unfinished: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.mcap"
+    broken.write_bytes(unfinished.read_bytes())
+    repairs = [subprocess.Popen([sys.executable, "-c", RECOVER, broken]) for _ in range(3)]
+    assert [each.wait(60) for each in repairs] == [0, 0, 0]
+    assert sorted(lines(broken)) == sorted(lines(whole)) and not recover(broken).changed
+    assert [each.name for each in tmp_path.iterdir()] == ["broken.mcap"], "no half-written copy is left"
+
+
 def test_a_damaged_index_is_made_anew(whole: Path, tmp_path: Path) -> None:
     path, data = tmp_path / "a.mcap", bytearray(whole.read_bytes())
     data[-200] ^= 1
