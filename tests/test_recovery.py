@@ -250,7 +250,14 @@ def test_in_place_only_what_is_broken_is_replaced(whole: Path, unfinished: Path,
     assert sorted(p.name for p in tmp_path.iterdir()) == ["broken.mcap", "good.mcap"]
 
 
-RECOVER = "import sys; from pathlib import Path; from rov.dives.recovery import recover; recover(Path(sys.argv[1]))"
+RECOVER = """
+import sys
+from pathlib import Path
+from rov.dives.recovery import recover
+print(flush=True)
+sys.stdin.readline()
+recover(Path(sys.argv[1]))
+"""
 
 
 def test_three_repairs_of_one_dive_at_once_harm_neither_it_nor_each_other(
@@ -258,8 +265,17 @@ def test_three_repairs_of_one_dive_at_once_harm_neither_it_nor_each_other(
 ) -> None:
     broken = tmp_path / "broken.mcap"
     broken.write_bytes(unfinished.read_bytes())
-    repairs = [subprocess.Popen([sys.executable, "-c", RECOVER, broken]) for _ in range(3)]
-    assert [each.wait(60) for each in repairs] == [0, 0, 0]
+    words, pipe = [sys.executable, "-c", RECOVER, broken], subprocess.PIPE
+    repairs = [subprocess.Popen(words, stdin=pipe, stdout=pipe) for _ in range(3)]
+    for each in repairs:
+        assert each.stdout is not None and each.stdout.readline()
+    for each in repairs:
+        assert each.stdin is not None
+        each.stdin.write(b"go\n")
+        each.stdin.flush()
+    for each in repairs:
+        each.communicate(timeout=60)
+    assert [each.returncode for each in repairs] == [0, 0, 0]
     assert sorted(lines(broken)) == sorted(lines(whole)) and not recover(broken).changed
     assert [each.name for each in tmp_path.iterdir()] == ["broken.mcap"], "no half-written copy is left"
 
