@@ -26,7 +26,7 @@ from sim.tasks.levels import LEVELS
 from sim.tasks.noise import load as load_noise
 from sim.tasks.pid import PID, pid
 from sim.tasks.rendered import RenderedSea
-from sim.tasks.scenes import heading, label, look, scene, tall
+from sim.tasks.scenes import heading, label, look, middle, scene, tall
 from sim.tasks.sea import TASK, Sea, Trouble
 from sim.tasks.solids import HULL_M, KEEL_M, Solids, bump
 from sim.tasks.tuned import start
@@ -475,8 +475,9 @@ def test_a_fish_is_no_diver() -> None:
     assert [label(height) for height in (0.2, 0.6)] == ["fish", "diver"]
 
 
-def test_a_rendered_target_is_as_high_as_the_course_says() -> None:
-    """Whatever shape the catalogue draws, and however it kicks: its size in the picture tells the distance."""
+def test_a_rendered_target_is_where_and_as_high_as_the_course_says() -> None:
+    """Whatever shape the catalogue draws, and however it kicks: its size in the picture tells the distance, and
+    the middle of its box the way."""
     sea = Sea("follow", "nominal", 8, seed=4, auto_reset=False)
     sea.reset()
     heights = sea.course.targets.height[:, 0].tolist()
@@ -487,11 +488,15 @@ def test_a_rendered_target_is_as_high_as_the_course_says() -> None:
         place = sea.course.targets.position[row] - 4.0 * torch.tensor([[math.cos(beside), math.sin(beside), 0.0]])
         attitude = torch.tensor([[math.cos(beside / 2), 0.0, 0.0, math.sin(beside / 2)]])
         renderer = Renderer([made], Lens.wide(320, 240, 50.0))
-        seen = []
+        seen, middles = [], []
         for t in torch.linspace(0.0, 2.0, 9):
-            lines = (renderer.render(place, attitude, t[None]).segmentation[0] == 1).any(1).nonzero()
-            seen.append((len(lines) and float(lines.max() - lines.min()) + 1) / renderer.lens.fy * 4.0)
+            shown = renderer.render(place, attitude, t[None]).segmentation[0] == 1
+            lines, columns = shown.any(1).nonzero().float(), shown.any(0).nonzero().float()
+            middles.append([(columns.max() + columns.min()) / 2 - 159.5, (lines.max() + lines.min()) / 2 - 119.5])
+            seen.append((float(lines.max() - lines.min()) + 1) / renderer.lens.fy * 4.0)
         assert sum(seen) / len(seen) == pytest.approx(true, rel=0.12), f"a {label(true)} {true:.2f} m high"
+        across, down = (torch.tensor(middles).mean(0) / renderer.lens.fy * 4.0).tolist()
+        assert (across, down) == pytest.approx((0.0, 0.0), abs=0.05), f"a {label(true)}, m off"
 
 
 def test_height_of_what_swings_is_the_mean_over_the_swing() -> None:
@@ -503,3 +508,5 @@ def test_height_of_what_swings_is_the_mean_over_the_swing() -> None:
     arm = ball((0.01,) * 3, (1.0, 0, 0), paint, hinge=(0.0, 0.0, 0.0), axis=(0.0, 1.0, 0.0), swing=0.3, hertz=2.0)
     # The mean of |sin(0.3 sin x)| is near 0.3 · 2/π · (1 − 0.3² · 2/3 / 6) = 0.189
     assert tall([ball((0.01,) * 3, paint=paint), arm]) == pytest.approx(0.189 + 0.02, abs=0.004)
+    # Between the ball and the arm's end, which is 1 m ahead, less the mean of 1 − cos(0.3 sin x), 0.3² / 4
+    assert middle([ball((0.01,) * 3, paint=paint), arm]) == pytest.approx((0.489, 0.0), abs=0.003)

@@ -34,6 +34,7 @@ from sim.scene.lens import Lens
 from sim.scene.render import Renderer
 from sim.scene.scene import Ground, Scene
 from sim.tasks.expert import EXPERT, expert
+from sim.tasks.found import Seen
 from sim.tasks.noise import FILE
 from sim.tasks.noise import load as load_noise
 from sim.tasks.sea import Sea
@@ -258,6 +259,31 @@ def test_noise_of_sizes_is_a_line_a_place_and_a_rest() -> None:
     assert noise.fit_sizes([watched(size[:, :3], off[:, :3])]) == {}, "too few targets say nothing"
 
 
+def test_noise_of_bearings_is_what_changes_from_frame_to_frame() -> None:
+    """What stays on one target for all its frames would be far too much as noise of each."""
+    random = torch.Generator().manual_seed(0)
+    size = torch.rand(60, 100, 1, generator=random)
+    each = watched(size, torch.zeros(60, 100, 1))
+    stays, moves = 0.05 * torch.randn(1, 100, 1, generator=random), 0.004 * torch.randn(60, 100, 1, generator=random)
+    off = torch.stack([stays + moves, each.sights.off[..., 1]], dim=-1)
+    found = noise.fit_tracks([each._replace(sights=each.sights._replace(off=off))], [], load_noise().tracks)
+    assert found.bearing_floor == pytest.approx(0.004, abs=0.0005)
+
+
+def test_a_track_of_what_stands_in_front_is_no_sight_of_what_stands_behind() -> None:
+    """Two posts in one line, a near one and a far one, 0.1 rad apart; one track, on the near one."""
+    sea = Sea("follow", "nominal", 1, seed=0)
+    sea.reset()
+    place = torch.tensor([[[0.0, 0.0, -1.0], [0.1, 0.0, -2.0]]])
+    inside = torch.ones(1, 2, dtype=torch.bool)
+    known = Seen(place, torch.tensor([[2.0, 6.0]]), inside, ~inside)
+    tracks = torch.zeros(1, 3, 6)
+    tracks[0, 0] = torch.tensor([1.0, 0.02, 0.0, 0.4, 0.0, 0.8])
+    assert noise.compared(tracks, known, sea.truth(), torch.zeros(1)).hit.tolist() == [[True, False]]
+    known = known._replace(inside=torch.tensor([[False, True]]))  # the near one is hidden
+    assert noise.compared(tracks, known, sea.truth(), torch.zeros(1)).hit.tolist() == [[False, True]]
+
+
 def test_fitted_noise_keeps_the_words_of_the_shipped_file(tmp_path: Path) -> None:
     shipped = load_noise()
     other = msgspec.structs.replace(
@@ -321,6 +347,7 @@ def test_cards_are_what_the_daemon_reads(tmp_path: Path) -> None:
     read = load_cards(weights, encoder)
     assert read.policy.results["follow"].success == 0.9
     assert read.policy.trained.rates_hz[0] < 8.5 < 16 < read.policy.trained.rates_hz[1]
+    assert read.policy.trained.delay_s == (0.03, 0.266), "the training's delays, which reach beyond the test's"
 
 
 def recorded(path: Path, frames: int, *, surge: float) -> None:

@@ -14,7 +14,7 @@ from models.policy.recipe import Recipe
 from rov.resources import checkout
 from rov.steering.policy_card import VERSION
 from rov.vision.model_card import sha256
-from sim.tasks.levels import LEVELS, RATE_TICKS
+from sim.tasks.levels import LEVELS, RATE_TICKS, delays_s
 from sim.vehicle import DT
 
 ENCODER_LIMITS = (
@@ -49,11 +49,10 @@ def policy_card(
 ) -> None:
     """Write the card beside the weights. `results` by task: success and episodes at least."""
     card = beginning("policy", weights, POLICY_LIMITS)
-    low, high = LEVELS["hard"].late_s
     card["encoder_sha256"] = sha256(encoder)
     card["trained"] = {
         "rates_hz": [round(1 / (RATE_TICKS[1] * DT), 2), round(1 / (RATE_TICKS[0] * DT), 2)],
-        "delay_s": [low, high],
+        "delay_s": [round(each, 3) for each in delays_s(LEVELS["hard"], "train")],
     }
     card["thresholds"] = {"log_variance": round(log_variance, 3)}
     card["results"] = {task: rounded(each) for task, each in results.items()}

@@ -173,6 +173,7 @@ def compared(tracks: Tensor, known: Seen, truth: Truth, turning: Tensor) -> Sigh
         tracks[:, None, :, 1] - known.place[:, :, None, 0], tracks[:, None, :, 2] - known.place[:, :, None, 1]
     )
     apart = torch.where(there, apart, torch.inf)  # (N, K, T)
+    apart = torch.where(apart == _of_those_seen(apart, known.inside), apart, torch.inf)  # each track on one target
     nearest, which = apart.min(2)
     mine = (
         tracks[:, None]
@@ -189,6 +190,13 @@ def compared(tracks: Tensor, known: Seen, truth: Truth, turning: Tensor) -> Sigh
     return Sights(
         known.inside, hit, size, depth, known.edge, turning[:, None].expand_as(nearest), off, mine[..., 5], ghosts
     )
+
+
+def _of_those_seen(apart: Tensor, inside: Tensor) -> Tensor:
+    """(N, 1, T) from each track to the nearest target in the picture, to the nearest of all where there is none: behind
+    a gate stands another, and a track on the one is no bad sight of the other."""
+    seen = apart.masked_fill(~inside[..., None], torch.inf).amin(1, keepdim=True)
+    return torch.where(seen < NEAR_RAD, seen, apart.amin(1, keepdim=True))
 
 
 def fit_range(every: list[Cells], pipes: list[Cells], dt: Tensor, before: RangeNoise) -> RangeNoise:
@@ -304,11 +312,10 @@ def fit_tracks(watched: list[Watched], followed: list[Watched], before: TrackNoi
         optimiser.step()
     chance = torch.sigmoid(inputs @ weights.detach())
     good = there & flat.hit
-    off = flat.off[good]
-    error = (off - off.median(0).values).abs()
+    error = torch.cat([_beside_own_median(w.sights).flatten() for w in watched])[good].abs()
     height = 0.75 * 0.1 * flat.log_size[good].exp()  # of the box, share of the picture's width
     large = height > height.median()
-    small_box, large_box = (MAD * error[rows, 0].median().item() for rows in (~large, large))
+    small_box, large_box = (MAD * error[rows].median().item() for rows in (~large, large))
     small_height, large_height = (height[rows].mean().item() for rows in (~large, large))
     slope = max(0.0, (large_box - small_box) / max(large_height - small_height, 1e-3))
     changed = dict(zip(names, weights.tolist(), strict=True))
@@ -323,6 +330,12 @@ def fit_tracks(watched: list[Watched], followed: list[Watched], before: TrackNoi
     changed["false_per_s"] = begins / total
     changed["false_s"] = max(frames * dt / max(begins, 1) - HIDDEN_S, 0.1)  # the tracker keeps it for a while
     return msgspec.structs.replace(before, **changed)
+
+
+def _beside_own_median(sights: Sights) -> Tensor:
+    """(F, N, K) errors of the bearing around the median of each target's: what stays is no noise of the frames."""
+    seen = torch.where(sights.inside & sights.hit, sights.off[..., 0], torch.nan)
+    return seen - seen.nanmedian(0, keepdim=True).values
 
 
 def fit_sizes(watched: list[Watched]) -> dict[str, float]:

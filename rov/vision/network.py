@@ -17,8 +17,8 @@ WIDTHS = (32, 64, 128, 192)
 """Channels at strides 4, 8, 16 and 32."""
 PYRAMID = 48
 """Channels of the feature pyramid and the head."""
-TOP = 128
-"""Length of the list of objects of one picture; a school of fish has 60."""
+TOP = 256
+"""Length of the list of objects of one picture; a school of fish has 60, and its weak peaks fill 128."""
 
 
 class ConvNormRelu(nn.Sequential):

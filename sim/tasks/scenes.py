@@ -101,7 +101,8 @@ def _target(random: Random, course: Course, row: int, bottom: float) -> list[Thi
     else:
         made = fish(random, (north, east, down), bottom, 1.0)
     scale = height / tall(made[0].parts)
-    parts = tuple(_scaled(part, scale) for part in made[0].parts)
+    ahead, down_by = middle(made[0].parts)
+    parts = tuple(_scaled(_moved(part, (-ahead, 0.0, -down_by)), scale) for part in made[0].parts)
     turn = rotation(yaw=heading(course, row))
     return [replace(made[0], parts=parts, at=(north, east, down), turn=turn, orbit=0.0, speed=0.0, bob=0.0)]
 
@@ -109,27 +110,40 @@ def _target(random: Random, course: Course, row: int, bottom: float) -> list[Thi
 def tall(parts: Sequence[Part]) -> float:
     """Mean height in m of the box around the parts while they swing, as somebody sees it who lies beside: a diver's
     fins make it half as high again as the diver at rest."""
+    boxes = _boxes(parts)
+    return float((boxes[:, 1, 2] - boxes[:, 0, 2]).mean())
+
+
+def middle(parts: Sequence[Part]) -> tuple[float, float]:
+    """Mean place of that box's middle in the thing's frame, m ahead and down: a diver's is 0.37 m
+    behind the origin. A detector says where the box is, so there is the target."""
+    ahead, _, down = _boxes(parts).mean((0, 1)).tolist()
+    return ahead, down
+
+
+def _boxes(parts: Sequence[Part]) -> Floats:
+    """(PHASES, 2, 3) least and largest coordinates of all parts while they swing."""
     slowest = min((part.hertz for part in parts if part.swing), default=1.0)
-    return float(np.mean([_height(parts, t) for t in np.linspace(0, 1 / slowest, PHASES, endpoint=False)]))
-
-
-def _height(parts: Sequence[Part], t: float) -> float:
-    ends = np.concatenate([_ends(part, t) for part in parts], axis=1)
-    return float(ends[1].max() - ends[0].min())
+    boxes = []
+    for t in np.linspace(0, 1 / slowest, PHASES, endpoint=False):
+        ends = np.concatenate([_ends(part, t) for part in parts], axis=1)  # (2, all slices, 3)
+        boxes.append(np.stack([ends[0].min(0), ends[1].max(0)]))
+    return np.stack(boxes)
 
 
 def _ends(part: Part, t: float) -> Floats:
-    """(2, S) how far up and down the slices of a part reach at `t` s, in the thing's frame; see `sim.scene.shapes`."""
+    """(2, S, 3) the least and largest coordinates of the slices of a part at `t` s, in the thing's frame; see
+    `sim.scene.shapes`."""
     angle = part.swing * math.sin(2 * math.pi * part.hertz * t + part.phase)
     swung = cv2.Rodrigues(angle * np.array(part.axis))[0]
     centre = np.array(part.hinge) + swung @ (np.array(part.at) - np.array(part.hinge))
-    x, y, z = (swung @ part.turn)[2] * part.half
-    along = np.linspace(part.low, part.high, SLICES)
+    x, y, z = (swung @ part.turn * part.half).T  # each half axis, in the thing's frame
+    along = np.linspace(part.low, part.high, SLICES)[:, None]
     if part.box:
-        wide = np.full(SLICES, abs(x) + abs(y))
+        wide = np.broadcast_to(abs(x) + abs(y), (SLICES, 3))
     else:
-        wide = math.hypot(x, y) * np.sqrt(np.maximum(1 - part.b * along - part.a * along**2, 0))
-    middle = centre[2] + z * along
+        wide = np.hypot(x, y) * np.sqrt(np.maximum(1 - part.b * along - part.a * along**2, 0))
+    middle = centre + z * along
     return np.stack([middle - wide, middle + wide])
 
 
@@ -144,6 +158,13 @@ def _scaled(part: Part, scale: float) -> Part:
         return (vector[0] * scale, vector[1] * scale, vector[2] * scale)
 
     return replace(part, half=times(part.half), at=times(part.at), hinge=times(part.hinge))
+
+
+def _moved(part: Part, by: Vector) -> Part:
+    def moved(vector: Vector) -> Vector:
+        return (vector[0] + by[0], vector[1] + by[1], vector[2] + by[2])
+
+    return replace(part, at=moved(part.at), hinge=moved(part.hinge))
 
 
 def _gates(random: Random, posts: list[list[float]], bottom: float) -> list[Thing]:

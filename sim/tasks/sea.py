@@ -1,7 +1,7 @@
 """The batched sea: N vehicles, each at its own task, on an abstraction of what the camera would show.
 
 A `Sea` is stepped decision by decision. Frames come at 8 to 16 Hz, at the same time for all vehicles; a setpoint takes
-effect some 30 to 190 ms after its frame, differently for each. Everything is drawn from one seed.
+effect some 30 to 190 ms after its frame (see levels.py), differently for each. Everything is drawn from one seed.
 """
 
 from __future__ import annotations
