@@ -319,6 +319,7 @@ def fit_tracks(watched: list[Watched], followed: list[Watched], before: TrackNoi
     small_height, large_height = (height[rows].mean().item() for rows in (~large, large))
     slope = max(0.0, (large_box - small_box) / max(large_height - small_height, 1e-3))
     changed = dict(zip(names, weights.tolist(), strict=True))
+    changed["per_turning"] = min(changed["per_turning"], 0.0)  # who turns to a target sees it well: not by turning
     changed |= {"bearing_error": slope, "bearing_floor": max(small_box - slope * small_height, 5e-4)}
     changed |= fit_sizes(followed)
     changed["score_error"] = (flat.score[there] - (0.5 + 0.45 * chance))[flat.hit[there]].std().item()
