@@ -20,7 +20,7 @@ from sim.tasks.caster import cast, rays
 from sim.tasks.controllers import Controller, servo, zero
 from sim.tasks.course import Course, laid, progress
 from sim.tasks.drift import Frame, flow
-from sim.tasks.found import Seen, find, start_tracker
+from sim.tasks.found import Seen, find, project, start_tracker
 from sim.tasks.judging import Situation, start_tally
 from sim.tasks.levels import LEVELS
 from sim.tasks.noise import load as load_noise
@@ -304,6 +304,20 @@ def test_a_target_is_drawn_too_large_for_a_whole_episode() -> None:
     assert off.mean(0).tolist() == pytest.approx(expected, abs=0.03)
     assert off.std(0).tolist() == pytest.approx([0.3, 0.3], abs=0.03)
     assert tracks.isfinite().all()
+
+
+def test_a_box_ends_where_the_picture_ends() -> None:
+    """A target 1 m ahead, 0.6 m high: 0.4 of a picture that shows 1.5 m. Its middle on the lower edge, only the upper
+    half is to be seen, around 0.6 m down."""
+    sea = Sea("follow", "nominal", 3, seed=0)
+    sea.reset()
+    wide = sea.conditions._replace(view=torch.tensor([[1.0, 0.75]]).expand(3, 2))
+    places = torch.tensor([[[1.0, 0.0, 0.0]], [[1.0, 0.0, 0.749999]], [[0.1, 0.0, 0.0]]])
+    targets = sea.course.targets._replace(position=places, height=torch.full((3, 1), 0.6))
+    seen = project(targets, sea.course.solids, True, wide, torch.zeros(3, 3), torch.eye(3).expand(3, 3, 3)).place[:, 0]
+    assert seen[:2, 2].exp().tolist() == pytest.approx([0.4, 0.2], rel=1e-4)
+    assert seen[:2, 1].tolist() == pytest.approx([0.0, math.atan(0.6)], abs=1e-4)
+    assert seen[2, 2].exp().item() == pytest.approx(1.0), "no box is higher than the picture"
 
 
 def test_a_seed_repeats_everything() -> None:

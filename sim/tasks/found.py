@@ -45,7 +45,8 @@ class Seen(NamedTuple):
     """The truth of targets in the picture, (N, K)."""
 
     place: Tensor
-    """(N, K, 3) bearing, elevation, log size."""
+    """(N, K, 3) bearing, elevation, log size: of the part that is in the picture, which is all that a box can be drawn
+    around. Near targets are cut off below and look farther away than they are."""
     range: Tensor
     """m."""
     inside: Tensor
@@ -73,9 +74,11 @@ def project(
     wide, high = conditions.view[:, :1], conditions.view[:, 1:]
     u, v = y / ahead / wide, z / ahead / high
     size = targets.height / ahead / (2 * high)
+    top, bottom = (v - size).clamp(-1, 1), (v + size).clamp(-1, 1)  # a box ends where the picture ends
     inside = (x > NEAREST_M) & (u.abs() < 1) & (v.abs() < 1) & ~hidden_behind(to, solids.balls[:, int(own) :], position)
     bearing = torch.atan2(y, ahead)
-    place = torch.stack([bearing, torch.atan2(z, torch.hypot(ahead, y)), size.clamp(min=1e-4).log()], dim=-1)
+    elevation = torch.atan2((top + bottom) / 2 * ahead * high, torch.hypot(ahead, y))
+    place = torch.stack([bearing, elevation, ((bottom - top) / 2).clamp(min=1e-4).log()], dim=-1)
     return Seen(place, to.norm(dim=-1), inside, (u.abs() > EDGE) | (v.abs() > EDGE))
 
 

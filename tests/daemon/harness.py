@@ -205,9 +205,12 @@ class Daemon:
         self.event("tuned", t)
 
     def pid(self, name: str) -> int:
-        """The id of a child process."""
+        """The id of a child process. `restarted` is said just before the process is there: wait a moment for it."""
         assert self.process is not None
-        found = children(self.process.pid, f"rov.{name}")
+        found, end = children(self.process.pid, f"rov.{name}"), time.monotonic() + 2.0
+        while len(found) != 1 and time.monotonic() < end:
+            time.sleep(0.01)
+            found = children(self.process.pid, f"rov.{name}")
         assert len(found) == 1, f"{name}: {found}"
         return found[0]
 
