@@ -46,7 +46,8 @@ class Seen(NamedTuple):
 
     place: Tensor
     """(N, K, 3) bearing, elevation, log size: of the part that is in the picture, which is all that a box can be drawn
-    around. Near targets are cut off below and look farther away than they are."""
+    around. Near targets are cut off below and look farther away than they are. Nothing is cut at the sides: a course
+    knows no widths."""
     range: Tensor
     """m."""
     inside: Tensor

@@ -115,8 +115,8 @@ def tall(parts: Sequence[Part]) -> float:
 
 
 def middle(parts: Sequence[Part]) -> tuple[float, float]:
-    """Mean place of that box's middle in the thing's frame, m ahead and down: a diver's is 0.37 m
-    behind the origin. A detector says where the box is, so there is the target."""
+    """Mean place of that box's middle in the thing's frame, m ahead and down: a diver's is 0.37 m behind the origin. A
+    detector says where the box is, so there is the target."""
     ahead, _, down = _boxes(parts).mean((0, 1)).tolist()
     return ahead, down
 
@@ -143,8 +143,8 @@ def _ends(part: Part, t: float) -> Floats:
         wide = np.broadcast_to(abs(x) + abs(y), (SLICES, 3))
     else:
         wide = np.hypot(x, y) * np.sqrt(np.maximum(1 - part.b * along - part.a * along**2, 0))
-    middle = centre + z * along
-    return np.stack([middle - wide, middle + wide])
+    inner = centre + z * along
+    return np.stack([inner - wide, inner + wide])
 
 
 def heading(course: Course, row: int) -> float:
