@@ -2,7 +2,9 @@
 
 Every payload, inside and outside, is one msgpack object: `[SCHEMA_VERSION, {field: value, …}]`.
 
-    state   one ipc endpoint per state topic that has one publisher; PUB to SUB, CONFLATE: the newest wins
+    state   one ipc endpoint per state topic that has one publisher; PUB to SUB, CONFLATE: the newest wins. One that is
+            sent in the moment in which the reader takes its predecessor may be lost (libzmq gives up there), so what is
+            said once is no state: the next message must make up for it
     mail    all messages of a process, in order, [topic, payload], PUSH to each sink (the recorder, the public side, and
             some topics to the supervisor); at most MAIL messages wait; without room, the publisher drops and counts
     public  one endpoint for SUB sockets, [topic, payload]; one for DEALER and REQ sockets with commands, each answered
