@@ -378,11 +378,13 @@ def serve(
     board: SimulatedBoard,
     line: NoisyWire,
     pty: Pty,
-    record: TextIO | None,
+    record: TextIO | None = None,
     after_step: Callable[[int], None] = lambda _: None,
+    console: int | None = None,
 ) -> None:
-    """Run on the real clock until interrupted; calls `after_step` with the time, ns, after each step."""
-    stdin = [sys.stdin.fileno()]
+    """Run on the real clock until interrupted; calls `after_step` with the time, ns, after each step. Faults are read
+    from the file descriptor `console`."""
+    stdin = [] if console is None else [console]
     typed = b""
     while True:
         if pty.wait(stdin, TICK_S):
@@ -410,7 +412,7 @@ def run(link: Path | None, frame: str, depth: float, record: Path | None) -> Non
     print(link or pty.path, flush=True)
     try:
         with contextlib.nullcontext() if record is None else record.open("w", buffering=1) as file:
-            serve(board, NoisyWire(), pty, file)
+            serve(board, NoisyWire(), pty, file, console=sys.stdin.fileno())
     except KeyboardInterrupt:
         pass
     finally:

@@ -104,6 +104,7 @@ class Course:
         heading = None if step.heading_deg is None else math.radians(step.heading_deg)
         label = (step.target or None) if step.task == "follow" else None
         goal = {"heading": heading, "depth": step.depth, "distance": step.distance, "height": step.height}
+        goal["target_height"] = step.target_height
         return Order(SetTask, {"task": step.task, "label": label, **goal})
 
     def _there(self, seen: Observation | None, step: Step, t: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import shlex
 import signal
 import subprocess
@@ -14,12 +15,13 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 import tomli_w
 import torch
 import zmq
+from torch import Tensor
 
 from rov.bus import Endpoints
 from rov.bus.client import Client
@@ -29,9 +31,9 @@ from rov.resources import checkout
 from rov.service.external_command import dying_with_us
 from sim.ardusub import Autopilot, TcpEnd
 from sim.ardusub import serve as serve_autopilot
-from sim.board import SimulatedBoard
+from sim.board import SimulatedBoard, Vehicle
 from sim.board import serve as serve_board
-from sim.camerad import Pose
+from sim.camerad import Pose, View
 from sim.course import SESSION, Course
 from sim.single_vehicle import SingleVehicle
 from sim.wire import NoisyWire, Pty
@@ -46,6 +48,20 @@ POSE_NS = 20_000_000
 
 class CourseEnded(Exception):
     """The daemon has ended, or the course is over."""
+
+
+class LiveVehicle(Vehicle, Protocol):
+    """A vehicle that a camera can be carried by."""
+
+    @property
+    def volts(self) -> float:
+        """Of its battery."""
+
+    def pose(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Position (1, 3) NED m, attitude (1, 4) w x y z, rates (1, 3) rad/s."""
+
+    def target(self) -> tuple[float, float, float, float] | None:
+        """Where the first thing of the scene is, and where it points to, as in `Pose`."""
 
 
 def run(
@@ -66,55 +82,79 @@ def run(
     gets what the user must configure, and how the policy did. Returns the exit code, which is not 0 when a policy's
     step never engaged it."""
     torch.set_num_threads(1)
+    place = realise(through(load(world), camera), seed)
+    view = View(f"{world}, seed {seed}", place.scene, place.lens(*size))
+    operator: list[CourseOperator] = []
+
+    def commanded(t: int) -> bool:
+        if course and not operator:
+            operator.append(CourseOperator(steps or place.course, config))
+        return course and operator[0].step(t)
+
+    hfov_deg = None if place.calibration else place.hfov_deg  # people measure theirs, too
+    try:
+        code = serve(SingleVehicle(place), view, hfov_deg, config, folder, link, notify, commanded)
+        if operator and (told := operator[0].policy_told()):
+            notify(told)
+            code = code or int(not operator[0].engaged_ns)
+        return code
+    finally:
+        for each in operator:
+            each.close()
+
+
+def serve(
+    vehicle: LiveVehicle,
+    view: View,
+    hfov_deg: float | None,
+    config: Config,
+    folder: Path | None,
+    link: LinkKind,
+    notify: Callable[[str], None],
+    after_step: Callable[[int], bool],
+) -> int:
+    """A vehicle behind a link and a camera on it, for a daemon that somebody runs, or, with `folder`, for one of our
+    own. `after_step` is called with the time in ns; it ends all when it returns True. Returns the daemon's exit code.
+    """
     with tempfile.TemporaryDirectory(prefix="sim-") as home, contextlib.ExitStack() as stack:
-        endpoint = f"ipc://{home}/pose"
-        place = realise(through(load(world), camera), seed)
-        place.lens(*size)  # raises here rather than in the camera's process
-        vehicle = SingleVehicle(place)
-        simulated, serve, reached = _vehicle_end(link, vehicle, config, Path(home), stack)
+        endpoint, seen = f"ipc://{home}/pose", Path(home) / "view"
+        simulated, serving, reached = _vehicle_end(link, vehicle, config, Path(home), stack)
         poses: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUB)
         poses.setsockopt(zmq.SNDHWM, 1)
         poses.bind(endpoint)
         stack.callback(poses.close, 0)
-        words = [sys.executable, "-m", "sim.camerad", endpoint, world, str(seed), *map(str, size)]
-        words.append("" if camera is None else str(camera.absolute()))
-        view = {} if place.calibration else {"hfov_deg": place.hfov_deg}  # people measure theirs, too
-        needed = {"camera": {"source": f"process:{shlex.join(words)}"} | view, "link": reached}
-        daemon, operator = None, None
+        seen.write_bytes(pickle.dumps(view))
+        words = [sys.executable, "-m", "sim.camerad", endpoint, str(seen)]
+        angle = {} if hfov_deg is None else {"hfov_deg": hfov_deg}
+        needed = {"camera": {"source": f"process:{shlex.join(words)}"} | angle, "link": reached}
+        daemon = None
         if folder is None:
             notify(tomli_w.dumps(needed) + "Put this into the configuration, then `rov run` it from here.")
         else:
             daemon = stack.enter_context(_daemon(config, needed, folder, Path(home)))
-            operator = CourseOperator(steps or place.course, config) if course else None
-            if operator:
-                stack.callback(operator.close)
         began, sent_t = time.monotonic_ns(), 0
 
-        def after_step(t: int) -> None:
+        def stepped(t: int) -> None:
             nonlocal sent_t
-            simulated.battery_v = float(vehicle.readings.volts)
+            simulated.battery_v = vehicle.volts
             if t - sent_t >= POSE_NS:
                 sent_t = t
                 position, attitude, rates = (tuple(each[0].tolist()) for each in vehicle.pose())
-                pose = Pose(t, position, attitude, rates, (t - began) / 1e9)
+                pose = Pose(t, position, attitude, rates, (t - began) / 1e9, vehicle.target())
                 poses.send(msgspec.msgpack.encode(pose))
                 if daemon is not None and daemon.poll() is not None:
                     raise CourseEnded
-                if operator and operator.step(t):
+                if after_step(t):
                     raise CourseEnded
 
         with contextlib.suppress(CourseEnded):
-            serve(after_step)
-        code = 0 if daemon is None else _ended(daemon)
-        if operator and (told := operator.policy_told()):
-            notify(told)
-            code = code or int(not operator.engaged_ns)
-        return code
+            serving(after_step=stepped)
+        return 0 if daemon is None else _ended(daemon)
 
 
 def _vehicle_end(
-    link: LinkKind, vehicle: SingleVehicle, config: Config, home: Path, stack: contextlib.ExitStack
-) -> tuple[SimulatedBoard | Autopilot, Callable[[Callable[[int], None]], None], dict[str, str]]:
+    link: LinkKind, vehicle: Vehicle, config: Config, home: Path, stack: contextlib.ExitStack
+) -> tuple[SimulatedBoard | Autopilot, Callable[..., None], dict[str, str]]:
     """The vehicle's end of a link, how to serve it, and the keys of `[link]` that reach it."""
     if link == "ardusub":
         autopilot, end = Autopilot(config.vehicle.frame, vessel=vehicle), TcpEnd()
@@ -123,7 +163,7 @@ def _vehicle_end(
     board, pty = SimulatedBoard(config.vehicle.frame, noise=False, vessel=vehicle), Pty(home / "board")
     stack.callback(pty.unplug)
     board.density, board.surface_pa = config.link.density, config.link.surface_pa
-    return board, partial(serve_board, board, NoisyWire(), pty, None), {"kind": link, "port": str(home / "board")}
+    return board, partial(serve_board, board, NoisyWire(), pty), {"kind": link, "port": str(home / "board")}
 
 
 class CourseOperator:

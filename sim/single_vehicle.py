@@ -94,6 +94,14 @@ class SingleVehicle:
         """The readings as a message at `t` ns."""
         return sensors.vehicle_state(self.readings, 0, t, armed=armed)
 
+    @property
+    def volts(self) -> float:
+        """Of the battery."""
+        return float(self.readings.volts)
+
+    def target(self) -> None:
+        """The world's things move by themselves."""
+
     def pose(self) -> tuple[Tensor, Tensor, Tensor]:
         """Position (1, 3) NED m, attitude (1, 4) w x y z, rates (1, 3) rad/s: for the camera."""
         return self.state.position, self.state.attitude, self.state.rates

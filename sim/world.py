@@ -207,6 +207,8 @@ class Step(WorldTable, frozen=True):
     """m from the target."""
     height: float | None = None
     """m over the pipeline."""
+    target_height: float | None = None
+    """m: of what is followed by the policy; else as usual for its class."""
     size: float = 0.25
     """Apparent height at which the target is reached, share of the image height."""
     turn: float = 1.0

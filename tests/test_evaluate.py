@@ -18,6 +18,7 @@ from sim.evaluation import page, plan, results, run
 from sim.evaluation.command import prepare
 from sim.evaluation.episodes import Episode, append, read
 from sim.evaluation.films import chosen
+from sim.evaluation.live import CourseVehicle, task_step
 from sim.evaluation.plan import CHARGE_J, LAMBDA_W, Plan, keep
 from sim.evaluation.rows import Student, blinded, check, noiseless
 from sim.evaluation.run import Models
@@ -220,6 +221,48 @@ def test_a_policy_steers_and_its_memory_matters() -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def course_vehicle(task: str = "transit") -> CourseVehicle:
+    water = Sea(task, "easy", 2, seed=3, split="test", hull="heavy", auto_reset=False)
+    water.reset()
+    return CourseVehicle(water, 1, "vectored_6dof")
+
+
+def test_a_live_vehicle_hangs_on_its_hook_until_the_policy_steers() -> None:
+    vehicle, outputs = course_vehicle(), np.full(8, 0.5)
+    start = vehicle.pose()[0].clone()
+    vehicle.step(outputs, None, 1.0)
+    assert torch.equal(vehicle.pose()[0], start) and vehicle.outcome is None
+    vehicle.hooked = False
+    vehicle.step(outputs, None, 1.01)
+    assert not torch.allclose(vehicle.pose()[0], start) and vehicle.outcome is not None
+    assert vehicle.bill[1].item() == pytest.approx(1.0), "s"
+    assert vehicle.bill[0] > 50.0, "J: thrusters at a half"
+    assert vehicle.volts > 10.0 and vehicle.attitude.shape == (3,) and vehicle.speed.shape == (6,)
+
+
+def test_a_live_vehicle_is_judged_as_in_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes longer than the task has is over, and moves no more."""
+    monkeypatch.setattr(transit, "TIME_S", 0.5)
+    vehicle = course_vehicle()
+    vehicle.hooked = False
+    vehicle.step(np.zeros(8), None, 2.0)
+    assert vehicle.outcome is not None and vehicle.outcome.timed_out[1] and not vehicle.outcome.success[1]
+    assert vehicle.bill[1].item() == pytest.approx(0.5)
+    assert vehicle.target() is None
+    north, east, down, _ = course_vehicle("follow").target() or (0, 0, 0, 0)
+    assert math.hypot(north, east) > 0.5 and down > 0
+
+
+def test_a_task_is_given_as_an_operator_would() -> None:
+    water = course_vehicle("follow").water
+    step = task_step(water, 1)
+    assert (step.task, step.mode, step.heading_deg, step.depth) == ("follow", "policy", None, None)
+    assert step.distance == pytest.approx(float(water.course.goal[1, 2])) and step.target in ("diver", "fish")
+    assert step.target_height == pytest.approx(float(water.course.told_height[1]))
+    step = task_step(course_vehicle().water, 1)
+    assert step.heading_deg is not None and step.depth is not None and step.target_height is None
+
+
 def test_the_whole_way_to_the_page(tmp_path: Path) -> None:
     weights = tmp_path / "policy.safetensors"
     save_file(PolicyNetwork().state_dict(), weights)

@@ -10,9 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rov.config.schema import Config
 from rov.dives.dive import Dive
 from rov.messages import Frame, Mode, PilotStatus, PolicyInput, ThrusterCommand, VehicleState
 from rov.resources import checkout
+from sim.evaluation import live
+from sim.tasks import transit
+from sim.tasks.scenes import look
+from sim.tasks.sea import Sea
 from tests.commands import rov
 from tests.daemon.harness import free_port, light_weights
 from tests.policies import write_policy
@@ -81,3 +86,28 @@ def test_the_policy_steers_the_whole_daemon_beside_ardusub_and_is_repeated(tmp_p
     rows = {row["topic"]: row for row in json.loads((tmp_path / "r/report.json").read_text())["diff"]}
     for topic in ("detections", "tracks", "setpoint", "policy_input", "wrench", "thrusters"):
         assert rows[topic]["differing"] == 0 and rows[topic]["compared"] > 0, again.stdout
+
+
+def test_an_episode_is_sailed_by_the_whole_daemon_and_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An untrained policy has three seconds for a course that takes forty: out of time, and in that time it steered."""
+    policy, _ = write_policy(tmp_path)
+    monkeypatch.setattr(transit, "TIME_S", 3.0)
+    monkeypatch.setattr(live, "SIZE", (80, 60))
+    shipped = live.configured
+
+    def light(policy: Path, ends: Path) -> Config:
+        config = shipped(policy, ends)
+        few = {"weights": str(light_weights(tmp_path)), "rate_hz": 4.0}
+        return config.model_copy(update={"perception": config.perception.model_copy(update=few)})
+
+    monkeypatch.setattr(live, "configured", light)
+    water = Sea("transit", "easy", 2, seed=3, split="test", hull="heavy", auto_reset=False)
+    water.reset()
+    sailed = live.sail(water, 0, look("reef", 1), policy, tmp_path / "dives")
+    assert sailed.outcome.timed_out[0] and not sailed.let_go and not sailed.touched
+    assert sailed.seconds == pytest.approx(3.0, abs=0.15) and sailed.joules > 46.0, "the computer alone takes 15 W"
+    (path,) = (tmp_path / "dives").glob("*.mcap")
+    with Dive(path) as dive:
+        said = [record.data for record in dive.messages(["thrusters", "setpoint"])]
+    moved = [each for each in said if isinstance(each, ThrusterCommand) if each.armed and each.mode is Mode.POLICY]
+    assert (moved[-1].t - moved[0].t) / 1e9 > 2.5, "s"

@@ -255,6 +255,14 @@ def test_unlike_pictures_and_an_unsure_policy_make_it_unfit(tmp_path: Path) -> N
         assert unfit[3] == "" and why in unfit[5]
 
 
+def test_a_target_of_unknown_height_makes_it_unfit(model: PolicyModel) -> None:
+    """How far it is cannot be known then."""
+    for height, unfit in ((0.0, "nobody says how high"), (0.3, "")):
+        rover = Rover(model, name="follow", target_height=height)
+        assert rover.config.steering.target not in TYPICAL_HEIGHT_M
+        assert unfit in [both(rover.see())[1].unfit for _ in range(6)][-1]
+
+
 def test_a_lost_key_frame_makes_it_unfit(model: PolicyModel) -> None:
     rover = Rover(model, KEY_S / 10, name="station")
     rover.pilot(Mode.POLICY)

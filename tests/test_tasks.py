@@ -24,6 +24,7 @@ from sim.tasks.found import Seen, find, project, start_tracker
 from sim.tasks.judging import Situation, start_tally
 from sim.tasks.levels import LEVELS
 from sim.tasks.noise import load as load_noise
+from sim.tasks.picture_maps import around_target, start_errors
 from sim.tasks.pid import PID, pid
 from sim.tasks.rendered import RenderedSea
 from sim.tasks.scenes import heading, label, look, middle, scene, tall
@@ -320,6 +321,31 @@ def test_a_box_ends_where_the_picture_ends() -> None:
     assert seen[2, 2].exp().item() == pytest.approx(1.0), "no box is higher than the picture"
 
 
+def test_cells_of_the_followed_thing_are_partly_water() -> None:
+    """A ball at 2 m in front of nothing: it shows between none and `target_shown` of its 0.5/m, the same for as long as
+    the episode lasts; whatever else there is shows all."""
+    noise = msgspec.structs.replace(load_noise().range, target_shown=0.8)
+    far, behind = torch.full((400, 1, 2), 2.0), torch.tensor([[[1e6, 2.0]]]).expand(400, 1, 2)
+    errors = start_errors(400, torch.Generator().manual_seed(0))
+    seen = 1 / around_target(noise, far, behind, errors)
+    assert seen[:, 0, 1].tolist() == pytest.approx([0.5] * 400)
+    shown = seen[:, 0, 0] / 0.5
+    assert shown.min() < 0.02 and 0.78 < shown.max() <= 0.8 and shown.mean().item() == pytest.approx(0.4, abs=0.04)
+    assert torch.equal(1 / around_target(noise, far, behind, errors), seen)
+
+
+def test_the_sea_knows_what_is_behind_the_followed_thing() -> None:
+    sea = Sea("follow", "nominal", 16, seed=0)
+    sea.reset()
+    on = sea.behind > sea.cast.range
+    assert on.flatten(1).any(1).float().mean() > 0.8, "targets are in the picture at the start"
+    assert torch.equal(sea.behind[~on], sea.cast.range[~on])
+    for task in ("transit", "inspect", "station"):
+        other = Sea(task, "nominal", 4, seed=0)
+        other.reset()
+        assert torch.equal(other.behind, other.cast.range)
+
+
 def test_a_seed_repeats_everything() -> None:
     (a, b), (c, d), (e, _) = sailed(3), sailed(3), sailed(4)
     assert torch.equal(a, c) and torch.equal(b, d) and not torch.equal(a, e)
@@ -331,15 +357,15 @@ def test_the_energy_bill_is_the_integral_of_the_batterys_power() -> None:
     ahead = torch.zeros(8, 4)
     ahead[:, 0] = 0.6
     bill, integral = torch.zeros(8), torch.zeros(8)
-    advance = sea._advance
+    advance = sea.advance
 
-    def metered() -> torch.Tensor:
+    def metered(commands: torch.Tensor) -> torch.Tensor:
         nonlocal integral
-        touched = advance()
+        touched = advance(commands)
         integral = integral + sea.state.volts * sea.state.current * DT
         return touched
 
-    sea._advance = metered  # type: ignore[method-assign]
+    sea.advance = metered  # type: ignore[method-assign]
     for _ in range(30):
         *_, outcome = sea.step(ahead)
         bill += outcome.joules
@@ -359,7 +385,7 @@ def test_drawn_hulls_stay_upright_at_every_stick() -> None:
     for tick in range(250):
         if tick % 5 == 0:
             sea.helm.ask(sea.tick, torch.cat([corners, corners]))
-        sea._advance()
+        sea.advance(sea.helm.commands(sea.tick, sea.readings))
         worst = torch.maximum(worst, rotation(sea.state.attitude.T)[2, 2].clamp(-1.0, 1.0).acos())
     assert math.degrees(float(worst.max())) < 30
 

@@ -270,6 +270,16 @@ def test_noise_of_bearings_is_what_changes_from_frame_to_frame() -> None:
     assert found.bearing_floor == pytest.approx(0.004, abs=0.0005)
 
 
+def test_noise_of_the_followed_things_cells_is_how_much_of_it_they_show() -> None:
+    """Ten vehicles with a target at 2 m before open water, whose cells say from 0 to 0.8 of its nearness."""
+    shown = torch.linspace(0.0, 0.8, 10)[None, :, None, None].expand(5, 10, 3, 4)
+    nothing, here = torch.zeros_like(shown), torch.ones_like(shown, dtype=torch.bool)
+    cells = noise.Cells(nothing + 0.5, nothing, 0.5 * shown, nothing, ~here, nothing, here, nothing)
+    assert noise.fit_target([cells], 0.1) == pytest.approx(0.8)
+    assert noise.fit_target([cells._replace(behind=cells.inverse)], 0.1) == 0.1, "nothing is followed"
+    assert not cells.plain.any() and cells._replace(behind=cells.inverse).plain.all()
+
+
 def test_a_track_of_what_stands_in_front_is_no_sight_of_what_stands_behind() -> None:
     """Two posts in one line, a near one and a far one, 0.1 rad apart; one track, on the near one."""
     sea = Sea("follow", "nominal", 1, seed=0)

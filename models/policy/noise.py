@@ -61,6 +61,13 @@ class Cells(NamedTuple):
     """Of a pipeline, as it is said."""
     running: Tensor
     """bool: the vehicle has not ended its episode; one that lies against a rock sees nothing else."""
+    behind: Tensor
+    """True inverse range without the followed thing."""
+
+    @property
+    def plain(self) -> Tensor:
+        """bool: what such a cell shows fills it; the followed thing does not."""
+        return self.running & (self.behind == self.inverse)
 
 
 class Sights(NamedTuple):
@@ -153,6 +160,7 @@ def watch(recipe: NoiseRecipe, weights: Path, task: str, world: str, seed: int) 
         cells = Cells(
             (1 / far.clamp(min=1 / INVERSE_RANGE_MAX)).clone(), optical_depth(truth.conditions, far), maps[:, 0],
             maps[:, 1], sea._pipe(sea.cast), sea.sight.pipeline, running[:, None, None].expand_as(far),
+            1 / sea.behind.clamp(min=1 / INVERSE_RANGE_MAX),
         )  # fmt: skip
         frames.append((cells, compared(sources.tracks, known, truth, sources.rates[:, 2].abs())))
         setpoint, memory = teacher(sources, maps, truth, memory)
@@ -204,7 +212,7 @@ def fit_range(every: list[Cells], pipes: list[Cells], dt: Tensor, before: RangeN
     wrong by far). Cells count by how near their things are: most of every picture is endless water. Where it fades is
     not fitted: nothing is there to be seen, and nothing is what is said."""
     cells = Cells(*(torch.cat([each.flatten() for each in some])[::7] for some in zip(*every, strict=True)))
-    keep = cells.running
+    keep = cells.plain
     cells = Cells(*(each[keep] for each in cells))
     weight = (cells.inverse / NEAR).clamp(0.3, 3.0)
     names = ("share", "half", "floor", "unseen", "unseen_error")
@@ -221,7 +229,19 @@ def fit_range(every: list[Cells], pipes: list[Cells], dt: Tensor, before: RangeN
     fitted = before
     for name, number in zip(names, logs.exp().tolist(), strict=True):
         fitted = msgspec.structs.replace(fitted, **{name: number})
+    fitted = msgspec.structs.replace(fitted, target_shown=fit_target(every, before.target_shown))
     return persistence(fit_pipeline(fitted, pipes), every, dt)
+
+
+def fit_target(every: list[Cells], before: float) -> float:
+    """The largest share of a followed thing's nearness that its cells show: twice the mean, for it is drawn evenly."""
+    shares = []
+    for cells in every:
+        more = cells.inverse - cells.behind
+        on = (more > NEAR) & cells.running & (cells.depth < SEEN_WELL)
+        share = (cells.said - cells.behind) / more.clamp(min=NEAR)
+        shares += [share[:, i][on[:, i]].median() for i in range(share.shape[1]) if on[:, i].sum() > FEW_CELLS]
+    return min(max(2 * torch.stack(shares).mean().item(), 0.0), 1.0) if len(shares) > 2 else before
 
 
 def expected(numbers: Mapping[str, Tensor | float], cells: Cells) -> tuple[Tensor, Tensor]:
@@ -247,7 +267,7 @@ def persistence(fitted: RangeNoise, every: list[Cells], dt: Tensor) -> RangeNois
         alike.append(patch.var() / error.var().clamp(min=1e-6))
         kept.append((patch[1:] * patch[:-1]).mean() / patch.square().mean().clamp(min=1e-6))
         ratio = (cells.said.clamp(min=0.02) / cells.inverse).log()
-        near = (cells.inverse > NEAR) & cells.running
+        near = (cells.inverse > NEAR) & cells.plain
         places += [ratio[:, i][near[:, i]].mean() for i in range(ratio.shape[1]) if near[:, i].sum() > ENOUGH]
         floors.append((0.5 * cells.log_variance[cells.said < NEAR / 4]).exp().median())
         own = (uncertainty(fitted, cells.said) * cells.said).square() + fitted.said_floor**2

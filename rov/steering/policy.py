@@ -30,6 +30,8 @@ maps: no policy was trained with tracks of one."""
 TYPICAL_HEIGHT_M = {"diver": 0.6, "fish": 0.25}
 """Of the box around a diver who swims, and around a fish worth following: where the operator gives no height. Anything
 else is of unknown height."""
+UNKNOWN_HEIGHT = "nobody says how high the target is (task.target_height), so its distance is not known"
+"""The symptom of a target to follow that has no usual height."""
 FourNumbers = tuple[float, float, float, float]
 HIDDEN: FourNumbers = (math.nan, math.nan, math.nan, math.nan)
 Rows = tuple[tuple[float, ...], ...]
@@ -185,6 +187,7 @@ class Policy:
         place = sight.keyed if self.engaged and self.sight.key is not None and not given.key else sight.moved
         return self.checkup.update(
             (
+                "" if self.task != "follow" or math.isfinite(given.target_height) else UNKNOWN_HEIGHT,
                 late_symptom(age_s, cards.policy.trained.delay_s[1]),
                 self.checkup.frozen(sight.picture),
                 picture_symptom(sanity(sight.picture), sight.unlike, cards.encoder.thresholds),

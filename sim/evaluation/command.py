@@ -56,7 +56,7 @@ def evaluate(
         str,
         typer.Option(
             help="Who steers, separated by commas: expert, policy_true, policy_noise, policy_frames, policy_blinded,"
-            " policy_memoryless, pid, servo, zero."
+            " policy_live, policy_memoryless, pid, servo, zero."
         ),
     ] = "policy_noise,pid,zero",
     hull: Annotated[str, typer.Option(help="heavy (von Benzon's), wu, or drawn: another one for each.")] = "heavy",
@@ -79,8 +79,9 @@ def evaluate(
 ) -> None:
     """Evaluate steering on a task: success, collisions, and the energy bill, row by row on the same courses.
 
-    Rows with pictures (policy_frames) make every sighted row see rendered pictures; without one, all see the noise
-    models. Interrupt it at any time: the same command goes on."""
+    Rows with pictures (policy_frames, policy_live) make every sighted row see rendered pictures; without one, all see
+    the noise models. policy_live sails in real time, so let nothing else run. Interrupt it at any time: the
+    same command goes on."""
     import torch
 
     from rov.resources import find_resource
@@ -121,7 +122,7 @@ def prepare(
     from rov.vision.model_card import sha256
     from sim import world
     from sim.evaluation.plan import Plan
-    from sim.evaluation.rows import check, needs_policy, open_policy
+    from sim.evaluation.rows import RENDERED, check, needs_policy, open_policy
     from sim.evaluation.run import Models
     from sim.tasks.levels import LEVELS
     from sim.tasks.sea import TASK
@@ -133,7 +134,9 @@ def prepare(
         if value not in known:
             raise UserError(f"--{name} {value}: must be one of {', '.join(known)}")
     check(rows, task)
-    tier = 2 if "policy_frames" in rows else 1
+    tier = 2 if set(rows) & {*RENDERED} else 1
+    if "policy_live" in rows and (hull != "heavy" or any(trouble)):
+        raise UserError("--rows policy_live: sails the heavy hull, and knows no trouble; leave out the other options")
     looks = tuple(each.strip() for each in (worlds or (WORLDS[task] if tier == 2 else "")).split(",") if each.strip())
     for each in looks:
         world.load(each)
@@ -148,7 +151,7 @@ def prepare(
     )  # fmt: skip
     encoder, detector = _eyes(policy, device) if tier == 2 else (None, None)
     cards = _cards(policy) if network else None
-    return plan, Models(None if network is None else network.to(device), encoder, detector, cards)
+    return plan, Models(None if network is None else network.to(device), encoder, detector, cards, policy)
 
 
 def _cards(policy: Path) -> Cards | None:

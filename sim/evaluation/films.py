@@ -12,15 +12,14 @@ import numpy as np
 import torch
 
 from rov.media.overlay import OverlayWriter
-from rov.types import Floats, Image
+from rov.types import Image
 from sim.evaluation.episodes import Episode
 from sim.evaluation.plan import Chunk, Plan
 from sim.evaluation.results import score
 from sim.evaluation.run import Models, sea
 from sim.scene.lens import Lens
 from sim.scene.render import Renderer
-from sim.scene.shapes import rotation
-from sim.tasks.scenes import look, scene
+from sim.tasks.scenes import carried, look, scene
 
 SIZE, FPS = (320, 240), 5.0
 HFOV_DEG = 80.0
@@ -64,20 +63,12 @@ def film(plan: Plan, chunk: Chunk, episode: Episode, poses: Any, path: Path, not
         for t in np.arange(0.0, episode.seconds, 1 / FPS).tolist():
             step = min(int(np.searchsorted(elapsed, t)), len(elapsed) - 1)
             if "target" in poses:
-                carry(renderer, poses["target"][step, i])
+                at = torch.from_numpy(poses["target"][step : step + 1, i])
+                renderer.things = carried(renderer.things, at[:, :3], torch.atan2(at[:, 4], at[:, 3]))
             shots = renderer.render(position[step : step + 1], attitude[step : step + 1], t)
             image = np.ascontiguousarray(shots.image[0].numpy())
             writer.write(captioned(image, f"{t:.0f} s  {float(position[step, 2]):.1f} m"), round(t * 1e9))
             notify()
-
-
-def carry(renderer: Renderer, target: Floats) -> None:
-    """Put the first thing where the target was: position and velocity (6,)."""
-    yaw = float(np.arctan2(target[4], target[3]))
-    at, turn = renderer.things.at.clone(), renderer.things.turn.clone()
-    at[0, 0] = torch.from_numpy(target[:3])
-    turn[0, 0] = torch.from_numpy(rotation(yaw=yaw)).float()
-    renderer.things = renderer.things._replace(at=at, turn=turn)
 
 
 def captioned(image: Image, text: str) -> Image:

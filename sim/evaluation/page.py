@@ -38,7 +38,7 @@ def write(plan: Plan, found: dict[str, Any], episodes: Sequence[Episode], films:
 
 
 def _about(plan: Plan, found: dict[str, Any]) -> str:
-    tier = "rendered pictures (tier 2)" if plan.tier == 2 else "noise models (tier 1)"
+    tier = "rendered pictures (tier 2; policy_live: tier 3)" if plan.tier == 2 else "noise models (tier 1)"
     worlds = f", worlds {', '.join(plan.worlds)}" if plan.worlds else ""
     trouble = [name for name in ("dead_thruster", "late_s", "current", "peak") if getattr(plan, name)]
     said = f"; with {', '.join(f'{name} = {getattr(plan, name)}' for name in trouble)}" if trouble else ""

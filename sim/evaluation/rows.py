@@ -28,6 +28,7 @@ ROWS = {
     "policy_true": "the policy, told ranges, tracks and displacements without noise",
     "policy_noise": "the policy, on the noise models",
     "policy_frames": "the policy, on rendered pictures through encoder, displacement, detector and tracker",
+    "policy_live": "the policy, in `rov run` in real time: a live camera, a thruster board or an autopilot",
     "policy_blinded": "the policy, to which every picture shows nothing",
     "policy_memoryless": "the policy, whose memory begins anew with every picture",
     "pid": "the tuned PID, on the policy's own observation, at one cruise speed and a fixed heading",
@@ -35,6 +36,8 @@ ROWS = {
     "zero": "nobody: the inner loops hold depth and heading",
 }
 """Names and what they are."""
+RENDERED = ("policy_frames", "policy_live")
+"""Rows that see the renderer's pictures."""
 BLIND = ("expert", "zero")
 """Rows that need no picture."""
 PERFECT = 1e-4
@@ -130,8 +133,8 @@ def noiseless(noise: Noise) -> Noise:
     """Ranges, tracks and displacements as they are, whatever the water."""
     clear = RangeNoise(
         share=PERFECT, half=1.0, place=0.0, floor=PERFECT, said_floor=PERFECT, fade=1e3, fade_width=1.0, unseen=0.0,
-        unseen_error=PERFECT, persistent=0.5, persistent_s=1.0, log_variance_error=0.0, pipeline_off=-9.0,
-        pipeline_gap=18.0, pipeline_place=0.0, pipeline_error=0.0,
+        unseen_error=PERFECT, persistent=0.5, persistent_s=1.0, log_variance_error=0.0, target_shown=1.0,
+        pipeline_off=-9.0, pipeline_gap=18.0, pipeline_place=0.0, pipeline_error=0.0,
     )  # fmt: skip
     sure = msgspec.structs.replace(
         noise.tracks, base=20.0, per_log_size=0.0, per_optical_depth=0.0, at_edge=0.0, per_turning=0.0,

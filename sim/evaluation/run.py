@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from rov.steering.policy_card import Cards
 from rov.steering.policy_network import PolicyNetwork
 from rov.vision.detector import Detector
 from sim.evaluation.episodes import TRACKED, Episode, append, read
+from sim.evaluation.live import sail
 from sim.evaluation.plan import Chunk, Plan
 from sim.evaluation.rows import BLIND, Student, controller, noiseless
 from sim.evaluation.watch import Watch
@@ -36,6 +37,8 @@ class Models(NamedTuple):
     detector: Detector | None
     cards: Cards | None = None
     """With them the policy is let go as in the daemon."""
+    weights: Path | None = None
+    """Of the policy: the daemon reads them itself."""
 
 
 class Poses(NamedTuple):
@@ -59,7 +62,8 @@ def run(plan: Plan, models: Models, out: Path, progress: Progress = lambda row, 
         for row in plan.rows:
             wanted = {each for each in chunk.episodes if (row, each) not in done}
             if wanted:
-                for found in play(plan, chunk, row, models, out, wanted):
+                playing = live if row == "policy_live" else play
+                for found in playing(plan, chunk, row, models, out, wanted):
                     if fresh := [each for each in found if each.episode in wanted]:
                         append(path, fresh)
                         episodes += fresh
@@ -74,7 +78,7 @@ def sea(plan: Plan, chunk: Chunk, row: str, models: Models) -> Sea:
         "level": plan.level, "seed": chunk.seed, "device": plan.device, "split": "test", "hull": plan.hull,
         "loops": plan.loops, "trouble": plan.trouble,
     }  # fmt: skip
-    if plan.tier == 2 and row not in BLIND and row not in ("policy_true", "policy_noise"):
+    if plan.tier == 2 and row not in BLIND and row not in ("policy_true", "policy_noise", "policy_live"):
         assert looks and models.encoder
         return RenderedSea(plan.task, models.encoder, models.detector, looks, **common)
     noise = noiseless(load_noise()) if row == "policy_true" else None
@@ -112,6 +116,20 @@ def play(plan: Plan, chunk: Chunk, row: str, models: Models, out: Path, wanted: 
         ]
         yield found
     _keep(poses, out / "poses" / f"{row}-{chunk.number}.npz")
+
+
+def live(plan: Plan, chunk: Chunk, row: str, models: Models, out: Path, wanted: set[int]) -> Iterator[list[Episode]]:
+    """The wanted episodes of a group one after another, each in real time; their dives are kept."""
+    assert models.weights and chunk.world
+    for episode in sorted(wanted):
+        water, i = sea(plan, chunk, row, models), chunk.row(episode)
+        water.reset()
+        folder = out / "dives" / f"{episode:04d}"
+        sailed = sail(water, i, water.looks[i] if water.looks else look(chunk.world, 0), models.weights, folder)
+        outcome = _without(sailed.outcome, torch.tensor(sailed.let_go))
+        bill = torch.tensor([sailed.joules, sailed.seconds, sailed.distance])
+        events = (sailed.touched, sailed.let_go)
+        yield [_episode(plan, chunk, row, i, outcome, bill, events, water, Poses([], [], [], []))]
 
 
 def _without(outcome: Outcome, let_go: Tensor) -> Outcome:

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from rov.steering.policy import TYPICAL_HEIGHT_M
 from sim.tasks.course import Course, Targets, laid, normal, open_water, sign, uniform, wrapped
 from sim.tasks.judging import Situation, Verdict, scaled
 from sim.tasks.levels import Level
@@ -22,7 +23,8 @@ BAND, SHARE = 0.35, 0.75
 LOST_M, LOST_S = 9.0, 6.0
 ROCKS = 4
 TOLD, GUESS = 0.9, 0.1
-"""Share of the operators who say how high the target is, and the deviation of the logarithm of what they say."""
+"""Share of the operators who say how high the target is, and the deviation of the logarithm of what they say. Without
+them the vehicle takes what is usual for the class."""
 SPEED = (0.05, 0.28)
 """Of the target, m/s, at clutter 1; a diver swims at 0.2 to 0.5, but the vehicle in the current has 0.4."""
 SCALES = {"band": -1.0, "facing": -0.3, "energy": -0.01, "collision": -20.0, "lost": -0.5, "success": 10.0}
@@ -62,7 +64,7 @@ def course(level: Level, split: str, n: int, random: torch.Generator) -> Course:
     nothing = torch.full_like(heading, math.nan)
     return Course(
         goal=torch.stack([nothing, nothing, stand_off, nothing], dim=1),
-        told_height=told(height, random),
+        told_height=told(height, diver, random),
         heading=heading,
         depth=depth,
         length=torch.full_like(depth, TIME_S),
@@ -73,10 +75,11 @@ def course(level: Level, split: str, n: int, random: torch.Generator) -> Course:
     )
 
 
-def told(height: Tensor, random: torch.Generator) -> Tensor:
-    """What an operator says of targets `height` (n,) m high: about right in TOLD of the cases, else nothing."""
+def told(height: Tensor, diver: Tensor, random: torch.Generator) -> Tensor:
+    """How high targets of `height` (n,) m are believed to be."""
+    usual = torch.where(diver, TYPICAL_HEIGHT_M["diver"], TYPICAL_HEIGHT_M["fish"])
     guess = height * torch.exp(GUESS * normal(random, len(height)).clamp(-2, 2))
-    return torch.where(uniform(random, 0.0, 1.0, len(height)) < TOLD, guess, math.nan)
+    return torch.where(uniform(random, 0.0, 1.0, len(height)) < TOLD, guess, usual)
 
 
 def judge(now: Situation) -> Verdict:

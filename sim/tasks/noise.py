@@ -32,6 +32,7 @@ class RangeNoise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     persistent: float
     persistent_s: float
     log_variance_error: float
+    target_shown: float
     pipeline_off: float
     pipeline_gap: float
     pipeline_place: float

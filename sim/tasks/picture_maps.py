@@ -25,6 +25,8 @@ class MapErrors(NamedTuple):
     """(N, 2, PATCH_ROWS, PATCH_COLUMNS) of the inverse range and of the pipeline."""
     place: Tensor
     """(N, 2) of both: of the water and the ground of a whole episode."""
+    target: Tensor
+    """(N,) even from 0 to 1: how thin the followed thing is, for a whole episode."""
 
 
 class Maps(NamedTuple):
@@ -51,7 +53,16 @@ def seen(noise: RangeNoise, depth: Tensor) -> Tensor:
 
 def start_errors(n: int, random: torch.Generator) -> MapErrors:
     patches = torch.randn(n, 2, PATCH_ROWS, PATCH_COLUMNS, generator=random, device=random.device)
-    return MapErrors(patches, torch.randn(n, 2, generator=random, device=random.device))
+    place = torch.randn(n, 2, generator=random, device=random.device)
+    return MapErrors(patches, place, torch.rand(n, generator=random, device=random.device))
+
+
+def around_target(noise: RangeNoise, far: Tensor, behind: Tensor, errors: MapErrors) -> Tensor:
+    """Ranges (N, ROWS, COLUMNS) that cells look like which the followed thing, a ball in `far`, fills only in part:
+    beside a diver's arms and fins the encoder sees the water `behind` it. Its size in the picture tells how far it is;
+    these cells do not."""
+    shown = (noise.target_shown * errors.target)[:, None, None]
+    return 1 / (shown / far + (1 - shown) / behind)
 
 
 def uncertainty(noise: RangeNoise, inverse: Tensor) -> Tensor:
@@ -88,4 +99,4 @@ def picture_maps(
     log_variance = variance.log() + noise.log_variance_error * wide[:, 1]
     odds = noise.pipeline_off + noise.pipeline_place * errors.place[:, 1:, None] + noise.pipeline_gap * pipe * clear
     pipeline = torch.sigmoid(odds + noise.pipeline_error * (0.7 * wide[:, 1] + 0.7 * fine.flip(1)))
-    return Maps(said, log_variance, pipeline, clear), MapErrors(patches, errors.place)
+    return Maps(said, log_variance, pipeline, clear), errors._replace(patches=patches)

@@ -24,7 +24,7 @@ from rov.vision.tracker import Tracker
 from sim.scene.lens import Lens
 from sim.scene.render import Renderer
 from sim.tasks import delays, picture_maps
-from sim.tasks.scenes import Look, label, scene
+from sim.tasks.scenes import Look, carried, label, scene
 from sim.tasks.sea import Sea, Sight
 from sim.vehicle import DT
 
@@ -122,14 +122,9 @@ class RenderedSea(Sea):
 
     def _carry_target(self, camera: Camera) -> None:
         """Put the target where it swims: the first thing of each scene."""
-        things, targets = camera.renderer.things, self.course.targets
+        targets = self.course.targets
         ahead = torch.atan2(targets.velocity[camera.rows, 0, 1], targets.velocity[camera.rows, 0, 0])
-        at, turn = things.at.clone(), things.turn.clone()
-        at[:, 0] = targets.position[camera.rows, 0]
-        zero, one = torch.zeros_like(ahead), torch.ones_like(ahead)
-        c, s = ahead.cos(), ahead.sin()
-        turn[:, 0] = torch.stack([c, -s, zero, s, c, zero, zero, zero, one], dim=1).reshape(-1, 3, 3)
-        camera.renderer.things = things._replace(at=at, turn=turn)
+        camera.renderer.things = carried(camera.renderer.things, targets.position[camera.rows, 0], ahead)
 
     def _look(self, turn: Tensor, dt: float) -> Sight:
         if not self.cameras:
@@ -139,7 +134,7 @@ class RenderedSea(Sea):
             self.pictures = torch.cat([small_picture(each) for each in self.images]).to(self.device)
             encoded = self.encoder(self.pictures)
             self.unlike = self.encoder.unlike(encoded.looks)
-        key = self._take_key().tolist()
+        key = self.take_key().tolist()
         attitudes, views = self.readings.attitude.tolist(), self.conditions.view.tolist()
         pairs = [
             witness.moved(grey_picture(image), (a[0], a[1], a[2]), FieldOfView(*view), now)

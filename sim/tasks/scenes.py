@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from torch import Tensor
 
 from rov.types import Floats
-from sim.scene.scene import Scene
+from sim.scene.scene import Scene, Things
 from sim.scene.shapes import Paint, Part, Thing, Vector, ball, rods, rotation
 from sim.scene.things.animals import fish
 from sim.scene.things.bottom import ROCKS, weed
@@ -151,6 +152,16 @@ def heading(course: Course, row: int) -> float:
     """Where the target of `follow` swims to, rad."""
     north, east, _ = course.targets.velocity[row, 0].tolist()
     return math.atan2(east, north)
+
+
+def carried(things: Things, position: Tensor, ahead: Tensor) -> Things:
+    """The things of S scenes with the first one of each at a position (S, 3), pointing to `ahead` (S,) rad."""
+    at, turn = things.at.clone(), things.turn.clone()
+    at[:, 0] = position
+    zero, one = torch.zeros_like(ahead), torch.ones_like(ahead)
+    c, s = ahead.cos(), ahead.sin()
+    turn[:, 0] = torch.stack([c, -s, zero, s, c, zero, zero, zero, one], dim=1).reshape(-1, 3, 3)
+    return things._replace(at=at, turn=turn)
 
 
 def _scaled(part: Part, scale: float) -> Part:

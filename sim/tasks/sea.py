@@ -92,7 +92,7 @@ class Sea:
         self.tick = self.decisions = 0
         self.course, self.conditions, self.hulls = self._draw(self.n)
         self.state = self._placed(self.course, self.conditions)
-        still = self._water(torch.zeros(self.n, 2, device=self.device))
+        still = self.still()
         self.memory = sensors.switch_on(self.suite, self.state, still, self.random)
         self.readings, self.memory = sensors.sense(self.suite, self.state, still, self.memory, self.random)
         late, behind = self.conditions.late, self.conditions.behind
@@ -119,26 +119,30 @@ class Sea:
     @torch.no_grad()
     def step(self, setpoint: Tensor) -> tuple[Sources, Tensor, Outcome]:
         """Steer by setpoints (N, 4) surge, sway, heave, yaw in −1..1 until the next frame."""
-        before, energy = self.state.position, self.state.energy
+        before = self.state
         self.previous = setpoint.to(torch.float32).nan_to_num().clamp(-1.0, 1.0)
         self.helm.ask(self.tick, self.previous)
         ticks = self._ticks()
         touched = torch.zeros(self.n, dtype=torch.bool, device=self.device)
         for _ in range(ticks):
-            touched = touched | self._advance()
+            touched = touched | self.advance(self.helm.commands(self.tick, self.readings))
         dt = ticks * DT
+        outcome = self.judge(before, touched, dt)
+        if self.auto_reset and bool(outcome.done.any()):
+            self._restart(outcome.done.nonzero()[:, 0])
+        return (*self._observe(dt), outcome)
+
+    def judge(self, before: State, touched: Tensor, dt: float) -> Outcome:
+        """How the last `dt` s went, since the state `before`."""
         self.elapsed = self.elapsed + dt
-        joules = self.state.energy - energy
-        verdict = self.task.judge(self._situation(before, touched, joules, dt))
+        joules = self.state.energy - before.energy
+        verdict = self.task.judge(self._situation(before.position, touched, joules, dt))
         self.tally = verdict.tally
         done = verdict.success | verdict.failed | verdict.timed_out
-        outcome = Outcome(
+        return Outcome(
             verdict.rewards, verdict.success, verdict.failed, verdict.timed_out, done, touched, joules,
-            torch.full_like(joules, dt), (self.state.position - before).norm(dim=1),
+            torch.full_like(joules, dt), (self.state.position - before.position).norm(dim=1),
         )  # fmt: skip
-        if self.auto_reset and bool(done.any()):
-            self._restart(done.nonzero()[:, 0])
-        return (*self._observe(dt), outcome)
 
     def truth(self) -> Truth:
         turn = vehicle.rotation(self.state.attitude.T)
@@ -171,17 +175,20 @@ class Sea:
         most = away / away.norm(dim=1, keepdim=True).clamp(min=1e-6) * self.trouble.peak
         return torch.lerp(now, most, torch.exp(-(((self.elapsed - self.peak_at) / PEAK_S) ** 2))[:, None])
 
-    def _advance(self) -> Tensor:
-        """One tick of DT; (N,) whether something was touched."""
-        commands = self.helm.commands(self.tick, self.readings) * self.hulls.alive
+    def advance(self, commands: Tensor) -> Tensor:
+        """One tick of DT with commands (N, motors) −1..1; (N,) whether something was touched."""
         water = self._water(self.current)
-        state = vehicle.step(self.hulls.model, self.state, commands, water)
+        state = vehicle.step(self.hulls.model, self.state, commands * self.hulls.alive, water)
         self.state, touched = bump(self.course.solids, state)
         self.readings, self.memory = sensors.sense(self.suite, self.state, water, self.memory, self.random)
         self._blow()
         self._swim()
         self.tick += 1
         return touched.anything
+
+    def still(self) -> WaterForces:
+        """Water that stands."""
+        return self._water(torch.zeros(self.n, 2, device=self.device))
 
     def _water(self, current: Tensor) -> WaterForces:
         return WaterForces(torch.cat([current, torch.zeros_like(current[:, :1])], dim=1).T)
@@ -229,6 +236,7 @@ class Sea:
         """What the vehicles see and feel now, `dt` s after the last frame."""
         turn = vehicle.rotation(self.state.attitude.T).permute(2, 0, 1)
         self.cast = cast(self.course.solids, self.rays, self.state.position, turn)
+        self.behind = self._behind(turn)
         seen = self._look(turn, dt)
         view = self.conditions.view
         sources = Sources(
@@ -252,12 +260,20 @@ class Sea:
         maps = policy_input.maps(seen.inverse_range, seen.log_variance, seen.pipeline, seen.tracks, view)
         return sources, maps
 
+    def _behind(self, turn: Tensor) -> Tensor:
+        """(N, ROWS, COLUMNS) m: ranges as if the followed thing were not there."""
+        if not self.course.target_ball:
+            return self.cast.range
+        others = self.course.solids._replace(balls=self.course.solids.balls[:, 1:])
+        return cast(others, self.rays, self.state.position, turn).range
+
     def _look(self, turn: Tensor, dt: float) -> Sight:
         """What encoder, detector, tracker and displacement would say of the picture now, by the noise models."""
         c, state, noise = self.conditions, self.state, self.noise
         heading = torch.atan2(turn[:, 1, 0], turn[:, 0, 0])
+        far = picture_maps.around_target(noise.range, self.cast.range, self.behind, self.errors)
         maps, self.errors = picture_maps.picture_maps(
-            noise.range, c, self.cast.range, self._pipe(self.cast), self.errors, dt, self.random
+            noise.range, c, far, self._pipe(self.cast), self.errors, dt, self.random
         )
         truth = self._targets(turn)
         tracks, self.tracker = found.find(
@@ -268,14 +284,14 @@ class Sea:
         frame = drift.Frame(near, weight, state.position, turn, heading)
         memory = self.drift or drift.start_drift(frame)
         memory = memory._replace(last=drift.latest(memory.last, frame, self.fresh))
-        memory = drift.take_key(memory, frame, self._take_key())
+        memory = drift.take_key(memory, frame, self.take_key())
         moved, keyed, self.drift = drift.displacement(noise.displacement, c, self.rays, frame, memory, dt, self.random)
         moved = torch.where(self.fresh[:, None], 0.0, moved)
         self.fresh = torch.zeros_like(self.fresh)
         self._remember(truth, maps.seen, turn, dt)
         return Sight(maps.inverse_range, maps.log_variance, maps.pipeline, tracks, moved, keyed)
 
-    def _take_key(self) -> Tensor:
+    def take_key(self) -> Tensor:
         """(N,) where the key frame is taken now: in `station`, KEY_S after the start."""
         if self.name != "station":
             return torch.zeros_like(self.fresh)

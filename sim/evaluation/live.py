@@ -1,0 +1,211 @@
+"""Tier 3: episodes sailed by the unmodified daemon, in real time.
+
+`rov run` is a process, its camera another, the vehicle a thruster board on a pty (under our loops) or an ArduSub
+autopilot (under its own). Courses, water, hulls and the judge are those of the other tiers. The vehicle hangs on a hook
+until the daemon says that the policy steers: arming, shadow and engagement must not cost it the start of its course.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rov.config.schema import Config
+from rov.messages import Mode, PilotStatus
+from rov.motion.allocation import mixer
+from rov.printing import print_line
+from rov.types import Floats
+from sim import sensors
+from sim.camerad import View
+from sim.course import policy_steps
+from sim.live import CourseOperator, LinkKind, serve
+from sim.scene.lens import Lens
+from sim.tasks import delays
+from sim.tasks.outcome import Outcome
+from sim.tasks.scenes import Look, label, scene
+from sim.tasks.sea import Sea
+from sim.vehicle import DT
+from sim.world import Step
+
+SIZE = (320, 240)
+"""Of the pictures: what a renderer on the same computer makes in time."""
+DEEPEST_M = 20.0
+JUDGED = 5
+"""Ticks of the vehicle between two verdicts."""
+LONGEST_S = 200.0
+"""The judge ends every episode before."""
+HOOK_S = 40.0
+"""A policy that is not engaged after this long is not engaged at all."""
+
+
+class Sailed(NamedTuple):
+    """How a live episode went."""
+
+    outcome: Outcome
+    """Of all N vehicles, at the end; the one that sailed counts."""
+    joules: float
+    seconds: float
+    distance: float
+    touched: bool
+    let_go: bool
+    """The policy was ended, or never engaged."""
+
+
+class CourseVehicle:
+    """One vehicle of a batched sea behind a board or an autopilot; the others lie still."""
+
+    def __init__(self, water: Sea, row: int, frame: str):
+        self.water, self.row, self.mixer = water, row, mixer(frame)
+        self.hooked, self.behind_s, self.ticks = True, 0.0, 0
+        self.before = water.state
+        self.touched = torch.zeros(water.n, dtype=torch.bool)
+        self.bill = torch.zeros(3)
+        """Joules, seconds, m."""
+        self.bumped = False
+        self.outcome: Outcome | None = None
+
+    @property
+    def attitude(self) -> Floats:
+        """(3,) roll, pitch, yaw in rad."""
+        return self.water.readings.attitude[self.row].double().numpy()
+
+    @property
+    def speed(self) -> Floats:
+        """(6,) zeros for the velocities, which are not measured, then the rates in rad/s."""
+        return np.concatenate([np.zeros(3), self.water.readings.rates[self.row].double().numpy()])
+
+    @property
+    def depth(self) -> float:
+        """m."""
+        return float(self.water.readings.depth[self.row])
+
+    @property
+    def volts(self) -> float:
+        """Of the battery."""
+        return float(self.water.readings.volts[self.row])
+
+    def pose(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Position (1, 3), attitude (1, 4), rates (1, 3): for the camera."""
+        state, rows = self.water.state, slice(self.row, self.row + 1)
+        return state.position[rows], state.attitude[rows], state.rates[rows]
+
+    def target(self) -> tuple[float, float, float, float] | None:
+        """Where the followed thing is, and where it points to."""
+        if not self.water.course.target_ball:
+            return None
+        targets = self.water.course.targets
+        north, east, down = targets.position[self.row, 0].tolist()
+        vx, vy, _ = targets.velocity[self.row, 0].tolist()
+        return north, east, down, math.atan2(vy, vx)
+
+    def step(self, outputs: Floats, volts: float | None, dt: float) -> None:
+        """Move on by `dt` s, in whole intervals of DT; the remainder waits for the next call."""
+        self.behind_s += dt
+        while self.behind_s >= DT:
+            self.behind_s -= DT
+            self._advance(outputs)
+
+    @torch.inference_mode()
+    def _advance(self, outputs: Floats) -> None:
+        water = self.water
+        if self.hooked:
+            still = water.still()
+            water.readings, water.memory = sensors.sense(water.suite, water.state, still, water.memory, water.random)
+            return
+        if self.outcome is not None and bool(self.outcome.done[self.row]):
+            return
+        commands = torch.zeros(water.n, len(outputs))
+        commands[self.row] = torch.from_numpy(np.asarray(outputs, np.float32))
+        self.touched = self.touched | water.advance(commands)
+        self.ticks += 1
+        if self.ticks % JUDGED == 0:
+            self._judge()
+
+    def _judge(self) -> None:
+        water = self.water
+        water.take_key()
+        self.outcome = outcome = water.judge(self.before, self.touched, JUDGED * DT)
+        self.bill += torch.stack([each[self.row] for each in (outcome.joules, outcome.seconds, outcome.distance)])
+        self.bumped |= bool(self.touched[self.row])
+        self.before, self.touched = water.state, torch.zeros_like(self.touched)
+
+
+def sail(water: Sea, row: int, look: Look, policy: Path, folder: Path) -> Sailed:
+    """Sail the course of one vehicle of a sea that was reset; the dive is recorded in `folder`. The first half of the
+    vehicles has a thruster board, the others ArduSub."""
+    with tempfile.TemporaryDirectory(prefix="live-") as ends:
+        return _sail(water, row, look, configured(policy, Path(ends)), folder)
+
+
+def _sail(water: Sea, row: int, look: Look, config: Config, folder: Path) -> Sailed:
+    vehicle = CourseVehicle(water, row, config.vehicle.frame)
+    hfov_deg = 2 * math.degrees(math.atan(float(water.conditions.view[row, 0])))
+    view = View(f"{water.name} in {look.world}", scene(water.name, water.course, row, look), Lens.wide(*SIZE, hfov_deg))
+    operators: list[CourseOperator] = []
+    began: list[int] = []
+    let_go = False
+
+    def commanded(t: int) -> bool:
+        nonlocal let_go
+        if not operators:
+            began.append(t)
+            operators.append(CourseOperator(policy_steps(LONGEST_S, task_step(water, row)), config))
+        operators[0].step(t)
+        status = operators[0].client.latest(PilotStatus)
+        steers = status is not None and status.armed and status.mode is Mode.POLICY
+        if steers:
+            vehicle.hooked = False
+        elif not vehicle.hooked or t - began[0] > HOOK_S * 1e9:
+            let_go = True
+        return let_go or (vehicle.outcome is not None and bool(vehicle.outcome.done[row]))
+
+    try:
+        link: LinkKind = "thrusters" if row < water.ours else "ardusub"
+        serve(vehicle, view, hfov_deg, config, folder, link, print_line, commanded)
+    finally:
+        for each in operators:
+            each.close()
+    if vehicle.outcome is None:
+        vehicle._judge()
+    assert vehicle.outcome is not None
+    joules, seconds, distance = vehicle.bill.tolist()
+    return Sailed(vehicle.outcome, joules, seconds, distance, vehicle.bumped, let_go)
+
+
+def task_step(water: Sea, row: int) -> Step:
+    """The task as an operator would give it."""
+    course = water.course
+    heading, depth, distance, height = (None if math.isnan(each) else each for each in course.goal[row].tolist())
+    follows = water.name == "follow"
+    told = float(course.told_height[row])
+    return Step(
+        "policy",
+        task=water.name,  # type: ignore[arg-type]
+        target=label(float(course.targets.height[row, 0])) if follows else "",
+        heading_deg=None if heading is None else math.degrees(heading),
+        depth=depth,
+        distance=distance,
+        height=height,
+        target_height=None if math.isnan(told) else told,
+    )
+
+
+def configured(policy: Path, ends: Path) -> Config:
+    """The shipped configuration with these weights and the encoder beside them, deep enough for all courses, and with
+    its public endpoints in a folder, where no other daemon's are in the way."""
+    config = delays.config()
+    weights = {"policy": str(policy.absolute()), "encoder": str(policy.with_name("encoder.safetensors").absolute())}
+    changes = {
+        "steering": weights,
+        "vehicle": {"max_depth": DEEPEST_M},
+        "bus": {"public": f"ipc://{ends}/public", "commands": f"ipc://{ends}/commands"},
+    }
+    sections = {name: getattr(config, name).model_copy(update=change) for name, change in changes.items()}
+    changed: Config = config.model_copy(update=sections)
+    return changed
