@@ -169,7 +169,8 @@ def _eyes(policy: Path, device: str) -> tuple[Encoder, Detector]:
 
     weights, numbers = find_resource("models/detector.safetensors"), "auto" if device == "cuda" else "float32"
     encoder = open_encoder(policy.with_name("encoder.safetensors"))
-    return encoder, Detector(weights, device, numbers, batch=10)
+    batch = 10 if device == "cuda" else 1  # a processor gains nothing by more, and pays for those whose episode is over
+    return encoder, Detector(weights, device, numbers, batch=batch)
 
 
 def _run(plan: Plan, models: Models, out: Path, films: bool) -> None:
