@@ -33,8 +33,9 @@ from sim.tasks.sea import Sea
 from sim.vehicle import DT
 from sim.world import Step
 
-SIZE = (320, 240)
-"""Of the pictures: what a renderer on the same computer makes in time."""
+SIZE, RATE_HZ = (320, 240), 9.0
+"""Of the pictures: what a renderer on the same two processors makes in time, and a rate that the policy was trained at.
+"""
 DEEPEST_M = 20.0
 JUDGED = 5
 """Ticks of the vehicle between two verdicts."""
@@ -203,6 +204,7 @@ def configured(policy: Path, ends: Path) -> Config:
     weights = {"policy": str(policy.absolute()), "encoder": str(policy.with_name("encoder.safetensors").absolute())}
     changes = {
         "steering": weights,
+        "perception": {"rate_hz": RATE_HZ},
         "vehicle": {"max_depth": DEEPEST_M},
         "bus": {"public": f"ipc://{ends}/public", "commands": f"ipc://{ends}/commands"},
     }
