@@ -84,23 +84,15 @@ def run(
     torch.set_num_threads(1)
     place = realise(through(load(world), camera), seed)
     view = View(f"{world}, seed {seed}", place.scene, place.lens(*size))
-    operator: list[CourseOperator] = []
-
-    def commanded(t: int) -> bool:
-        if course and not operator:
-            operator.append(CourseOperator(steps or place.course, config))
-        return course and operator[0].step(t)
-
+    operator = CourseOperator(steps or place.course, config) if course else None
     hfov_deg = None if place.calibration else place.hfov_deg  # people measure theirs, too
-    try:
-        code = serve(SingleVehicle(place), view, hfov_deg, config, folder, link, notify, commanded)
-        if operator and (told := operator[0].policy_told()):
+    with contextlib.closing(operator) if operator else contextlib.nullcontext():
+        after_step = operator.step if operator else lambda t: False
+        code = serve(SingleVehicle(place), view, hfov_deg, config, folder, link, notify, after_step)
+        if operator and (told := operator.policy_told()):
             notify(told)
-            code = code or int(not operator[0].engaged_ns)
+            code = code or int(not operator.engaged_ns)
         return code
-    finally:
-        for each in operator:
-            each.close()
 
 
 def serve(

@@ -7,6 +7,7 @@ until the daemon says that the policy steers: arming, shadow and engagement must
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rov.config.schema import Config
+from rov.errors import UserError
 from rov.messages import Mode, PilotStatus
 from rov.motion.allocation import mixer
 from rov.printing import print_line
@@ -50,9 +52,8 @@ class Sailed(NamedTuple):
 
     outcome: Outcome
     """Of all N vehicles, at the end; the one that sailed counts."""
-    joules: float
-    seconds: float
-    distance: float
+    bill: Tensor
+    """(3,) joules, seconds, m."""
     touched: bool
     let_go: bool
     """The policy was ended, or never engaged."""
@@ -119,64 +120,69 @@ class CourseVehicle:
             still = water.still()
             water.readings, water.memory = sensors.sense(water.suite, water.state, still, water.memory, water.random)
             return
-        if self.outcome is not None and bool(self.outcome.done[self.row]):
+        if self.done:
             return
         commands = torch.zeros(water.n, len(outputs))
         commands[self.row] = torch.from_numpy(np.asarray(outputs, np.float32))
         self.touched = self.touched | water.advance(commands)
         self.ticks += 1
         if self.ticks % JUDGED == 0:
-            self._judge()
+            self.judge()
 
-    def _judge(self) -> None:
+    @property
+    def done(self) -> bool:
+        """Whether its episode is over."""
+        return self.outcome is not None and bool(self.outcome.done[self.row])
+
+    def judge(self) -> Outcome:
+        """How the ticks since the last verdict went."""
         water = self.water
         water.take_key()
         self.outcome = outcome = water.judge(self.before, self.touched, JUDGED * DT)
         self.bill += torch.stack([each[self.row] for each in (outcome.joules, outcome.seconds, outcome.distance)])
         self.bumped |= bool(self.touched[self.row])
         self.before, self.touched = water.state, torch.zeros_like(self.touched)
+        return outcome
+
+
+class LiveOperator(CourseOperator):
+    """Gives the task, engages the policy, takes the vehicle off its hook, and notices when the policy is let go."""
+
+    def __init__(self, vehicle: CourseVehicle, config: Config):
+        super().__init__(policy_steps(LONGEST_S, task_step(vehicle.water, vehicle.row)), config)
+        self.vehicle = vehicle
+        self.began_t: int | None = None
+        self.let_go = False
+
+    def step(self, t: int) -> bool:
+        """Send the commands due at `t` ns; True when the episode is over."""
+        self.began_t = t if self.began_t is None else self.began_t
+        super().step(t)
+        status = self.client.latest(PilotStatus)
+        if status is not None and status.armed and status.mode is Mode.POLICY:
+            self.vehicle.hooked = False
+        elif not self.vehicle.hooked:
+            self.let_go = status is not None
+        elif t - self.began_t > HOOK_S * 1e9:
+            self.let_go = True
+        return self.let_go or self.vehicle.done
 
 
 def sail(water: Sea, row: int, look: Look, policy: Path, folder: Path) -> Sailed:
     """Sail the course of one vehicle of a sea that was reset; the dive is recorded in `folder`. The first half of the
-    vehicles has a thruster board, the others ArduSub."""
-    with tempfile.TemporaryDirectory(prefix="live-") as ends:
-        return _sail(water, row, look, configured(policy, Path(ends)), folder)
-
-
-def _sail(water: Sea, row: int, look: Look, config: Config, folder: Path) -> Sailed:
-    vehicle = CourseVehicle(water, row, config.vehicle.frame)
+    vehicles has a thruster board, the others ArduSub. Raises UserError when the daemon ends by itself."""
     hfov_deg = 2 * math.degrees(math.atan(float(water.conditions.view[row, 0])))
     view = View(f"{water.name} in {look.world}", scene(water.name, water.course, row, look), Lens.wide(*SIZE, hfov_deg))
-    operators: list[CourseOperator] = []
-    began: list[int] = []
-    let_go = False
-
-    def commanded(t: int) -> bool:
-        nonlocal let_go
-        if not operators:
-            began.append(t)
-            operators.append(CourseOperator(policy_steps(LONGEST_S, task_step(water, row)), config))
-        operators[0].step(t)
-        status = operators[0].client.latest(PilotStatus)
-        steers = status is not None and status.armed and status.mode is Mode.POLICY
-        if steers:
-            vehicle.hooked = False
-        elif not vehicle.hooked or t - began[0] > HOOK_S * 1e9:
-            let_go = True
-        return let_go or (vehicle.outcome is not None and bool(vehicle.outcome.done[row]))
-
-    try:
-        link: LinkKind = "thrusters" if row < water.ours else "ardusub"
-        serve(vehicle, view, hfov_deg, config, folder, link, print_line, commanded)
-    finally:
-        for each in operators:
-            each.close()
-    if vehicle.outcome is None:
-        vehicle._judge()
-    assert vehicle.outcome is not None
-    joules, seconds, distance = vehicle.bill.tolist()
-    return Sailed(vehicle.outcome, joules, seconds, distance, vehicle.bumped, let_go)
+    link: LinkKind = "thrusters" if row < water.ours else "ardusub"
+    with tempfile.TemporaryDirectory(prefix="live-") as ends:
+        config = configured(policy, Path(ends))
+        vehicle = CourseVehicle(water, row, config.vehicle.frame)
+        with contextlib.closing(LiveOperator(vehicle, config)) as operator:
+            serve(vehicle, view, hfov_deg, config, folder, link, print_line, operator.step)
+    if not (operator.let_go or vehicle.done):
+        raise UserError(f"{folder}: the daemon ended before its episode did; what it printed says why")
+    outcome = vehicle.outcome or vehicle.judge()
+    return Sailed(outcome, vehicle.bill, vehicle.bumped, operator.let_go)
 
 
 def task_step(water: Sea, row: int) -> Step:

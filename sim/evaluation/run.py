@@ -127,9 +127,8 @@ def live(plan: Plan, chunk: Chunk, row: str, models: Models, out: Path, wanted: 
         folder = out / "dives" / f"{episode:04d}"
         sailed = sail(water, i, water.looks[i] if water.looks else look(chunk.world, 0), models.weights, folder)
         outcome = _without(sailed.outcome, torch.tensor(sailed.let_go))
-        bill = torch.tensor([sailed.joules, sailed.seconds, sailed.distance])
         events = (sailed.touched, sailed.let_go)
-        yield [_episode(plan, chunk, row, i, outcome, bill, events, water, Poses([], [], [], []))]
+        yield [_episode(plan, chunk, row, i, outcome, sailed.bill, events, water, Poses([], [], [], []))]
 
 
 def _without(outcome: Outcome, let_go: Tensor) -> Outcome:
