@@ -7,14 +7,17 @@ import math
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 
 from rov.steering.encoder import Encoder
 from rov.steering.policy_input import COLUMNS, KEY_S, ROWS, Sources, features
+from sim.evaluation.rows import noiseless
 from sim.scene.lens import Lens
 from sim.scene.render import Renderer
 from sim.scene.shapes import Paint, ball, rod
+from sim.scene.things.diver import diver
 from sim.tasks import follow, inspect, station, transit
 from sim.tasks.caster import cast, rays
 from sim.tasks.controllers import Controller, servo, zero
@@ -27,8 +30,8 @@ from sim.tasks.noise import load as load_noise
 from sim.tasks.picture_maps import around_target, start_errors
 from sim.tasks.pid import PID, pid
 from sim.tasks.rendered import RenderedSea
-from sim.tasks.scenes import heading, label, look, middle, scene, tall
-from sim.tasks.sea import TASK, Sea, Trouble
+from sim.tasks.scenes import _boxes, heading, label, look, middle, scene, tall
+from sim.tasks.sea import TASK, Sea, Trouble, kicks
 from sim.tasks.solids import HULL_M, KEEL_M, Solids, bump
 from sim.tasks.tuned import start
 from sim.vehicle import DT, model, rest, rotation
@@ -266,7 +269,7 @@ def test_observations_are_finite_and_bounded(task: str) -> None:
 
 
 def test_a_false_box_does_not_exist_from_the_start() -> None:
-    assert start_tracker(3, 2, torch.Generator()).missed.tolist() == [[False, False, True]] * 3
+    assert start_tracker(torch.ones(3, 2) > 0, torch.Generator()).missed.tolist() == [[False, False, True]] * 3
 
 
 # ---- the sea as a whole --------------------------------------------------------------------------------------------
@@ -297,7 +300,7 @@ def test_a_target_is_drawn_too_large_for_a_whole_episode() -> None:
         size_error=0.0, size_mean=0.1, size_slope=-0.2, size_place=0.3, false_per_s=0.0,
     )  # fmt: skip
     random, zero = torch.Generator().manual_seed(1), torch.zeros(number)
-    memory = start_tracker(number, 2, random)
+    memory = start_tracker(torch.zeros(number, 2) > 0, random)
     for _ in range(3):
         tracks, memory = find(noise, sea.conditions, truth, zero, zero, memory, 0.1, random)
     off = memory.place[:, :2, 2] - places
@@ -305,6 +308,41 @@ def test_a_target_is_drawn_too_large_for_a_whole_episode() -> None:
     assert off.mean(0).tolist() == pytest.approx(expected, abs=0.03)
     assert off.std(0).tolist() == pytest.approx([0.3, 0.3], abs=0.03)
     assert tracks.isfinite().all()
+
+
+def test_a_divers_height_swings_and_a_fishs_does_not() -> None:
+    """By `size_swing` up and down; 100 frames of a diver and a fish that are always found."""
+    number = 300
+    truth = Seen(
+        torch.tensor([0.0, 0.0, math.log(0.2)]).expand(number, 2, 3), torch.ones(number, 2),
+        torch.ones(number, 2, dtype=torch.bool), torch.zeros(number, 2, dtype=torch.bool),
+    )  # fmt: skip
+    sea = Sea("follow", "nominal", number, seed=0)
+    sea.reset()
+    noise = msgspec.structs.replace(noiseless(load_noise()).tracks, size_swing=0.3, score_error=0.0, tail=4.0)
+    random, zero = torch.Generator().manual_seed(1), torch.zeros(number)
+    memory = start_tracker(torch.tensor([True, False]).expand(number, 2), random)
+    sizes = []
+    for _ in range(100):
+        _, memory = find(noise, sea.conditions, truth, zero, zero, memory, 0.08, random)
+        sizes.append(memory.place[:, :2, 2] - math.log(0.2))
+    off = torch.stack(sizes)[20:]
+    assert off[..., 1].abs().max() < 1e-3
+    assert 0.2 < off[..., 0].amax(0).median() <= 0.3, "the tracker smooths it a little"
+    assert off[..., 0].mean().abs() < 0.02
+
+
+def test_the_swing_is_the_geometrys() -> None:
+    """The sea's swing of a diver is that of the renderer's divers, and its gate posts stand still."""
+    heights = []
+    for seed in range(6):
+        made = diver(np.random.default_rng(seed), (0.0, 0.0, 3.0), 6.0, 1.0)[0]
+        boxes = _boxes(made.parts)
+        heights.append(np.log(boxes[:, 1, 2] - boxes[:, 0, 2]).std() * math.sqrt(2))
+    assert np.mean(heights) == pytest.approx(load_noise().tracks.size_swing, rel=0.15)
+    sea = Sea("transit", "nominal", 4, seed=0)
+    sea.reset()
+    assert not kicks(sea.course).any()
 
 
 def test_a_box_ends_where_the_picture_ends() -> None:

@@ -18,6 +18,8 @@ from sim.tasks.solids import Solids
 CONFIRM_HITS, HIDDEN_S = 2, 1.0
 """The tracker's defaults in rover.toml."""
 NEAREST_M = 0.3
+KICK_HZ = (0.6, 1.8)
+"""At which a diver's box gets higher and lower: up to twice as often as a leg beats."""
 EDGE = 0.8
 """Of the half picture: beyond it a target is at the edge."""
 
@@ -39,6 +41,8 @@ class TrackerMemory(NamedTuple):
     """(N, 3) heading, elevation and log size of the false box."""
     drawn: Tensor
     """(N, K) standard normal: how large the detector draws a target, for the whole episode."""
+    kick: Tensor
+    """(N, K, 3) how much its height swings, as a share of a diver's, at how many Hz, and the phase, rad."""
 
 
 class Seen(NamedTuple):
@@ -56,13 +60,17 @@ class Seen(NamedTuple):
     """bool."""
 
 
-def start_tracker(n: int, targets: int, random: torch.Generator) -> TrackerMemory:
-    """Before the first picture."""
+def start_tracker(kicks: Tensor, random: torch.Generator) -> TrackerMemory:
+    """Before the first picture. `kicks` (N, K): which targets are divers, whose fins make them higher and lower."""
+    n, targets = kicks.shape
     none = torch.zeros(n, targets + 1, device=random.device)
     place = torch.zeros(n, targets + 1, 3, device=random.device)
     missed = torch.arange(targets + 1, device=random.device).expand(n, -1) == targets  # no false box yet
     drawn = torch.randn(n, targets, generator=random, device=random.device)
-    return TrackerMemory(missed, none, none, place, place, none, place[:, 0], drawn)
+    pace, phase = torch.rand(2, n, targets, generator=random, device=random.device)
+    low, high = KICK_HZ
+    kick = torch.stack([kicks.float(), low + (high - low) * pace, 2 * math.pi * phase], dim=-1)
+    return TrackerMemory(missed, none, none, place, place, none, place[:, 0], drawn, kick)
 
 
 def project(
@@ -123,12 +131,16 @@ def find(
 
     drawn = truth.place + _box_error(noise, conditions, truth.place[..., 2], random)
     drawn[..., 2] += _box_bias(noise, truth.place[..., 2], memory.drawn)
+    strength, hertz, phase = memory.kick.unbind(-1)
+    phase = torch.remainder(phase + 2 * math.pi * hertz * dt, 2 * math.pi)
+    drawn[..., 2] += noise.size_swing * strength * phase.sin()
     place = torch.cat([drawn, _turned(ghost, heading)[:, None]], dim=1)
     here = torch.cat([truth.inside & ~missed, false[:, None]], dim=1)
     score = 0.5 + 0.45 * torch.cat([chance, torch.full_like(chance[:, :1], 0.3)], dim=1)
     score = score + noise.score_error * torch.randn(score.shape, generator=random, device=heading.device)
     memory = _tracked(memory, place, here, score.clamp(0.5, 0.99), dt)
-    memory = memory._replace(missed=torch.cat([missed, ~false[:, None]], dim=1), ghost=ghost)
+    kick = torch.stack([strength, hertz, phase], dim=-1)
+    memory = memory._replace(missed=torch.cat([missed, ~false[:, None]], dim=1), ghost=ghost, kick=kick)
 
     known = memory.hits >= CONFIRM_HITS
     size = memory.place[..., 2].exp().clamp(max=1.5)

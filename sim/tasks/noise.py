@@ -54,6 +54,7 @@ class TrackNoise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size_mean: float
     size_slope: float
     size_place: float
+    size_swing: float
     tail: float
     score_error: float
     false_per_s: float

@@ -30,7 +30,7 @@ from sim.tasks.outcome import Outcome as Outcome
 from sim.tasks.outcome import Sight as Sight
 from sim.tasks.outcome import Truth as Truth
 from sim.tasks.rows import put, take
-from sim.tasks.scenes import Look
+from sim.tasks.scenes import SMALLEST_DIVER_M, Look
 from sim.tasks.solids import HULL_M, bump, gaps
 from sim.tasks.trouble import Trouble as Trouble
 from sim.tasks.trouble import seen_through, troubled
@@ -100,7 +100,7 @@ class Sea:
         self.gust = torch.zeros(self.n, 2, device=self.device)
         self.rays = rays(self.conditions.view)
         self.errors = picture_maps.start_errors(self.n, self.random)
-        self.tracker = found.start_tracker(self.n, self.course.targets.height.shape[1], self.random)
+        self.tracker = found.start_tracker(kicks(self.course), self.random)
         self.previous = torch.zeros(self.n, 4, device=self.device)
         self.elapsed = torch.zeros(self.n, device=self.device)
         self.tally: Tally = start_tally(self.n, self.device)
@@ -377,7 +377,7 @@ class Sea:
         self.helm.restart(rows, self.readings, boats.stick_limit, weather.late, weather.behind)
         self.rays = rays(self.conditions.view)
         self.errors = put(self.errors, rows, picture_maps.start_errors(k, self.random))
-        self.tracker = put(self.tracker, rows, found.start_tracker(k, course.targets.height.shape[1], self.random))
+        self.tracker = put(self.tracker, rows, found.start_tracker(kicks(course), self.random))
         self.tally = put(self.tally, rows, start_tally(k, self.device))
         zero = torch.zeros(k, device=self.device)
         self.gust, self.elapsed = put(self.gust, rows, zero[:, None].expand(k, 2)), put(self.elapsed, rows, zero)
@@ -392,3 +392,8 @@ class Sea:
             lost=put(self.drift.lost, rows, (zero > 1)[:, None].expand(k, 2)),
         )
         self.fresh[rows] = True
+
+
+def kicks(course: Course) -> Tensor:
+    """(N, K) which targets are divers: no gate post is one."""
+    return (course.targets.height >= SMALLEST_DIVER_M) & course.target_ball
