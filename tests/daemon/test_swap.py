@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from rov.messages import Detections, Health, Setpoint
-from tests.daemon.harness import GRACE, MS, TICK, Daemon, wait_for
+from tests.daemon.harness import GRACE, MS, Daemon, wait_for
 from tests.test_model_swap import make
 
 pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 RATE_HZ = 10.0
+TICK = 20 * MS
 QUIET_S, AFTER_S = 4.0, 2.0
 
 
