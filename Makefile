@@ -46,10 +46,10 @@ test-in-order: $(VENV)/ready
 
 # Those with the live simulator come last, when the smaller ones are done: it keeps real time.
 test-daemon: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m daemon $$(grep -rl --include="test_*.py" mark.daemon tests | sort)
+	$(BIN)/python -m pytest -q $(AGAIN) -m daemon $$(grep -rl --include="test_*.py" mark.daemon tests | sort)
 
 test-clock: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m "clock and not daemon" $$(grep -rl --include="test_*.py" mark.clock tests | sort)
+	$(BIN)/python -m pytest -q $(AGAIN) -m "clock and not daemon" $$(grep -rl --include="test_*.py" mark.clock tests | sort)
 
 # From the first file to the last: else those with few tests, which are long ones, come when the other processor is done.
 test-others: $(VENV)/ready

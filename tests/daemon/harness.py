@@ -303,11 +303,13 @@ class Daemon:
         return operator
 
     def _wait_armed(self, operator: Operator, mode: Mode, since: int) -> None:
-        """Ask again, as an operator does, when a picture was late in the moment of arming."""
+        """Ask again, as an operator does, when a picture was late in the moment of arming, or the mode has ended."""
 
         def armed() -> bool:
             said = self.said(PilotStatus, since)
-            if said and said[-1].refused and not said[-1].armed:
+            if said and said[-1].mode is not mode:
+                operator.mode(mode)
+            elif said and said[-1].refused and not said[-1].armed:
                 operator.arm()
             return any(each.armed and each.mode is mode for each in said)
 
