@@ -84,6 +84,8 @@ class Detections(FromFrame, frozen=True, kw_only=True):
     width: int
     height: int
     items: tuple[Detection, ...] = ()
+    weak: tuple[Detection, ...] = ()
+    """Those below `perception.score_min` of classes that are tracked: they go on with tracks, and begin none."""
     network_ms: float = 0.0
     """Time the network took; 0 when not measured."""
 

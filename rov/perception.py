@@ -32,6 +32,11 @@ from rov.vision.rectify import open_lens
 from rov.vision.tracker import Tracker
 
 
+def least_score(config: Config) -> float:
+    """Of the detections that perception has a use for."""
+    return min(config.perception.score_min, config.tracking.keep_score)
+
+
 class PerceptionOutput(NamedTuple):
     """All messages computed from one frame."""
 
@@ -121,13 +126,15 @@ class Perception:
         return steered or (None, None)
 
     def detections(self, frame: Frame, found: tuple[Detection, ...], t: int, network_ms: float = 0.0) -> Detections:
+        items, weak = self.tracker.sorted(found, self.config.perception.score_min)
         return Detections(
             t=t,
             frame_id=frame.frame_id,
             frame_t=frame.frame_t,
             width=frame.width,
             height=frame.height,
-            items=found,
+            items=items,
+            weak=weak,
             network_ms=network_ms,
         )
 

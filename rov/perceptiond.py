@@ -30,7 +30,7 @@ from rov.messages import (
     Setpoint,
     VehicleState,
 )
-from rov.perception import Perception
+from rov.perception import Perception, least_score
 from rov.service.process import RateMeter, run_main, start
 from rov.steering.policy_card import rate_doubt
 from rov.steering.policy_model import PolicyModel, open_model
@@ -74,8 +74,8 @@ class FrameProcessor:
         if self.refused:
             self.refused = False
             messages.append(_event("info", "calibration_refused_over", "pictures are of the calibration's size"))
-        score_min = self.perception.config.perception.score_min
-        found = self.rectifier.unrectify(self.detector.detect([rectified], score_min)[0])
+        found = self.detector.detect([rectified], least_score(self.perception.config))[0]
+        found = self.rectifier.unrectify(found)
         if self.broken != (self.detector.bad > bad):
             self.broken = not self.broken
             messages.append(_network_event(self.broken))

@@ -29,7 +29,7 @@ from rov.motion.pilot import Pilot
 from rov.motion.thrusters import Curve
 from rov.offline.replay import ReplayOutput, ReplayResult, frame_of, timer
 from rov.offline.source import Recording
-from rov.perception import Perception, PerceptionOutput
+from rov.perception import Perception, PerceptionOutput, least_score
 from rov.steering.policy_card import refusals
 from rov.steering.policy_model import PolicyModel
 from rov.vision.detector import Detector
@@ -130,7 +130,7 @@ def dive(
                         shot, found = picture(camera, vehicle, frames, t, exact)
                     if not exact:
                         with timer(result.stages_ms["detect"]):
-                            found = detector.detect([shot.image], perception.config.perception.score_min)[0]
+                            found = detector.detect([shot.image], least_score(perception.config))[0]
                     if link.state is not None:
                         perception.receive_state(link.state)
                     seen = perceive(shot, found, perception, result)

@@ -65,6 +65,16 @@ def test_features_have_names_and_are_float32() -> None:
     assert len(set(FEATURE_NAMES)) == FEATURES
 
 
+def test_how_sure_the_detector_is_says_nothing() -> None:
+    """In the simulator a score would tell the range, as no real one does."""
+    sources = some(4)
+    other = sources._replace(tracks=torch.cat((sources.tracks[..., :5], 1 - sources.tracks[..., 5:]), dim=-1))
+    assert torch.equal(features(sources), features(other))
+    clear = torch.zeros(4, 12, 16)
+    here, there = (maps(clear, clear, clear, each.tracks, VIEW) for each in (sources, other))
+    assert here[:, 2].max() > 0.5 and torch.equal(here, there)
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf, 1e30, -1e30])
 def test_features_and_maps_are_finite_and_bounded_whatever_comes_in(bad: float) -> None:
     for name in Sources._fields[1:]:

@@ -297,7 +297,7 @@ def test_a_target_is_drawn_too_large_for_a_whole_episode() -> None:
     sea.reset()
     noise = msgspec.structs.replace(
         load_noise().tracks, base=20.0, per_turning=0.0, at_edge=0.0, bearing_error=0.0, bearing_floor=0.0,
-        size_error=0.0, size_mean=0.1, size_slope=-0.2, size_place=0.3, false_per_s=0.0,
+        size_error=0.0, size_mean=0.1, size_slope=-0.2, size_place=0.3, false_per_s=0.0, sure=20.0,
     )  # fmt: skip
     random, zero = torch.Generator().manual_seed(1), torch.zeros(number)
     memory = start_tracker(torch.zeros(number, 2) > 0, random)
@@ -308,6 +308,26 @@ def test_a_target_is_drawn_too_large_for_a_whole_episode() -> None:
     assert off.mean(0).tolist() == pytest.approx(expected, abs=0.03)
     assert off.std(0).tolist() == pytest.approx([0.3, 0.3], abs=0.03)
     assert tracks.isfinite().all()
+
+
+def test_a_weak_box_goes_on_with_a_track_and_begins_none() -> None:
+    """Of two targets that are always found the first is sure in 3 of 10 frames, until it is tracked."""
+    number = 2000
+    truth = Seen(
+        torch.tensor([0.0, 0.0, math.log(0.2)]).expand(number, 2, 3), torch.ones(number, 2),
+        torch.ones(number, 2, dtype=torch.bool), torch.zeros(number, 2, dtype=torch.bool),
+    )  # fmt: skip
+    sea = Sea("follow", "nominal", number, seed=0)
+    sea.reset()
+    noise = msgspec.structs.replace(noiseless(load_noise()).tracks, sure=math.log(0.3 / 0.7))
+    random, zero = torch.Generator().manual_seed(1), torch.zeros(number)
+    memory = start_tracker(torch.zeros(number, 2) > 0, random)
+    known = []
+    for _ in range(40):
+        _, memory = find(noise, sea.conditions, truth, zero, zero, memory, 0.08, random)
+        known.append((memory.hits[:, 0] >= 2).float().mean().item())
+    assert known[0] == 0 and known[1] == pytest.approx(0.3 * 0.3, abs=0.02), "twice in a row"
+    assert known == sorted(known) and known[-1] > 0.9, "and then for good"
 
 
 def test_a_divers_height_swings_and_a_fishs_does_not() -> None:

@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -24,8 +25,9 @@ def at(x: float, y: float, label: str = "rock", size: float = 40.0, score: float
     return Detection(label, score, (x - size / 2, y - size / 2, x + size / 2, y + size / 2))
 
 
-def run(tracker: Tracker, t_s: float, *items: Detection) -> dict[int, Track]:
-    return {track.track_id: track for track in tracker.step(seen(t_s, *items), round(t_s * 1e9)).items}
+def run(tracker: Tracker, t_s: float, *items: Detection, weak: tuple[Detection, ...] = ()) -> dict[int, Track]:
+    frame = msgspec.structs.replace(seen(t_s, *items), weak=weak)
+    return {track.track_id: track for track in tracker.step(frame, round(t_s * 1e9)).items}
 
 
 def test_one_object_is_one_track_with_its_velocity() -> None:
@@ -62,6 +64,31 @@ def test_hidden_for_a_moment_it_keeps_its_identity_and_its_course() -> None:
     for i in range(25, 60):
         tracks = run(tracker, i / 15)
     assert tracks == {}, "gone for longer than hidden_s"
+
+
+def test_a_weak_detection_goes_on_with_a_track_and_begins_none() -> None:
+    tracker = Tracker(TrackingConfig(confirm_hits=2))
+    faint = at(100, 100, score=0.3)
+    assert run(tracker, 0.0, weak=(faint,)) == {} and tracker.followed == []
+    run(tracker, 0.1, at(100, 100))
+    assert run(tracker, 0.2, weak=(faint,)) == {}, "it confirms none either"
+    for t in (0.3, 0.4):
+        run(tracker, t, at(100, 100))
+    for i in range(20):
+        (track,) = run(tracker, 0.5 + 0.1 * i, weak=(at(300, 100, score=0.45), at(102, 100, score=0.3))).values()
+    assert track.hidden_s == 0 and track.score == 0.3 and track.box[0] == pytest.approx(82, abs=0.5)
+    (left,) = run(tracker, 2.6, weak=(at(160, 100, score=0.45),)).values()
+    assert left.hidden_s == pytest.approx(0.2), "near it is not on it: another thing may be there"
+    (sure,) = run(tracker, 2.7, at(102, 100), weak=(at(101, 100, score=0.49),)).values()
+    assert sure.score == 0.8, "a sure one comes first"
+
+
+def test_weak_detections_are_those_of_classes_that_are_tracked() -> None:
+    tracker = Tracker(TrackingConfig())
+    found = (at(100, 100, "rock", score=0.8), at(1, 1, "fish", score=0.3), at(9, 9, "rock", score=0.3))
+    assert tracker.sorted(found, 0.5) == (found[:1], ())
+    run(tracker, 0.0, found[0])
+    assert tracker.sorted(found, 0.5) == (found[:1], found[2:])
 
 
 def test_two_that_cross_keep_their_names_and_classes_never_mix() -> None:

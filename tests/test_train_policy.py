@@ -242,7 +242,7 @@ def watched(size: torch.Tensor, off: torch.Tensor) -> noise.Watched:
     """Frames (F, N, 1) of targets that are all found; the cells are left out."""
     nothing, every = torch.zeros_like(size), torch.ones_like(size, dtype=torch.bool)
     sights = noise.Sights(
-        every, every, size, nothing, ~every, nothing, torch.stack([nothing, off], dim=-1), nothing, nothing
+        every, every, size, nothing, ~every, nothing, torch.stack([nothing, off], dim=-1), every, ~every, nothing
     )
     return noise.Watched(None, sights, torch.full((len(size),), 0.1))  # type: ignore[arg-type]
 
@@ -257,6 +257,21 @@ def test_noise_of_sizes_is_a_line_a_place_and_a_rest() -> None:
         {"size_mean": 0.3, "size_slope": -0.4, "size_place": 0.2, "size_error": 0.1}, abs=0.03
     )
     assert noise.fit_sizes([watched(size[:, :3], off[:, :3])]) == {}, "too few targets say nothing"
+    kicking = watched(size, off + 0.4 * torch.randn(60, 200, 1, generator=random))
+    kicking = kicking._replace(sights=kicking.sights._replace(kicks=kicking.sights.hit))
+    both = noise.fit_sizes([watched(size, off), kicking])
+    assert both["size_error"] == found["size_error"], "fins that swing are no error of the box"
+
+
+def test_noise_of_being_sure_is_its_odds_and_how_they_differ() -> None:
+    """150 targets that are found in 400 frames, sure with log odds of 1 ± 0.8."""
+    random = torch.Generator().manual_seed(0)
+    odds = 1 + 0.8 * torch.randn(150, 1, generator=random)
+    each = watched(torch.zeros(400, 150, 1), torch.zeros(400, 150, 1))
+    sure = torch.rand(400, 150, 1, generator=random) < torch.sigmoid(odds)
+    found = noise.fit_sure([each._replace(sights=each.sights._replace(sure=sure))])
+    assert found == pytest.approx({"sure": 1.0, "sure_place": 0.8}, abs=0.12)
+    assert noise.fit_sure([]) == {}
 
 
 def test_noise_of_bearings_is_what_changes_from_frame_to_frame() -> None:

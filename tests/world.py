@@ -26,7 +26,7 @@ from rov.messages import (
 from rov.motion.commander import Commander
 from rov.motion.pilot import Pilot
 from rov.motion.thrusters import load as load_curve
-from rov.perception import Perception
+from rov.perception import Perception, least_score
 from rov.resources import find_resource
 
 MS = 1_000_000
@@ -105,7 +105,7 @@ class World:
         self.frame += 1
         frame_t = self.t - age
         self.perception.apply_config(self.schedule.at(frame_t))
-        least = self.perception.config.perception.score_min
+        least = least_score(self.perception.config)
         items = tuple(Detection(*each) for each in found if each[1] >= least)
         frame = Frame(t=frame_t, frame_id=self.frame, frame_t=frame_t, width=640, height=480)
         _, tracks, observation, _, setpoint = self.perception.step(frame, items, self.t)

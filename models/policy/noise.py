@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -22,13 +23,14 @@ from rov.resources import checkout
 from rov.steering.encoder import Encoder
 from rov.steering.policy_input import INVERSE_RANGE_MAX
 from rov.vision.detector import Detector
+from sim.tasks import delays
 from sim.tasks.expert import EXPERT, expert
 from sim.tasks.found import HIDDEN_S, Seen, project
 from sim.tasks.noise import FILE, Noise, RangeNoise, TrackNoise, load
 from sim.tasks.picture_maps import optical_depth, uncertainty
 from sim.tasks.rendered import RenderedSea
 from sim.tasks.scenes import look
-from sim.tasks.sea import Truth
+from sim.tasks.sea import Truth, kicks
 from sim.tasks.tuned import start
 
 Progress = Callable[[str, int, int], None]
@@ -42,6 +44,8 @@ ENOUGH = 200
 """Sights of targets without which the tracks' noise is not fitted."""
 NEAR, TAIL = 0.2, 6.0
 """Inverse range from which on a cell counts fully, 1/m; degrees of freedom of the likelihood."""
+SURE = delays.config().perception.score_min
+"""Score from which on a box begins a track."""
 MAD = 1.4826
 """Of a normal's median absolute deviation, its standard deviation."""
 
@@ -83,7 +87,10 @@ class Sights(NamedTuple):
     turning: Tensor
     off: Tensor
     """(F, N, K, 2) of the bearing as a share of the picture's width, and of the size's logarithm."""
-    score: Tensor
+    sure: Tensor
+    """bool: the box alone would have begun a track."""
+    kicks: Tensor
+    """bool: a diver, whose height swings with the fins."""
     ghosts: Tensor
     """(F, N, K) the number of tracks on no target, the same for every K."""
 
@@ -196,8 +203,9 @@ def compared(tracks: Tensor, known: Seen, truth: Truth, turning: Tensor) -> Sigh
     depth = optical_depth(truth.conditions, known.range)
     size = known.place[..., 2] - math.log(0.1)
     return Sights(
-        known.inside, hit, size, depth, known.edge, turning[:, None].expand_as(nearest), off, mine[..., 5], ghosts
-    )
+        known.inside, hit, size, depth, known.edge, turning[:, None].expand_as(nearest), off, mine[..., 5] >= SURE,
+        kicks(truth.course).expand_as(hit), ghosts,
+    )  # fmt: skip
 
 
 def _of_those_seen(apart: Tensor, inside: Tensor) -> Tensor:
@@ -330,7 +338,6 @@ def fit_tracks(watched: list[Watched], followed: list[Watched], before: TrackNoi
         optimiser.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    chance = torch.sigmoid(inputs @ weights.detach())
     good = there & flat.hit
     error = torch.cat([_beside_own_median(w.sights).flatten() for w in watched])[good].abs()
     height = 0.75 * 0.1 * flat.log_size[good].exp()  # of the box, share of the picture's width
@@ -342,8 +349,8 @@ def fit_tracks(watched: list[Watched], followed: list[Watched], before: TrackNoi
     changed["per_turning"] = min(changed["per_turning"], 0.0)  # who turns to a target sees it well: not by turning
     changed |= {"bearing_error": slope, "bearing_floor": max(small_box - slope * small_height, 5e-4)}
     changed |= fit_sizes(followed)
-    changed["score_error"] = (flat.score[there] - (0.5 + 0.45 * chance))[flat.hit[there]].std().item()
     changed["burst_s"] = bursts(watched)
+    changed |= fit_sure(watched)
     begins = sum(((w.sights.ghosts[1:, :, 0] > 0) & (w.sights.ghosts[:-1, :, 0] == 0)).sum().item() for w in watched)
     frames = sum((w.sights.ghosts[..., 0] > 0).sum().item() for w in watched)
     dt = torch.cat([w.dt for w in watched]).mean().item()
@@ -361,8 +368,8 @@ def _beside_own_median(sights: Sights) -> Tensor:
 
 def fit_sizes(watched: list[Watched]) -> dict[str, float]:
     """How wrong the boxes' log sizes are: on average and by size, by a straight line through the targets' medians; from
-    target to target, by what the line leaves; and from frame to frame."""
-    points, left = [], []
+    target to target, by what the line leaves; and from frame to frame, of those whose fins do not swing."""
+    points, still = [], []
     for sights in (each.sights for each in watched):
         good = sights.inside & sights.hit
         for vehicle, target in good.any(0).nonzero().tolist():
@@ -370,7 +377,7 @@ def fit_sizes(watched: list[Watched]) -> dict[str, float]:
             if rows.sum() >= FEW_SIGHTS:
                 size, off = sights.log_size[rows, vehicle, target], sights.off[rows, vehicle, target, 1]
                 points.append(torch.stack([size.clamp(-1.5, 1.5).mean(), off.median()]))
-                left.append(off - off.median())
+                still += [] if sights.kicks[:, vehicle, target].any() else [off - off.median()]
     if len(points) < FEW_TARGETS:
         return {}
     size, off = torch.stack(points).unbind(1)
@@ -380,8 +387,21 @@ def fit_sizes(watched: list[Watched]) -> dict[str, float]:
         "size_mean": (off.mean() - slope * size.mean()).item(),
         "size_slope": slope.item(),
         "size_place": rest.std().item(),
-        "size_error": MAD * torch.cat(left).abs().median().item(),
+        **({"size_error": MAD * torch.cat(still).abs().median().item()} if still else {}),
     }
+
+
+def fit_sure(watched: list[Watched]) -> dict[str, float]:
+    """The log odds of boxes that would begin a track among those that were found, and how they differ by target."""
+    odds = []
+    for sights in (each.sights for each in watched):
+        good = sights.inside & sights.hit
+        found, sure = good.sum(0), (good & sights.sure).sum(0)
+        enough = found >= FEW_SIGHTS
+        odds += torch.logit((sure[enough] + 0.5) / (found[enough] + 1)).tolist()
+    if len(odds) < FEW_TARGETS:
+        return {}
+    return {"sure": statistics.mean(odds), "sure_place": statistics.stdev(odds)}
 
 
 def bursts(watched: list[Watched]) -> float:

@@ -118,12 +118,14 @@ class PerceptionConfig(Section):
     batch: int = Field(8, ge=1, le=256, json_schema_extra=RESTART)
     """Frames per network call in replay and `rov detect`."""
     score_min: float = Field(0.5, gt=0, lt=1, json_schema_extra=live())
-    """Detections below this are not published; 0.5 is the balance of misses and false alarms found in validation."""
+    """Detections below this begin no track; 0.5 is the balance of misses and false alarms found in validation."""
 
 
 class TrackingConfig(Section):
     """Identity over time."""
 
+    keep_score: float = Field(0.25, gt=0, lt=1, json_schema_extra=live())
+    """Least score of a detection that goes on with a track; to begin one takes `perception.score_min`."""
     match_iou: float = Field(0.2, gt=0, lt=1, json_schema_extra=live())
     """Least overlap of a detection with a track's prediction to be the same object."""
     confirm_hits: int = Field(2, ge=1, le=20, json_schema_extra=live())

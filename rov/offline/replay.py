@@ -42,7 +42,7 @@ from rov.motion.thrusters import Curve
 from rov.offline.diff import Diff, Difference
 from rov.offline.pilot_replay import PilotReplay
 from rov.offline.source import Item, Recording
-from rov.perception import Perception, PerceptionOutput
+from rov.perception import Perception, PerceptionOutput, least_score
 from rov.steering.policy_model import PolicyModel
 from rov.vision.detector import Batch, Detector
 from rov.vision.rectify import Rectifier, open_lens
@@ -379,11 +379,11 @@ def detect_groups(
 
 
 def thresholds(group: list[Item], timeline: ConfigTimeline) -> list[float]:
-    """`score_min` for each picture of a group, by the settings of its time."""
+    """The least score for each picture of a group, by the settings of its time."""
     found = []
     for item in group:
         if isinstance(item, TimedFrame):
-            found.append(timeline.at(item.t).perception.score_min)
+            found.append(least_score(timeline.at(item.t)))
         elif isinstance(item.data, ActiveSettings):
             timeline.add(item.data.settings, item.data.t)
     return found

@@ -1,8 +1,8 @@
 """The tracker: turns detections into tracks with identity and velocity.
 
-Each track filters its box in real time; assignment is optimal per frame and never across classes. There is no second
-round for weak detections, because those below `perception.score_min` never arrive: a weak one costs a little more than
-a sure one, and `confirm_hits` suppresses flicker.
+Each track filters its box in real time; assignment is optimal per frame and never across classes. What is left then
+may go on with a weak detection, one below `perception.score_min` (ByteTrack, Zhang et al. 2022): what was surely a fish
+a moment ago still is one when it turns its head. A weak one begins nothing, and `confirm_hits` suppresses flicker.
 
 Why not a library (as of November 2026): norfair and supervision count frames, but a rover's frames come late, get
 dropped and jump. `trackers` 2.6 takes time stamps, but lets a track change its class, gates by overlap alone, reports
@@ -13,6 +13,7 @@ objects.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,9 @@ LARGEST = 1e6
 """Boxes beyond this, in px, are discarded."""
 FORBIDDEN = 1e6
 """Cost of a pair that cannot be the same object."""
+OVERLAPS = 1.0
+"""What a pair that overlaps costs less than. Of weak detections nothing else is taken: they are many, and one somewhere
+near a lost object would be followed in its place."""
 SAME_IOU = 0.5
 """A second detection of the same class over a followed object is that object again, not a new one."""
 
@@ -91,6 +95,14 @@ class Tracker:
         self.last_id = 0
         self.last_t: int | None = None
 
+    def sorted(
+        self, found: Iterable[Detection], score_min: float
+    ) -> tuple[tuple[Detection, ...], tuple[Detection, ...]]:
+        """A frame's detections that count by themselves, and weak ones of classes that are tracked now."""
+        found, tracked = tuple(found), {each.label for each in self.followed}
+        weak = (each for each in found if each.score < score_min and each.label in tracked)
+        return tuple(each for each in found if each.score >= score_min), tuple(weak)
+
     def step(self, detections: Detections, t: int) -> Tracks:
         """Process one frame. `t` (ns) stamps the result; motion is computed from capture times.
 
@@ -101,7 +113,8 @@ class Tracker:
         if self.last_t is not None and now < self.last_t:
             self.followed = []
         if now != self.last_t:
-            self._update([item for item in detections.items if _sound(item)], now, detections.width)
+            found, weak = ([each for each in some if _sound(each)] for some in (detections.items, detections.weak))
+            self._update(found, weak, now, detections.width)
         self.last_t = now
         items = tuple(
             Track(each.track_id, each.label, each.score, each.box(hidden_s), (each.vx, each.vy), hidden_s)
@@ -118,14 +131,18 @@ class Tracker:
             items=items,
         )
 
-    def _update(self, found: list[Detection], now: int, width: int) -> None:
-        """Assign each detection to an old or new track, and drop tracks that were hidden for too long."""
+    def _update(self, found: list[Detection], weak: list[Detection], now: int, width: int) -> None:
+        """Assign each detection to an old or new track, weak ones to old ones that have none, and drop tracks that were
+        hidden for too long."""
         hidden = now - self.config.hidden_s * 1e9
         oldest = min(hidden, now - GAP_S * 1e9)
         self.followed = [each for each in self.followed if each.seen_t >= oldest]
-        pairs = self._pairs(found, now, width)
+        pairs = self._pairs(self.followed, found, now, width, FORBIDDEN)
         for i, j in pairs:
             self.followed[i].correct(found[j], now)
+        missed = [each for each in self.followed if each.seen_t != now and each.hits >= self.config.confirm_hits]
+        for i, j in self._pairs(missed, weak, now, width, OVERLAPS):
+            missed[i].correct(weak[j], now)
         # A confirmed object may hide for a while; an unconfirmed one must be seen in every frame.
         self.followed = [
             each
@@ -140,11 +157,14 @@ class Tracker:
                 x, y, w, h = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
                 self.followed.append(TrackedObject(self.last_id, item.label, item.score, x, y, w, h, now))
 
-    def _pairs(self, found: list[Detection], now: int, width: int) -> list[tuple[int, int]]:
-        """The cheapest assignment of tracks to detections, without forbidden pairs."""
-        if not found or not self.followed:
+    def _pairs(
+        self, followed: list[TrackedObject], found: list[Detection], now: int, width: int, limit: float
+    ) -> list[tuple[int, int]]:
+        """The cheapest assignment of tracks to detections, without pairs that cost `limit` or more."""
+        if not found or not followed:
             return []
-        cost = np.array([self._costs(each, found, now, width) for each in self.followed])
+        cost = np.array([self._costs(each, found, now, width) for each in followed])
+        cost[cost >= limit] = FORBIDDEN
         rows, columns = linear_sum_assignment(cost)
         return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if cost[i, j] < FORBIDDEN]
 

@@ -40,7 +40,8 @@ class TrackerMemory(NamedTuple):
     ghost: Tensor
     """(N, 3) heading, elevation and log size of the false box."""
     drawn: Tensor
-    """(N, K) standard normal: how large the detector draws a target, for the whole episode."""
+    """(N, K, 2) standard normal: how large the detector draws a target, and how sure it is of it, for the whole
+    episode."""
     kick: Tensor
     """(N, K, 3) how much its height swings, as a share of a diver's, at how many Hz, and the phase, rad."""
 
@@ -66,7 +67,7 @@ def start_tracker(kicks: Tensor, random: torch.Generator) -> TrackerMemory:
     none = torch.zeros(n, targets + 1, device=random.device)
     place = torch.zeros(n, targets + 1, 3, device=random.device)
     missed = torch.arange(targets + 1, device=random.device).expand(n, -1) == targets  # no false box yet
-    drawn = torch.randn(n, targets, generator=random, device=random.device)
+    drawn = torch.randn(n, targets, 2, generator=random, device=random.device)
     pace, phase = torch.rand(2, n, targets, generator=random, device=random.device)
     low, high = KICK_HZ
     kick = torch.stack([kicks.float(), low + (high - low) * pace, 2 * math.pi * phase], dim=-1)
@@ -130,12 +131,15 @@ def find(
     false, ghost = _ghost(noise, conditions, heading, ~memory.missed[:, k], memory.ghost, dice[:, k], dt, random)
 
     drawn = truth.place + _box_error(noise, conditions, truth.place[..., 2], random)
-    drawn[..., 2] += _box_bias(noise, truth.place[..., 2], memory.drawn)
+    drawn[..., 2] += _box_bias(noise, truth.place[..., 2], memory.drawn[..., 0])
     strength, hertz, phase = memory.kick.unbind(-1)
     phase = torch.remainder(phase + 2 * math.pi * hertz * dt, 2 * math.pi)
     drawn[..., 2] += noise.size_swing * strength * phase.sin()
     place = torch.cat([drawn, _turned(ghost, heading)[:, None]], dim=1)
     here = torch.cat([truth.inside & ~missed, false[:, None]], dim=1)
+    sure = torch.sigmoid(noise.sure + noise.sure_place * memory.drawn[..., 1])
+    begins = torch.rand(n, k, generator=random, device=heading.device) < sure  # a weak box goes on with a track only
+    here[:, :k] &= begins | (memory.hits[:, :k] >= CONFIRM_HITS)
     score = 0.5 + 0.45 * torch.cat([chance, torch.full_like(chance[:, :1], 0.3)], dim=1)
     score = score + noise.score_error * torch.randn(score.shape, generator=random, device=heading.device)
     memory = _tracked(memory, place, here, score.clamp(0.5, 0.99), dt)

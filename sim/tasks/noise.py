@@ -48,6 +48,8 @@ class TrackNoise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at_edge: float
     per_turning: float
     burst_s: float
+    sure: float
+    sure_place: float
     bearing_error: float
     bearing_floor: float
     size_error: float

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rov.config.schema import Config
 from rov.messages import Detection, Detections
+from rov.perception import least_score
 from rov.steering.displacement import Displacement, FieldOfView, Reference, displacement, grey_picture, reference
 from rov.steering.encoder import Encoder, small_picture
 from rov.steering.observation import choose
@@ -158,7 +159,8 @@ class RenderedSea(Sea):
         found = self._detect()
         rows = []
         for items, witness, view in zip(found, self.witnesses, self.conditions.view.tolist(), strict=True):
-            frame = Detections(t=t, frame_id=self.tick, frame_t=t, width=width, height=height, items=items)
+            sure, weak = witness.tracker.sorted(items, self.config.perception.score_min)
+            frame = Detections(t=t, frame_id=self.tick, frame_t=t, width=width, height=height, items=sure, weak=weak)
             tracks = witness.tracker.step(frame, t)
             target = choose(tracks, witness.goal, witness.followed)
             witness.followed = None if target is None else target.track_id
@@ -171,7 +173,7 @@ class RenderedSea(Sea):
         found: list[tuple[Detection, ...]] = [()] * self.n
         if self.detector:
             rows = sorted(set(range(self.n)) - self.idle)
-            items = self.detector.detect([self.images[i] for i in rows], self.config.perception.score_min)
+            items = self.detector.detect([self.images[i] for i in rows], least_score(self.config))
             for i, some in zip(rows, items, strict=True):
                 found[i] = some
         return found
