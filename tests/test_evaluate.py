@@ -23,7 +23,7 @@ from sim.evaluation.plan import CHARGE_J, LAMBDA_W, Plan, keep
 from sim.evaluation.rows import Student, blinded, check, noiseless
 from sim.evaluation.run import Models
 from sim.evaluation.statistics import paired_ratio, wilson
-from sim.tasks import transit
+from sim.tasks import follow, transit
 from sim.tasks.noise import load
 from sim.tasks.sea import Sea
 
@@ -141,6 +141,18 @@ def test_more_episodes_leave_the_first_as_they_are(tmp_path: Path) -> None:
     few = run.run(plan_of(episodes=3), NOBODY, tmp_path)
     more = run.run(plan_of(episodes=7), NOBODY, tmp_path)
     assert set(map(repr, few)) < set(map(repr, more)) and len(more) == 7
+
+
+def test_follow_says_what_it_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else fish that are lost hide in the mean of divers that are not."""
+    monkeypatch.setattr(follow, "TIME_S", 0.4)
+    monkeypatch.setattr(plan, "CHUNK", {1: 8, 2: 2})
+    told = plan_of(task="follow", episodes=8, rows=("zero",))
+    found = run.run(told, NOBODY, tmp_path)
+    assert {each.target for each in found} == {"diver", "fish"}
+    fishes = [each.success for each in found if each.target == "fish"]
+    assert results.figures(found)["success_fish"] == sum(fishes) / len(fishes)
+    assert "success_fish" not in results.figures([each for each in found if each.target == "diver"])
 
 
 @pytest.mark.usefixtures("quick")

@@ -91,7 +91,7 @@ def test_a_policy_is_refused_with_the_reason(tmp_path: Path) -> None:
     for change, why in (
         ({"results": {"transit": {"success": 1.3, "episodes": 10}}}, "results.transit"),
         ({"encoder_sha256": "0"}, "was not trained with encoder.safetensors"),
-        ({"version": 2}, "version = 2"),
+        ({"version": 1}, "version = 1"),
         ({"weights_sha256": "0"}, "is not the file its card describes"),
     ):
         policy.with_suffix(".toml").write_text(tomli_w.dumps(card | change))

@@ -33,6 +33,8 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
     night: bool = False
     ours: bool = True
     """Under our inner loops; else ArduSub's."""
+    target: str = ""
+    """Class of what is followed; "" where nothing is, and in older lines."""
     track: list[tuple[float, float]] = []
     """m along and across the course, at about 1 Hz; of the first episodes only."""
 

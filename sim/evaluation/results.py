@@ -95,6 +95,10 @@ def figures(episodes: Sequence[Episode]) -> dict[str, Any]:
         "success_night": _share([each.success for each in episodes if each.night]),
         "success_our_loops": _share([each.success for each in episodes if each.ours]),
         "success_ardusub": _share([each.success for each in episodes if not each.ours]),
+        **{
+            f"success_{target}": _share([each.success for each in episodes if each.target == target])
+            for target in sorted({each.target for each in episodes} - {""})
+        },
     }
 
 

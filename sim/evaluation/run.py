@@ -22,7 +22,7 @@ from sim.evaluation.watch import Watch
 from sim.tasks.course import progress
 from sim.tasks.noise import load as load_noise
 from sim.tasks.rendered import RenderedSea
-from sim.tasks.scenes import look
+from sim.tasks.scenes import label, look
 from sim.tasks.sea import Outcome, Sea
 
 Progress = Callable[[str, int], None]
@@ -177,6 +177,7 @@ def _episode(
         distance=round(distance, 2),
         night=bool(water.conditions.night[i]),
         ours=i < water.ours,
+        target=label(float(water.course.targets.height[i, 0])) if water.course.target_ball else "",
         track=_track(poses, water, i) if number < TRACKED else [],
     )
 
