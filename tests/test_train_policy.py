@@ -26,7 +26,7 @@ from rov.messages import ConsumedInput, PolicyInput, Setpoint
 from rov.resources import find_resource
 from rov.steering.mirror import TURNED, mirror_features, mirror_maps
 from rov.steering.policy_card import load_cards
-from rov.steering.policy_input import FEATURE_NAMES, FEATURES, features
+from rov.steering.policy_input import FEATURE_NAMES, FEATURES, VERSION, features
 from rov.steering.policy_model import pack
 from rov.steering.policy_network import MEMORY, PolicyNetwork
 from sim import pilot_dives
@@ -385,8 +385,9 @@ def recorded(path: Path, frames: int, *, surge: float) -> None:
             dive.write("inputs", ConsumedInput(t=t, by="pilotd", what="setpoint", setpoint=setpoint))
             known, four = torch.zeros(FEATURES).tolist(), (math.nan,) * 4
             given = PolicyInput(
-                t=t + 1_000_000, frame_id=i, frame_t=t, task="follow", version=1, reset=i == 0, features=tuple(known),
-                maps=pack(torch.zeros(1, 4, 12, 16)), goal=four, attitude=(0.0, 0.0, 0.0), rates=(0.0, 0.0, 0.0),
+                t=t + 1_000_000, frame_id=i, frame_t=t, task="follow", version=VERSION, reset=i == 0,
+                features=tuple(known), maps=pack(torch.zeros(1, 4, 12, 16)), goal=four, attitude=(0.0, 0.0, 0.0),
+                rates=(0.0, 0.0, 0.0),
                 depth=1.0, start=(0.0, 1.0), previous=four,
             )  # fmt: skip
             dive.write("policy_input", given)
@@ -442,11 +443,12 @@ def test_a_student_learns_from_its_teacher() -> None:
     """From nothing, a few seconds of the recipe: on vehicles that it has not met it comes nearer to the teacher."""
     torch.manual_seed(0)
     short = DaggerRecipe(
-        tasks=("follow",), levels=("easy",), vehicles=32, window=40, burn_in=4, updates=90, batch=16, rate=2e-3,
+        tasks=("follow",), levels=("easy",), vehicles=64, window=40, burn_in=4, updates=120, batch=16, rate=2e-3,
         average=0.9,
     )  # fmt: skip
     learner = dagger.Learner(short, CPU)
-    rooms = [Classroom("follow", "easy", 32, seed, short, TEACHERS["follow"], CPU) for seed in (1, 99)]
+    learner.round = 4  # its rate has risen to the recipe's
+    rooms = [Classroom("follow", "easy", 64, seed, short, TEACHERS["follow"], CPU) for seed in (1, 99)]
     seen, unseen = (room.round(learner.student, 1.0)[0] for room in rooms)
     before = loss(learner.student, unseen, 4, 0.0)[1]["error"]
     store = Store(1)

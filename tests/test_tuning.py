@@ -655,7 +655,7 @@ def test_a_replay_changes_when_the_dive_did() -> None:
     source = Recording(Path(), 0, 15.0, True, True, False, None, iter(()), [])
     rover = PilotReplay(CONFIG, load_curve(find_resource("calibration/t200.toml"), 4), source)
     then = ActiveSettings(t=0, settings=live.settings(CONFIG))
-    new = live.with_values(CONFIG, {"control.depth_kp": 4.0, "perception.score_min": 0.7})
+    new = live.with_values(CONFIG, {"control.depth_kp": 4.0, "perception.score_min": 0.7, "tracking.keep_score": 0.6})
     change = ActiveSettings(t=5 * S, settings=live.settings(new))
     assert list(rover.receive(then)) == [then] and rover.pilot.config == CONFIG
     assert list(rover.receive(change)) == [change] and rover.pilot.config == new
@@ -664,4 +664,4 @@ def test_a_replay_changes_when_the_dive_did() -> None:
     ]
     said: list[Item] = [Record("settings", each.t, each) for each in (then, change)]
     group = [said[0], shots[0], said[1], shots[1], shots[2]]
-    assert thresholds(group, ConfigTimeline(CONFIG, recorded=True)) == [0.5, 0.5, 0.7]
+    assert thresholds(group, ConfigTimeline(CONFIG, recorded=True)) == [0.25, 0.25, 0.6]
