@@ -126,7 +126,7 @@ class Perception:
         return steered or (None, None)
 
     def detections(self, frame: Frame, found: tuple[Detection, ...], t: int, network_ms: float = 0.0) -> Detections:
-        items, weak = self.tracker.sorted(found, self.config.perception.score_min)
+        items, weak = self.tracker.split(found, self.config.perception.score_min)
         return Detections(
             t=t,
             frame_id=frame.frame_id,

@@ -212,14 +212,14 @@ def test_full_ahead_into_rocks_ends_in_failure() -> None:
     ahead = torch.zeros(96, 4)
     ahead[:, 0] = 1.0
     over, touched = torch.zeros(96, dtype=torch.bool), torch.zeros(96, dtype=torch.bool)
-    for _ in range(150):
+    for _ in range(300):
         _, _, outcome = sea.step(ahead)
         touched |= outcome.touched & outcome.failed & ~over
         over |= outcome.done
     gaps = (sea.state.position[:, None] - sea.course.solids.balls[..., :3]).norm(dim=-1) - sea.course.solids.balls[
         ..., 3
     ]
-    assert touched.sum() >= 10, "blind, it runs into something often"
+    assert touched.sum() >= 18, "blind, it runs into something often"
     assert float(gaps.min()) > HULL_M - 0.01, "and never through it"
 
 
@@ -310,15 +310,20 @@ def test_a_target_is_drawn_too_large_for_a_whole_episode() -> None:
     assert tracks.isfinite().all()
 
 
+def two_in_sight(number: int) -> tuple[Seen, Sea]:
+    """Two targets straight ahead of each vehicle, a fifth of the picture high."""
+    sea = Sea("follow", "nominal", number, seed=0)
+    sea.reset()
+    return Seen(
+        torch.tensor([0.0, 0.0, math.log(0.2)]).expand(number, 2, 3), torch.ones(number, 2),
+        torch.ones(number, 2, dtype=torch.bool), torch.zeros(number, 2, dtype=torch.bool),
+    ), sea  # fmt: skip
+
+
 def test_a_weak_box_goes_on_with_a_track_and_begins_none() -> None:
     """Of two targets that are always found the first is sure in 3 of 10 frames, until it is tracked."""
     number = 2000
-    truth = Seen(
-        torch.tensor([0.0, 0.0, math.log(0.2)]).expand(number, 2, 3), torch.ones(number, 2),
-        torch.ones(number, 2, dtype=torch.bool), torch.zeros(number, 2, dtype=torch.bool),
-    )  # fmt: skip
-    sea = Sea("follow", "nominal", number, seed=0)
-    sea.reset()
+    truth, sea = two_in_sight(number)
     noise = msgspec.structs.replace(noiseless(load_noise()).tracks, sure=math.log(0.3 / 0.7))
     random, zero = torch.Generator().manual_seed(1), torch.zeros(number)
     memory = start_tracker(torch.zeros(number, 2) > 0, random)
@@ -333,12 +338,7 @@ def test_a_weak_box_goes_on_with_a_track_and_begins_none() -> None:
 def test_a_divers_height_swings_and_a_fishs_does_not() -> None:
     """By `size_swing` up and down; 100 frames of a diver and a fish that are always found."""
     number = 300
-    truth = Seen(
-        torch.tensor([0.0, 0.0, math.log(0.2)]).expand(number, 2, 3), torch.ones(number, 2),
-        torch.ones(number, 2, dtype=torch.bool), torch.zeros(number, 2, dtype=torch.bool),
-    )  # fmt: skip
-    sea = Sea("follow", "nominal", number, seed=0)
-    sea.reset()
+    truth, sea = two_in_sight(number)
     noise = msgspec.structs.replace(noiseless(load_noise()).tracks, size_swing=0.3, score_error=0.0, tail=4.0)
     random, zero = torch.Generator().manual_seed(1), torch.zeros(number)
     memory = start_tracker(torch.tensor([True, False]).expand(number, 2), random)

@@ -86,9 +86,9 @@ def test_a_weak_detection_goes_on_with_a_track_and_begins_none() -> None:
 def test_weak_detections_are_those_of_classes_that_are_tracked() -> None:
     tracker = Tracker(TrackingConfig())
     found = (at(100, 100, "rock", score=0.8), at(1, 1, "fish", score=0.3), at(9, 9, "rock", score=0.3))
-    assert tracker.sorted(found, 0.5) == (found[:1], ())
+    assert tracker.split(found, 0.5) == (found[:1], ())
     run(tracker, 0.0, found[0])
-    assert tracker.sorted(found, 0.5) == (found[:1], found[2:])
+    assert tracker.split(found, 0.5) == (found[:1], found[2:])
 
 
 def test_two_that_cross_keep_their_names_and_classes_never_mix() -> None:

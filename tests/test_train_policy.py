@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.policy import cards, curves, dagger, dives, evolution, noise, pictures, recipe
+from models.policy import cards, curves, dagger, dives, evolution, noise, pictures, recipe, sights
 from models.policy.classroom import Classroom, hide
 from models.policy.crew import Crew
 from models.policy.recipe import DaggerRecipe, RecipeError
@@ -238,13 +238,13 @@ def test_what_counts_as_unsure() -> None:
     assert dagger.unsure(said, torch.ones(20, 2, dtype=torch.bool)) == pytest.approx(-2.0, abs=0.02)
 
 
-def watched(size: torch.Tensor, off: torch.Tensor) -> noise.Watched:
+def watched(size: torch.Tensor, off: torch.Tensor) -> sights.Watched:
     """Frames (F, N, 1) of targets that are all found; the cells are left out."""
     nothing, every = torch.zeros_like(size), torch.ones_like(size, dtype=torch.bool)
-    sights = noise.Sights(
+    seen = sights.Sights(
         every, every, size, nothing, ~every, nothing, torch.stack([nothing, off], dim=-1), every, ~every, nothing
     )
-    return noise.Watched(None, sights, torch.full((len(size),), 0.1))  # type: ignore[arg-type]
+    return sights.Watched(None, seen, torch.full((len(size),), 0.1))  # type: ignore[arg-type]
 
 
 def test_noise_of_sizes_is_a_line_a_place_and_a_rest() -> None:
@@ -289,7 +289,7 @@ def test_noise_of_the_followed_things_cells_is_how_much_of_it_they_show() -> Non
     """Ten vehicles with a target at 2 m before open water, whose cells say from 0 to 0.8 of its nearness."""
     shown = torch.linspace(0.0, 0.8, 10)[None, :, None, None].expand(5, 10, 3, 4)
     nothing, here = torch.zeros_like(shown), torch.ones_like(shown, dtype=torch.bool)
-    cells = noise.Cells(nothing + 0.5, nothing, 0.5 * shown, nothing, ~here, nothing, here, nothing)
+    cells = sights.Cells(nothing + 0.5, nothing, 0.5 * shown, nothing, ~here, nothing, here, nothing)
     assert noise.fit_target([cells], 0.1) == pytest.approx(0.8)
     assert noise.fit_target([cells._replace(behind=cells.inverse)], 0.1) == 0.1, "nothing is followed"
     assert not cells.plain.any() and cells._replace(behind=cells.inverse).plain.all()
@@ -304,9 +304,9 @@ def test_a_track_of_what_stands_in_front_is_no_sight_of_what_stands_behind() -> 
     known = Seen(place, torch.tensor([[2.0, 6.0]]), inside, ~inside)
     tracks = torch.zeros(1, 3, 6)
     tracks[0, 0] = torch.tensor([1.0, 0.02, 0.0, 0.4, 0.0, 0.8])
-    assert noise.compared(tracks, known, sea.truth(), torch.zeros(1)).hit.tolist() == [[True, False]]
+    assert sights.compared(tracks, known, sea.truth(), torch.zeros(1)).hit.tolist() == [[True, False]]
     known = known._replace(inside=torch.tensor([[False, True]]))  # the near one is hidden
-    assert noise.compared(tracks, known, sea.truth(), torch.zeros(1)).hit.tolist() == [[False, True]]
+    assert sights.compared(tracks, known, sea.truth(), torch.zeros(1)).hit.tolist() == [[False, True]]
 
 
 def test_fitted_noise_keeps_the_words_of_the_shipped_file(tmp_path: Path) -> None:

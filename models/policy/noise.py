@@ -1,5 +1,4 @@
-"""The stage that fits the sea's noise: the teacher steers on rendered pictures, and what encoder, detector and tracker
-say of them is compared with what is there."""
+"""The stage that fits the sea's noise to what encoder, detector and tracker say of rendered pictures: sights.py."""
 
 from __future__ import annotations
 
@@ -10,32 +9,20 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from models.policy.recipe import NoiseRecipe, claim
+from models.policy.sights import Cells, Sights, Watched, watch
 from models.policy.workers import quiet
-from rov.resources import checkout
-from rov.steering.encoder import Encoder
-from rov.steering.policy_input import INVERSE_RANGE_MAX
-from rov.vision.detector import Detector
-from sim.tasks import delays
-from sim.tasks.expert import EXPERT, expert
-from sim.tasks.found import HIDDEN_S, Seen, project
+from sim.tasks.found import HIDDEN_S
 from sim.tasks.noise import FILE, Noise, RangeNoise, TrackNoise, load
-from sim.tasks.picture_maps import optical_depth, uncertainty
-from sim.tasks.rendered import RenderedSea
-from sim.tasks.scenes import look
-from sim.tasks.sea import Truth, kicks
-from sim.tasks.tuned import start
+from sim.tasks.picture_maps import uncertainty
 
 Progress = Callable[[str, int, int], None]
-NEAR_RAD = 0.15
-"""A track this near to a target is of the target."""
 SEEN_WELL, FEW_CELLS = 2.0, 30
 """Optical depth up to which a pipeline is seen well, and cells of it that are too few."""
 FEW_SIGHTS, FEW_TARGETS = 10, 6
@@ -44,62 +31,8 @@ ENOUGH = 200
 """Sights of targets without which the tracks' noise is not fitted."""
 NEAR, TAIL = 0.2, 6.0
 """Inverse range from which on a cell counts fully, 1/m; degrees of freedom of the likelihood."""
-SURE = delays.config().perception.score_min
-"""Score from which on a box begins a track."""
 MAD = 1.4826
 """Of a normal's median absolute deviation, its standard deviation."""
-
-
-class Cells(NamedTuple):
-    """Cells of maps, (F, N, 12, 16): F frames one after another."""
-
-    inverse: Tensor
-    """True, 1/m."""
-    depth: Tensor
-    """Optical."""
-    said: Tensor
-    log_variance: Tensor
-    pipe: Tensor
-    """Whether it shows the pipeline."""
-    probability: Tensor
-    """Of a pipeline, as it is said."""
-    running: Tensor
-    """bool: the vehicle has not ended its episode; one that lies against a rock sees nothing else."""
-    behind: Tensor
-    """True inverse range without the followed thing."""
-
-    @property
-    def plain(self) -> Tensor:
-        """bool: what such a cell shows fills it; the followed thing does not."""
-        return self.running & (self.behind == self.inverse)
-
-
-class Sights(NamedTuple):
-    """Targets and what was said of them, (F, N, K)."""
-
-    inside: Tensor
-    """bool: in the picture, nothing in front."""
-    hit: Tensor
-    """bool: a track on it was seen in this frame."""
-    log_size: Tensor
-    depth: Tensor
-    edge: Tensor
-    turning: Tensor
-    off: Tensor
-    """(F, N, K, 2) of the bearing as a share of the picture's width, and of the size's logarithm."""
-    sure: Tensor
-    """bool: the box alone would have begun a track."""
-    kicks: Tensor
-    """bool: a diver, whose height swings with the fins."""
-    ghosts: Tensor
-    """(F, N, K) the number of tracks on no target, the same for every K."""
-
-
-class Watched(NamedTuple):
-    cells: Cells
-    sights: Sights
-    dt: Tensor
-    """(F,) s."""
 
 
 def run(recipe: NoiseRecipe, folder: Path, encoder: Path, workers: int, progress: Progress) -> Path:
@@ -143,76 +76,6 @@ def written(noise: Noise) -> str:
             line = f"{name} = {table.pop(name)}" + (f"  # {remark.strip()}" if is_remark and name != "source" else "")
         lines.append(line)
     return "\n".join(lines) + "\n"
-
-
-@torch.no_grad()
-def watch(recipe: NoiseRecipe, weights: Path, task: str, world: str, seed: int) -> Watched:
-    """Let the teacher steer a few vehicles in one world."""
-    encoder = Encoder()
-    encoder.load_state_dict(load_file(weights))
-    detector = Detector(checkout() / "models" / "detector.safetensors")
-    looks = [look(world, 1000 * seed + i) for i in range(recipe.vehicles)]
-    sea = RenderedSea(task, encoder, detector, looks, level="nominal", seed=seed)
-    teacher = expert(task, torch.tensor([start(EXPERT[task])]))
-    sources, maps = sea.reset()
-    memory, frames, times = None, [], []
-    running = torch.ones(sea.n, dtype=torch.bool)
-    for _ in range(recipe.decisions):
-        truth = sea.truth()
-        known = project(
-            truth.course.targets, truth.course.solids, truth.course.target_ball, truth.conditions, truth.position,
-            truth.turn,
-        )  # fmt: skip
-        far = truth.ranges
-        cells = Cells(
-            (1 / far.clamp(min=1 / INVERSE_RANGE_MAX)).clone(), optical_depth(truth.conditions, far), maps[:, 0],
-            maps[:, 1], sea._pipe(sea.cast), sea.sight.pipeline, running[:, None, None].expand_as(far),
-            1 / sea.behind.clamp(min=1 / INVERSE_RANGE_MAX),
-        )  # fmt: skip
-        frames.append((cells, compared(sources.tracks, known, truth, sources.rates[:, 2].abs())))
-        setpoint, memory = teacher(sources, maps, truth, memory)
-        sources, maps, outcome = sea.step(setpoint)
-        times.append(outcome.seconds[0])
-        running = running & ~outcome.done
-    return Watched(
-        Cells(*(torch.stack(each) for each in zip(*(cells for cells, _ in frames), strict=True))),
-        Sights(*(torch.stack(each) for each in zip(*(sights for _, sights in frames), strict=True))),
-        torch.stack(times),
-    )
-
-
-def compared(tracks: Tensor, known: Seen, truth: Truth, turning: Tensor) -> Sights:
-    """Tracks (N, TRACKS, 6) beside the targets that are there."""
-    there = tracks[:, None, :, 0] > 0  # (N, 1, T)
-    apart = torch.hypot(
-        tracks[:, None, :, 1] - known.place[:, :, None, 0], tracks[:, None, :, 2] - known.place[:, :, None, 1]
-    )
-    apart = torch.where(there, apart, torch.inf)  # (N, K, T)
-    apart = torch.where(apart == _of_those_seen(apart, known.inside), apart, torch.inf)  # each track on one target
-    nearest, which = apart.min(2)
-    mine = (
-        tracks[:, None]
-        .expand(-1, apart.shape[1], -1, -1)
-        .gather(2, which[..., None, None].expand(-1, -1, 1, 6))[:, :, 0]
-    )
-    hit = (nearest < NEAR_RAD) & (mine[..., 4] == 0)
-    log_size = mine[..., 3].clamp(min=1e-3).log()
-    width = 2 * truth.conditions.view[:, :1]
-    off = torch.stack([(mine[..., 1] - known.place[..., 0]) / width, log_size - known.place[..., 2]], dim=-1)
-    ghosts = ((apart > NEAR_RAD).all(1) & there[:, 0]).sum(1, keepdim=True).expand_as(nearest)
-    depth = optical_depth(truth.conditions, known.range)
-    size = known.place[..., 2] - math.log(0.1)
-    return Sights(
-        known.inside, hit, size, depth, known.edge, turning[:, None].expand_as(nearest), off, mine[..., 5] >= SURE,
-        kicks(truth.course).expand_as(hit), ghosts,
-    )  # fmt: skip
-
-
-def _of_those_seen(apart: Tensor, inside: Tensor) -> Tensor:
-    """(N, 1, T) from each track to the nearest target in the picture, to the nearest of all where there is none: behind
-    a gate stands another, and a track on the one is no bad sight of the other."""
-    seen = apart.masked_fill(~inside[..., None], torch.inf).amin(1, keepdim=True)
-    return torch.where(seen < NEAR_RAD, seen, apart.amin(1, keepdim=True))
 
 
 def fit_range(every: list[Cells], pipes: list[Cells], dt: Tensor, before: RangeNoise) -> RangeNoise:

@@ -95,7 +95,7 @@ class Tracker:
         self.last_id = 0
         self.last_t: int | None = None
 
-    def sorted(
+    def split(
         self, found: Iterable[Detection], score_min: float
     ) -> tuple[tuple[Detection, ...], tuple[Detection, ...]]:
         """A frame's detections that count by themselves, and weak ones of classes that are tracked now."""

@@ -159,7 +159,7 @@ class RenderedSea(Sea):
         found = self._detect()
         rows = []
         for items, witness, view in zip(found, self.witnesses, self.conditions.view.tolist(), strict=True):
-            sure, weak = witness.tracker.sorted(items, self.config.perception.score_min)
+            sure, weak = witness.tracker.split(items, self.config.perception.score_min)
             frame = Detections(t=t, frame_id=self.tick, frame_t=t, width=width, height=height, items=sure, weak=weak)
             tracks = witness.tracker.step(frame, t)
             target = choose(tracks, witness.goal, witness.followed)

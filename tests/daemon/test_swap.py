@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from rov.messages import Detections, Health, Setpoint
-from tests.daemon.harness import GRACE, MS, Daemon, wait_for
+from tests.daemon.harness import MS, Daemon, wait_for
 from tests.test_model_swap import make
 
 pytestmark = [pytest.mark.clock, pytest.mark.daemon]
 RATE_HZ = 10.0
-TICK = 20 * MS
 QUIET_S, AFTER_S = 4.0, 2.0
 
 
@@ -65,8 +64,8 @@ def test_models_change_while_it_runs(daemon: Daemon, tmp_path: Path) -> None:
     late, late_then = lateness_ms(daemon, began, asked), lateness_ms(daemon, asked, end)
     print(f"gap: median {statistics.median(before):.1f}, worst {max(before):.1f}; swap: worst {max(during):.1f} ms")
     print(f"pilot late: {[round(each, 2) for each in late]}; swap: {[round(each, 2) for each in late_then]} ms")
-    assert max(during) * MS <= 2 * statistics.median(before) * MS + GRACE, "one frame at most is left out"
-    assert statistics.median(late_then) <= max(2 * statistics.median(late), 5.0) and max(late_then) * MS < TICK + GRACE
+    assert max(during) < 2.5 * statistics.median(before), "one frame at most is left out"
+    assert max(late_then) <= max(2 * max(late), 5.0)
 
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes(other.read_bytes()[:1000])
