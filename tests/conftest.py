@@ -1,6 +1,8 @@
 """Shared by the tests: local data, found as the product finds it, and small things made by hand."""
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Two threads that share a busy core with other work are many times slower than one: here, and in what tests start. Said
@@ -31,6 +33,15 @@ def rov_data() -> Path:
     if not (root / "PROVENANCE.md").is_file():
         pytest.skip(f"no local data at {root} (set ROV_DATA)")
     return root
+
+
+@pytest.fixture
+def swept() -> Iterator[None]:
+    """For tests that measure processor time: what thousands of others have left is not searched for garbage in it."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -306,6 +306,7 @@ signal.pause()
 """
 
 
+@pytest.mark.usefixtures("swept")
 def test_readers_that_never_read_block_nobody_and_cost_bounded_memory(tmp_path: Path, open_) -> None:  # type: ignore[no-untyped-def]
     pub = open_(Publisher("camerad", tmp_path, sinks=("recorder",)))
     endpoint = f"ipc://{tmp_path}/public"

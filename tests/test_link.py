@@ -596,6 +596,7 @@ def test_a_port_that_somebody_else_has(wire: Wire) -> None:
     assert event.code == "link_absent" and "lock" in event.text
 
 
+@pytest.mark.usefixtures("swept")
 def test_a_blocked_port_never_holds_the_caller(wire: Wire) -> None:
     """Nobody reads the pty, for 30 s of commands. A write that waits would wait for ever; one that spins would too."""
     wire.link.stage = BoardStage.LIVE

@@ -94,6 +94,7 @@ def damaged(noise: random.Random, whole: bytes) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.usefixtures("swept")
 @pytest.mark.parametrize("suffix", ["tlog", "BIN"])
 def test_a_damaged_log_is_read_or_refused(suffix: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     noise, whole = random.Random(7), telemetry() if suffix == "tlog" else dataflash()

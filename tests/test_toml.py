@@ -45,13 +45,14 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("swept")
 @pytest.mark.parametrize("name", NASTY)
 def test_it_is_one_short_sentence_in_no_time(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / "x.toml", NASTY[name])
-    began = time.process_time()
+    began = time.thread_time()
     with pytest.raises(toml.TomlError) as caught:
         toml.parse(toml.read_text(path))
-    assert time.process_time() - began < 0.1
+    assert time.thread_time() - began < 0.1
     assert 5 < len(str(caught.value)) < 400
 
 

@@ -552,14 +552,15 @@ BAD: dict[str, str] = {
 }
 
 
+@pytest.mark.usefixtures("swept")
 @pytest.mark.parametrize("name", BAD)
 def test_the_worst_edits_are_refused_in_a_few_words_and_at_once(file: File, name: str) -> None:
     """The supervisor reads them in its loop, which feeds a watchdog of one second."""
     file.path.write_text(BAD[name])
     file.pass_(1)
-    began = time.process_time()
+    began = time.thread_time()
     ((code, text),) = events_of(file.pass_(1))
-    assert time.process_time() - began < 0.1
+    assert time.thread_time() - began < 0.1
     assert code == "edit_refused" and len(text.encode()) < 2000
     file.path.write_text("[vehicle]\nmax_depth = 20\n")
     assert settings_of(file.pass_())[-1]["vehicle.max_depth"] == 20.0
@@ -631,6 +632,7 @@ def test_a_recorded_change_is_a_change_whatever_the_replay_began_with() -> None:
     assert schedule.at(6 * S + timeline.EFFECT_NS) == live.with_values(other, {"steering.yaw_gain": 0.7})
 
 
+@pytest.mark.usefixtures("swept")
 def test_it_costs_a_control_loop_little() -> None:
     """A hitch is a tick of 20 ms that is late. Measured: 0.2 ms; a limit that only a parser in the loop would break."""
     world = sailing()
@@ -643,11 +645,11 @@ def test_it_costs_a_control_loop_little() -> None:
         )
         for i in range(20)
     ]
-    begin = time.process_time()
+    begin = time.thread_time()
     for edit in edits:
         world.commander.handle_edit(edit, world.t)
         world.commander.step("ann", world.t)
-    assert (time.process_time() - begin) / len(edits) < 0.005
+    assert (time.thread_time() - begin) / len(edits) < 0.005
 
 
 def test_a_replay_changes_when_the_dive_did() -> None:
