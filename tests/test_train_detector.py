@@ -8,17 +8,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import msgspec
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner
 
-from models import augment, data, metrics, recipe, results, train_detector
+from models import augment, data, metrics, recipe, results, studies, train_detector
 from models.augment import Augmentation, Plan, Source
 from models.data.card import ENTRIES, Card, Step, write_card
 from models.data.hashing import hashes
@@ -333,3 +335,69 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     ):
         done = CliRunner().invoke(train_detector.app, ["--out", str(tmp_path / "run"), *arguments])
         assert done.exit_code == 2 and said in done.output, done.output
+
+
+def studies_of(discs: Path, path: Path) -> Path:
+    """A file of two studies: the recipe, and the same from its weights."""
+    tables: dict[str, Any] = {"sets": {str(discs): 1.0}}
+    for setting in [*SHORT, "optimisation.epochs=1"]:
+        recipe.apply(tables, setting)
+    first, then = (
+        {"what": "as it is"},
+        {"what": "once more", "start": "recipe", "settings": ["optimisation.rate=0.001"]},
+    )
+    path.write_text(tomli_w.dumps({"recipe": tables, "study": {"recipe": first, "more": then}}))
+    return path
+
+
+def test_studies_are_trained_once_and_their_table_goes_onto_a_card(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "SETS", [str(discs)])
+    monkeypatch.chdir(checkout())
+    file, out = studies_of(discs, tmp_path / "studies.toml"), tmp_path / "out"
+    command = [str(file), "--out", str(out), "--device", "cpu"]
+    first = CliRunner().invoke(studies.app, [*command, "--only", "recipe"])
+    assert first.exit_code == 0, first.output
+    began, card = (out / "recipe/log.jsonl").stat().st_mtime_ns, out / "recipe/detector.toml"
+    second = CliRunner().invoke(studies.app, [*command, "--card", str(card)])
+    assert second.exit_code == 0, second.output
+    assert (out / "recipe/log.jsonl").stat().st_mtime_ns == began, "what is finished is not trained again"
+    told = toml.parse(toml.read_text(card))
+    assert [each["what"] for each in told["studies"]] == ["as it is", "once more"]
+    assert (
+        "Each 16 pictures at 96 px in batches of 4" in told["studies_of"]
+        and "6 real val pictures" in told["studies_of"]
+    )
+    more = toml.parse(toml.read_text(out / "more/recipe.toml"))
+    assert (
+        more["network"]["start"] == str(out / "recipe/detector.safetensors") and more["optimisation"]["rate"] == 0.001
+    )
+    assert toml.parse(toml.read_text(out / "more/detector.toml"))["started_from"]["weights_sha256"] == sha256(
+        out / "recipe/detector.safetensors"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"only": {"what": "alone"}}, "study.recipe"),
+        ({"recipe": {"what": "r"}, "late": {"what": "l", "start": "nobody"}}, "study.late.start"),
+        ({"recipe": {"what": "r"}, "less": {"what": "l", "without": ["no_such"]}}, "study.less.without"),
+        ({"recipe": {"what": "r", "setings": []}}, "setings"),
+        ({"recipe": {"what": "r", "settings": ["network.size=100"]}}, "multiple of 32"),
+    ],
+)
+def test_studies_that_cannot_be_made_are_refused(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    file = tmp_path / "studies.toml"
+    file.write_text(tomli_w.dumps({"recipe": {"sets": {"tub": 1.0}, "network": {}}, "study": change}))
+    done = CliRunner().invoke(studies.app, [str(file), "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, UserError) and said in str(done.exception)
+
+
+def test_the_studies_of_the_repository_can_be_made(tmp_path: Path) -> None:
+    found = studies.load(studies.STUDIES)
+    recipes = {name: recipe.load(studies.written(found, name, tmp_path), {}, []) for name in found.study}
+    base = recipes[studies.BASE]
+    changed = [name for name, each in recipes.items() if msgspec.json.encode(each) == msgspec.json.encode(base)]
+    assert changed == [studies.BASE], "each changes something"
