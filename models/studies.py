@@ -42,8 +42,6 @@ class Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`section.key=value`, as of the trainer's --set."""
     without: tuple[str, ...] = ()
     """Sets that are left out; the shares of the others grow."""
-    start: str = ""
-    """Study whose weights this one starts from."""
 
 
 class Studies(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,13 +62,9 @@ def load(path: Path) -> Studies:
     if BASE not in found.study:
         raise UserError(f"{path}: study.{BASE}: is not there; the others are compared with it")
     sets = found.recipe.get("sets", {})
-    before: set[str] = set()
     for name, study in found.study.items():
-        if study.start and study.start not in before:
-            raise UserError(f"{path}: study.{name}.start = {study.start!r}: is no study above it that starts anew")
         if unknown := set(study.without) - set(sets):
             raise UserError(f"{path}: study.{name}.without: the recipe has no set {', '.join(sorted(unknown))}")
-        before |= set() if study.start else {name}
     return found
 
 
@@ -81,9 +75,6 @@ def written(studies: Studies, name: str, out: Path) -> Path:
     tables["sets"] = {each: share for each, share in tables["sets"].items() if each not in study.without}
     for setting in study.settings:
         recipe.apply(tables, setting)
-    if study.start:
-        start = out / study.start / "detector.safetensors"
-        tables["network"] |= {"start": str(start.resolve()), "remember": 0.0}
     path = out / f"{name}.toml"
     path.write_text(tomli_w.dumps(tables), encoding="utf-8")
     recipe.load(path, {}, [])  # what is wrong is said before the first training
@@ -109,26 +100,24 @@ def finished(folder: Path, path: Path) -> bool:
 
 
 def trained(studies: Studies, out: Path, device: str, at_once: int) -> Iterator[str]:
-    """Train what is not there yet, `at_once` at a time, each after the one whose weights it starts from; names as they
-    finish."""
+    """Train what is not there yet, `at_once` at a time; names as they finish."""
     threads = max(1, (os.cpu_count() or 1) // at_once)
     paths = {name: written(studies, name, out) for name in studies.study}
-    for later in (False, True):
-        names = [name for name, each in studies.study.items() if bool(each.start) == later]
-        yield from (name for name in names if finished(out / name, paths[name]))
-        with ThreadPoolExecutor(at_once) as pool:
-            started = {
-                pool.submit(train, paths[name], out / name, device, threads): name
-                for name in names
-                if not finished(out / name, paths[name])
-            }
-            try:
-                for run in as_completed(started):
-                    run.result()
-                    yield started[run]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    done = [name for name in paths if finished(out / name, paths[name])]
+    yield from done
+    with ThreadPoolExecutor(at_once) as pool:
+        started = {
+            pool.submit(train, path, out / name, device, threads): name
+            for name, path in paths.items()
+            if name not in done
+        }
+        try:
+            for run in as_completed(started):
+                run.result()
+                yield started[run]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def judged(weights: Path, device: str) -> tuple[float, int]:
@@ -143,9 +132,10 @@ def told(studies: Studies, found: dict[str, float], pictures: int, how: recipe.R
     many = how.optimisation.pictures * how.optimisation.epochs
     return {
         "studies_of": (
-            f"Each {many} pictures at {how.network.size} px in batches of {how.optimisation.batch}, from random weights"
-            f" where nothing else is said; mAP50 over the {pictures} real val pictures. One run each: those that differ"
-            " in the seed alone show what is chance. What helps in so short a training need not help in a long one."
+            f"Each {many} pictures at {how.network.size} px in batches of {how.optimisation.batch}, from"
+            f" {how.network.start or 'random weights'} where nothing else is said; mAP50 over the {pictures} real val"
+            " pictures. One run each: those that differ in the seed alone show what is chance. What helps in so short a"
+            " training need not help in a long one."
         ),
         "studies": [{"what": studies.study[name].what, "map50": round(map50, 3)} for name, map50 in found.items()],
     }
@@ -190,11 +180,11 @@ def main(
 
 
 def chosen(studies: Studies, only: str) -> Studies:
-    """The named studies and those that they start from. Raises UserError."""
+    """The named studies and the base. Raises UserError."""
     names = {name.strip() for name in only.split(",") if name.strip()}
     if unknown := names - studies.study.keys():
         raise UserError(f"--only: there is no study {', '.join(sorted(unknown))}; use {', '.join(studies.study)}")
-    wanted = names | {BASE} | {studies.study[name].start for name in names} if names else set(studies.study)
+    wanted = names | {BASE} if names else set(studies.study)
     return Studies(studies.recipe, {name: each for name, each in studies.study.items() if name in wanted})
 
 

@@ -338,7 +338,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
 
 
 def studies_of(discs: Path, path: Path) -> Path:
-    """A file of two studies: the recipe, and the same from its weights."""
+    """A file of two studies: the recipe, and the same at another rate."""
     tables: dict[str, Any] = {"sets": {str(discs): 1.0}}
     for setting in [*SHORT, "optimisation.epochs=1"]:
         recipe.apply(tables, setting)
@@ -364,25 +364,19 @@ def test_studies_are_trained_once_and_their_table_goes_onto_a_card(
     assert second.exit_code == 0, second.output
     assert (out / "recipe/log.jsonl").stat().st_mtime_ns == began, "what is finished is not trained again"
     told = toml.parse(toml.read_text(card))
-    assert [each["what"] for each in told["studies"]] == ["as it is", "once more"]
+    assert [each["what"] for each in told["studies"]] == ["as it is", "slower"]
     assert (
         "Each 16 pictures at 96 px in batches of 4" in told["studies_of"]
         and "6 real val pictures" in told["studies_of"]
     )
     more = toml.parse(toml.read_text(out / "more/recipe.toml"))
-    assert (
-        more["network"]["start"] == str(out / "recipe/detector.safetensors") and more["optimisation"]["rate"] == 0.001
-    )
-    assert toml.parse(toml.read_text(out / "more/detector.toml"))["started_from"]["weights_sha256"] == sha256(
-        out / "recipe/detector.safetensors"
-    )
+    assert more["optimisation"]["rate"] == 0.001
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"only": {"what": "alone"}}, "study.recipe"),
-        ({"recipe": {"what": "r"}, "late": {"what": "l", "start": "nobody"}}, "study.late.start"),
         ({"recipe": {"what": "r"}, "less": {"what": "l", "without": ["no_such"]}}, "study.less.without"),
         ({"recipe": {"what": "r", "setings": []}}, "setings"),
         ({"recipe": {"what": "r", "settings": ["network.size=100"]}}, "multiple of 32"),
