@@ -301,7 +301,7 @@ def test_a_track_of_what_stands_in_front_is_no_sight_of_what_stands_behind() -> 
     sea.reset()
     place = torch.tensor([[[0.0, 0.0, -1.0], [0.1, 0.0, -2.0]]])
     inside = torch.ones(1, 2, dtype=torch.bool)
-    known = Seen(place, torch.tensor([[2.0, 6.0]]), inside, ~inside)
+    known = Seen(place, torch.tensor([[2.0, 6.0]]), inside, ~inside, torch.ones(1, 2, 2))
     tracks = torch.zeros(1, 3, 6)
     tracks[0, 0] = torch.tensor([1.0, 0.02, 0.0, 0.4, 0.0, 0.8])
     assert sights.compared(tracks, known, sea.truth(), torch.zeros(1)).hit.tolist() == [[True, False]]

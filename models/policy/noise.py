@@ -231,7 +231,8 @@ def _beside_own_median(sights: Sights) -> Tensor:
 
 def fit_sizes(watched: list[Watched]) -> dict[str, float]:
     """How wrong the boxes' log sizes are: on average and by size, by a straight line through the targets' medians; from
-    target to target, by what the line leaves; and from frame to frame, of those whose fins do not swing."""
+    target to target, by what the line leaves; and from frame to frame, of those without fins: what these do is in
+    `sim.tasks.found` as geometry, and `sights` has only left out its mean."""
     points, still = [], []
     for sights in (each.sights for each in watched):
         good = sights.inside & sights.hit

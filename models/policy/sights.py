@@ -18,7 +18,7 @@ from rov.steering.policy_input import INVERSE_RANGE_MAX
 from rov.vision.detector import Detector
 from sim.tasks import delays
 from sim.tasks.expert import EXPERT, expert
-from sim.tasks.found import Seen, project
+from sim.tasks.found import Seen, project, swing
 from sim.tasks.picture_maps import optical_depth
 from sim.tasks.rendered import RenderedSea
 from sim.tasks.scenes import look
@@ -27,6 +27,8 @@ from sim.tasks.tuned import start
 
 NEAR_RAD = 0.15
 """A track this near to a target is of the target."""
+BEAT = torch.linspace(0, math.pi, 17)[:-1]
+"""Phases of a diver's legs."""
 SURE = delays.config().perception.score_min
 """Score from which on a box begins a track."""
 
@@ -67,7 +69,8 @@ class Sights(NamedTuple):
     edge: Tensor
     turning: Tensor
     off: Tensor
-    """(F, N, K, 2) of the bearing as a share of the picture's width, and of the size's logarithm."""
+    """(F, N, K, 2) of the bearing as a share of the picture's width, and of the size's logarithm, less what a diver's
+    fins add on average at this distance and from this side."""
     sure: Tensor
     """bool: the box alone would have begun a track."""
     kicks: Tensor
@@ -136,13 +139,15 @@ def compared(tracks: Tensor, known: Seen, truth: Truth, turning: Tensor) -> Sigh
     hit = (nearest < NEAR_RAD) & (mine[..., 4] == 0)
     log_size = mine[..., 3].clamp(min=1e-3).log()
     width = 2 * truth.conditions.view[:, :1]
-    off = torch.stack([(mine[..., 1] - known.place[..., 0]) / width, log_size - known.place[..., 2]], dim=-1)
+    fins = kicks(truth.course)
+    size_off = log_size - known.place[..., 2] - fins * swing(known.ends[..., None, :], BEAT).mean(-1)
+    off = torch.stack([(mine[..., 1] - known.place[..., 0]) / width, size_off], dim=-1)
     ghosts = ((apart > NEAR_RAD).all(1) & there[:, 0]).sum(1, keepdim=True).expand_as(nearest)
     depth = optical_depth(truth.conditions, known.range)
     size = known.place[..., 2] - math.log(0.1)
     return Sights(
         known.inside, hit, size, depth, known.edge, turning[:, None].expand_as(nearest), off, mine[..., 5] >= SURE,
-        kicks(truth.course).expand_as(hit), ghosts,
+        fins.expand_as(hit), ghosts,
     )  # fmt: skip
 
 
