@@ -13,10 +13,21 @@ import torch
 
 from rov import toml
 from rov.config.schema import Config, SteeringConfig
-from rov.messages import ConsumedInput, Detection, Frame, Mode, PilotStatus, PolicyInput, Setpoint, VehicleState
+from rov.messages import (
+    ConsumedInput,
+    Detection,
+    Frame,
+    Mode,
+    PilotStatus,
+    PolicyInput,
+    Setpoint,
+    Track,
+    Tracks,
+    VehicleState,
+)  # fmt: skip
 from rov.perception import Perception, PerceptionOutput
 from rov.steering.disengagement import Checkup
-from rov.steering.policy import TYPICAL_HEIGHT_M, goal_of, pose_at, target_height
+from rov.steering.policy import TYPICAL_HEIGHT_M, goal_of, pose_at, target_height, track_rows
 from rov.steering.policy_card import load_cards, rate_doubt, refusals
 from rov.steering.policy_input import FEATURES, KEY_S
 from rov.steering.policy_model import PolicyModel
@@ -110,6 +121,18 @@ def test_a_rate_outside_the_trained_ones_is_doubted(files: tuple[Path, Path]) ->
     card = load_cards(*files).policy
     assert rate_doubt(card, 15.0) == ""
     assert "trained at 8 to 16 pictures per second" in rate_doubt(card, 25.0)
+
+
+def test_tracks_have_a_place_a_height_and_an_aspect() -> None:
+    """160×120 px through a lens that shows 90°: the followed diver comes first, then the largest in sight."""
+    boxes = ((75.0, 55.0, 85.0, 65.0), (60.0, 45.0, 100.0, 75.0), (0.0, 50.0, 30.0, 70.0), (40.0, 40.0, 50.0, 45.0))
+    items = tuple(Track(i, "diver", 0.8, box, hidden_s=0.5 * (i == 2)) for i, box in enumerate(boxes))
+    seen = Tracks(t=0, frame_id=0, frame_t=0, width=160, height=120, items=(*items, Track(9, "fish", 0.9, boxes[0])))
+    followed, largest, third = track_rows(seen, "diver", 2, 90.0, None)
+    assert followed == pytest.approx((1.0, math.atan(-65 / 80), 0.0, 20 / 120, 0.5, 0.8, 1.5))
+    assert largest == pytest.approx((1.0, 0.0, 0.0, 30 / 120, 0.0, 0.8, 40 / 30))
+    assert third[3:] == pytest.approx((10 / 120, 0.0, 0.8, 1.0))
+    assert track_rows(seen, "fish", None, 90.0, None)[1:] == ((0.0,) * 7,) * 2
 
 
 # ---- from frame to frame --------------------------------------------------------------------------------------------

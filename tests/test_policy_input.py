@@ -32,7 +32,7 @@ def some(n: int, seed: int = 1) -> Sources:
     def draw(*shape: int, low: float = -1.0, high: float = 1.0) -> torch.Tensor:
         return low + (high - low) * torch.rand(*shape, generator=random)
 
-    tracks = draw(n, 3, 6)
+    tracks = draw(n, 3, 7)
     tracks[..., 0] = (tracks[..., 0] > 0).float()
     tracks[..., 3:] = tracks[..., 3:].abs()
     goal = torch.where(draw(n, 4) > 0, torch.nan, draw(n, 4, low=0.5, high=6.0))
@@ -68,7 +68,9 @@ def test_features_have_names_and_are_float32() -> None:
 def test_how_sure_the_detector_is_says_nothing() -> None:
     """In the simulator a score would tell the range, as no real one does."""
     sources = some(4)
-    other = sources._replace(tracks=torch.cat((sources.tracks[..., :5], 1 - sources.tracks[..., 5:]), dim=-1))
+    other = sources._replace(
+        tracks=torch.cat((sources.tracks[..., :5], 1 - sources.tracks[..., 5:6], sources.tracks[..., 6:]), dim=-1)
+    )
     assert torch.equal(features(sources), features(other))
     clear = torch.zeros(4, 12, 16)
     here, there = (maps(clear, clear, clear, each.tracks, VIEW) for each in (sources, other))
@@ -82,7 +84,7 @@ def test_features_and_maps_are_finite_and_bounded_whatever_comes_in(bad: float) 
         spoiled = sources._replace(**{name: torch.full_like(getattr(sources, name), bad)})
         assert features(spoiled).abs().max() <= 2.0, name
     wrong = torch.full((3, 12, 16), bad)
-    spoiled_maps = maps(wrong, wrong, wrong, torch.full((3, 3, 6), bad), VIEW)
+    spoiled_maps = maps(wrong, wrong, wrong, torch.full((3, 3, 7), bad), VIEW)
     assert torch.isfinite(spoiled_maps).all() and spoiled_maps.abs().max() <= 6.0
 
 
@@ -124,7 +126,7 @@ def test_a_target_at_its_distance_is_as_large_as_the_goal_says() -> None:
         goal=torch.tensor([[torch.nan, torch.nan, 2.0, torch.nan]]),
         target_height=torch.tensor([0.6]),
         view=torch.tensor([[1.0, 0.75]]),
-        tracks=torch.tensor([[[1.0, 0.0, 0.0, 0.2, 0.0, 0.9]] * 3]),
+        tracks=torch.tensor([[[1.0, 0.0, 0.0, 0.2, 0.0, 0.9, 1.0]] * 3]),
     )
     assert float(goal_size(sources)) == pytest.approx(0.2)
     assert column(sources, "goal_log_size") == pytest.approx(column(sources, "track_0_log_size")) != 0
@@ -152,8 +154,8 @@ def test_displacement_without_confidence_reads_as_none() -> None:
 
 def test_heat_lies_where_the_track_is() -> None:
     bearing = math.atan(math.tan(math.radians(40)) * 0.5)  # half-way to the right edge
-    tracks = torch.zeros(1, 3, 6)
-    tracks[0, 0] = torch.tensor([1.0, bearing, 0.0, 0.2, 0.0, 1.0])
+    tracks = torch.zeros(1, 3, 7)
+    tracks[0, 0] = torch.tensor([1.0, bearing, 0.0, 0.2, 0.0, 1.0, 1.0])
     heat = goal_heat(tracks, VIEW)[0]
     row, across = divmod(int(heat.argmax()), 16)
     assert across in (11, 12) and row in (5, 6) and 0.5 < heat.max() <= 1.0

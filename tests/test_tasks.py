@@ -290,7 +290,7 @@ def test_a_target_is_drawn_too_large_for_a_whole_episode() -> None:
     """Of each target by another factor; what is small in the picture by more than what is large."""
     number, places = 2000, torch.tensor([0.05, 0.4]).log()
     truth = Seen(
-        torch.stack([torch.zeros(2), torch.zeros(2), places], dim=-1).expand(number, 2, 3),
+        torch.stack([torch.zeros(2), torch.zeros(2), places, places], dim=-1).expand(number, 2, 4),
         torch.ones(number, 2), torch.ones(number, 2, dtype=torch.bool), torch.zeros(number, 2, dtype=torch.bool),
         torch.ones(number, 2, 2),
     )  # fmt: skip
@@ -316,7 +316,7 @@ def two_in_sight(number: int) -> tuple[Seen, Sea]:
     sea = Sea("follow", "nominal", number, seed=0)
     sea.reset()
     return Seen(
-        torch.tensor([0.0, 0.0, math.log(0.2)]).expand(number, 2, 3), torch.ones(number, 2),
+        torch.tensor([0.0, 0.0, math.log(0.2), math.log(0.2)]).expand(number, 2, 4), torch.ones(number, 2),
         torch.ones(number, 2, dtype=torch.bool), torch.zeros(number, 2, dtype=torch.bool), torch.ones(number, 2, 2),
     ), sea  # fmt: skip
 
@@ -376,7 +376,7 @@ def test_from_behind_a_diver_looks_larger_than_from_before() -> None:
 
 @pytest.mark.parametrize("side", [0, 60, 120, 180])
 def test_the_swing_is_the_geometrys(side: int) -> None:
-    """The sea's heights of a diver are the renderer's, from whatever side: on average over a beat, at most, at least."""
+    """The sea's heights of a diver are the renderer's, from any side: on average over a beat, at most, at least."""
     parts = diver(np.random.default_rng(3), (0.0, 0.0, 3.0), 6.0, 1.0)[0].parts
     ahead, down = middle(parts)
     high, angle, beat = tall(parts), math.radians(side), max(part.hertz for part in parts)
@@ -595,11 +595,13 @@ def test_the_target_is_drawn_where_it_swims() -> None:
         shots = camera.renderer.render(sea.state.position[only], sea.state.attitude[only], sea.elapsed[only])
         height, width = shots.segmentation.shape[1:]
         rows, columns = (shots.segmentation[0] == 1).nonzero(as_tuple=True)
-        bearing, elevation, _ = shown.place[row, 0].tolist()
+        bearing, elevation, _, log_width = shown.place[row, 0].tolist()
         wide, high = sea.conditions.view[row].tolist()
         assert float(columns.float().mean()) / width * 2 - 1 == pytest.approx(math.tan(bearing) / wide, abs=0.12)
         middle = math.tan(elevation) / math.cos(bearing) / high
         assert float(rows.float().mean()) / height * 2 - 1 == pytest.approx(middle, abs=0.15)
+        across = float(columns.max() - columns.min() + 1) / height
+        assert across == pytest.approx(math.exp(log_width), rel=0.35), "as wide as the course says"
     assert sources.moved[:, 4].max() > 0.2, "the displacement answers"
 
 

@@ -242,7 +242,16 @@ def watched(size: torch.Tensor, off: torch.Tensor) -> sights.Watched:
     """Frames (F, N, 1) of targets that are all found; the cells are left out."""
     nothing, every = torch.zeros_like(size), torch.ones_like(size, dtype=torch.bool)
     seen = sights.Sights(
-        every, every, size, nothing, ~every, nothing, torch.stack([nothing, off], dim=-1), every, ~every, nothing
+        every,
+        every,
+        size,
+        nothing,
+        ~every,
+        nothing,
+        torch.stack([nothing, off, off - 0.1], dim=-1),
+        every,
+        ~every,
+        nothing,
     )
     return sights.Watched(None, seen, torch.full((len(size),), 0.1))  # type: ignore[arg-type]
 
@@ -254,7 +263,15 @@ def test_noise_of_sizes_is_a_line_a_place_and_a_rest() -> None:
     off = 0.3 - 0.4 * size + place + 0.1 * torch.randn(60, 200, 1, generator=random)
     found = noise.fit_sizes([watched(size, off)])
     assert found == pytest.approx(
-        {"size_mean": 0.3, "size_slope": -0.4, "size_place": 0.2, "size_error": 0.1}, abs=0.03
+        {
+            "size_mean": 0.3,
+            "size_slope": -0.4,
+            "size_place": 0.2,
+            "size_error": 0.1,
+            "aspect_mean": -0.1,
+            "aspect_place": 0.0,
+        },
+        abs=0.03,
     )
     assert noise.fit_sizes([watched(size[:, :3], off[:, :3])]) == {}, "too few targets say nothing"
     kicking = watched(size, off + 0.4 * torch.randn(60, 200, 1, generator=random))
@@ -280,7 +297,7 @@ def test_noise_of_bearings_is_what_changes_from_frame_to_frame() -> None:
     size = torch.rand(60, 100, 1, generator=random)
     each = watched(size, torch.zeros(60, 100, 1))
     stays, moves = 0.05 * torch.randn(1, 100, 1, generator=random), 0.004 * torch.randn(60, 100, 1, generator=random)
-    off = torch.stack([stays + moves, each.sights.off[..., 1]], dim=-1)
+    off = torch.stack([stays + moves, *each.sights.off[..., 1:].unbind(-1)], dim=-1)
     found = noise.fit_tracks([each._replace(sights=each.sights._replace(off=off))], [], load_noise().tracks)
     assert found.bearing_floor == pytest.approx(0.004, abs=0.0005)
 
@@ -299,11 +316,11 @@ def test_a_track_of_what_stands_in_front_is_no_sight_of_what_stands_behind() -> 
     """Two posts in one line, a near one and a far one, 0.1 rad apart; one track, on the near one."""
     sea = Sea("follow", "nominal", 1, seed=0)
     sea.reset()
-    place = torch.tensor([[[0.0, 0.0, -1.0], [0.1, 0.0, -2.0]]])
+    place = torch.tensor([[[0.0, 0.0, -1.0, -1.0], [0.1, 0.0, -2.0, -2.0]]])
     inside = torch.ones(1, 2, dtype=torch.bool)
     known = Seen(place, torch.tensor([[2.0, 6.0]]), inside, ~inside, torch.ones(1, 2, 2))
-    tracks = torch.zeros(1, 3, 6)
-    tracks[0, 0] = torch.tensor([1.0, 0.02, 0.0, 0.4, 0.0, 0.8])
+    tracks = torch.zeros(1, 3, 7)
+    tracks[0, 0] = torch.tensor([1.0, 0.02, 0.0, 0.4, 0.0, 0.8, 1.0])
     assert sights.compared(tracks, known, sea.truth(), torch.zeros(1)).hit.tolist() == [[True, False]]
     known = known._replace(inside=torch.tensor([[False, True]]))  # the near one is hidden
     assert sights.compared(tracks, known, sea.truth(), torch.zeros(1)).hit.tolist() == [[False, True]]

@@ -232,25 +232,27 @@ def _beside_own_median(sights: Sights) -> Tensor:
 def fit_sizes(watched: list[Watched]) -> dict[str, float]:
     """How wrong the boxes' log sizes are: on average and by size, by a straight line through the targets' medians; from
     target to target, by what the line leaves; and from frame to frame, of those without fins: what these do is in
-    `sim.tasks.found` as geometry, and `sights` has only left out its mean."""
+    `sim.tasks.found` as geometry, and `sights` has only left out its mean. And how much too wide they are for that."""
     points, still = [], []
     for sights in (each.sights for each in watched):
         good = sights.inside & sights.hit
         for vehicle, target in good.any(0).nonzero().tolist():
             rows = good[:, vehicle, target]
             if rows.sum() >= FEW_SIGHTS:
-                size, off = sights.log_size[rows, vehicle, target], sights.off[rows, vehicle, target, 1]
-                points.append(torch.stack([size.clamp(-1.5, 1.5).mean(), off.median()]))
+                size, (_, off, wide) = sights.log_size[rows, vehicle, target], sights.off[rows, vehicle, target].T
+                points.append(torch.stack([size.clamp(-1.5, 1.5).mean(), off.median(), wide.median()]))
                 still += [] if sights.kicks[:, vehicle, target].any() else [off - off.median()]
     if len(points) < FEW_TARGETS:
         return {}
-    size, off = torch.stack(points).unbind(1)
+    size, off, wide = torch.stack(points).unbind(1)
     slope = ((size - size.mean()) * (off - off.mean())).mean() / size.var(correction=0).clamp(min=0.05)
     rest = off - off.mean() - slope * (size - size.mean())
     return {
         "size_mean": (off.mean() - slope * size.mean()).item(),
         "size_slope": slope.item(),
         "size_place": rest.std().item(),
+        "aspect_mean": (wide - off).mean().item(),
+        "aspect_place": (wide - off).std().item(),
         **({"size_error": MAD * torch.cat(still).abs().median().item()} if still else {}),
     }
 

@@ -69,8 +69,8 @@ class Sights(NamedTuple):
     edge: Tensor
     turning: Tensor
     off: Tensor
-    """(F, N, K, 2) of the bearing as a share of the picture's width, and of the size's logarithm, less what a diver's
-    fins add on average at this distance and from this side."""
+    """(F, N, K, 3) of the bearing as a share of the picture's width, of the size's logarithm, less what a diver's fins
+    add on average at this distance and from this side, and of the width's."""
     sure: Tensor
     """bool: the box alone would have begun a track."""
     kicks: Tensor
@@ -123,7 +123,7 @@ def watch(recipe: NoiseRecipe, weights: Path, task: str, world: str, seed: int) 
 
 
 def compared(tracks: Tensor, known: Seen, truth: Truth, turning: Tensor) -> Sights:
-    """Tracks (N, TRACKS, 6) beside the targets that are there."""
+    """Tracks (N, TRACKS, 7) beside the targets that are there."""
     there = tracks[:, None, :, 0] > 0  # (N, 1, T)
     apart = torch.hypot(
         tracks[:, None, :, 1] - known.place[:, :, None, 0], tracks[:, None, :, 2] - known.place[:, :, None, 1]
@@ -134,14 +134,15 @@ def compared(tracks: Tensor, known: Seen, truth: Truth, turning: Tensor) -> Sigh
     mine = (
         tracks[:, None]
         .expand(-1, apart.shape[1], -1, -1)
-        .gather(2, which[..., None, None].expand(-1, -1, 1, 6))[:, :, 0]
+        .gather(2, which[..., None, None].expand(-1, -1, 1, 7))[:, :, 0]
     )
     hit = (nearest < NEAR_RAD) & (mine[..., 4] == 0)
     log_size = mine[..., 3].clamp(min=1e-3).log()
     width = 2 * truth.conditions.view[:, :1]
     fins = kicks(truth.course)
     size_off = log_size - known.place[..., 2] - fins * swing(known.ends[..., None, :], BEAT).mean(-1)
-    off = torch.stack([(mine[..., 1] - known.place[..., 0]) / width, size_off], dim=-1)
+    wide = log_size + mine[..., 6].clamp(min=1e-3).log()
+    off = torch.stack([(mine[..., 1] - known.place[..., 0]) / width, size_off, wide - known.place[..., 3]], dim=-1)
     ghosts = ((apart > NEAR_RAD).all(1) & there[:, 0]).sum(1, keepdim=True).expand_as(nearest)
     depth = optical_depth(truth.conditions, known.range)
     size = known.place[..., 2] - math.log(0.1)

@@ -35,7 +35,7 @@ UNKNOWN_HEIGHT = "nobody says how high the target is (task.target_height), so it
 FourNumbers = tuple[float, float, float, float]
 HIDDEN: FourNumbers = (math.nan, math.nan, math.nan, math.nan)
 Rows = tuple[tuple[float, ...], ...]
-"""(TRACKS, 6) as in `Sources.tracks`."""
+"""(TRACKS, 7) as in `Sources.tracks`."""
 
 
 class VehiclePose(NamedTuple):
@@ -261,14 +261,20 @@ def field_of_view(width: int, height: int, hfov_deg: float, lens: Lens | None) -
 
 
 def track_rows(tracks: Tracks, label: str, followed: int | None, hfov_deg: float, lens: Lens | None) -> Rows:
-    """The tracks of a class as the policy sees them (TRACKS, 6): the followed one, then the largest and surest."""
+    """The tracks of a class as the policy sees them (TRACKS, 7): the followed one, then the largest and surest."""
 
     def worth(track: Track) -> tuple[bool, bool, float]:
         return (track.track_id == followed, track.hidden_s == 0, track.score * (track.box[3] - track.box[1]))
 
     same = sorted((each for each in tracks.items if label and each.label == label), key=worth, reverse=True)[:TRACKS]
     rows = [
-        (1.0, *angles(each.box, tracks.width, tracks.height, hfov_deg, lens), each.hidden_s, each.score)
+        (1.0, *angles(each.box, tracks.width, tracks.height, hfov_deg, lens), each.hidden_s, each.score, aspect(each))
         for each in same
     ]
-    return tuple(rows + [(0.0,) * 6] * (TRACKS - len(rows)))
+    return tuple(rows + [(0.0,) * 7] * (TRACKS - len(rows)))
+
+
+def aspect(track: Track) -> float:
+    """Width over height of the box."""
+    x1, y1, x2, y2 = track.box
+    return (x2 - x1) / max(y2 - y1, 1e-3)

@@ -16,7 +16,7 @@ from rov.messages import Task
 from rov.resources import find_resource
 from rov.vision.model_card import ModelError, read_card
 
-VERSION = 2
+VERSION = 3
 """Of the policy's input. Incremented when its numbers, their order or their scale change: weights of another version do
 not fit."""
 Range = tuple[float, float]

@@ -80,7 +80,7 @@ FEATURE_NAMES = (
     "goal_depth_given", "goal_depth_near", "goal_depth_far",
     "goal_distance_given", "goal_distance", "goal_height_given", "goal_height", "goal_size_given", "goal_log_size",
     *(f"track_{i}_{name}" for i in range(TRACKS)
-      for name in ("visible", "bearing", "elevation", "log_size", "hidden")),
+      for name in ("visible", "bearing", "elevation", "log_size", "hidden", "log_aspect")),
     *(f"moved_{name}" for name in ("dx", "dy", "scale", "roll", "confidence")),
     *(f"keyed_{name}" for name in ("dx", "dy", "scale", "dx_far", "dy_far", "scale_far", "roll", "confidence")),
     "roll", "pitch", "rate_p", "rate_q", "rate_r",
@@ -137,7 +137,7 @@ def log_odds(probability: Tensor) -> Tensor:
 def goal_heat(tracks: Tensor, view: Tensor) -> Tensor:
     """Where the goal is in the picture (N, ROWS, COLUMNS), 0..1: a soft disc as high as each track's box, fading while
     hidden. `view`: tangents of half the horizontal and vertical field of view, (N, 2) or (2,)."""
-    visible, bearing, elevation, size, hidden, _ = tracks.unbind(-1)  # each (N, 3)
+    visible, bearing, elevation, size, hidden = tracks[..., :5].unbind(-1)  # each (N, 3)
     wide, high = view[..., 0:1], view[..., 1:2]
     bearing, elevation = bearing.clamp(-1.4, 1.4), elevation.clamp(-1.4, 1.4)
     x = torch.tan(bearing) / wide  # −1..1 over the picture
@@ -183,16 +183,17 @@ def _log_size(size: Tensor) -> Tensor:
 
 
 def _tracks(tracks: Tensor) -> Tensor:
-    """(N, 3, 5) scaled, zeros where there is no track. Not the score: how sure a detector is of a thing differs from
+    """(N, 3, 6) scaled, zeros where there is no track. Not the score: how sure a detector is of a thing differs from
     water to water and class to class, and a simulator that makes it a matter of range teaches to read the range in
-    it."""
-    visible, bearing, elevation, size, hidden, _ = tracks.unbind(-1)
+    it. The aspect says from which side a diver is seen: from behind, the fins are nearer and look it."""
+    visible, bearing, elevation, size, hidden, _, aspect = tracks.unbind(-1)
     columns = (
         visible,
         bearing.clamp(-2, 2),
         elevation.clamp(-2, 2),
         _log_size(size),
         hidden.clamp(0, 2),
+        torch.log(aspect.clamp(0.05, 20)),
     )
     return torch.stack(columns, dim=-1) * visible[..., None].clamp(0, 1)
 

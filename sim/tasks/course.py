@@ -10,6 +10,9 @@ from torch import Tensor
 
 from sim.tasks.solids import NOWHERE_M, Solids
 
+SMALLEST_DIVER_M = 0.42
+"""A followed thing lower than this is a fish."""
+
 
 class Targets(NamedTuple):
     """Things of the goal's class that a detector may find, (N, K, …)."""
@@ -66,6 +69,11 @@ class Conditions(NamedTuple):
     """(N,) ticks from a command to the thrusters."""
     charge: Tensor
     """(N,) drawn from the battery at the start, C."""
+
+
+def divers(targets: Targets) -> Tensor:
+    """(N, K) bool: which targets are divers, where they are something to be followed."""
+    return targets.height >= SMALLEST_DIVER_M
 
 
 def uniform(random: torch.Generator, low: float, high: float, *shape: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rov.steering.policy_input import TRACKS
 from rov.vision.tracker import MEMORY_S
-from sim.tasks.course import Conditions, Targets
+from sim.tasks.course import Conditions, Targets, divers
 from sim.tasks.noise import TrackNoise
 from sim.tasks.picture_maps import optical_depth
 from sim.tasks.solids import Solids
@@ -26,6 +26,9 @@ the beat takes these apart. The higher of both is the box."""
 ARMS_AHEAD, FINS_BEHIND = 1.03, 1.32
 """Of its mean height, from a diver's middle: from behind, the fins are far nearer than the diver, and look it. These
 five were fitted to the boxes around the renderer's diver from 35 places; what they leave is 0.08 of the logarithm."""
+LONG, WIDE, WIDE_ENDS, THIN = (0.8, 1.43), (0.19, 0.4), (0.05, 0.27), 0.04
+"""Of a fish and of a diver half the length and half the width, in the middle and at the ends, and half the width of a
+post: shares of the height, from the same renderer."""
 EDGE = 0.8
 """Of the half picture: beyond it a target is at the edge."""
 
@@ -39,15 +42,15 @@ class TrackerMemory(NamedTuple):
     hidden: Tensor
     """s."""
     place: Tensor
-    """(N, K + 1, 3) bearing, elevation, log size as tracked."""
+    """(N, K + 1, 4) bearing, elevation, log size, log width as tracked."""
     speed: Tensor
-    """(N, K + 1, 3) per s."""
+    """(N, K + 1, 4) per s."""
     score: Tensor
     ghost: Tensor
-    """(N, 3) heading, elevation and log size of the false box."""
+    """(N, 4) heading, elevation, log size and log width of the false box."""
     drawn: Tensor
-    """(N, K, 2) standard normal: how large the detector draws a target, and how sure it is of it, for the whole
-    episode."""
+    """(N, K, 3) standard normal: how large the detector draws a target, how wide, and how sure it is of it, for the
+    whole episode."""
     kick: Tensor
     """(N, K, 3) whether it has fins, 1 or 0, at how many Hz they beat, and the phase, rad."""
 
@@ -56,9 +59,9 @@ class Seen(NamedTuple):
     """The truth of targets in the picture, (N, K)."""
 
     place: Tensor
-    """(N, K, 3) bearing, elevation, log size: of the part that is in the picture, which is all that a box can be drawn
-    around. Near targets are cut off below and look farther away than they are. Nothing is cut at the sides: a course
-    knows no widths."""
+    """(N, K, 4) bearing, elevation, log size, log width (both as shares of the picture's height): of the part that is
+    in the picture, which is all that a box can be drawn around. Near targets are cut off below and look farther away
+    than they are. The bearing is the middle's, whatever is cut off."""
     range: Tensor
     """m."""
     inside: Tensor
@@ -73,9 +76,9 @@ def start_tracker(kicks: Tensor, random: torch.Generator) -> TrackerMemory:
     """Before the first picture. `kicks` (N, K): which targets are divers, whose fins make them higher and lower."""
     n, targets = kicks.shape
     none = torch.zeros(n, targets + 1, device=random.device)
-    place = torch.zeros(n, targets + 1, 3, device=random.device)
+    place = torch.zeros(n, targets + 1, 4, device=random.device)
     missed = torch.arange(targets + 1, device=random.device).expand(n, -1) == targets  # no false box yet
-    drawn = torch.randn(n, targets, 2, generator=random, device=random.device)
+    drawn = torch.randn(n, targets, 3, generator=random, device=random.device)
     pace, phase = torch.rand(2, n, targets, generator=random, device=random.device)
     low, high = KICK_HZ
     kick = torch.stack([kicks.float(), low + (high - low) * pace, 2 * math.pi * phase], dim=-1)
@@ -96,10 +99,25 @@ def project(
     inside = (x > NEAREST_M) & (u.abs() < 1) & (v.abs() < 1) & ~hidden_behind(to, solids.balls[:, int(own) :], position)
     bearing = torch.atan2(y, ahead)
     elevation = torch.atan2((top + bottom) / 2 * ahead * high, torch.hypot(ahead, y))
-    place = torch.stack([bearing, elevation, ((bottom - top) / 2).clamp(min=1e-4).log()], dim=-1)
     pointing = torch.nn.functional.normalize(targets.velocity[..., :2], dim=-1)
-    facing = torch.bmm(pointing, turn[:, :2, :1])[..., 0] * targets.height  # m, a height farther ahead
-    ends = torch.stack([ahead / (x + part * facing).clamp(min=NEAREST_M) for part in (ARMS_AHEAD, -FINS_BEHIND)], -1)
+    facing, aside = torch.bmm(pointing, turn[:, :2, :2]).unbind(-1)  # of its heading, ahead and to starboard
+    fins = divers(targets) & own
+    ends = torch.stack(
+        [ahead / (x + part * facing * targets.height).clamp(min=NEAREST_M) for part in (ARMS_AHEAD, -FINS_BEHIND)], -1
+    )
+    long, wide_middle, wide_ends = (
+        torch.where(fins, sizes[1], sizes[0]) * targets.height for sizes in (LONG, WIDE, WIDE_ENDS)
+    )
+    sides = []
+    for part, half in ((-1, wide_ends), (0, wide_middle), (1, wide_ends)):
+        half = torch.maximum(half * facing.abs(), THIN * targets.height)
+        far = (x + part * long * facing).clamp(min=NEAREST_M)
+        sides += [(y + part * long * aside + half) / far, (y + part * long * aside - half) / far]
+    edges = torch.stack(sides).clamp(-wide, wide)
+    width = (edges.amax(0) - edges.amin(0)) / (2 * high)
+    place = torch.stack(
+        [bearing, elevation, ((bottom - top) / 2).clamp(min=1e-4).log(), width.clamp(min=1e-4).log()], dim=-1
+    )
     return Seen(place, to.norm(dim=-1), inside, (u.abs() > EDGE) | (v.abs() > EDGE), ends)
 
 
@@ -130,10 +148,10 @@ def find(
     dt: float,
     random: torch.Generator,
 ) -> tuple[Tensor, TrackerMemory]:
-    """Tracks (N, TRACKS, 6), as in `Sources`, of a picture `dt` s after the last; heading and yaw rate (N,)."""
+    """Tracks (N, TRACKS, 7), as in `Sources`, of a picture `dt` s after the last; heading and yaw rate (N,)."""
     n, k, _ = truth.place.shape
     if not k:
-        return torch.zeros(n, TRACKS, 6, device=heading.device), memory
+        return torch.zeros(n, TRACKS, 7, device=heading.device), memory
     logit = (
         noise.base
         + noise.per_log_size * (truth.place[..., 2] - math.log(0.1)).clamp(max=1.5)
@@ -149,14 +167,15 @@ def find(
     false, ghost = _ghost(noise, conditions, heading, ~memory.missed[:, k], memory.ghost, dice[:, k], dt, random)
 
     drawn = truth.place + _box_error(noise, conditions, truth.place[..., 2], random)
-    drawn[..., 2] += _box_bias(noise, truth.place[..., 2], memory.drawn[..., 0])
+    drawn[..., 2:] += _box_bias(noise, truth.place[..., 2], memory.drawn[..., 0])[..., None]
+    drawn[..., 3] += noise.aspect_mean + noise.aspect_place * memory.drawn[..., 1]
     fins, hertz, phase = memory.kick.unbind(-1)
     phase = torch.remainder(phase + 2 * math.pi * hertz * dt, 2 * math.pi)
     drawn[..., 2] += noise.size_swing * fins * swing(truth.ends, phase)
     drawn[..., 2].clamp_(max=0.0)  # no box is higher than the picture
     place = torch.cat([drawn, _turned(ghost, heading)[:, None]], dim=1)
     here = torch.cat([truth.inside & ~missed, false[:, None]], dim=1)
-    sure = torch.sigmoid(noise.sure + noise.sure_place * memory.drawn[..., 1])
+    sure = torch.sigmoid(noise.sure + noise.sure_place * memory.drawn[..., 2])
     begins = torch.rand(n, k, generator=random, device=heading.device) < sure  # a weak box goes on with a track only
     here[:, :k] &= begins | (memory.hits[:, :k] >= CONFIRM_HITS)
     score = 0.5 + 0.45 * torch.cat([chance, torch.full_like(chance[:, :1], 0.3)], dim=1)
@@ -169,26 +188,35 @@ def find(
     size = memory.place[..., 2].exp().clamp(max=1.5)
     rows = (
         torch.stack(
-            [known.float(), memory.place[..., 0], memory.place[..., 1], size, memory.hidden, memory.score], dim=-1
+            [
+                known.float(),
+                *memory.place[..., :2].unbind(-1),
+                size,
+                memory.hidden,
+                memory.score,
+                (memory.place[..., 3] - memory.place[..., 2]).exp(),
+            ],
+            dim=-1,
         )
         * known[..., None]
     )
     if k + 1 < TRACKS:
-        rows = torch.cat([rows, rows.new_zeros(n, TRACKS - k - 1, 6)], dim=1)
+        rows = torch.cat([rows, rows.new_zeros(n, TRACKS - k - 1, 7)], dim=1)
     order = (rows[..., 0] * rows[..., 5] * rows[..., 3]).topk(TRACKS, dim=1).indices
-    return rows.gather(1, order[..., None].expand(-1, -1, 6)), memory
+    return rows.gather(1, order[..., None].expand(-1, -1, 7)), memory
 
 
 def _box_error(noise: TrackNoise, conditions: Conditions, size: Tensor, random: torch.Generator) -> Tensor:
-    """(N, K, 3) of boxes with log sizes (N, K). Heavy-tailed: Student's t, a normal over the root of a gamma's mean
+    """(N, K, 4) of boxes with log sizes (N, K). Heavy-tailed: Student's t, a normal over the root of a gamma's mean
     (Wilson and Hilferty's cube)."""
-    normal = torch.randn(*size.shape, 3, generator=random, device=random.device)
+    normal = torch.randn(*size.shape, 4, generator=random, device=random.device)
     rough = 2 / (9 * noise.tail)
     cube = 1 - rough + math.sqrt(rough) * torch.randn(*size.shape, 1, generator=random, device=random.device)
     student = normal / cube.pow(3).clamp(min=0.05).sqrt()
     wide, high = conditions.view[:, :1], conditions.view[:, 1:]
     angle = 2 * wide * noise.bearing_floor + 2 * high * noise.bearing_error * size.exp().clamp(max=1.0)
-    return student * torch.stack([angle, angle, torch.full_like(angle, noise.size_error)], dim=-1)
+    sizes = torch.full_like(angle, noise.size_error)
+    return student * torch.stack([angle, angle, sizes, sizes], dim=-1)
 
 
 def _box_bias(noise: TrackNoise, size: Tensor, drawn: Tensor) -> Tensor:
@@ -208,18 +236,19 @@ def _ghost(
     dt: float,
     random: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Whether there is a false box now, and where (N, 3); it stays on something that stands still in the world."""
+    """Whether there is a false box now, and where (N, 4); it stays on something that stands still in the world."""
     stays = there & (dice > dt / noise.false_s)
     begins = ~there & (dice < dt * noise.false_per_s)
-    spot = torch.rand(len(heading), 3, generator=random, device=heading.device) * 2 - 1
+    spot = torch.rand(len(heading), 4, generator=random, device=heading.device) * 2 - 1
     half = conditions.view.atan()
-    fresh = torch.stack([heading + spot[:, 0] * half[:, 0], spot[:, 1] * half[:, 1], spot[:, 2] - 2.3], dim=1)
+    size = spot[:, 2] - 2.3
+    fresh = torch.stack([heading + spot[:, 0] * half[:, 0], spot[:, 1] * half[:, 1], size, size + spot[:, 3]], dim=1)
     return stays | begins, torch.where(begins[:, None], fresh, ghost)
 
 
 def _turned(ghost: Tensor, heading: Tensor) -> Tensor:
     bearing = torch.remainder(ghost[:, 0] - heading + math.pi, 2 * math.pi) - math.pi
-    return torch.stack([bearing, ghost[:, 1], ghost[:, 2]], dim=1)
+    return torch.cat([bearing[:, None], ghost[:, 1:]], dim=1)
 
 
 def _tracked(memory: TrackerMemory, place: Tensor, here: Tensor, score: Tensor, dt: float) -> TrackerMemory:
@@ -231,7 +260,7 @@ def _tracked(memory: TrackerMemory, place: Tensor, here: Tensor, score: Tensor, 
     off = place - expected
     gain = 1 - left.square()
     gain_v = torch.where(memory.hits[..., None] > 1, (1 - left).square(), 1.0) / since
-    level = torch.tensor([1.0, 1.0, 0.0], device=place.device)  # the size is not extrapolated
+    level = torch.tensor([1.0, 1.0, 0.0, 0.0], device=place.device)  # sizes are not extrapolated
     seen = here[..., None]
     now = torch.where(seen, torch.where(old, expected + gain * off, place), expected)
     speed = torch.where(old, memory.speed + seen * gain_v * off * level, 0.0)

@@ -57,6 +57,8 @@ class TrackNoise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size_slope: float
     size_place: float
     size_swing: float
+    aspect_mean: float
+    aspect_place: float
     tail: float
     score_error: float
     false_per_s: float

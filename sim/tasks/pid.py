@@ -90,7 +90,7 @@ def transit(p: Values, sources: Sources, maps: Tensor, memory: Kept) -> tuple[Te
 def follow(p: Values, sources: Sources, maps: Tensor, memory: Kept) -> tuple[Tensor, Tensor, Tensor]:
     """Turn to the target, keep its distance as its size says it, or the map where nothing is known of its height; turn
     on to where it was last seen when it is not."""
-    visible, bearing, elevation, size, hidden, _ = sources.tracks[:, 0].unbind(1)
+    visible, bearing, elevation, size, hidden = sources.tracks[:, 0, :5].unbind(1)
     there = (visible > 0) & (hidden < 1.0)
     by_size = goal_size(sources) / size.clamp(min=0.003)
     far = torch.where(by_size.isfinite(), by_size, distance(maps) / sources.goal[:, 2])

@@ -20,12 +20,10 @@ from sim.scene.things.bottom import ROCKS, weed
 from sim.scene.things.built import pipeline
 from sim.scene.things.diver import diver
 from sim.scene.things.variation import BLACK, Random, shade, tossed
-from sim.tasks.course import Course
+from sim.tasks.course import SMALLEST_DIVER_M, Course
 from sim.tasks.solids import NOWHERE_M
 from sim.world import RealisedWorld, load, realise
 
-SMALLEST_DIVER_M = 0.42
-"""A target lower than this is a fish."""
 RELIEF_M = 0.04
 """Largest standard deviation of the bottom's height: the sea that moves the vehicle has a flat one."""
 WEEDS = 6

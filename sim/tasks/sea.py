@@ -21,7 +21,7 @@ from sim.propulsion import CELLS
 from sim.sensors import Suite, quaternion
 from sim.tasks import delays, drift, follow, found, inspect, picture_maps, station, transit
 from sim.tasks.caster import Cast, cast, rays
-from sim.tasks.course import Conditions, Course
+from sim.tasks.course import Conditions, Course, divers
 from sim.tasks.hulls import Hull, Hulls, hulls
 from sim.tasks.judging import Situation, Tally, start_tally
 from sim.tasks.levels import LEVELS, RATE_TICKS, LevelName, Split, conditions
@@ -30,7 +30,7 @@ from sim.tasks.outcome import Outcome as Outcome
 from sim.tasks.outcome import Sight as Sight
 from sim.tasks.outcome import Truth as Truth
 from sim.tasks.rows import put, take
-from sim.tasks.scenes import SMALLEST_DIVER_M, Look
+from sim.tasks.scenes import Look
 from sim.tasks.solids import HULL_M, bump, gaps
 from sim.tasks.trouble import Trouble as Trouble
 from sim.tasks.trouble import seen_through, troubled
@@ -396,4 +396,4 @@ class Sea:
 
 def kicks(course: Course) -> Tensor:
     """(N, K) which targets are divers: no gate post is one."""
-    return (course.targets.height >= SMALLEST_DIVER_M) & course.target_ball
+    return divers(course.targets) & course.target_ball
