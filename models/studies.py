@@ -28,7 +28,7 @@ from rov.errors import UserError
 from rov.printing import print_line
 from rov.vision.detector import Detector
 
-STUDIES = Path(__file__).parent / "recipes" / "studies.toml"
+STUDIES = Path(__file__).parent / "studies.toml"
 BASE = "recipe"
 """The study that the others are compared with."""
 
