@@ -1,4 +1,4 @@
-"""That the recipe of the policy still learns: two minutes of it, from nothing, beat the visual servo on `follow`."""
+"""That the recipe of the policy still learns: three minutes of it, from nothing, beat the visual servo on `follow`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from sim.tasks import expert
 from sim.tasks.controllers import servo
 from sim.tasks.sea import Sea, Truth
 
-pytest.importorskip("torchvision", reason="takes two minutes: make test-train")
+pytest.importorskip("torchvision", reason="takes three minutes: make test-train")
 
-SECONDS, EPISODES = 120.0, 96
+SECONDS, EPISODES = 180.0, 96
 
 
-def test_two_minutes_beat_the_servo(tmp_path: Path) -> None:
+def test_three_minutes_beat_the_servo(tmp_path: Path) -> None:
     shipped = recipe.load(train_policy.RECIPE).dagger
     short = msgspec.structs.replace(
         shipped, tasks=("follow",), levels=("nominal",), teacher={"follow": shipped.teacher["follow"]}, vehicles=192,
