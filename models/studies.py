@@ -72,7 +72,7 @@ def written(studies: Studies, name: str, out: Path) -> Path:
     """The recipe of a study as a file of its own, checked. Raises UserError."""
     study = studies.study[name]
     tables = {key: dict(value) if isinstance(value, dict) else value for key, value in studies.recipe.items()}
-    tables["sets"] = {each: share for each, share in tables["sets"].items() if each not in study.without}
+    tables["sets"] = {each: share for each, share in tables.get("sets", {}).items() if each not in study.without}
     for setting in study.settings:
         recipe.apply(tables, setting)
     path = out / f"{name}.toml"
@@ -93,10 +93,10 @@ def train(path: Path, folder: Path, device: str, threads: int) -> None:
 
 def finished(folder: Path, path: Path) -> bool:
     """Whether the run in this folder is complete, and of this recipe."""
-    same = (folder / "recipe.toml").is_file() and recipe.load(folder / "recipe.toml", {}, []) == recipe.load(
-        path, {}, []
-    )
-    return same and (folder / "results.json").is_file()
+    before = folder / "recipe.toml"
+    if not before.is_file() or not (folder / "results.json").is_file():
+        return False
+    return recipe.load(before, {}, []) == recipe.load(path, {}, [])
 
 
 def trained(studies: Studies, out: Path, device: str, at_once: int) -> Iterator[str]:
@@ -145,9 +145,9 @@ app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
 
 
 @app.command(
-    epilog="Examples: `python -m models.studies`, `python -m models.studies --only recipe,seed_2,mosaic`,"
+    epilog="Examples: `python -m models.studies`, `python -m models.studies --only seed_2,company`,"
     " `python -m models.studies --card models/detector.toml`; `python -m models.compare runs/studies/recipe"
-    " runs/studies/mosaic` shows where two of them differ."
+    " runs/studies/company` shows where two of them differ."
 )
 def main(
     file: Annotated[Path, typer.Argument(help="The studies.")] = STUDIES,
@@ -170,9 +170,8 @@ def main(
             found[name], pictures = judged(out / name / "detector.safetensors", device)
             progress.update(bar, advance=1)
             print_line(f"{name}: mAP50 {found[name]:.3f} ({studies.study[name].what})")
-    table = told(
-        studies, {name: found[name] for name in studies.study}, pictures, recipe.load(out / f"{BASE}.toml", {}, [])
-    )
+    base = recipe.load(out / f"{BASE}.toml", {}, [])
+    table = told(studies, {name: found[name] for name in studies.study}, pictures, base)
     for row in table["studies"]:
         print_line(f"{row['map50']:.3f} ({row['map50'] - found[BASE]:+.3f})  {row['what']}")
     if card:

@@ -386,6 +386,13 @@ def test_studies_that_cannot_be_made_are_refused(change: dict[str, Any], said: s
     assert isinstance(done.exception, UserError) and said in str(done.exception)
 
 
+def test_studies_of_a_recipe_without_sets_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "studies.toml"
+    file.write_text('[recipe.network]\n[study.recipe]\nwhat = "r"\n')
+    done = CliRunner().invoke(studies.app, [str(file), "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, UserError) and "sets: names at least one set" in str(done.exception)
+
+
 def test_the_studies_of_the_repository_can_be_made(tmp_path: Path) -> None:
     found = studies.load(studies.STUDIES)
     recipes = {name: recipe.load(studies.written(found, name, tmp_path), {}, []) for name in found.study}

@@ -14,7 +14,7 @@ from torch import Tensor
 from models.policy.recipe import NoiseRecipe
 from rov.resources import checkout
 from rov.steering.encoder import Encoder
-from rov.steering.policy_input import INVERSE_RANGE_MAX
+from rov.steering.policy_input import INVERSE_RANGE_MAX, TRACK
 from rov.vision.detector import Detector
 from sim.tasks import delays
 from sim.tasks.expert import EXPERT, expert
@@ -123,7 +123,7 @@ def watch(recipe: NoiseRecipe, weights: Path, task: str, world: str, seed: int) 
 
 
 def compared(tracks: Tensor, known: Seen, truth: Truth, turning: Tensor) -> Sights:
-    """Tracks (N, TRACKS, 7) beside the targets that are there."""
+    """Tracks (N, TRACKS, TRACK) beside the targets that are there."""
     there = tracks[:, None, :, 0] > 0  # (N, 1, T)
     apart = torch.hypot(
         tracks[:, None, :, 1] - known.place[:, :, None, 0], tracks[:, None, :, 2] - known.place[:, :, None, 1]
@@ -134,7 +134,7 @@ def compared(tracks: Tensor, known: Seen, truth: Truth, turning: Tensor) -> Sigh
     mine = (
         tracks[:, None]
         .expand(-1, apart.shape[1], -1, -1)
-        .gather(2, which[..., None, None].expand(-1, -1, 1, 7))[:, :, 0]
+        .gather(2, which[..., None, None].expand(-1, -1, 1, TRACK))[:, :, 0]
     )
     hit = (nearest < NEAR_RAD) & (mine[..., 4] == 0)
     log_size = mine[..., 3].clamp(min=1e-3).log()

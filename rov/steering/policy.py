@@ -14,7 +14,7 @@ from rov.optics.lens import Lens
 from rov.steering.disengagement import Checkup, answer_symptom, late_symptom, picture_symptom, sanity
 from rov.steering.displacement import FieldOfView
 from rov.steering.observation import angles
-from rov.steering.policy_input import KEY_S, TASKS, TRACKS, VERSION, Sources, features, maps
+from rov.steering.policy_input import KEY_S, TASKS, TRACK, TRACKS, VERSION, Sources, features, maps
 from rov.steering.policy_model import Angles, PolicyModel, PolicySight, Sight, pack
 from rov.types import Image
 
@@ -35,7 +35,7 @@ UNKNOWN_HEIGHT = "nobody says how high the target is (task.target_height), so it
 FourNumbers = tuple[float, float, float, float]
 HIDDEN: FourNumbers = (math.nan, math.nan, math.nan, math.nan)
 Rows = tuple[tuple[float, ...], ...]
-"""(TRACKS, 7) as in `Sources.tracks`."""
+"""(TRACKS, TRACK) as in `Sources.tracks`."""
 
 
 class VehiclePose(NamedTuple):
@@ -261,7 +261,7 @@ def field_of_view(width: int, height: int, hfov_deg: float, lens: Lens | None) -
 
 
 def track_rows(tracks: Tracks, label: str, followed: int | None, hfov_deg: float, lens: Lens | None) -> Rows:
-    """The tracks of a class as the policy sees them (TRACKS, 7): the followed one, then the largest and surest."""
+    """The tracks of a class as the policy sees them (TRACKS, TRACK): the followed one, then the largest and surest."""
 
     def worth(track: Track) -> tuple[bool, bool, float]:
         return (track.track_id == followed, track.hidden_s == 0, track.score * (track.box[3] - track.box[1]))
@@ -271,7 +271,7 @@ def track_rows(tracks: Tracks, label: str, followed: int | None, hfov_deg: float
         (1.0, *angles(each.box, tracks.width, tracks.height, hfov_deg, lens), each.hidden_s, each.score, aspect(each))
         for each in same
     ]
-    return tuple(rows + [(0.0,) * 7] * (TRACKS - len(rows)))
+    return tuple(rows + [(0.0,) * TRACK] * (TRACKS - len(rows)))
 
 
 def aspect(track: Track) -> float:

@@ -16,8 +16,8 @@ from torch import Tensor
 from rov.steering.policy_card import VERSION as VERSION
 
 TASKS = ("transit", "follow", "inspect", "station")
-TRACKS = 3
-"""Tracks of the goal's class that the policy sees."""
+TRACKS, TRACK = 3, 7
+"""Tracks of the goal's class that the policy sees, and numbers of each; see `Sources.tracks`."""
 ROWS, COLUMNS = 12, 16
 """Size of the maps."""
 MAPS = ("inverse_range", "log_variance", "goal_heat", "pipeline")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rov.steering.policy_input import TRACKS
+from rov.steering.policy_input import TRACK, TRACKS
 from rov.vision.tracker import MEMORY_S
 from sim.tasks.course import Conditions, Targets, divers
 from sim.tasks.noise import TrackNoise
@@ -101,24 +101,32 @@ def project(
     elevation = torch.atan2((top + bottom) / 2 * ahead * high, torch.hypot(ahead, y))
     pointing = torch.nn.functional.normalize(targets.velocity[..., :2], dim=-1)
     facing, aside = torch.bmm(pointing, turn[:, :2, :2]).unbind(-1)  # of its heading, ahead and to starboard
-    fins = divers(targets) & own
-    ends = torch.stack(
-        [ahead / (x + part * facing * targets.height).clamp(min=NEAREST_M) for part in (ARMS_AHEAD, -FINS_BEHIND)], -1
-    )
-    long, wide_middle, wide_ends = (
-        torch.where(fins, sizes[1], sizes[0]) * targets.height for sizes in (LONG, WIDE, WIDE_ENDS)
-    )
-    sides = []
-    for part, half in ((-1, wide_ends), (0, wide_middle), (1, wide_ends)):
-        half = torch.maximum(half * facing.abs(), THIN * targets.height)
-        far = (x + part * long * facing).clamp(min=NEAREST_M)
-        sides += [(y + part * long * aside + half) / far, (y + part * long * aside - half) / far]
-    edges = torch.stack(sides).clamp(-wide, wide)
-    width = (edges.amax(0) - edges.amin(0)) / (2 * high)
-    place = torch.stack(
-        [bearing, elevation, ((bottom - top) / 2).clamp(min=1e-4).log(), width.clamp(min=1e-4).log()], dim=-1
-    )
-    return Seen(place, to.norm(dim=-1), inside, (u.abs() > EDGE) | (v.abs() > EDGE), ends)
+    arms, fins = (ahead / _ahead(x, facing, part * targets.height) for part in (ARMS_AHEAD, -FINS_BEHIND))
+    left, right = (each.clamp(-wide, wide) for each in _sides(targets, divers(targets) & own, x, y, facing, aside))
+    sizes = ((bottom - top) / 2, (right - left) / (2 * high))
+    place = torch.stack([bearing, elevation, *(each.clamp(min=1e-4).log() for each in sizes)], dim=-1)
+    edge = (u.abs() > EDGE) | (v.abs() > EDGE)
+    return Seen(place, to.norm(dim=-1), inside, edge, torch.stack([arms, fins], dim=-1))
+
+
+def _ahead(x: Tensor, facing: Tensor, part: Tensor) -> Tensor:
+    """(N, K) m ahead of the vehicle, of what is `part` m ahead of the middle of a target at `x`."""
+    return (x + part * facing).clamp(min=NEAREST_M)
+
+
+def _sides(
+    targets: Targets, fins: Tensor, x: Tensor, y: Tensor, facing: Tensor, aside: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Tangents (N, K) of the bearings of a target's left and right side. `fins`: which are divers; `x`, `y`: where it
+    is, m ahead and to starboard; `facing`, `aside`: where it points to, in the same frame."""
+    long, middle, ends = (torch.where(fins, sizes[1], sizes[0]) * targets.height for sizes in (LONG, WIDE, WIDE_ENDS))
+    left, right = [], []
+    for part, half in ((-long, ends), (0 * long, middle), (long, ends)):
+        across = torch.maximum(half * facing.abs(), THIN * targets.height)
+        far = _ahead(x, facing, part)
+        left.append((y + part * aside - across) / far)
+        right.append((y + part * aside + across) / far)
+    return torch.stack(left).amin(0), torch.stack(right).amax(0)
 
 
 def swing(ends: Tensor, phase: Tensor) -> Tensor:
@@ -148,10 +156,10 @@ def find(
     dt: float,
     random: torch.Generator,
 ) -> tuple[Tensor, TrackerMemory]:
-    """Tracks (N, TRACKS, 7), as in `Sources`, of a picture `dt` s after the last; heading and yaw rate (N,)."""
+    """Tracks (N, TRACKS, TRACK), as in `Sources`, of a picture `dt` s after the last; heading and yaw rate (N,)."""
     n, k, _ = truth.place.shape
     if not k:
-        return torch.zeros(n, TRACKS, 7, device=heading.device), memory
+        return torch.zeros(n, TRACKS, TRACK, device=heading.device), memory
     logit = (
         noise.base
         + noise.per_log_size * (truth.place[..., 2] - math.log(0.1)).clamp(max=1.5)
@@ -185,25 +193,14 @@ def find(
     memory = memory._replace(missed=torch.cat([missed, ~false[:, None]], dim=1), ghost=ghost, kick=kick)
 
     known = memory.hits >= CONFIRM_HITS
-    size = memory.place[..., 2].exp().clamp(max=1.5)
-    rows = (
-        torch.stack(
-            [
-                known.float(),
-                *memory.place[..., :2].unbind(-1),
-                size,
-                memory.hidden,
-                memory.score,
-                (memory.place[..., 3] - memory.place[..., 2]).exp(),
-            ],
-            dim=-1,
-        )
-        * known[..., None]
-    )
+    bearing, elevation, log_size, log_width = memory.place.unbind(-1)
+    size, aspect = log_size.exp().clamp(max=1.5), (log_width - log_size).exp()
+    columns = (known.float(), bearing, elevation, size, memory.hidden, memory.score, aspect)
+    rows = torch.stack(columns, dim=-1) * known[..., None]
     if k + 1 < TRACKS:
-        rows = torch.cat([rows, rows.new_zeros(n, TRACKS - k - 1, 7)], dim=1)
+        rows = torch.cat([rows, rows.new_zeros(n, TRACKS - k - 1, TRACK)], dim=1)
     order = (rows[..., 0] * rows[..., 5] * rows[..., 3]).topk(TRACKS, dim=1).indices
-    return rows.gather(1, order[..., None].expand(-1, -1, 7)), memory
+    return rows.gather(1, order[..., None].expand(-1, -1, TRACK)), memory
 
 
 def _box_error(noise: TrackNoise, conditions: Conditions, size: Tensor, random: torch.Generator) -> Tensor:

@@ -154,7 +154,7 @@ class RenderedSea(Sea):
         )
 
     def _tracks(self) -> Tensor:
-        """(N, TRACKS, 7) of the goal class, from the detector and the tracker."""
+        """(N, TRACKS, TRACK) of the goal class, from the detector and the tracker."""
         t, (height, width) = round(self.tick * DT * 1e9), self.images.shape[1:3]
         found = self._detect()
         rows = []
