@@ -490,6 +490,18 @@ def test_rows_repeat_where_asked() -> None:
         assert torch.equal(parts[0], parts[1]) and torch.equal(parts[0], parts[2])
 
 
+def test_every_second_row_is_hard_and_stays_so() -> None:
+    """By the water: easy's is clearer than 0.25 1/m in the training, hard's never."""
+    sea = Sea("transit", ("easy", "hard"), 8, 3)
+    sea.reset()
+    begun = sea.conditions.attenuation.clone()
+    for rows in (torch.arange(8), torch.tensor([1, 2, 3, 7])):
+        sea._restart(rows)
+        hard = sea.conditions.attenuation >= 0.25
+        assert hard.tolist() == [False, True] * 4
+    assert not torch.equal(begun, sea.conditions.attenuation)
+
+
 def test_an_episode_that_ends_begins_anew() -> None:
     sea = Sea("transit", "nominal", 16, seed=2)
     sea.reset()

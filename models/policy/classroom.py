@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,12 +39,11 @@ class Episodes(NamedTuple):
 
 
 class Classroom:
-    """One task's vehicles, student and teacher between two rounds."""
+    """One task's vehicles of all levels, student and teacher between two rounds."""
 
     def __init__(
         self,
         task: str,
-        level: Any,
         n: int,
         seed: int,
         recipe: DaggerRecipe,
@@ -52,14 +51,16 @@ class Classroom:
         device: torch.device,
         noise: Path = sea_noise.FILE,
     ):
-        self.task, self.level, self.recipe = task, level, recipe
+        self.task, self.recipe = task, recipe
         self.teacher = expert(task, torch.tensor([[numbers[name] for name in EXPERT[task]]]))
-        self.sea = Sea(task, level, n, seed, device, noise=sea_noise.load(noise))
+        self.sea = Sea(task, recipe.levels, n, seed, device, noise=sea_noise.load(noise))
         self.random = torch.Generator(device).manual_seed(seed)
         self.sources, self.maps = self.sea.reset()
         self.kept: Kept = kept(n, device)
         self.memory: Tensor | None = None
         rows = torch.arange(n, device=device)
+        self.levels = rows % len(recipe.levels)
+        rows = rows // len(recipe.levels)  # of its level
         self.measured = rows % MEASURED == 0
         self.hidden = ~self.measured & (rows % 2 == 1)
         """Rows that do not see their last setpoint: a student that does copies it."""
@@ -69,9 +70,9 @@ class Classroom:
         self.touched = torch.zeros(n, dtype=torch.bool, device=device)
 
     @torch.no_grad()
-    def round(self, student: PolicyNetwork, teaching: float) -> tuple[Windows, Episodes]:
+    def round(self, student: PolicyNetwork, teaching: float) -> tuple[Windows, list[Episodes]]:
         """Steer for a window of decisions; the teacher holds the sticks of about `teaching` of the rows that are not
-        measured."""
+        measured. What was seen, and what has ended of each level."""
         if self.memory is None:
             self.memory = student.initial_memory(self.sea.n)
         first = self.memory
@@ -97,7 +98,8 @@ class Classroom:
             self._take_turns(teaching, float(outcome.seconds[0]))
             self._forget()
         maps, known, labels, bearings, weights, begins = (torch.stack(each) for each in zip(*steps, strict=True))
-        return Windows(maps, known, labels, bearings, weights, first, begins), told(finished)
+        ended = [told(finished, self.levels == number) for number in range(len(self.recipe.levels))]
+        return Windows(maps, known, labels, bearings, weights, first, begins), ended
 
     def _weight(self, truth: Truth) -> Tensor:
         """(N,) how much the decisions count: open water is most of a course, and what hits a rock are the few beside
@@ -136,8 +138,9 @@ def hide(sources: Sources, rows: Tensor) -> Sources:
     return sources._replace(previous=torch.where(rows[:, None], torch.nan, sources.previous))
 
 
-def told(finished: list[tuple[Tensor, ...]]) -> Episodes:
-    done, success, touched, cost = (torch.stack(each) for each in zip(*finished, strict=True))
+def told(finished: list[tuple[Tensor, ...]], rows: Tensor) -> Episodes:
+    """What has ended of the rows (N,)."""
+    done, success, touched, cost = (torch.stack(each)[:, rows] for each in zip(*finished, strict=True))
     count = int(done.sum())
     if not count:
         return Episodes(0, 0.0, 0.0, 0.0)

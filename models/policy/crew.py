@@ -28,13 +28,12 @@ class Part(NamedTuple):
     """Which vehicles a room has: of which task, how many, from which seed."""
 
     task: str
-    level: str
     vehicles: int
     seed: int
 
 
-Gathered = tuple[str, str, Windows, Episodes]
-"""Task, level, what was seen, what has ended."""
+Gathered = tuple[str, Windows, list[Episodes]]
+"""Task, what was seen, what has ended of each level."""
 Numbers = dict[str, dict[str, float]]
 """The teacher's tuned numbers by task."""
 
@@ -77,12 +76,11 @@ class Crew:
     def end(self) -> list[Gathered]:
         """What was gathered since `begin`. Raises EOFError when a worker has died."""
         if not self.workers:
-            return [(room.task, room.level, *room.round(self.student, self.teaching)) for room in self.rooms]
+            return [(room.task, *room.round(self.student, self.teaching)) for room in self.rooms]
         gathered = []
         for _, connection in self.workers:
-            for task, level, arrays, episodes in connection.recv():
-                windows = Windows(*(_own(each) for each in arrays))
-                gathered.append((task, level, windows, episodes))
+            for task, arrays, episodes in connection.recv():
+                gathered.append((task, Windows(*(_own(each) for each in arrays)), episodes))
         return gathered
 
     def close(self) -> None:
@@ -94,13 +92,13 @@ class Crew:
 
 
 def divided(recipe: DaggerRecipe, workers: int, seed: int) -> list[Part]:
-    """The tasks' vehicles in as many parts as keep the workers busy."""
-    levels, tasks = recipe.levels, recipe.tasks
-    shares = len(levels) * max(1, workers // (len(levels) * len(tasks)))
+    """The tasks' vehicles in as many parts as keep the workers busy. Few large rooms: on a processor a step of 192
+    vehicles takes about as long as one of 384."""
+    shares = max(1, workers // len(recipe.tasks))
     return [
-        Part(task, levels[i % len(levels)], vehicles(recipe, task) // shares, seed + SEED_STEP * (i * len(tasks) + j))
+        Part(task, vehicles(recipe, task) // shares, seed + SEED_STEP * (i * len(recipe.tasks) + j))
         for i in range(shares)
-        for j, task in enumerate(tasks)
+        for j, task in enumerate(recipe.tasks)
     ]
 
 
@@ -110,7 +108,7 @@ def vehicles(recipe: DaggerRecipe, task: str) -> int:
 
 
 def opened(part: Part, recipe: DaggerRecipe, teachers: Numbers, device: torch.device, noise: Path) -> Classroom:
-    return Classroom(part.task, part.level, part.vehicles, part.seed, recipe, teachers[part.task], device, noise)
+    return Classroom(part.task, part.vehicles, part.seed, recipe, teachers[part.task], device, noise)
 
 
 def _own(sent: NDArray[Any] | Tensor) -> Tensor:
@@ -141,7 +139,7 @@ def serve(
         for room in rooms:
             windows, episodes = room.round(student, teaching)
             sent = [each if each.is_cuda else each.numpy() for each in windows]
-            made.append((room.task, room.level, sent, episodes))
+            made.append((room.task, sent, episodes))
         try:
             connection.send(made)
         except (BrokenPipeError, ConnectionResetError):

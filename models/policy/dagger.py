@@ -54,7 +54,7 @@ class Learner:
         learning = [*self.network.parameters(), *self.bearing.parameters()]
         self.optimiser = torch.optim.AdamW(learning, lr=recipe.rate, weight_decay=recipe.decay)
         self.random = torch.Generator().manual_seed(recipe.seed)
-        self.round, self.seconds = 0, 0.0
+        self.round, self.updates, self.seconds = 0, 0, 0.0
 
     def learn(self, store: Store, share: float) -> dict[str, float]:
         """The updates of one round; `share` of the training is done."""
@@ -68,16 +68,22 @@ class Learner:
             value.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
             self.optimiser.step()
+            self.updates += 1
             with torch.no_grad():
                 for mine, its in zip(self.student.parameters(), self.network.parameters(), strict=True):
-                    mine.lerp_(its, 1 - self.recipe.average)
+                    mine.lerp_(its, 1 / (1 + self.recipe.average * self.updates))
             sums = {name: sums.get(name, 0.0) + part / self.recipe.updates for name, part in parts.items()}
         return sums
 
     def save(self, path: Path) -> None:
         state: dict[str, Any] = {"network": self.network.state_dict(), "student": self.student.state_dict()}
         state |= {"bearing": self.bearing.state_dict(), "optimiser": self.optimiser.state_dict()}
-        state |= {"round": self.round, "seconds": self.seconds, "random": self.random.get_state()}
+        state |= {
+            "round": self.round,
+            "updates": self.updates,
+            "seconds": self.seconds,
+            "random": self.random.get_state(),
+        }
         torch.save(state, path.with_suffix(".new"))
         path.with_suffix(".new").replace(path)  # an interrupted run leaves the last whole round
 
@@ -87,7 +93,7 @@ class Learner:
         self.student.load_state_dict(state["student"])
         self.bearing.load_state_dict(state["bearing"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.round, self.seconds = state["round"], state["seconds"]
+        self.round, self.updates, self.seconds = state["round"], state["updates"], state["seconds"]
         self.random.set_state(state["random"].cpu())
 
 
@@ -123,12 +129,12 @@ def run(
             line: dict[str, Any] = {"round": learner.round + 1, "teaching": teaching}
             line |= learner.learn(store, share) if store.sets else {}
             gathered = crew.end()
-            for _, _, windows, _ in gathered:
+            for _, windows, _ in gathered:
                 store.add(windows)
-            for level in recipe.levels:
+            for number, level in enumerate(recipe.levels):
                 line |= {
-                    task if level == recipe.levels[0] else f"{task} {level}": together(
-                        [each for name, its, _, each in gathered if (name, its) == (task, level)]
+                    task if number == 0 else f"{task} {level}": together(
+                        [ended[number] for name, _, ended in gathered if name == task]
                     )
                     for task in recipe.tasks
                 }

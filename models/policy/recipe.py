@@ -90,8 +90,8 @@ class DaggerRecipe(Settings, frozen=True):
     """Rounds whose windows are kept."""
     rate: float = 1e-3
     decay: float = 1e-4
-    average: float = 0.99
-    """Of the weights, per update: the average steers and ships."""
+    average: float = 0.1
+    """What steers and ships is a mean of the weights over about this share of all updates so far, the last ones."""
     weight: dict[str, float] = {}
     """By task: how much its decisions count, 1 where it is not named. A squared loss sees most where the labels spread
     farthest: surge has a standard deviation of 0.37 in `follow`, of 0.13 in `transit`."""

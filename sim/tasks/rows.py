@@ -1,9 +1,11 @@
-"""Rows of nested tuples of tensors: vehicles are replaced and chosen by them."""
+"""Rows of nested tuples of tensors: vehicles are replaced, chosen and joined by them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 Rows = TypeVar("Rows")
@@ -29,3 +31,16 @@ def take(some: Rows, rows: slice | Tensor) -> Rows:
     if isinstance(some, tuple):
         return type(some)(*(take(each, rows) for each in some))
     return some
+
+
+def join(some: Sequence[Rows]) -> Rows:
+    """The rows of all, one after the other; what is not a tensor is the first's."""
+    first: Any = some[0]
+    if isinstance(first, Tensor):
+        whole: Any = torch.cat(list(some))  # type: ignore[arg-type]
+    elif isinstance(first, tuple):
+        members: Any = zip(*some, strict=True)
+        whole = type(first)(*(join(each) for each in members))
+    else:
+        whole = first
+    return whole  # type: ignore[no-any-return]

@@ -29,7 +29,7 @@ from sim.tasks.noise import Noise, load
 from sim.tasks.outcome import Outcome as Outcome
 from sim.tasks.outcome import Sight as Sight
 from sim.tasks.outcome import Truth as Truth
-from sim.tasks.rows import put, take
+from sim.tasks.rows import join, put, take
 from sim.tasks.scenes import Look
 from sim.tasks.solids import HULL_M, bump, gaps
 from sim.tasks.trouble import Trouble as Trouble
@@ -51,12 +51,13 @@ JITTER = 0.15
 
 
 class Sea:
-    """See the top of this file. `repeat` k: rows i, i + n/k, i + 2 n/k … get the same course, conditions and hull."""
+    """See the top of this file. `level` may be several: row i has level i modulo their number. `repeat` k: rows i,
+    i + n/k, i + 2 n/k … get the same course, conditions and hull."""
 
     def __init__(
         self,
         task: str,
-        level: LevelName = "nominal",
+        level: LevelName | Sequence[LevelName] = "nominal",
         n: int = 1024,
         seed: int = 0,
         device: torch.device | str = "cpu",
@@ -70,8 +71,10 @@ class Sea:
         looks: Sequence[Look] | None = None,
     ):
         assert n % repeat == 0 and (repeat == 1 or not auto_reset), "repeated rows start together"
-        self.task, self.level, self.n, self.split, self.hull = TASK[task], LEVELS[level], n, split, hull
+        self.task, self.n, self.split, self.hull = TASK[task], n, split, hull
         self.name = task
+        self.levels = [LEVELS[name] for name in ([level] if isinstance(level, str) else level)]
+        assert len(self.levels) == 1 or repeat == 1, "repeated rows are of one level"
         self.repeat, self.auto_reset = repeat, auto_reset
         self.trouble, self.noise = trouble or Trouble(), noise or load()
         assert looks is None or (len(looks) == n and not auto_reset), "a look for each vehicle, which starts once"
@@ -90,7 +93,7 @@ class Sea:
     def reset(self) -> tuple[Sources, Tensor]:
         """Start all vehicles; the first observation."""
         self.tick = self.decisions = 0
-        self.course, self.conditions, self.hulls = self._draw(self.n)
+        self.course, self.conditions, self.hulls = self._draw(torch.arange(self.n, device=self.device))
         self.state = self._placed(self.course, self.conditions)
         still = self.still()
         self.memory = sensors.switch_on(self.suite, self.state, still, self.random)
@@ -339,11 +342,23 @@ class Sea:
 
     # ---- starts ------------------------------------------------------------------------------------------------
 
-    def _draw(self, n: int) -> tuple[Course, Conditions, Hulls]:
+    def _draw(self, rows: Tensor) -> tuple[Course, Conditions, Hulls]:
+        """Courses, conditions and hulls for the rows (K,)."""
+        n = len(rows)
         few = n // self.repeat
+        its = rows[:few] % len(self.levels)
+        order = its.argsort(stable=True)
         night = torch.rand(few, generator=self.random, device=self.device) < NIGHT_SHARE.get(self.name, 0.0)
-        course = self.task.course(self.level, self.split, few, self.random)
-        weather = conditions(self.level, self.split, few, self.random)._replace(night=night)
+        counts = [int((its == number).sum()) for number in range(len(self.levels))]
+        drawn = [
+            (self.task.course(level, self.split, k, self.random), conditions(level, self.split, k, self.random))
+            for level, k in zip(self.levels, counts, strict=True)
+            if k
+        ]
+        back = order.argsort()
+        course = take(join([each for each, _ in drawn]), back)
+        weather = take(join([each for _, each in drawn]), back)
+        weather = weather._replace(night=night)
         boats = hulls(self.hull, few, self.split, self.random)
         if self.looks:
             weather = seen_through(self.looks, weather)
@@ -365,7 +380,7 @@ class Sea:
     def _restart(self, rows: Tensor) -> None:
         """Start the rows (K,) anew."""
         k = len(rows)
-        course, weather, boats = self._draw(k)
+        course, weather, boats = self._draw(rows)
         state = self._placed(course, weather)
         still = self._water(torch.zeros(k, 2, device=self.device))
         memory = sensors.switch_on(self.suite, state, still, self.random)
