@@ -29,7 +29,7 @@ def test_two_minutes_beat_the_servo(tmp_path: Path) -> None:
     shipped = recipe.load(train_policy.RECIPE).dagger
     short = msgspec.structs.replace(
         shipped, tasks=("follow",), levels=("nominal",), teacher={"follow": shipped.teacher["follow"]}, vehicles=192,
-        window=32, burn_in=8, updates=25, batch=32, rate=2e-3, judged=1,
+        updates=25, batch=32, keep=8, judged=1,
     )  # fmt: skip
     teachers = dagger.numbers(expert.FILE, short)
     dagger.run(short, tmp_path, torch.device("cpu"), 1, lambda *_: None, teachers, limit_s=SECONDS)
