@@ -173,7 +173,7 @@ def main(
     base = recipe.load(out / f"{BASE}.toml", {}, [])
     table = told(studies, {name: found[name] for name in studies.study}, pictures, base)
     for row in table["studies"]:
-        print_line(f"{row['map50']:.3f} ({row['map50'] - found[BASE]:+.3f})  {row['what']}")
+        print_line(f"{row['map50']:.3f} ({row['map50'] - round(found[BASE], 3):+.3f})  {row['what']}")
     if card:
         results.write_card(card.with_suffix(".safetensors"), toml.parse(toml.read_text(card)) | table)
 
