@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 import rov
@@ -53,6 +55,17 @@ def test_the_changelog_begins_with_this_version() -> None:
     assert versions[0] == rov.__version__
     numbers = [tuple(map(int, version.split("."))) for version in versions]
     assert numbers == sorted(set(numbers), reverse=True)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no clone: what is tracked is not known")
+def test_the_weights_that_are_tracked_are_those_that_ship() -> None:
+    """A training that was tried leaves checkpoints, and `git add` takes them."""
+    said = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    weights = {
+        Path(name) for name in said.splitlines() if Path(name).suffix in {".safetensors", ".pt", ".pth", ".ckpt"}
+    }
+    assert weights and {each.parent for each in weights} == {Path("models")}
+    assert all((ROOT / each.with_suffix(".toml")).is_file() for each in weights), "each has its card"
 
 
 def test_pages_named_in_code_and_texts_exist() -> None:

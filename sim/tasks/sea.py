@@ -347,7 +347,6 @@ class Sea:
         n = len(rows)
         few = n // self.repeat
         its = rows[:few] % len(self.levels)
-        order = its.argsort(stable=True)
         night = torch.rand(few, generator=self.random, device=self.device) < NIGHT_SHARE.get(self.name, 0.0)
         counts = [int((its == number).sum()) for number in range(len(self.levels))]
         drawn = [
@@ -355,7 +354,7 @@ class Sea:
             for level, k in zip(self.levels, counts, strict=True)
             if k
         ]
-        back = order.argsort()
+        back = its.argsort(stable=True).argsort()  # from the levels, one after the other, to the rows
         course = take(join([each for each, _ in drawn]), back)
         weather = take(join([each for _, each in drawn]), back)
         weather = weather._replace(night=night)
