@@ -27,11 +27,11 @@ from sim.tasks.found import ARMS_AHEAD, FINS_BEHIND, Seen, find, project, start_
 from sim.tasks.judging import Situation, start_tally
 from sim.tasks.levels import LEVELS
 from sim.tasks.noise import load as load_noise
-from sim.tasks.picture_maps import around_target, start_errors
+from sim.tasks.picture_maps import around_target, picture_maps, start_errors
 from sim.tasks.pid import PID, pid
 from sim.tasks.rendered import RenderedSea
 from sim.tasks.scenes import _ends, heading, label, look, middle, scene, tall
-from sim.tasks.sea import TASK, Sea, Trouble, kicks
+from sim.tasks.sea import TASK, Sea, Trouble, fish, kicks
 from sim.tasks.solids import HULL_M, KEEL_M, Solids, bump
 from sim.tasks.tuned import start
 from sim.vehicle import DT, model, rest, rotation
@@ -269,7 +269,10 @@ def test_observations_are_finite_and_bounded(task: str) -> None:
 
 
 def test_a_false_box_does_not_exist_from_the_start() -> None:
-    assert start_tracker(torch.ones(3, 2) > 0, torch.Generator()).missed.tolist() == [[False, False, True]] * 3
+    assert (
+        start_tracker(torch.ones(3, 2) > 0, torch.zeros(3, 2) > 0, torch.Generator()).missed.tolist()
+        == [[False, False, True]] * 3
+    )
 
 
 # ---- the sea as a whole --------------------------------------------------------------------------------------------
@@ -301,7 +304,7 @@ def test_a_target_is_drawn_too_large_for_a_whole_episode() -> None:
         size_error=0.0, size_mean=0.1, size_slope=-0.2, size_place=0.3, false_per_s=0.0, sure=20.0,
     )  # fmt: skip
     random, zero = torch.Generator().manual_seed(1), torch.zeros(number)
-    memory = start_tracker(torch.zeros(number, 2) > 0, random)
+    memory = start_tracker(torch.zeros(number, 2) > 0, torch.zeros(number, 2) > 0, random)
     for _ in range(3):
         tracks, memory = find(noise, sea.conditions, truth, zero, zero, memory, 0.1, random)
     off = memory.place[:, :2, 2] - places
@@ -327,7 +330,7 @@ def test_a_weak_box_goes_on_with_a_track_and_begins_none() -> None:
     truth, sea = two_in_sight(number)
     noise = msgspec.structs.replace(noiseless(load_noise()).tracks, sure=math.log(0.3 / 0.7))
     random, zero = torch.Generator().manual_seed(1), torch.zeros(number)
-    memory = start_tracker(torch.zeros(number, 2) > 0, random)
+    memory = start_tracker(torch.zeros(number, 2) > 0, torch.zeros(number, 2) > 0, random)
     known = []
     for _ in range(40):
         _, memory = find(noise, sea.conditions, truth, zero, zero, memory, 0.08, random)
@@ -342,7 +345,8 @@ def test_a_divers_height_swings_and_a_fishs_does_not() -> None:
     truth, sea = two_in_sight(number)
     noise = msgspec.structs.replace(noiseless(load_noise()).tracks, size_swing=1.0, tail=4.0)
     random, zero = torch.Generator().manual_seed(1), torch.zeros(number)
-    memory = start_tracker(torch.tensor([True, False]).expand(number, 2), random)
+    divers = torch.tensor([True, False]).expand(number, 2)
+    memory = start_tracker(divers, ~divers, random)
     sizes = []
     for _ in range(100):
         _, memory = find(noise, sea.conditions, truth, zero, zero, memory, 0.08, random)
@@ -396,7 +400,7 @@ def test_the_swing_is_the_geometrys(side: int) -> None:
         assert np.min(seen) == pytest.approx(float(made.min()), abs=0.2)
     sea = Sea("transit", "nominal", 4, seed=0)
     sea.reset()
-    assert not kicks(sea.course).any(), "gate posts have no fins"
+    assert not kicks(sea.course).any() and not fish(sea.course).any(), "gate posts have no fins"
 
 
 def test_a_box_ends_where_the_picture_ends() -> None:
@@ -424,6 +428,39 @@ def test_cells_of_the_followed_thing_are_partly_water() -> None:
     shown = seen[:, 0, 0] / 0.5
     assert shown.min() < 0.02 and 0.78 < shown.max() <= 0.8 and shown.mean().item() == pytest.approx(0.4, abs=0.04)
     assert torch.equal(1 / around_target(noise, far, behind, errors), seen)
+
+
+def test_some_places_are_hazy_and_the_encoder_says_so() -> None:
+    """Nothing for 100 m: what is said of it is the place's haze, log-normal, and 1.6 of it may be error."""
+    noise = msgspec.structs.replace(noiseless(load_noise()).range, haze=0.03, haze_place=1.0, haze_said=1.6)
+    sea, random = Sea("station", "easy", 2000, seed=0), torch.Generator().manual_seed(0)
+    sea.reset()
+    far, pipe = torch.full((2000, ROWS, COLUMNS), 100.0), torch.zeros(2000, ROWS, COLUMNS) > 0
+    errors = start_errors(2000, random)
+    maps, later = picture_maps(noise, sea.conditions, far, pipe, errors, 0.1, random)
+    whole = (maps.inverse_range - 0.01).flatten(1).median(1).values
+    assert whole.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist() == pytest.approx([0.0083, 0.03, 0.108], rel=0.15)
+    hazy = whole > 0.1
+    said = (maps.log_variance / 2).exp().mean((1, 2))
+    assert (said[hazy] / whole[hazy]).median().item() == pytest.approx(1.6, rel=0.1)
+    assert said[~hazy].max() < said[hazy].max() and torch.equal(later.haze, errors.haze), "for a whole episode"
+
+
+def test_some_fish_never_begin_a_track() -> None:
+    """Always found, sure with log odds of -0.5 ± 4.5: of the standard normal's lowest fifth, in less than one frame of
+    a hundred; a diver beside it begins at once."""
+    number = 2000
+    truth, sea = two_in_sight(number)
+    noise = msgspec.structs.replace(noiseless(load_noise()).tracks, sure_fish=-0.5, sure_fish_place=4.5)
+    random, zero = torch.Generator().manual_seed(1), torch.zeros(number)
+    divers = torch.tensor([True, False]).expand(number, 2)
+    memory = start_tracker(divers, ~divers, random)
+    for _ in range(100):
+        _, memory = find(noise, sea.conditions, truth, zero, zero, memory, 0.08, random)
+    known = memory.hits[:, :2] >= 2
+    assert known[:, 0].all()
+    lowest = memory.drawn[:, 1, 2] < memory.drawn[:, 1, 2].quantile(0.2)
+    assert known[lowest, 1].float().mean() < 0.02 and known[~lowest, 1].float().mean() > 0.8
 
 
 def test_the_sea_knows_what_is_behind_the_followed_thing() -> None:
@@ -613,7 +650,8 @@ def test_the_target_is_drawn_where_it_swims() -> None:
         middle = math.tan(elevation) / math.cos(bearing) / high
         assert float(rows.float().mean()) / height * 2 - 1 == pytest.approx(middle, abs=0.15)
         across = float(columns.max() - columns.min() + 1) / height
-        assert across == pytest.approx(math.exp(log_width), rel=0.35), "as wide as the course says"
+        shapes = 3 * load_noise().tracks.aspect_place  # fish of the catalogue differ
+        assert across == pytest.approx(math.exp(log_width), rel=shapes), "as wide as the course says"
     assert sources.moved[:, 4].max() > 0.2, "the displacement answers"
 
 

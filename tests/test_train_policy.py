@@ -286,9 +286,26 @@ def test_noise_of_being_sure_is_its_odds_and_how_they_differ() -> None:
     odds = 1 + 0.8 * torch.randn(150, 1, generator=random)
     each = watched(torch.zeros(400, 150, 1), torch.zeros(400, 150, 1))
     sure = torch.rand(400, 150, 1, generator=random) < torch.sigmoid(odds)
-    found = noise.fit_sure([each._replace(sights=each.sights._replace(sure=sure))])
-    assert found == pytest.approx({"sure": 1.0, "sure_place": 0.8}, abs=0.12)
-    assert noise.fit_sure([]) == {}
+    seen = [each._replace(sights=each.sights._replace(sure=sure))]
+    usual = msgspec.structs.asdict(load_noise().tracks)
+    assert noise.fit_sure(seen, [], usual) == pytest.approx({"sure": 1.0, "sure_place": 0.8}, abs=0.12)
+    assert noise.fit_sure(seen, seen, usual) == pytest.approx({"sure_fish": 1.0, "sure_fish_place": 0.8}, abs=0.12)
+    assert noise.fit_sure([], [], usual) == {}
+
+
+def test_a_fish_that_never_began_a_track_was_never_sure() -> None:
+    """Ten fish, large and near: half of them are always sure, half never tracked. A small one says nothing."""
+    large = torch.ones(50, 10, 1)
+    each = watched(large, torch.zeros_like(large))
+    seen = (torch.arange(10) % 2 == 0)[None, :, None].expand(50, 10, 1)
+    usual = msgspec.structs.asdict(load_noise().tracks)
+    fish = each._replace(sights=each.sights._replace(hit=seen, sure=seen))
+    odds = math.log(50.5 / 0.5)
+    found = noise.fit_sure([fish], [fish], usual)
+    assert found["sure_fish"] == pytest.approx(0.0, abs=1e-6)
+    assert found["sure_fish_place"] == pytest.approx(odds * math.sqrt(10 / 9))
+    small = fish._replace(sights=fish.sights._replace(log_size=large - 4.0))
+    assert noise.fit_sure([small], [small], usual) == {}, "those that were tracked are too few"
 
 
 def test_noise_of_bearings_is_what_changes_from_frame_to_frame() -> None:

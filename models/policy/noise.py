@@ -213,7 +213,7 @@ def fit_tracks(watched: list[Watched], followed: list[Watched], before: TrackNoi
     changed |= {"bearing_error": slope, "bearing_floor": max(small_box - slope * small_height, 5e-4)}
     changed |= fit_sizes(followed)
     changed["burst_s"] = bursts(watched)
-    changed |= fit_sure(watched)
+    changed |= fit_sure(watched, followed, changed)
     begins = sum(((w.sights.ghosts[1:, :, 0] > 0) & (w.sights.ghosts[:-1, :, 0] == 0)).sum().item() for w in watched)
     frames = sum((w.sights.ghosts[..., 0] > 0).sum().item() for w in watched)
     dt = torch.cat([w.dt for w in watched]).mean().item()
@@ -257,17 +257,32 @@ def fit_sizes(watched: list[Watched]) -> dict[str, float]:
     }
 
 
-def fit_sure(watched: list[Watched]) -> dict[str, float]:
-    """The log odds of boxes that would begin a track among those that were found, and how they differ by target."""
-    odds = []
-    for sights in (each.sights for each in watched):
+def fit_sure(watched: list[Watched], followed: list[Watched], numbers: Mapping[str, float]) -> dict[str, float]:
+    """The log odds of boxes that would begin a track among those that were found, and how they differ by target: of
+    fish, the followed things without fins that swing, and of all others. A target that ought to be found by the hits'
+    `numbers` and never was tracked was never sure: what is counted among tracks alone knows nothing of it."""
+    odds: dict[str, list[float]] = {"sure": [], "sure_fish": []}
+    for each in watched:
+        sights = each.sights
         good = sights.inside & sights.hit
         found, sure = good.sum(0), (good & sights.sure).sum(0)
-        enough = found >= FEW_SIGHTS
-        odds += torch.logit((sure[enough] + 0.5) / (found[enough] + 1)).tolist()
-    if len(odds) < FEW_TARGETS:
-        return {}
-    return {"sure": statistics.mean(odds), "sure_place": statistics.stdev(odds)}
+        frames = torch.where(found > 0, found, (sights.inside & (chance(numbers, sights) > 0.5)).sum(0))
+        fish = ~sights.kicks.any(0) & any(each is one for one in followed)
+        for name, which in (("sure", ~fish), ("sure_fish", fish)):
+            enough = which & (frames >= FEW_SIGHTS)
+            odds[name] += torch.logit((sure[enough] + 0.5) / (frames[enough] + 1)).tolist()
+    fitted: dict[str, float] = {}
+    for name, some in odds.items():
+        if len(some) >= FEW_TARGETS:
+            fitted |= {name: statistics.mean(some), f"{name}_place": statistics.stdev(some)}
+    return fitted
+
+
+def chance(numbers: Mapping[str, float], sights: Sights) -> Tensor:
+    """(F, N, K) the probability that a target is found, as in `sim.tasks.found`."""
+    logit = numbers["base"] + numbers["per_log_size"] * sights.log_size.clamp(max=1.5)
+    logit = logit + numbers["per_optical_depth"] * sights.depth + numbers["at_edge"] * sights.edge
+    return torch.sigmoid(logit + numbers["per_turning"] * sights.turning)
 
 
 def bursts(watched: list[Watched]) -> float:

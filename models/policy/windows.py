@@ -36,7 +36,7 @@ MIXED = 16
 
 
 class Store:
-    """The last windows, up to `capacity` sets of them; drawn from uniformly."""
+    """The last windows, up to `capacity` sets of them; each window is drawn as often as any other."""
 
     def __init__(self, capacity: int):
         self.capacity = capacity
@@ -46,9 +46,10 @@ class Store:
         self.sets = [*self.sets, windows][-self.capacity :]
 
     def draw(self, size: int, random: torch.Generator) -> Windows:
-        """`size` windows, a few from each of MIXED sets: of all tasks. A batch of one task alone would pull the network
-        to and fro, and it would learn none of them. About half of them are seen in a mirror."""
-        chosen = torch.randint(len(self.sets), (min(MIXED, size),), generator=random).tolist()
+        """`size` windows, a few from each of MIXED sets, large sets the more often: of all tasks. A batch of one task
+        alone would pull the network to and fro, and it would learn none of them. About half are seen in a mirror."""
+        sizes = torch.tensor([float(windows.memory.shape[0]) for windows in self.sets])
+        chosen = torch.multinomial(sizes, min(MIXED, size), replacement=True, generator=random).tolist()
         share = -(-size // len(chosen))
         parts = []
         for number in chosen:

@@ -133,14 +133,15 @@ def noiseless(noise: Noise) -> Noise:
     """Ranges, tracks and displacements as they are, whatever the water."""
     clear = RangeNoise(
         share=PERFECT, half=1.0, place=0.0, floor=PERFECT, said_floor=PERFECT, fade=1e3, fade_width=1.0, unseen=0.0,
-        unseen_error=PERFECT, persistent=0.5, persistent_s=1.0, log_variance_error=0.0, target_shown=1.0,
+        unseen_error=PERFECT, haze=0.0, haze_place=0.0, haze_said=0.0, persistent=0.5, persistent_s=1.0,
+        log_variance_error=0.0, target_shown=1.0,
         pipeline_off=-9.0, pipeline_gap=18.0, pipeline_place=0.0, pipeline_error=0.0,
     )  # fmt: skip
     sure = msgspec.structs.replace(
         noise.tracks, base=20.0, per_log_size=0.0, per_optical_depth=0.0, at_edge=0.0, per_turning=0.0,
         bearing_error=0.0, bearing_floor=0.0, size_error=0.0, size_mean=0.0, size_slope=0.0, size_place=0.0,
         size_swing=0.0, aspect_mean=0.0, aspect_place=0.0, score_error=0.0, sure=20.0, sure_place=0.0,
-        false_per_s=0.0,
+        sure_fish=20.0, sure_fish_place=0.0, false_per_s=0.0,
     )  # fmt: skip
     still = msgspec.structs.replace(
         noise.displacement, error=0.0, keyed_error=0.0, scale_error=0.0, roll_error=0.0, reach=10.0, clear=0.0

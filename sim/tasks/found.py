@@ -53,6 +53,8 @@ class TrackerMemory(NamedTuple):
     whole episode."""
     kick: Tensor
     """(N, K, 3) whether it has fins, 1 or 0, at how many Hz they beat, and the phase, rad."""
+    fish: Tensor
+    """(N, K) bool."""
 
 
 class Seen(NamedTuple):
@@ -72,8 +74,9 @@ class Seen(NamedTuple):
     """(N, K, 2) how much larger than at its middle a diver's arms and fins look: they are nearer or farther."""
 
 
-def start_tracker(kicks: Tensor, random: torch.Generator) -> TrackerMemory:
-    """Before the first picture. `kicks` (N, K): which targets are divers, whose fins make them higher and lower."""
+def start_tracker(kicks: Tensor, fish: Tensor, random: torch.Generator) -> TrackerMemory:
+    """Before the first picture. `kicks` and `fish` (N, K): which targets are divers, whose fins make them higher and
+    lower, and which are fish, of which the detector is less sure."""
     n, targets = kicks.shape
     none = torch.zeros(n, targets + 1, device=random.device)
     place = torch.zeros(n, targets + 1, 4, device=random.device)
@@ -82,7 +85,7 @@ def start_tracker(kicks: Tensor, random: torch.Generator) -> TrackerMemory:
     pace, phase = torch.rand(2, n, targets, generator=random, device=random.device)
     low, high = KICK_HZ
     kick = torch.stack([kicks.float(), low + (high - low) * pace, 2 * math.pi * phase], dim=-1)
-    return TrackerMemory(missed, none, none, place, place, none, place[:, 0], drawn, kick)
+    return TrackerMemory(missed, none, none, place, place, none, place[:, 0], drawn, kick, fish)
 
 
 def project(
@@ -183,7 +186,9 @@ def find(
     drawn[..., 2].clamp_(max=0.0)  # no box is higher than the picture
     place = torch.cat([drawn, _turned(ghost, heading)[:, None]], dim=1)
     here = torch.cat([truth.inside & ~missed, false[:, None]], dim=1)
-    sure = torch.sigmoid(noise.sure + noise.sure_place * memory.drawn[..., 2])
+    mean = torch.where(memory.fish, noise.sure_fish, noise.sure)
+    deviation = torch.where(memory.fish, noise.sure_fish_place, noise.sure_place)
+    sure = torch.sigmoid(mean + deviation * memory.drawn[..., 2])
     begins = torch.rand(n, k, generator=random, device=heading.device) < sure  # a weak box goes on with a track only
     here[:, :k] &= begins | (memory.hits[:, :k] >= CONFIRM_HITS)
     score = 0.5 + 0.45 * torch.cat([chance, torch.full_like(chance[:, :1], 0.3)], dim=1)

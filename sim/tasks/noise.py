@@ -29,6 +29,9 @@ class RangeNoise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fade_width: float
     unseen: float
     unseen_error: float
+    haze: float
+    haze_place: float
+    haze_said: float
     persistent: float
     persistent_s: float
     log_variance_error: float
@@ -50,6 +53,8 @@ class TrackNoise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     burst_s: float
     sure: float
     sure_place: float
+    sure_fish: float
+    sure_fish_place: float
     bearing_error: float
     bearing_floor: float
     size_error: float

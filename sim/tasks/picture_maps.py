@@ -14,6 +14,8 @@ from sim.tasks.noise import RangeNoise
 
 PATCH_ROWS, PATCH_COLUMNS = 3, 4
 """Errors are alike over patches of 4 × 4 cells."""
+HAZE_PATCHES = 0.6
+"""Deviation of the logarithm of the haze from patch to patch."""
 NIGHT_PER_M = 0.4
 """Lamps fade with the square of the range, too: optical depth per m, beside twice the way through the water."""
 
@@ -27,6 +29,8 @@ class MapErrors(NamedTuple):
     """(N, 2) of both: of the water and the ground of a whole episode."""
     target: Tensor
     """(N,) even from 0 to 1: how thin the followed thing is, for a whole episode."""
+    haze: Tensor
+    """(N, 2) of the haze of a whole episode, and of how it changes down the picture."""
 
 
 class Maps(NamedTuple):
@@ -54,7 +58,8 @@ def seen(noise: RangeNoise, depth: Tensor) -> Tensor:
 def start_errors(n: int, random: torch.Generator) -> MapErrors:
     patches = torch.randn(n, 2, PATCH_ROWS, PATCH_COLUMNS, generator=random, device=random.device)
     place = torch.randn(n, 2, generator=random, device=random.device)
-    return MapErrors(patches, place, torch.rand(n, generator=random, device=random.device))
+    target = torch.rand(n, generator=random, device=random.device)
+    return MapErrors(patches, place, target, torch.randn(n, 2, generator=random, device=random.device))
 
 
 def around_target(noise: RangeNoise, far: Tensor, behind: Tensor, errors: MapErrors) -> Tensor:
@@ -68,6 +73,14 @@ def around_target(noise: RangeNoise, far: Tensor, behind: Tensor, errors: MapErr
 def uncertainty(noise: RangeNoise, inverse: Tensor) -> Tensor:
     """Standard deviation of the logarithm of an inverse range: what is near fills the picture and shows little else."""
     return noise.share * inverse / (inverse + noise.half)
+
+
+def haze(noise: RangeNoise, drawn: Tensor) -> Tensor:
+    """(N, ROWS, 1) 1/m by how much all things look nearer than they are: in water of a kind that the encoder knows
+    little of, much. `drawn` (N, 2) as in MapErrors."""
+    down = torch.linspace(-1, 1, ROWS, device=drawn.device)
+    slope = 0.5 * torch.tanh(drawn[:, 1:])
+    return (noise.haze * torch.exp(noise.haze_place * drawn[:, :1]) * (1 + slope * down))[:, :, None]
 
 
 def picture_maps(
@@ -93,9 +106,10 @@ def picture_maps(
     said = clear * (inverse * factor.exp() + noise.floor * error) + (1 - clear) * (
         noise.unseen + noise.unseen_error * error
     )
-    said = said.clamp(0.0, INVERSE_RANGE_MAX)
+    hazy = haze(noise, errors.haze)
+    said = (said + hazy * (HAZE_PATCHES * error).exp()).clamp(0.0, INVERSE_RANGE_MAX)
     # How unsure the encoder is depends on what it believes, not on what is there.
-    variance = (uncertainty(noise, said) * said).square() + noise.said_floor**2
+    variance = (uncertainty(noise, said) * said).square() + noise.said_floor**2 + (noise.haze_said * hazy).square()
     log_variance = variance.log() + noise.log_variance_error * wide[:, 1]
     odds = noise.pipeline_off + noise.pipeline_place * errors.place[:, 1:, None] + noise.pipeline_gap * pipe * clear
     pipeline = torch.sigmoid(odds + noise.pipeline_error * (0.7 * wide[:, 1] + 0.7 * fine.flip(1)))

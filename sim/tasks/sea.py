@@ -103,7 +103,7 @@ class Sea:
         self.gust = torch.zeros(self.n, 2, device=self.device)
         self.rays = rays(self.conditions.view)
         self.errors = picture_maps.start_errors(self.n, self.random)
-        self.tracker = found.start_tracker(kicks(self.course), self.random)
+        self.tracker = found.start_tracker(kicks(self.course), fish(self.course), self.random)
         self.previous = torch.zeros(self.n, 4, device=self.device)
         self.elapsed = torch.zeros(self.n, device=self.device)
         self.tally: Tally = start_tally(self.n, self.device)
@@ -391,7 +391,7 @@ class Sea:
         self.helm.restart(rows, self.readings, boats.stick_limit, weather.late, weather.behind)
         self.rays = rays(self.conditions.view)
         self.errors = put(self.errors, rows, picture_maps.start_errors(k, self.random))
-        self.tracker = put(self.tracker, rows, found.start_tracker(kicks(course), self.random))
+        self.tracker = put(self.tracker, rows, found.start_tracker(kicks(course), fish(course), self.random))
         self.tally = put(self.tally, rows, start_tally(k, self.device))
         zero = torch.zeros(k, device=self.device)
         self.gust, self.elapsed = put(self.gust, rows, zero[:, None].expand(k, 2)), put(self.elapsed, rows, zero)
@@ -411,3 +411,8 @@ class Sea:
 def kicks(course: Course) -> Tensor:
     """(N, K) which targets are divers: no gate post is one."""
     return divers(course.targets) & course.target_ball
+
+
+def fish(course: Course) -> Tensor:
+    """(N, K) which targets are fish."""
+    return ~divers(course.targets) & course.target_ball
