@@ -70,16 +70,15 @@ def dive(which: str, name: str, seconds: float, sticks, current=(0.3, 0.0, 0.0),
 @torch.inference_mode()
 def test_late_thrusters_do_not_make_a_vehicle_rock() -> None:
     """Hulls, delays and thrusters between the published ones, at 0.8 surge: once they sail, they lie still in roll and
-    pitch. Twice today's damping made one in ten rock by 0.1 rad and more, and rise by it. Of 96 vehicles the bound
-    of the tenth that rocks most is 0.03 to 0.05 rad by chance (0.09 to 0.13 with twice the damping): so many more."""
-    sea = Sea("station", "nominal", 384, 5, auto_reset=False, loops="rov")
+    pitch. Twice today's damping made one in ten rock by 0.1 rad and more, and rise by it."""
+    sea = Sea("station", "nominal", 96, 5, auto_reset=False, loops="rov")
     sources, _ = sea.reset()
-    ahead, angles = torch.tensor([0.8, 0.0, 0.0, 0.0]).expand(384, 4), []
+    ahead, angles = torch.tensor([0.8, 0.0, 0.0, 0.0]).expand(96, 4), []
     for _ in range(110):
         sources, _, _ = sea.step(ahead)
         angles.append(sources.attitude[:, :2])
     rocking = torch.stack(angles[60:]).std(0).amax(1)
-    assert rocking.quantile(0.9) < 0.05 and rocking.median() < 0.01
+    assert rocking.quantile(0.9) < 0.04 and rocking.median() < 0.01
 
 
 @torch.inference_mode()

@@ -269,10 +269,8 @@ def test_observations_are_finite_and_bounded(task: str) -> None:
 
 
 def test_a_false_box_does_not_exist_from_the_start() -> None:
-    assert (
-        start_tracker(torch.ones(3, 2) > 0, torch.zeros(3, 2) > 0, torch.Generator()).missed.tolist()
-        == [[False, False, True]] * 3
-    )
+    kicks = torch.ones(3, 2) > 0
+    assert start_tracker(kicks, ~kicks, torch.Generator()).missed.tolist() == [[False, False, True]] * 3
 
 
 # ---- the sea as a whole --------------------------------------------------------------------------------------------
@@ -304,7 +302,8 @@ def test_a_target_is_drawn_too_large_for_a_whole_episode() -> None:
         size_error=0.0, size_mean=0.1, size_slope=-0.2, size_place=0.3, false_per_s=0.0, sure=20.0,
     )  # fmt: skip
     random, zero = torch.Generator().manual_seed(1), torch.zeros(number)
-    memory = start_tracker(torch.zeros(number, 2) > 0, torch.zeros(number, 2) > 0, random)
+    posts = torch.zeros(number, 2) > 0
+    memory = start_tracker(posts, posts, random)
     for _ in range(3):
         tracks, memory = find(noise, sea.conditions, truth, zero, zero, memory, 0.1, random)
     off = memory.place[:, :2, 2] - places
@@ -330,7 +329,8 @@ def test_a_weak_box_goes_on_with_a_track_and_begins_none() -> None:
     truth, sea = two_in_sight(number)
     noise = msgspec.structs.replace(noiseless(load_noise()).tracks, sure=math.log(0.3 / 0.7))
     random, zero = torch.Generator().manual_seed(1), torch.zeros(number)
-    memory = start_tracker(torch.zeros(number, 2) > 0, torch.zeros(number, 2) > 0, random)
+    posts = torch.zeros(number, 2) > 0
+    memory = start_tracker(posts, posts, random)
     known = []
     for _ in range(40):
         _, memory = find(noise, sea.conditions, truth, zero, zero, memory, 0.08, random)
@@ -422,7 +422,7 @@ def test_cells_of_the_followed_thing_are_partly_water() -> None:
     the episode lasts; whatever else there is shows all."""
     noise = msgspec.structs.replace(load_noise().range, target_shown=0.8)
     far, behind = torch.full((400, 1, 2), 2.0), torch.tensor([[[1e6, 2.0]]]).expand(400, 1, 2)
-    errors = start_errors(400, torch.Generator().manual_seed(0))
+    errors = start_errors(400, *[torch.Generator().manual_seed(0)] * 2)
     seen = 1 / around_target(noise, far, behind, errors)
     assert seen[:, 0, 1].tolist() == pytest.approx([0.5] * 400)
     shown = seen[:, 0, 0] / 0.5
@@ -436,7 +436,7 @@ def test_some_places_are_hazy_and_the_encoder_says_so() -> None:
     sea, random = Sea("station", "easy", 2000, seed=0), torch.Generator().manual_seed(0)
     sea.reset()
     far, pipe = torch.full((2000, ROWS, COLUMNS), 100.0), torch.zeros(2000, ROWS, COLUMNS) > 0
-    errors = start_errors(2000, random)
+    errors = start_errors(2000, random, random)
     maps, later = picture_maps(noise, sea.conditions, far, pipe, errors, 0.1, random)
     whole = (maps.inverse_range - 0.01).flatten(1).median(1).values
     assert whole.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist() == pytest.approx([0.0083, 0.03, 0.108], rel=0.15)
@@ -650,8 +650,7 @@ def test_the_target_is_drawn_where_it_swims() -> None:
         middle = math.tan(elevation) / math.cos(bearing) / high
         assert float(rows.float().mean()) / height * 2 - 1 == pytest.approx(middle, abs=0.15)
         across = float(columns.max() - columns.min() + 1) / height
-        shapes = 3 * load_noise().tracks.aspect_place  # fish of the catalogue differ
-        assert across == pytest.approx(math.exp(log_width), rel=shapes), "as wide as the course says"
+        assert across == pytest.approx(math.exp(log_width), rel=0.35), "as wide as the course says"
     assert sources.moved[:, 4].max() > 0.2, "the displacement answers"
 
 

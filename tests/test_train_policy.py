@@ -241,18 +241,8 @@ def test_what_counts_as_unsure() -> None:
 def watched(size: torch.Tensor, off: torch.Tensor) -> sights.Watched:
     """Frames (F, N, 1) of targets that are all found; the cells are left out."""
     nothing, every = torch.zeros_like(size), torch.ones_like(size, dtype=torch.bool)
-    seen = sights.Sights(
-        every,
-        every,
-        size,
-        nothing,
-        ~every,
-        nothing,
-        torch.stack([nothing, off, off - 0.1], dim=-1),
-        every,
-        ~every,
-        nothing,
-    )
+    off = torch.stack([nothing, off, off - 0.1], dim=-1)
+    seen = sights.Sights(every, every, size, nothing, ~every, nothing, off, every, ~every, ~every, nothing)
     return sights.Watched(None, seen, torch.full((len(size),), 0.1))  # type: ignore[arg-type]
 
 
@@ -286,11 +276,12 @@ def test_noise_of_being_sure_is_its_odds_and_how_they_differ() -> None:
     odds = 1 + 0.8 * torch.randn(150, 1, generator=random)
     each = watched(torch.zeros(400, 150, 1), torch.zeros(400, 150, 1))
     sure = torch.rand(400, 150, 1, generator=random) < torch.sigmoid(odds)
-    seen = [each._replace(sights=each.sights._replace(sure=sure))]
-    usual = msgspec.structs.asdict(load_noise().tracks)
-    assert noise.fit_sure(seen, [], usual) == pytest.approx({"sure": 1.0, "sure_place": 0.8}, abs=0.12)
-    assert noise.fit_sure(seen, seen, usual) == pytest.approx({"sure_fish": 1.0, "sure_fish_place": 0.8}, abs=0.12)
-    assert noise.fit_sure([], [], usual) == {}
+    each = each._replace(sights=each.sights._replace(sure=sure))
+    usual = load_noise().tracks
+    assert noise.fit_sure([each], usual) == pytest.approx({"sure": 1.0, "sure_place": 0.8}, abs=0.12)
+    each = each._replace(sights=each.sights._replace(fish=each.sights.hit))
+    assert noise.fit_sure([each], usual) == pytest.approx({"sure_fish": 1.0, "sure_fish_place": 0.8}, abs=0.12)
+    assert noise.fit_sure([], usual) == {}
 
 
 def test_a_fish_that_never_began_a_track_was_never_sure() -> None:
@@ -298,14 +289,14 @@ def test_a_fish_that_never_began_a_track_was_never_sure() -> None:
     large = torch.ones(50, 10, 1)
     each = watched(large, torch.zeros_like(large))
     seen = (torch.arange(10) % 2 == 0)[None, :, None].expand(50, 10, 1)
-    usual = msgspec.structs.asdict(load_noise().tracks)
-    fish = each._replace(sights=each.sights._replace(hit=seen, sure=seen))
+    usual = load_noise().tracks
+    fish = each._replace(sights=each.sights._replace(hit=seen, sure=seen, fish=each.sights.hit))
     odds = math.log(50.5 / 0.5)
-    found = noise.fit_sure([fish], [fish], usual)
+    found = noise.fit_sure([fish], usual)
     assert found["sure_fish"] == pytest.approx(0.0, abs=1e-4)
     assert found["sure_fish_place"] == pytest.approx(odds * math.sqrt(10 / 9))
     small = fish._replace(sights=fish.sights._replace(log_size=large - 4.0))
-    assert noise.fit_sure([small], [small], usual) == {}, "those that were tracked are too few"
+    assert noise.fit_sure([small], usual) == {}, "those that were tracked are too few"
 
 
 def test_noise_of_bearings_is_what_changes_from_frame_to_frame() -> None:

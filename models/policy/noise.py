@@ -18,7 +18,7 @@ from torch import Tensor
 from models.policy.recipe import NoiseRecipe, claim
 from models.policy.sights import Cells, Sights, Watched, watch
 from models.policy.workers import quiet
-from sim.tasks.found import HIDDEN_S
+from sim.tasks.found import HIDDEN_S, hit_chance
 from sim.tasks.noise import FILE, Noise, RangeNoise, TrackNoise, load
 from sim.tasks.picture_maps import uncertainty
 
@@ -213,7 +213,7 @@ def fit_tracks(watched: list[Watched], followed: list[Watched], before: TrackNoi
     changed |= {"bearing_error": slope, "bearing_floor": max(small_box - slope * small_height, 5e-4)}
     changed |= fit_sizes(followed)
     changed["burst_s"] = bursts(watched)
-    changed |= fit_sure(watched, followed, changed)
+    changed |= fit_sure(watched, msgspec.structs.replace(before, **changed))
     begins = sum(((w.sights.ghosts[1:, :, 0] > 0) & (w.sights.ghosts[:-1, :, 0] == 0)).sum().item() for w in watched)
     frames = sum((w.sights.ghosts[..., 0] > 0).sum().item() for w in watched)
     dt = torch.cat([w.dt for w in watched]).mean().item()
@@ -257,17 +257,17 @@ def fit_sizes(watched: list[Watched]) -> dict[str, float]:
     }
 
 
-def fit_sure(watched: list[Watched], followed: list[Watched], numbers: Mapping[str, float]) -> dict[str, float]:
+def fit_sure(watched: list[Watched], tracks: TrackNoise) -> dict[str, float]:
     """The log odds of boxes that would begin a track among those that were found, and how they differ by target: of
-    fish, the followed things without fins that swing, and of all others. A target that ought to be found by the hits'
-    `numbers` and never was tracked was never sure: what is counted among tracks alone knows nothing of it."""
+    fish, and of all others. A target that ought to be found, by `tracks`, and never was tracked was never sure: what
+    is counted among tracks alone knows nothing of it."""
     odds: dict[str, list[float]] = {"sure": [], "sure_fish": []}
-    for each in watched:
-        sights = each.sights
+    for sights in (each.sights for each in watched):
         good = sights.inside & sights.hit
-        found, sure = good.sum(0), (good & sights.sure).sum(0)
-        frames = torch.where(found > 0, found, (sights.inside & (chance(numbers, sights) > 0.5)).sum(0))
-        fish = ~sights.kicks.any(0) & any(each is one for one in followed)
+        hits, sure = good.sum(0), (good & sights.sure).sum(0)
+        likely = hit_chance(tracks, sights.log_size, sights.depth, sights.edge, sights.turning) > 0.5
+        frames = torch.where(hits > 0, hits, (sights.inside & likely).sum(0))
+        fish = sights.fish.any(0)
         for name, which in (("sure", ~fish), ("sure_fish", fish)):
             enough = which & (frames >= FEW_SIGHTS)
             odds[name] += torch.logit((sure[enough] + 0.5) / (frames[enough] + 1)).tolist()
@@ -276,13 +276,6 @@ def fit_sure(watched: list[Watched], followed: list[Watched], numbers: Mapping[s
         if len(some) >= FEW_TARGETS:
             fitted |= {name: statistics.mean(some), f"{name}_place": statistics.stdev(some)}
     return fitted
-
-
-def chance(numbers: Mapping[str, float], sights: Sights) -> Tensor:
-    """(F, N, K) the probability that a target is found, as in `sim.tasks.found`."""
-    logit = numbers["base"] + numbers["per_log_size"] * sights.log_size.clamp(max=1.5)
-    logit = logit + numbers["per_optical_depth"] * sights.depth + numbers["at_edge"] * sights.edge
-    return torch.sigmoid(logit + numbers["per_turning"] * sights.turning)
 
 
 def bursts(watched: list[Watched]) -> float:

@@ -22,7 +22,7 @@ from sim.tasks.found import Seen, project, swing
 from sim.tasks.picture_maps import optical_depth
 from sim.tasks.rendered import RenderedSea
 from sim.tasks.scenes import look
-from sim.tasks.sea import Truth, kicks
+from sim.tasks.sea import Truth, fish, kicks
 from sim.tasks.tuned import start
 
 NEAR_RAD = 0.15
@@ -75,6 +75,8 @@ class Sights(NamedTuple):
     """bool: the box alone would have begun a track."""
     kicks: Tensor
     """bool: a diver, whose height swings with the fins."""
+    fish: Tensor
+    """bool."""
     ghosts: Tensor
     """(F, N, K) the number of tracks on no target, the same for every K."""
 
@@ -148,7 +150,7 @@ def compared(tracks: Tensor, known: Seen, truth: Truth, turning: Tensor) -> Sigh
     size = known.place[..., 2] - math.log(0.1)
     return Sights(
         known.inside, hit, size, depth, known.edge, turning[:, None].expand_as(nearest), off, mine[..., 5] >= SURE,
-        fins.expand_as(hit), ghosts,
+        fins.expand_as(hit), fish(truth.course).expand_as(hit), ghosts,
     )  # fmt: skip
 
 

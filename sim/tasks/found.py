@@ -163,14 +163,8 @@ def find(
     n, k, _ = truth.place.shape
     if not k:
         return torch.zeros(n, TRACKS, TRACK, device=heading.device), memory
-    logit = (
-        noise.base
-        + noise.per_log_size * (truth.place[..., 2] - math.log(0.1)).clamp(max=1.5)
-        + noise.per_optical_depth * optical_depth(conditions, truth.range)
-        + noise.at_edge * truth.edge
-        + noise.per_turning * turning.abs()[:, None]
-    )
-    chance = torch.sigmoid(logit)
+    size, depth = truth.place[..., 2] - math.log(0.1), optical_depth(conditions, truth.range)
+    chance = hit_chance(noise, size, depth, truth.edge, turning.abs()[:, None])
     dice = torch.rand(n, k + 1, generator=random, device=heading.device)
     end = 1 - math.exp(-dt / noise.burst_s)
     begin = ((1 - chance) / chance.clamp(min=1e-3) * end).clamp(max=1.0)
@@ -206,6 +200,13 @@ def find(
         rows = torch.cat([rows, rows.new_zeros(n, TRACKS - k - 1, TRACK)], dim=1)
     order = (rows[..., 0] * rows[..., 5] * rows[..., 3]).topk(TRACKS, dim=1).indices
     return rows.gather(1, order[..., None].expand(-1, -1, TRACK)), memory
+
+
+def hit_chance(noise: TrackNoise, size: Tensor, depth: Tensor, edge: Tensor, turning: Tensor) -> Tensor:
+    """The probability that the detector finds a target in a frame: of the log of its size over a tenth of the picture's
+    height, optical depth, whether it is at the edge, and the yaw rate, rad/s."""
+    logit = noise.base + noise.per_log_size * size.clamp(max=1.5) + noise.per_optical_depth * depth
+    return torch.sigmoid(logit + noise.at_edge * edge + noise.per_turning * turning)
 
 
 def _box_error(noise: TrackNoise, conditions: Conditions, size: Tensor, random: torch.Generator) -> Tensor:

@@ -55,11 +55,12 @@ def seen(noise: RangeNoise, depth: Tensor) -> Tensor:
     return torch.sigmoid((noise.fade - depth) / noise.fade_width)
 
 
-def start_errors(n: int, random: torch.Generator) -> MapErrors:
+def start_errors(n: int, random: torch.Generator, places: torch.Generator) -> MapErrors:
+    """Before the first picture. `places`: dice of their own for the haze."""
     patches = torch.randn(n, 2, PATCH_ROWS, PATCH_COLUMNS, generator=random, device=random.device)
     place = torch.randn(n, 2, generator=random, device=random.device)
     target = torch.rand(n, generator=random, device=random.device)
-    return MapErrors(patches, place, target, torch.randn(n, 2, generator=random, device=random.device))
+    return MapErrors(patches, place, target, torch.randn(n, 2, generator=places, device=places.device))
 
 
 def around_target(noise: RangeNoise, far: Tensor, behind: Tensor, errors: MapErrors) -> Tensor:

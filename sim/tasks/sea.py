@@ -40,6 +40,7 @@ TASK: dict[str, ModuleType] = {"transit": transit, "follow": follow, "inspect": 
 """The modules of the tasks: each has `course` and `judge`."""
 NIGHT_SHARE = {"inspect": 0.5}
 """Share of the episodes at night."""
+PLACES_SEED = 1_000_003
 KNOWN_S = 3.0
 """A thing is known for this long after it was seen."""
 SAME_RATE = 100
@@ -82,6 +83,8 @@ class Sea:
         """Worlds that say how turbid the water is, whether it is night, and how wide the camera sees."""
         self.device = torch.device(device)
         self.random = torch.Generator(self.device).manual_seed(seed)
+        self.places = torch.Generator(self.device).manual_seed(seed + PLACES_SEED)
+        """Dice of the haze: with them, no course and no gust of a seed is another than without haze."""
         self.ours = {"both": n // 2, "rov": n, "ardusub": 0}[loops]
         self.suite = Suite()
         self.tick = self.decisions = 0
@@ -102,7 +105,7 @@ class Sea:
         self.helm = delays.Helm(self.n, self.ours, self.readings, self.hulls.stick_limit, late.clone(), behind.clone())
         self.gust = torch.zeros(self.n, 2, device=self.device)
         self.rays = rays(self.conditions.view)
-        self.errors = picture_maps.start_errors(self.n, self.random)
+        self.errors = picture_maps.start_errors(self.n, self.random, self.places)
         self.tracker = found.start_tracker(kicks(self.course), fish(self.course), self.random)
         self.previous = torch.zeros(self.n, 4, device=self.device)
         self.elapsed = torch.zeros(self.n, device=self.device)
@@ -390,7 +393,7 @@ class Sea:
         self.readings = put(self.readings, rows, readings)
         self.helm.restart(rows, self.readings, boats.stick_limit, weather.late, weather.behind)
         self.rays = rays(self.conditions.view)
-        self.errors = put(self.errors, rows, picture_maps.start_errors(k, self.random))
+        self.errors = put(self.errors, rows, picture_maps.start_errors(k, self.random, self.places))
         self.tracker = put(self.tracker, rows, found.start_tracker(kicks(course), fish(course), self.random))
         self.tally = put(self.tally, rows, start_tally(k, self.device))
         zero = torch.zeros(k, device=self.device)
