@@ -26,7 +26,7 @@ from rov.messages import ConsumedInput, PolicyInput, Setpoint
 from rov.resources import find_resource
 from rov.steering.mirror import TURNED, mirror_features, mirror_maps
 from rov.steering.policy_card import load_cards
-from rov.steering.policy_input import FEATURE_NAMES, FEATURES, VERSION, features
+from rov.steering.policy_input import COLUMNS, FEATURE_NAMES, FEATURES, ROWS, VERSION, features
 from rov.steering.policy_model import pack
 from rov.steering.policy_network import MEMORY, PolicyNetwork
 from sim import pilot_dives
@@ -37,6 +37,7 @@ from sim.tasks.expert import EXPERT, expert
 from sim.tasks.found import Seen
 from sim.tasks.noise import FILE
 from sim.tasks.noise import load as load_noise
+from sim.tasks.picture_maps import optical_depth, picture_maps, start_errors
 from sim.tasks.sea import Sea
 from sim.tasks.tuned import start
 
@@ -318,6 +319,32 @@ def test_noise_of_the_followed_things_cells_is_how_much_of_it_they_show() -> Non
     assert noise.fit_target([cells], 0.1) == pytest.approx(0.8)
     assert noise.fit_target([cells._replace(behind=cells.inverse)], 0.1) == 0.1, "nothing is followed"
     assert not cells.plain.any() and cells._replace(behind=cells.inverse).plain.all()
+
+
+def test_the_haze_of_places_is_found_again_in_what_the_noise_model_says() -> None:
+    """200 places with open water above and a bottom 2 to 4 m away below, five times through the model's own haze."""
+    usual = load_noise().range
+    there = msgspec.structs.replace(usual, unseen=0.05, haze=0.04, haze_place=0.9, haze_said=1.4, place=0.0)
+    sea, random = Sea("station", "easy", 200, seed=0), torch.Generator().manual_seed(0)
+    sea.reset()
+    far = torch.full((200, ROWS, COLUMNS), 100.0)
+    far[:, ROWS // 2 :] = 2.0 + 2.0 * torch.rand(200, 1, 1, generator=random)
+    errors, every = start_errors(200, random, random), []
+    nothing = torch.zeros_like(far, dtype=torch.bool)
+    for _ in range(5):
+        maps, errors = picture_maps(there, sea.conditions, far, nothing, errors, 0.1, random)
+        depth = optical_depth(sea.conditions, far)
+        every.append((1 / far, depth, maps.inverse_range, maps.log_variance, nothing, maps.pipeline, ~nothing, 1 / far))
+    cells = sights.Cells(*(torch.stack(each) for each in zip(*every, strict=True)))
+    hazes, _ = noise.fit_haze([cells], usual)
+    assert hazes[0].shape == (200,) and hazes[0].min() == 0
+    found = noise.fit_range([cells], [], torch.full((5,), 0.1), usual)
+    assert found.haze == pytest.approx(there.haze, rel=0.3)
+    assert found.haze_place == pytest.approx(there.haze_place, rel=0.3)
+    assert found.haze_said == pytest.approx(there.haze_said, rel=0.3)
+    assert found.said_floor == pytest.approx(there.said_floor, rel=0.3)
+    assert found.unseen == pytest.approx(there.unseen, rel=0.4)
+    assert noise.fit_haze([cells._replace(running=nothing[None])], usual)[1] == usual, "nobody looked"
 
 
 def test_a_track_of_what_stands_in_front_is_no_sight_of_what_stands_behind() -> None:

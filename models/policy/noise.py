@@ -31,6 +31,12 @@ ENOUGH = 200
 """Sights of targets without which the tracks' noise is not fitted."""
 NEAR, TAIL = 0.2, 6.0
 """Inverse range from which on a cell counts fully, 1/m; degrees of freedom of the likelihood."""
+FAR = 0.12
+"""Inverse range below which a cell shows how hazy a place is, 1/m."""
+CLEAREST, WORST, WORST_SIGMA = 0.1, 0.9, 1.2816
+"""Quantiles of the places, the first without haze; and where a normal's 0.9 lies, in standard deviations."""
+LEAST_HAZE = 0.003
+"""1/m."""
 MAD = 1.4826
 """Of a normal's median absolute deviation, its standard deviation."""
 
@@ -80,13 +86,21 @@ def written(noise: Noise) -> str:
 
 def fit_range(every: list[Cells], pipes: list[Cells], dt: Tensor, before: RangeNoise) -> RangeNoise:
     """The most likely numbers of the maps' noise model, by gradients on its likelihood (Student's t: a few cells are
-    wrong by far). Cells count by how near their things are: most of every picture is endless water. Where it fades is
-    not fitted: nothing is there to be seen, and nothing is what is said."""
+    wrong by far), after the haze of each place. Cells count by how near their things are: most of every picture is
+    endless water. Where it fades is not fitted: nothing is there to be seen, and nothing is what is said."""
+    hazes, before = fit_haze(every, before)
+    hazy, every = (
+        every,
+        [
+            cells._replace(said=(cells.said - haze[:, None, None]).clamp(min=0))
+            for cells, haze in zip(every, hazes, strict=True)
+        ],
+    )
     cells = Cells(*(torch.cat([each.flatten() for each in some])[::7] for some in zip(*every, strict=True)))
     keep = cells.plain
     cells = Cells(*(each[keep] for each in cells))
     weight = (cells.inverse / NEAR).clamp(0.3, 3.0)
-    names = ("share", "half", "floor", "unseen", "unseen_error")
+    names = ("share", "half", "floor", "unseen_error")
     logs = torch.tensor([math.log(getattr(before, name)) for name in names], requires_grad=True)
     fixed: dict[str, Any] = msgspec.structs.asdict(before)
     optimiser = torch.optim.Adam([logs], lr=0.03)
@@ -101,7 +115,61 @@ def fit_range(every: list[Cells], pipes: list[Cells], dt: Tensor, before: RangeN
     for name, number in zip(names, logs.exp().tolist(), strict=True):
         fitted = msgspec.structs.replace(fitted, **{name: number})
     fitted = msgspec.structs.replace(fitted, target_shown=fit_target(every, before.target_shown))
-    return persistence(fit_pipeline(fitted, pipes), every, dt)
+    return said_of_it(persistence(fit_pipeline(fitted, pipes), every, dt), hazy, hazes)
+
+
+def fit_haze(every: list[Cells], before: RangeNoise) -> tuple[list[Tensor], RangeNoise]:
+    """(N,) 1/m of each item: by how much a place's far things are said to be nearer than those of the clearest tenth of
+    the places; and what is said of far things there, with the median and the spread of the rest. The spread is that of
+    the worst tenth: a place that looks like a wall all over is what a policy has to bear."""
+    said, over = [], []
+    for cells in every:
+        far = (cells.inverse < FAR) & cells.running
+        clear = torch.sigmoid((before.fade - cells.depth) / before.fade_width)
+        rest = torch.where(far, cells.said - clear * cells.inverse, torch.nan)
+        over.append(rest.nanmean((0, 2, 3)))
+        said += [each for each, seen in zip(over[-1], far.sum((0, 2, 3)), strict=True) if seen > ENOUGH]
+    if len(said) < FEW_TARGETS:
+        return [torch.zeros_like(each) for each in over], before
+    clearest, median, worst = torch.stack(said).quantile(torch.tensor([CLEAREST, 0.5, WORST])).tolist()
+    hazes = [(each - clearest).nan_to_num().clamp(min=0) for each in over]
+    median, worst = (max(each - clearest, LEAST_HAZE) for each in (median, worst))
+    spread = math.log(worst / median) / WORST_SIGMA
+    changed = {"unseen": max(clearest, LEAST_HAZE), "haze": median, "haze_place": spread}
+    return hazes, msgspec.structs.replace(before, **changed)
+
+
+def said_of_it(fitted: RangeNoise, every: list[Cells], hazes: list[Tensor]) -> RangeNoise:
+    """How much the encoder says may be error of what is far, in clear places and per haze: from the clearer and the
+    hazier third of the places. And what is left of the log variance."""
+
+    def own(cells: Cells) -> Tensor:
+        return (uncertainty(fitted, cells.said) * cells.said).square()
+
+    points = []
+    for cells, haze in zip(every, hazes, strict=True):
+        rest = torch.where((cells.inverse < FAR) & cells.running, cells.log_variance.exp() - own(cells), torch.nan)
+        enough = (~rest.isnan()).sum((0, 2, 3)) > ENOUGH
+        medians = rest.transpose(0, 1).flatten(1).nanmedian(1).values
+        points.append(torch.stack([haze.square(), medians], dim=1)[enough])
+    places = torch.cat(points)
+    third = len(places) // 3
+    if third < 2:
+        return fitted
+    ordered = places[places[:, 0].argsort()]
+    (clear, low), (hazy, high) = (some.median(0).values.tolist() for some in (ordered[:third], ordered[-third:]))
+    share = max(high - low, 0.0) / max(hazy - clear, LEAST_HAZE**2)
+    floor = max(low - share * clear, LEAST_HAZE**2)
+    left = [
+        (cells.log_variance - (own(cells) + floor + share * haze.square()[:, None, None]).log()).std()
+        for cells, haze in zip(every, hazes, strict=True)
+    ]
+    return msgspec.structs.replace(
+        fitted,
+        said_floor=math.sqrt(floor),
+        haze_said=math.sqrt(share),
+        log_variance_error=torch.stack(left).mean().item(),
+    )
 
 
 def fit_target(every: list[Cells], before: float) -> float:
@@ -128,9 +196,8 @@ def expected(numbers: Mapping[str, Tensor | float], cells: Cells) -> tuple[Tenso
 
 
 def persistence(fitted: RangeNoise, every: list[Cells], dt: Tensor) -> RangeNoise:
-    """How much of the error is alike over a patch, for how long it stays, how far whole places differ, and what is said
-    of it."""
-    kept, alike, log_variance, places, floors = [], [], [], [], []
+    """How much of the error is alike over a patch, for how long it stays, and how far whole places differ."""
+    kept, alike, places = [], [], []
     for cells in every:
         mean, spread = expected(msgspec.structs.asdict(fitted), cells)
         error = ((cells.said - mean) / spread.sqrt()).clamp(-4, 4)
@@ -140,17 +207,12 @@ def persistence(fitted: RangeNoise, every: list[Cells], dt: Tensor) -> RangeNois
         ratio = (cells.said.clamp(min=0.02) / cells.inverse).log()
         near = (cells.inverse > NEAR) & cells.plain
         places += [ratio[:, i][near[:, i]].mean() for i in range(ratio.shape[1]) if near[:, i].sum() > ENOUGH]
-        floors.append((0.5 * cells.log_variance[cells.said < NEAR / 4]).exp().median())
-        own = (uncertainty(fitted, cells.said) * cells.said).square() + fitted.said_floor**2
-        log_variance.append((cells.log_variance - own.log()).std())
     share, keep = torch.stack(alike).mean().item(), torch.stack(kept).mean().clamp(0.05, 0.98).item()
     return msgspec.structs.replace(
         fitted,
         place=torch.stack(places).std().item() if len(places) > 2 else fitted.place,
-        said_floor=torch.stack(floors).nanmean().item(),
         persistent=min(share, 0.95),
         persistent_s=-dt.mean().item() / math.log(keep),
-        log_variance_error=torch.stack(log_variance).mean().item(),
     )
 
 

@@ -58,7 +58,8 @@ def draw(what: Draw) -> Labelled:
     """Pictures of one scene, the same on every machine up to rounding."""
     random = np.random.Generator(np.random.PCG64([what.seed, 300]))
     task, _, world = what.world.rpartition(":")
-    place = realise(varied(load(world), what.waters, bool(random.random() < what.night)), what.seed)
+    night = bool(random.random() < what.night)
+    place = realise(varied(load(world), what.waters, night, random), what.seed)
     place = at_task(task, place, what.seed) if task else place
     position, attitude, turning = views(place, random, what.views)
     renderer = Renderer([place.scene], place.lens(FINE * WIDTH, FINE * HEIGHT))
@@ -75,18 +76,47 @@ def at_task(task: str, place: RealisedWorld, seed: int) -> RealisedWorld:
     return replace(place, scene=made, bottom=made.ground.bottom, start=start, walls=walls)
 
 
-def varied(world: World, waters: tuple[str, ...], night: bool) -> World:
-    """The world with any of the waters, by day or by its lamps, through a lens and a sensor of a wider range."""
+def varied(world: World, waters: tuple[str, ...], night: bool, random: np.random.Generator) -> World:
+    """The world with any of the waters, by day or by its lamps, over other ground, through another lens and sensor: in
+    wider ranges than any world has, for a place that nobody drew should look like one of them."""
     change = msgspec.structs.replace
-    water = change(world.water, type=list(waters), turbidity=Spread(log_uniform=(0.4, 2.0)))
+    water = change(
+        world.water,
+        type=list(waters),
+        turbidity=Spread(log_uniform=(0.3, 2.5)),
+        veil=Spread(log_uniform=(0.07, 0.7)),
+        warm=Spread(uniform=(-0.6, 0.5)),
+        snow=Spread(uniform=(0.0, 8.0)),
+    )
     light = change(
         world.light,
-        day=0.0 if night else Spread(log_uniform=(0.3, 1.5)),
+        day=0.0 if night else Spread(log_uniform=(0.3, 1.6)),
+        sun=Spread(uniform=(0.0, 0.7)),
+        caustics=Spread(uniform=(0.0, 1.0)),
         lamps=Spread(log_uniform=(0.6, 2.0)) if night else Spread(choice=[0.0, 0.0, 0.0, 0.5]),
     )
     # Shrinking a frame averages its noise; what is left is small.
-    camera = change(world.camera, hfov_deg=Spread(uniform=(60.0, 95.0)), noise=Spread(uniform=(0.2, 2.0)))
-    return change(world, water=water, light=light, camera=camera)
+    camera = change(
+        world.camera,
+        hfov_deg=Spread(uniform=(60.0, 95.0)),
+        brightness=Spread(uniform=(0.3, 0.76)),
+        white=Spread(uniform=(0.0, 0.95)),
+        saturation=Spread(uniform=(0.8, 1.7)),
+        contrast=Spread(uniform=(0.0, 0.9)),
+        soft=Spread(uniform=(0.5, 1.8)),
+        vignette=Spread(uniform=(0.05, 0.3)),
+        noise=Spread(uniform=(0.2, 2.0)),
+    )
+    colour, wall = (_tinted(float(np.exp(random.uniform(*np.log((0.1, 0.65))))), random) for _ in range(2))
+    other = _tinted(float(np.mean(colour) * random.uniform(0.4, 0.9)), random)
+    ground = change(world.ground, colour=colour, other=other, wall=wall)
+    return change(world, water=water, light=light, camera=camera, ground=ground)
+
+
+def _tinted(grey: float, random: np.random.Generator) -> tuple[float, float, float]:
+    """A colour, R G B, about as bright as `grey`."""
+    r, g, b = (float(each) for each in (grey * random.uniform(0.7, 1.3, 3)).clip(0.03, 0.8))
+    return r, g, b
 
 
 def views(place: RealisedWorld, random: np.random.Generator, number: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -46,7 +46,14 @@ class NoiseRecipe(Settings, frozen=True):
     """Rendered pictures on which the sea's noise is fitted."""
 
     tasks: tuple[str, ...] = ("transit", "follow", "inspect")
-    worlds: tuple[str, ...] = ("pond", "reef", "pipeline_night")
+    worlds: tuple[str, ...] = (
+        "pond",
+        "reef",
+        "pipeline_night",
+        "models/worlds/fjord.toml",
+        "models/worlds/lagoon.toml",
+    )
+    """The last two for nothing else: how wrong the encoder is of water like that of its training says too little."""
     seeds: int = 4
     vehicles: int = 2
     """In each world, of each task and seed."""
