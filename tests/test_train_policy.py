@@ -13,7 +13,19 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.policy import cards, curves, dagger, dives, evolution, noise, pictures, recipe, sights
+from models.policy import (
+    cards,
+    curves,
+    dagger,
+    dives,
+    evolution,
+    noise,
+    noise_of_maps,
+    noise_of_tracks,
+    pictures,
+    recipe,
+    sights,
+)
 from models.policy.classroom import Classroom, hide
 from models.policy.crew import Crew
 from models.policy.recipe import DaggerRecipe, RecipeError
@@ -252,7 +264,7 @@ def test_noise_of_sizes_is_a_line_a_place_and_a_rest() -> None:
     size = (torch.rand(1, 200, 1, generator=random) * 2 - 1).expand(60, 200, 1)
     place = 0.2 * torch.randn(1, 200, 1, generator=random)
     off = 0.3 - 0.4 * size + place + 0.1 * torch.randn(60, 200, 1, generator=random)
-    found = noise.fit_sizes([watched(size, off)])
+    found = noise_of_tracks.fit_sizes([watched(size, off)])
     assert found == pytest.approx(
         {
             "size_mean": 0.3,
@@ -264,10 +276,10 @@ def test_noise_of_sizes_is_a_line_a_place_and_a_rest() -> None:
         },
         abs=0.03,
     )
-    assert noise.fit_sizes([watched(size[:, :3], off[:, :3])]) == {}, "too few targets say nothing"
+    assert noise_of_tracks.fit_sizes([watched(size[:, :3], off[:, :3])]) == {}, "too few targets say nothing"
     kicking = watched(size, off + 0.4 * torch.randn(60, 200, 1, generator=random))
     kicking = kicking._replace(sights=kicking.sights._replace(kicks=kicking.sights.hit))
-    both = noise.fit_sizes([watched(size, off), kicking])
+    both = noise_of_tracks.fit_sizes([watched(size, off), kicking])
     assert both["size_error"] == found["size_error"], "fins that swing are no error of the box"
 
 
@@ -279,10 +291,12 @@ def test_noise_of_being_sure_is_its_odds_and_how_they_differ() -> None:
     sure = torch.rand(400, 150, 1, generator=random) < torch.sigmoid(odds)
     each = each._replace(sights=each.sights._replace(sure=sure))
     usual = load_noise().tracks
-    assert noise.fit_sure([each], usual) == pytest.approx({"sure": 1.0, "sure_place": 0.8}, abs=0.12)
+    assert noise_of_tracks.fit_sure([each], usual) == pytest.approx({"sure": 1.0, "sure_place": 0.8}, abs=0.12)
     each = each._replace(sights=each.sights._replace(fish=each.sights.hit))
-    assert noise.fit_sure([each], usual) == pytest.approx({"sure_fish": 1.0, "sure_fish_place": 0.8}, abs=0.12)
-    assert noise.fit_sure([], usual) == {}
+    assert noise_of_tracks.fit_sure([each], usual) == pytest.approx(
+        {"sure_fish": 1.0, "sure_fish_place": 0.8}, abs=0.12
+    )
+    assert noise_of_tracks.fit_sure([], usual) == {}
 
 
 def test_a_fish_that_never_began_a_track_was_never_sure() -> None:
@@ -293,11 +307,11 @@ def test_a_fish_that_never_began_a_track_was_never_sure() -> None:
     usual = load_noise().tracks
     fish = each._replace(sights=each.sights._replace(hit=seen, sure=seen, fish=each.sights.hit))
     odds = math.log(50.5 / 0.5)
-    found = noise.fit_sure([fish], usual)
+    found = noise_of_tracks.fit_sure([fish], usual)
     assert found["sure_fish"] == pytest.approx(0.0, abs=1e-4)
     assert found["sure_fish_place"] == pytest.approx(odds * math.sqrt(10 / 9))
     small = fish._replace(sights=fish.sights._replace(log_size=large - 4.0))
-    assert noise.fit_sure([small], usual) == {}, "those that were tracked are too few"
+    assert noise_of_tracks.fit_sure([small], usual) == {}, "those that were tracked are too few"
 
 
 def test_noise_of_bearings_is_what_changes_from_frame_to_frame() -> None:
@@ -307,7 +321,7 @@ def test_noise_of_bearings_is_what_changes_from_frame_to_frame() -> None:
     each = watched(size, torch.zeros(60, 100, 1))
     stays, moves = 0.05 * torch.randn(1, 100, 1, generator=random), 0.004 * torch.randn(60, 100, 1, generator=random)
     off = torch.stack([stays + moves, *each.sights.off[..., 1:].unbind(-1)], dim=-1)
-    found = noise.fit_tracks([each._replace(sights=each.sights._replace(off=off))], [], load_noise().tracks)
+    found = noise_of_tracks.fit_tracks([each._replace(sights=each.sights._replace(off=off))], [], load_noise().tracks)
     assert found.bearing_floor == pytest.approx(0.004, abs=0.0005)
 
 
@@ -316,8 +330,8 @@ def test_noise_of_the_followed_things_cells_is_how_much_of_it_they_show() -> Non
     shown = torch.linspace(0.0, 0.8, 10)[None, :, None, None].expand(5, 10, 3, 4)
     nothing, here = torch.zeros_like(shown), torch.ones_like(shown, dtype=torch.bool)
     cells = sights.Cells(nothing + 0.5, nothing, 0.5 * shown, nothing, ~here, nothing, here, nothing)
-    assert noise.fit_target([cells], 0.1) == pytest.approx(0.8)
-    assert noise.fit_target([cells._replace(behind=cells.inverse)], 0.1) == 0.1, "nothing is followed"
+    assert noise_of_maps.fit_target([cells], 0.1) == pytest.approx(0.8)
+    assert noise_of_maps.fit_target([cells._replace(behind=cells.inverse)], 0.1) == 0.1, "nothing is followed"
     assert not cells.plain.any() and cells._replace(behind=cells.inverse).plain.all()
 
 
@@ -336,15 +350,15 @@ def test_the_haze_of_places_is_found_again_in_what_the_noise_model_says() -> Non
         depth = optical_depth(sea.conditions, far)
         every.append((1 / far, depth, maps.inverse_range, maps.log_variance, nothing, maps.pipeline, ~nothing, 1 / far))
     cells = sights.Cells(*(torch.stack(each) for each in zip(*every, strict=True)))
-    hazes, _ = noise.fit_haze([cells], usual)
+    hazes, _ = noise_of_maps.fit_haze([cells], usual)
     assert hazes[0].shape == (200,) and hazes[0].min() == 0
-    found = noise.fit_range([cells], [], torch.full((5,), 0.1), usual)
+    found = noise_of_maps.fit_range([cells], [], torch.full((5,), 0.1), usual)
     assert found.haze == pytest.approx(there.haze, rel=0.3)
     assert found.haze_place == pytest.approx(there.haze_place, rel=0.3)
     assert found.haze_said == pytest.approx(there.haze_said, rel=0.3)
     assert found.said_floor == pytest.approx(there.said_floor, rel=0.3)
     assert found.unseen == pytest.approx(there.unseen, rel=0.4)
-    assert noise.fit_haze([cells._replace(running=nothing[None])], usual)[1] == usual, "nobody looked"
+    assert noise_of_maps.fit_haze([cells._replace(running=nothing[None])], usual)[1] == usual, "nobody looked"
 
 
 def test_a_track_of_what_stands_in_front_is_no_sight_of_what_stands_behind() -> None:

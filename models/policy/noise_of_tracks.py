@@ -1,0 +1,129 @@
+"""Fits the noise of the tracks: which targets detector and tracker find, how surely, and where they say they are."""
+
+from __future__ import annotations
+
+import statistics
+
+import msgspec
+import torch
+from torch import Tensor
+
+from models.policy.sights import Sights, Watched
+from sim.tasks.found import HIDDEN_S, hit_chance
+from sim.tasks.noise import TrackNoise
+
+FEW_SIGHTS, FEW_TARGETS = 10, 6
+"""Sights of a target from which on its mean counts, and such targets below which sizes are not fitted."""
+ENOUGH = 200
+"""Sights of targets without which the tracks' noise is not fitted."""
+MAD = 1.4826
+"""Of a normal's median absolute deviation, its standard deviation."""
+
+
+def fit_tracks(watched: list[Watched], followed: list[Watched], before: TrackNoise) -> TrackNoise:
+    """A logistic regression of hits, the mean length of misses, errors of the boxes, and tracks of nothing. Sizes are
+    those of what is followed: there they say the distance."""
+    parts = [Sights(*(each.flatten(0, 2) for each in w.sights)) for w in watched]
+    flat = Sights(*(torch.cat(each) for each in zip(*parts, strict=True)))
+    there = flat.inside
+    if int((there & flat.hit).sum()) < ENOUGH:
+        return before
+    inputs = torch.stack(
+        [torch.ones_like(flat.depth), flat.log_size.clamp(max=1.5), flat.depth, flat.edge.float(), flat.turning], dim=1
+    )[there]
+    hit = flat.hit[there].float()
+    names = ("base", "per_log_size", "per_optical_depth", "at_edge", "per_turning")
+    usual = torch.tensor([getattr(before, name) for name in names])
+    weights = usual.clone().requires_grad_()
+    optimiser = torch.optim.Adam([weights], lr=0.05)
+    for _ in range(400):
+        value = torch.nn.functional.binary_cross_entropy_with_logits(inputs @ weights, hit)
+        value = value + 1e-3 * (weights - usual).square().mean()  # what was not seen stays as it was
+        optimiser.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    good = there & flat.hit
+    error = torch.cat([_beside_own_median(w.sights).flatten() for w in watched])[good].abs()
+    height = 0.75 * 0.1 * flat.log_size[good].exp()  # of the box, share of the picture's width
+    large = height > height.median()
+    small_box, large_box = (MAD * error[rows].median().item() for rows in (~large, large))
+    small_height, large_height = (height[rows].mean().item() for rows in (~large, large))
+    slope = max(0.0, (large_box - small_box) / max(large_height - small_height, 1e-3))
+    changed = dict(zip(names, weights.tolist(), strict=True))
+    changed["per_turning"] = min(changed["per_turning"], 0.0)  # who turns to a target sees it well: not by turning
+    changed |= {"bearing_error": slope, "bearing_floor": max(small_box - slope * small_height, 5e-4)}
+    changed |= fit_sizes(followed)
+    changed["burst_s"] = bursts(watched)
+    changed |= fit_sure(watched, msgspec.structs.replace(before, **changed))
+    begins = sum(((w.sights.ghosts[1:, :, 0] > 0) & (w.sights.ghosts[:-1, :, 0] == 0)).sum().item() for w in watched)
+    frames = sum((w.sights.ghosts[..., 0] > 0).sum().item() for w in watched)
+    dt = torch.cat([w.dt for w in watched]).mean().item()
+    total = sum(w.sights.ghosts[..., 0].numel() for w in watched) * dt
+    changed["false_per_s"] = begins / total
+    changed["false_s"] = max(frames * dt / max(begins, 1) - HIDDEN_S, 0.1)  # the tracker keeps it for a while
+    return msgspec.structs.replace(before, **changed)
+
+
+def _beside_own_median(sights: Sights) -> Tensor:
+    """(F, N, K) errors of the bearing around the median of each target's: what stays is no noise of the frames."""
+    seen = torch.where(sights.inside & sights.hit, sights.off[..., 0], torch.nan)
+    return seen - seen.nanmedian(0, keepdim=True).values
+
+
+def fit_sizes(watched: list[Watched]) -> dict[str, float]:
+    """How wrong the boxes' log sizes are: on average and by size, by a straight line through the targets' medians; from
+    target to target, by what the line leaves; and from frame to frame, of those without fins: what these do is in
+    `sim.tasks.found` as geometry, and `sights` has only left out its mean. And how much too wide they are for that."""
+    points, still = [], []
+    for sights in (each.sights for each in watched):
+        good = sights.inside & sights.hit
+        for vehicle, target in good.any(0).nonzero().tolist():
+            rows = good[:, vehicle, target]
+            if rows.sum() >= FEW_SIGHTS:
+                size, (_, off, wide) = sights.log_size[rows, vehicle, target], sights.off[rows, vehicle, target].T
+                points.append(torch.stack([size.clamp(-1.5, 1.5).mean(), off.median(), wide.median()]))
+                still += [] if sights.kicks[:, vehicle, target].any() else [off - off.median()]
+    if len(points) < FEW_TARGETS:
+        return {}
+    size, off, wide = torch.stack(points).unbind(1)
+    slope = ((size - size.mean()) * (off - off.mean())).mean() / size.var(correction=0).clamp(min=0.05)
+    rest = off - off.mean() - slope * (size - size.mean())
+    return {
+        "size_mean": (off.mean() - slope * size.mean()).item(),
+        "size_slope": slope.item(),
+        "size_place": rest.std().item(),
+        "aspect_mean": (wide - off).mean().item(),
+        "aspect_place": (wide - off).std().item(),
+        **({"size_error": MAD * torch.cat(still).abs().median().item()} if still else {}),
+    }
+
+
+def fit_sure(watched: list[Watched], tracks: TrackNoise) -> dict[str, float]:
+    """The log odds of boxes that would begin a track among those that were found, and how they differ by target: of
+    fish, and of all others. A target that ought to be found, by `tracks`, and never was tracked was never sure: what
+    is counted among tracks alone knows nothing of it."""
+    odds: dict[str, list[float]] = {"sure": [], "sure_fish": []}
+    for sights in (each.sights for each in watched):
+        good = sights.inside & sights.hit
+        hits, sure = good.sum(0), (good & sights.sure).sum(0)
+        likely = hit_chance(tracks, sights.log_size, sights.depth, sights.edge, sights.turning) > 0.5
+        frames = torch.where(hits > 0, hits, (sights.inside & likely).sum(0))
+        fish = sights.fish.any(0)
+        for name, which in (("sure", ~fish), ("sure_fish", fish)):
+            enough = which & (frames >= FEW_SIGHTS)
+            odds[name] += torch.logit((sure[enough] + 0.5) / (frames[enough] + 1)).tolist()
+    fitted: dict[str, float] = {}
+    for name, some in odds.items():
+        if len(some) >= FEW_TARGETS:
+            fitted |= {name: statistics.mean(some), f"{name}_place": statistics.stdev(some)}
+    return fitted
+
+
+def bursts(watched: list[Watched]) -> float:
+    """Mean length in s of misses in a row of a target that is there."""
+    missed, ended = 0.0, 0.0
+    for each in watched:
+        gone = each.sights.inside & ~each.sights.hit
+        missed += gone.sum().item() * each.dt.mean().item()
+        ended += (gone[:-1] & each.sights.hit[1:]).sum().item()
+    return missed / max(ended, 1.0)
