@@ -475,12 +475,17 @@ def test_cloning_comes_nearer_to_the_person(tmp_path: Path) -> None:
     dagger.save(PolicyNetwork(), start_at)
     dagger.save(PolicyNetwork(), tmp_path / "encoder.safetensors")
     cards.policy_card(start_at, tmp_path / "encoder.safetensors", recipe.Recipe(), -1.0, {"follow": {"success": 0.9}})
-    short = recipe.CloneRecipe(length=32, burn_in=4, updates=60, batch=4, rate=2e-3)
+    short = recipe.CloneRecipe(length=32, burn_in=4, updates=60, batch=4, rate=2e-3, share=1.0)
     made = dives.clone(short, folder, tmp_path / "out", start_at, quiet)
     card = toml.parse(toml.read_text(made.with_suffix(".toml")))
     assert card["cloned"]["error_after"] < 0.3 * card["cloned"]["error_before"]
     assert "results" not in card, "nobody has tried the clone"
     assert (made.parent / "encoder.safetensors").read_bytes() == (tmp_path / "encoder.safetensors").read_bytes()
+    some = msgspec.structs.replace(short, share=0.25)
+    less = load_file(dives.clone(some, folder, tmp_path / "less", start_at, quiet))
+    trunk, most = load_file(start_at), load_file(made)
+    for key, each in less.items():
+        assert torch.allclose(each, 0.75 * trunk[key] + 0.25 * most[key], atol=1e-6)
 
 
 def test_a_simulated_pilot_can_be_cloned(tmp_path: Path) -> None:

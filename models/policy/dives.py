@@ -110,8 +110,8 @@ def _axes(sticks: Setpoint | None) -> tuple[float, float, float, float]:
 
 def clone(recipe: CloneRecipe, dives: Path, out: Path, start: Path, progress: Progress) -> Path:
     """Go on learning from a person's dives, on weights `start`; returns the new weights, with the encoder and the
-    card of the start, which says so. The last tenth of the windows is not learned from: their error is told before and
-    after.
+    card of the start, which says so. What is kept is a mean of both weights, by `recipe.share`. The last tenth of the
+    windows is not learned from: their error is told before and after.
 
     The card keeps no results: nobody has tried these weights. `python -m sim evaluate` does."""
     every = windows(dives, recipe.length)
@@ -122,7 +122,8 @@ def clone(recipe: CloneRecipe, dives: Path, out: Path, start: Path, progress: Pr
         raise CloneError(f"{dives}: one window of {recipe.length} frames is too little; record a minute at least")
     torch.manual_seed(recipe.seed)
     network = PolicyNetwork()
-    network.load_state_dict(load_file(start))
+    trunk = load_file(start)
+    network.load_state_dict(trunk)
     before = error(network, held, recipe)
     store, random = Store(1), torch.Generator().manual_seed(recipe.seed)
     store.add(learned)
@@ -135,6 +136,8 @@ def clone(recipe: CloneRecipe, dives: Path, out: Path, start: Path, progress: Pr
         optimiser.step()
         if step % 10 == 0:
             progress("cloning", step, recipe.updates)
+    learned_alone = network.state_dict()
+    network.load_state_dict({key: trunk[key].lerp(learned_alone[key], recipe.share) for key in trunk})
     after = error(network, held, recipe)
     out.mkdir(parents=True, exist_ok=True)
     weights = out / "policy.safetensors"
