@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -37,30 +38,53 @@ Progress = Callable[[str, int, int], None]
 def run(recipe: EncoderRecipe, folder: Path, device: torch.device, workers: int, progress: Progress) -> Path:
     """Run or resume the stage; returns the weights."""
     claim(folder, recipe)
-    train = pictures.open_all(render(recipe, folder / "train", False, workers, progress))
-    test = pictures.open_all(render(recipe, folder / "test", True, workers, progress))
+    train, test, usual, usual_test = (
+        pictures.open_all(render(recipe, part, folder / part.name, workers, progress)) for part in parts(recipe)
+    )
     encoder = learn(recipe, train, folder, device, progress)
-    fit_looks(encoder, train, device)
+    fit_looks(encoder, usual, device)
     metrics = measure(encoder, test, device)
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
-    (folder / "thresholds.json").write_text(json.dumps(normal(encoder, test, device), indent=1))
+    (folder / "thresholds.json").write_text(json.dumps(normal(encoder, test, usual_test, device), indent=1))
     weights = folder / "encoder.safetensors"
     save_file({key: value.contiguous().cpu() for key, value in encoder.state_dict().items()}, weights)
     return weights
 
 
-def render(recipe: EncoderRecipe, folder: Path, test: bool, workers: int, progress: Progress) -> list[Path]:
-    """The files of the training or the test pictures; those that exist are kept."""
+class Part(NamedTuple):
+    """Pictures that are rendered."""
+
+    name: str
+    scenes: int
+    worlds: tuple[str, ...]
+    waters: tuple[str, ...]
+    first: int
+    """Seed of the first scene."""
+
+
+def parts(recipe: EncoderRecipe) -> tuple[Part, ...]:
+    """What is learned from, what measures it, and the same of worlds as they are, for the looks."""
+    first, both = recipe.seed * 100_000, recipe.test_worlds + recipe.worlds
+    return (
+        Part("train", recipe.scenes, recipe.worlds, recipe.waters, first),
+        Part("test", recipe.test_scenes, recipe.test_worlds, recipe.test_waters, first + FIRST_TEST_SEED),
+        Part("usual", recipe.usual_scenes, recipe.worlds, (), first),
+        Part("usual_test", recipe.usual_scenes // 2, both, (), first + FIRST_TEST_SEED),
+    )
+
+
+def render(recipe: EncoderRecipe, part: Part, folder: Path, workers: int, progress: Progress) -> list[Path]:
+    """The files of a part's pictures; those that exist are kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    number = math.ceil((recipe.test_scenes if test else recipe.scenes) / SHARD)
+    number = math.ceil(part.scenes / SHARD)
     paths = [folder / f"{i:04d}.npz" for i in range(number)]
     missing = [i for i, path in enumerate(paths) if not path.exists()]
     done = number - len(missing)
-    what = "test pictures" if test else "pictures"
+    what = f"{part.name.replace('_', ' ')} pictures"
     progress(what, done, number)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=quiet) as pool:
         try:
-            for future in as_completed([pool.submit(shard, recipe, paths[i], i, test) for i in missing]):
+            for future in as_completed([pool.submit(shard, recipe, part, paths[i], i) for i in missing]):
                 future.result()
                 done += 1
                 progress(what, done, number)
@@ -70,12 +94,11 @@ def render(recipe: EncoderRecipe, folder: Path, test: bool, workers: int, progre
     return paths
 
 
-def shard(recipe: EncoderRecipe, path: Path, number: int, test: bool) -> None:
+def shard(recipe: EncoderRecipe, part: Part, path: Path, number: int) -> None:
     """Render one file."""
-    worlds, waters = (recipe.test_worlds, recipe.test_waters) if test else (recipe.worlds, recipe.waters)
-    first = number * SHARD + recipe.seed * 100_000 + FIRST_TEST_SEED * test
+    first = part.first + number * SHARD
     scenes = [
-        pictures.draw(Draw(worlds[seed % len(worlds)], waters, recipe.night, seed, recipe.views))
+        pictures.draw(Draw(part.worlds[seed % len(part.worlds)], part.waters, recipe.night, seed, recipe.views))
         for seed in range(first, first + SHARD)
     ]
     pictures.save(path, Labelled(*(torch.cat(each) for each in zip(*scenes, strict=True))))
@@ -168,8 +191,8 @@ def encoded(encoder: Encoder, data: Labelled, device: torch.device) -> Encoded:
 
 
 def fit_looks(encoder: Encoder, data: Labelled, device: torch.device) -> None:
-    """Set the mean and the whitening of the looks of the training pictures (Mahalanobis' distance)."""
-    looks = encoded(encoder, Labelled(*(each[::4] for each in data)), device).looks.double()
+    """Set the mean and the whitening of the looks of usual pictures (Mahalanobis' distance)."""
+    looks = encoded(encoder, data, device).looks.double()
     centred = looks - looks.mean(0)
     covariance = centred.T @ centred / len(looks)
     covariance += RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
@@ -199,9 +222,10 @@ def measure(encoder: Encoder, data: Labelled, device: torch.device) -> dict[str,
     }
 
 
-def normal(encoder: Encoder, data: Labelled, device: torch.device) -> dict[str, float | list[float]]:
-    """Limits that all but RARE of the pictures keep, in worlds and waters that were not trained on, with some room."""
-    unlike = encoder.unlike(encoded(encoder, data, device).looks.to(device)).cpu()
+def normal(encoder: Encoder, data: Labelled, usual: Labelled, device: torch.device) -> dict[str, float | list[float]]:
+    """Limits that all but RARE of the pictures keep, in worlds and waters that were not trained on, with room. That
+    of the looks is of worlds as they are: wider ones would let a deck pass."""
+    unlike = encoder.unlike(encoded(encoder, usual, device).looks.to(device)).cpu()
     looked = torch.tensor([sanity(each[None].float() / 255) for each in data.pictures])
     low, high = torch.quantile(looked, RARE, dim=0).tolist(), torch.quantile(looked, 1 - RARE, dim=0).tolist()
     return {

@@ -49,6 +49,7 @@ class Draw(NamedTuple):
     world: str
     """A name in `sim/worlds`; after `TASK:`, the course of a task in that world's water and light."""
     waters: tuple[str, ...]
+    """Of `varied`; none: the world as it is."""
     night: float
     seed: int
     views: int
@@ -59,7 +60,8 @@ def draw(what: Draw) -> Labelled:
     random = np.random.Generator(np.random.PCG64([what.seed, 300]))
     task, _, world = what.world.rpartition(":")
     night = bool(random.random() < what.night)
-    place = realise(varied(load(world), what.waters, night, random), what.seed)
+    made = varied(load(world), what.waters, night, random) if what.waters else load(world)
+    place = realise(made, what.seed)
     place = at_task(task, place, what.seed) if task else place
     position, attitude, turning = views(place, random, what.views)
     renderer = Renderer([place.scene], place.lens(FINE * WIDTH, FINE * HEIGHT))

@@ -33,6 +33,9 @@ class EncoderRecipe(Settings, frozen=True):
     views: int = 32
     """Pictures of each scene."""
     test_scenes: int = 60
+    usual_scenes: int = 168
+    """In each world as it is: whether a picture is like any is told by these, half as many others say how far usual
+    ones lie apart."""
     epochs: int = 8
     batch: int = 128
     rate: float = 2e-3
@@ -149,7 +152,7 @@ class Recipe(Settings, frozen=True):
         """A run of the same stages that takes a minute and learns nothing."""
         change = msgspec.structs.replace
         tasks = ("follow",)
-        encoder = change(self.encoder, scenes=8, views=8, test_scenes=8, epochs=2, batch=16)
+        encoder = change(self.encoder, scenes=8, views=8, test_scenes=8, usual_scenes=8, epochs=2, batch=16)
         noise = change(self.noise, tasks=tasks, worlds=("reef",), seeds=1, vehicles=1, decisions=4)
         tuning = change(self.tuning, tasks=tasks, population=4, episodes=2, generations=1)
         dagger = change(

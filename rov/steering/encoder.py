@@ -16,9 +16,11 @@ from rov.types import Image
 
 HEIGHT, WIDTH = 48, 64
 """Of the picture that the encoder sees: the whole frame, squeezed, whatever its shape."""
-CHANNELS = 48
-LOOKS = 2 * CHANNELS
-"""Length of the vector that tells how a picture looks: mean and spread of each channel."""
+EARLY, CHANNELS = 32, 48
+"""Channels of the second layer, and of those after it."""
+LOOKS = 2 * EARLY
+"""Length of the vector that tells how a picture looks: mean and spread of each early channel. The later ones are what
+the ranges need, alike in all waters, and almost alike on deck."""
 
 
 class Encoded(NamedTuple):
@@ -41,8 +43,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(3, 16, 5, stride=2, padding=2), nn.SiLU(),
-            nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.SiLU(),
-            nn.Conv2d(32, CHANNELS, 3, padding=1), nn.SiLU(),
+            nn.Conv2d(16, EARLY, 3, stride=2, padding=1), nn.SiLU(),
+            nn.Conv2d(EARLY, CHANNELS, 3, padding=1), nn.SiLU(),
         )  # fmt: skip
         self.context = nn.Linear(CHANNELS, CHANNELS)
         self.near = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
@@ -59,19 +61,20 @@ class Encoder(nn.Module):
 
     def forward(self, pictures: Tensor) -> Encoded:
         """Pictures (N, 3, HEIGHT, WIDTH), RGB in 0..1."""
-        x = self.stem((pictures - 0.5) * 4)
+        early = self.stem[:4]((pictures - 0.5) * 4)
+        x = self.stem[4:](early)
         # Light and haze are the same all over the picture: each cell should know them.
         x = x + self.context(x.mean((2, 3)))[..., None, None]
         x = x + nn.functional.silu(self.near(x))
         x = x + self.wide(x)
         x = x + nn.functional.silu(self.last(x))
         inverse, spread, pipeline = self.head(x).chunk(3, dim=1)
-        looks = torch.cat((x.mean((2, 3)), x.std((2, 3))), dim=1)
+        looks = torch.cat((early.mean((2, 3)), early.std((2, 3))), dim=1)
         inverse = nn.functional.softplus(inverse).clamp(max=INVERSE_RANGE_MAX)
         return Encoded(inverse, spread.clamp(*LOG_VARIANCE), pipeline, looks)
 
     def unlike(self, looks: Tensor) -> Tensor:
-        """How unlike the training's pictures (N,) are with these looks (N, LOOKS): the Mahalanobis distance from their
+        """How unlike usual pictures (N,) are with these looks (N, LOOKS): the Mahalanobis distance from their
         mean, divided by √LOOKS, so that a usual picture has about 1."""
         mean, whitening = cast(Tensor, self.looks_mean), cast(Tensor, self.looks_whitening)
         distance = ((looks - mean) @ whitening).square().sum(1).sqrt()
