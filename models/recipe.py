@@ -31,6 +31,9 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Keep the stem of the start as it is: edges and colours are the same everywhere, and a step takes a third less."""
     remember: float = 2.0
     """Weight of what the start says about classes that a set does not label, so that old classes are kept."""
+    share: float = 1.0
+    """Of what is kept: this much of what was learned, the rest of the start, weight by weight (Wortsman et al. 2022,
+    arXiv 2109.01903): less is forgotten, and a little less is learned."""
 
 
 class Optimisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,6 +128,8 @@ def flaw(recipe: Recipe) -> str:
         return "network.widths and network.pyramid: must be from 8 to 1024"
     if not 0 < network.top <= 1024:
         return f"network.top = {network.top}: must be from 1 to 1024"
+    if not 0 < network.share <= 1 or (network.share < 1 and not network.start):
+        return f"network.share = {network.share}: must be above 0 and up to 1, and below 1 only with a start"
     if how.batch < 2 or how.pictures < how.batch:
         return f"optimisation.pictures = {how.pictures}: must be at least one batch, of at least 2"
     if how.epochs < 1 or not 0 < how.rate < 1 or not 0 <= how.average < 1 or how.validate < 1:

@@ -137,6 +137,7 @@ class Trainer:
         old = load_start(net, start, classes) if start else ()
         self.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
         self.average = copy.deepcopy(self.net).requires_grad_(False)
+        self.beginning = copy.deepcopy(self.average.state_dict())
         self.teacher = fuse(copy.deepcopy(self.average).eval()) if old and recipe.network.remember else None
         self.frozen = bool(start) and recipe.network.frozen
         self.net.stem.requires_grad_(not self.frozen)
@@ -193,6 +194,17 @@ class Trainer:
             return None
         return self.teacher.after_stem(four if self.frozen else self.teacher.stem(x))
 
+    def kept(self) -> DetectorNet:
+        """The average, or the recipe's mean of it and the start."""
+        share, average = self.recipe.network.share, self.average.state_dict()
+        mixed = {
+            key: self.beginning[key].lerp(each, share) if each.is_floating_point() else each
+            for key, each in average.items()
+        }
+        net: DetectorNet = copy.deepcopy(self.average)
+        net.load_state_dict(mixed if share < 1 else average)
+        return net
+
     def save(self, path: Path) -> None:
         state = {"recipe": _text(self.recipe), "net": self.net.state_dict(), "average": self.average.state_dict()}
         state |= {"optimiser": self.optimiser.state_dict(), "epoch": self.epoch, "step": self.step}
@@ -216,7 +228,8 @@ def _text(recipe: Recipe) -> str:
 
 
 def train(trainer: Trainer, pictures: Pictures, validation: Validation, out: Path) -> DetectorNet:
-    """Run the recipe from where the trainer is to its end; returns the averaged network, or the best one."""
+    """Run the recipe from where the trainer is to its end; returns the averaged network, or the best one, as mixed with
+    the start as the recipe wants it."""
     how = trainer.recipe.optimisation
     columns = (
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn()
@@ -246,8 +259,7 @@ def train(trainer: Trainer, pictures: Pictures, validation: Validation, out: Pat
     results.draw(out)
     if how.patience and (out / "best.pt").exists():
         trainer.average.load_state_dict(torch.load(out / "best.pt", map_location=trainer.device, weights_only=True))
-    average: DetectorNet = trainer.average
-    return average
+    return trainer.kept()
 
 
 def judged(trainer: Trainer, validation: Validation, out: Path) -> float:

@@ -31,8 +31,9 @@ from models.train_detector import learning_rate, load_start
 from rov import toml
 from rov.errors import UserError
 from rov.media.pictures import read_image
-from rov.resources import checkout
+from rov.resources import checkout, find_resource
 from rov.vision.detector import Detector, sha256
+from rov.vision.model_card import load_card
 from rov.vision.network import DetectorNet
 
 pytestmark = pytest.mark.patient
@@ -173,6 +174,7 @@ def test_iou_by_hand() -> None:
         ("network.size=20000", "multiple of 32"),
         ("network.widths=[1,2,3,4]", "from 8 to 1024"),
         ("optimisation.optimiser=adam", "optimiser"),
+        ("network.share=0.5", "only with a start"),
         ("optimisation.speed=3", "speed"),
         ("optimisation", "section.key=value"),
     ],
@@ -284,6 +286,19 @@ def test_it_learns_and_then_learns_a_new_class_without_losing_the_old(discs: Pat
     assert after["square"] > 0.6
     assert after["disc"] > 0.8 * before["disc"], "kept without a label for it"
     assert load_file(second)["head.1.bias"].shape == (6,)
+
+
+def test_what_is_kept_is_a_mean_of_the_start_and_of_what_was_learned() -> None:
+    start = find_resource("models/detector.safetensors")
+    settings = [f'network.start="{start}"', "network.share=0.25"]
+    made = recipe.load(recipe.default(start), {"sets": {"discs": 1.0}}, settings)
+    trainer = train_detector.Trainer(made, load_card(start).classes, start, torch.device("cpu"))
+    with torch.no_grad():
+        for each in trainer.average.parameters():
+            each += 1.0
+    for name, each in trainer.kept().state_dict().items():
+        more = 0.25 if name in dict(trainer.average.named_parameters()) else 0.0
+        assert torch.allclose(each.float(), trainer.beginning[name] + more, atol=1e-5), name
 
 
 def judged(weights: Path, discs: Path) -> dict[str, float]:
