@@ -46,7 +46,7 @@ from sim.scene.lens import Lens
 from sim.scene.render import Renderer
 from sim.scene.scene import Ground, Scene
 from sim.tasks.expert import EXPERT, expert
-from sim.tasks.found import Seen
+from sim.tasks.found import Seen, project
 from sim.tasks.noise import FILE
 from sim.tasks.noise import load as load_noise
 from sim.tasks.picture_maps import optical_depth, picture_maps, start_errors
@@ -373,6 +373,24 @@ def test_a_track_of_what_stands_in_front_is_no_sight_of_what_stands_behind() -> 
     assert sights.compared(tracks, known, sea.truth(), torch.zeros(1)).hit.tolist() == [[True, False]]
     known = known._replace(inside=torch.tensor([[False, True]]))  # the near one is hidden
     assert sights.compared(tracks, known, sea.truth(), torch.zeros(1)).hit.tolist() == [[False, True]]
+
+
+def test_where_nothing_can_be_tracked_nothing_is_compared() -> None:
+    """A pipeline is in the maps, not among the tracks."""
+    sea = Sea("inspect", "nominal", 2, seed=0)
+    sea.reset()
+    truth = sea.truth()
+    known = project(
+        truth.course.targets,
+        truth.course.solids,
+        truth.course.target_ball,
+        truth.conditions,
+        truth.position,
+        truth.turn,
+    )
+    tracks = torch.zeros(2, 3, 7)
+    tracks[0, 0] = torch.tensor([1.0, 0.02, 0.0, 0.4, 0.0, 0.8, 1.0])
+    assert sights.compared(tracks, known, truth, torch.zeros(2)).hit.shape == (2, 0)
 
 
 def test_fitted_noise_keeps_the_words_of_the_shipped_file(tmp_path: Path) -> None:

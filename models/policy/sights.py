@@ -157,5 +157,9 @@ def compared(tracks: Tensor, known: Seen, truth: Truth, turning: Tensor) -> Sigh
 def _of_those_seen(apart: Tensor, inside: Tensor) -> Tensor:
     """(N, 1, T) from each track to the nearest target in the picture, to the nearest of all where there is none: behind
     a gate stands another, and a track on the one is no bad sight of the other."""
-    seen = apart.masked_fill(~inside[..., None], torch.inf).amin(1, keepdim=True)
-    return torch.where(seen < NEAR_RAD, seen, apart.amin(1, keepdim=True))
+    nobody = apart.new_full((len(apart), 1, apart.shape[2]), torch.inf)  # inspect has no targets at all
+    apart, seen = (
+        torch.cat([some, nobody], dim=1).amin(1, keepdim=True)
+        for some in (apart, apart.masked_fill(~inside[..., None], torch.inf))
+    )
+    return torch.where(seen < NEAR_RAD, seen, apart)
