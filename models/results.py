@@ -119,9 +119,19 @@ def save(
     }
     if start:  # the card of the start, which holds its own start
         before = toml.parse(toml.read_text(start.with_suffix(".toml")))
-        kept = ("weights_sha256", "commit", "recipe", "data", "started_from")
-        card["started_from"] = {key: before[key] for key in kept if key in before}
+        card["started_from"] = ancestry(before)
     write_card(weights, card)
+
+
+def ancestry(card: dict[str, Any]) -> dict[str, Any]:
+    """What a card tells of the weights that a training began with, and of those before them: of each of their sets one
+    line. Whole, a card would double with every training."""
+    told: dict[str, Any] = {key: card[key] for key in ("weights_sha256", "commit", "recipe") if key in card}
+    told["data"] = {
+        name: each if isinstance(each, str) else f"{each['pictures']} pictures, sha256 {each['sha256']}"
+        for name, each in card.get("data", {}).items()
+    }
+    return told | ({"started_from": ancestry(card["started_from"])} if "started_from" in card else {})
 
 
 def limits(recipe: Recipe, classes: tuple[str, ...]) -> str:

@@ -301,6 +301,16 @@ def test_what_is_kept_is_a_mean_of_the_start_and_of_what_was_learned() -> None:
         assert torch.allclose(each.float(), trainer.beginning[name] + more, atol=1e-5), name
 
 
+def test_a_card_grows_by_a_line_a_set_with_every_training() -> None:
+    sets = {"pool": {"pictures": 3, "sha256": "ab", "source": "x" * 500}}
+    card: dict[str, Any] = {"name": "a", "weights_sha256": "1", "commit": "c", "recipe": {"sets": {}}, "data": sets}
+    told = results.ancestry(card)
+    assert told == {
+        "weights_sha256": "1", "commit": "c", "recipe": {"sets": {}}, "data": {"pool": "3 pictures, sha256 ab"},
+    }  # fmt: skip
+    assert results.ancestry(card | {"started_from": told}) == told | {"started_from": told}
+
+
 def judged(weights: Path, discs: Path) -> dict[str, float]:
     """AP50 of each class of the detector on the val and test splits."""
     eyes = Detector(weights, "cpu")

@@ -89,11 +89,13 @@ def rendered(name: str | Path) -> bool:
 
 
 def card_entry(name: str | Path) -> dict[str, Any]:
-    """The entry of a set in a model's card: where it is from, its licence, what was trained on, its hashes."""
+    """The entry of a set in a model's card: where it is from, its licence, what was trained on, its hashes. How many
+    boxes there are of what is on the set's own."""
     card = load_card(name)
     scenes = card.split.get("train", [])
     entry = {"train": scenes or ["pictures of the train split"], "source": card.source, "licence": card.licence}
-    optional = {"version": card.version, "hashes": msgspec.to_builtins(card.hashes), "rendered": card.rendered}
+    rendered = {key: value for key, value in card.rendered.items() if key != "boxes"}
+    optional = {"version": card.version, "hashes": msgspec.to_builtins(card.hashes), "rendered": rendered}
     return entry | {key: value for key, value in optional.items() if value}
 
 

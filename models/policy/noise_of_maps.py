@@ -22,10 +22,10 @@ NEAR, TAIL = 0.2, 6.0
 """Inverse range from which on a cell counts fully, 1/m; degrees of freedom of the likelihood."""
 FAR = 0.12
 """Inverse range below which a cell shows how hazy a place is, 1/m."""
-CLEAREST, WORST, WORST_SIGMA = 0.1, 0.9, 1.2816
-"""Quantiles of the places, the first without haze; and where a normal's 0.9 lies, in standard deviations."""
-LEAST_HAZE = 0.003
-"""1/m."""
+BEST, WORST, SIGMA = 0.1, 0.9, 1.2816
+"""Quantiles of the places, and where a normal's 0.9 lies, in standard deviations."""
+LEAST_HAZE, LEAST_GROWTH = 0.003, 1.05
+"""1/m; and from the median to the worst."""
 
 
 def fit_range(every: list[Cells], pipes: list[Cells], dt: Tensor, before: RangeNoise) -> RangeNoise:
@@ -63,9 +63,9 @@ def fit_range(every: list[Cells], pipes: list[Cells], dt: Tensor, before: RangeN
 
 
 def fit_haze(every: list[Cells], before: RangeNoise) -> tuple[list[Tensor], RangeNoise]:
-    """(N,) 1/m of each item: by how much a place's far things are said to be nearer than those of the clearest tenth of
-    the places; and what is said of far things there, with the median and the spread of the rest. The spread is that of
-    the worst tenth: a place that looks like a wall all over is what a policy has to bear."""
+    """(N,) 1/m of each item: by how much a place's far things are said to be nearer than in a clear one; what is said
+    of far things there, and the median and the spread of the haze: a lognormal above a least value has it by three of
+    its quantiles, of which the worst counts most, for a policy has to bear a place that looks like a wall all over."""
     said, over = [], []
     for cells in every:
         far = (cells.inverse < FAR) & cells.running
@@ -75,12 +75,14 @@ def fit_haze(every: list[Cells], before: RangeNoise) -> tuple[list[Tensor], Rang
         said += [each for each, seen in zip(over[-1], far.sum((0, 2, 3)), strict=True) if seen > ENOUGH]
     if len(said) < FEW_PLACES:
         return [torch.zeros_like(each) for each in over], before
-    clearest, median, worst = torch.stack(said).quantile(torch.tensor([CLEAREST, 0.5, WORST])).tolist()
-    hazes = [(each - clearest).nan_to_num().clamp(min=0) for each in over]
-    median, worst = (max(each - clearest, LEAST_HAZE) for each in (median, worst))
-    spread = math.log(worst / median) / WORST_SIGMA
-    changed = {"unseen": max(clearest, LEAST_HAZE), "haze": median, "haze_place": spread}
-    return hazes, msgspec.structs.replace(before, **changed)
+    low, median, worst = torch.stack(said).quantile(torch.tensor([BEST, 0.5, WORST])).tolist()
+    up, down = (max(each, LEAST_HAZE) for each in (worst - median, median - low))
+    growth = max(up / down, LEAST_GROWTH)  # e to the spread times SIGMA
+    unseen = max(median - down / (1 - 1 / growth), LEAST_HAZE)
+    haze = max(median - unseen, LEAST_HAZE)
+    spread = math.log(max((haze + up) / haze, LEAST_GROWTH)) / SIGMA
+    hazes = [(each - unseen).nan_to_num().clamp(min=0) for each in over]
+    return hazes, msgspec.structs.replace(before, unseen=unseen, haze=haze, haze_place=spread)
 
 
 def said_of_it(fitted: RangeNoise, every: list[Cells], hazes: list[Tensor]) -> RangeNoise:
