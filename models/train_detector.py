@@ -196,13 +196,11 @@ class Trainer:
 
     def kept(self) -> DetectorNet:
         """The average, or the recipe's mean of it and the start."""
-        share, average = self.recipe.network.share, self.average.state_dict()
-        mixed = {
-            key: self.beginning[key].lerp(each, share) if each.is_floating_point() else each
-            for key, each in average.items()
-        }
         net: DetectorNet = copy.deepcopy(self.average)
-        net.load_state_dict(mixed if share < 1 else average)
+        if (share := self.recipe.network.share) < 1:
+            for key, each in net.state_dict().items():
+                if each.is_floating_point():
+                    each.copy_(self.beginning[key].lerp(each, share))
         return net
 
     def save(self, path: Path) -> None:

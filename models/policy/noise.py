@@ -17,6 +17,7 @@ from models.policy.noise_of_tracks import fit_tracks
 from models.policy.recipe import NoiseRecipe, claim
 from models.policy.sights import Watched, watch
 from models.policy.workers import quiet
+from rov.resources import find_resource
 from sim.tasks.noise import FILE, Noise, load
 
 Progress = Callable[[str, int, int], None]
@@ -25,7 +26,8 @@ Progress = Callable[[str, int, int], None]
 def run(recipe: NoiseRecipe, folder: Path, encoder: Path, workers: int, progress: Progress) -> Path:
     """Watch and fit; returns the noise file."""
     claim(folder, recipe)
-    jobs = [(task, world, seed) for seed in range(recipe.seeds) for world in recipe.worlds for task in recipe.tasks]
+    worlds = [str(find_resource(each, Path.cwd())) if each.endswith(".toml") else each for each in recipe.worlds]
+    jobs = [(task, world, seed) for seed in range(recipe.seeds) for world in worlds for task in recipe.tasks]
     seen_by: dict[str, list[Watched]] = {}
     with ProcessPoolExecutor(max(1, workers), mp_context=get_context("spawn"), initializer=quiet) as pool:
         futures = [pool.submit(watch, recipe, encoder, *job) for job in jobs]

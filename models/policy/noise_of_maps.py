@@ -33,14 +33,11 @@ def fit_range(every: list[Cells], pipes: list[Cells], dt: Tensor, before: RangeN
     wrong by far), after the haze of each place. Cells count by how near their things are: most of every picture is
     endless water. Where it fades is not fitted: nothing is there to be seen, and nothing is what is said."""
     hazes, before = fit_haze(every, before)
-    hazy, every = (
-        every,
-        [
-            cells._replace(said=(cells.said - haze[:, None, None]).clamp(min=0))
-            for cells, haze in zip(every, hazes, strict=True)
-        ],
-    )
-    cells = Cells(*(torch.cat([each.flatten() for each in some])[::7] for some in zip(*every, strict=True)))
+    clear = [
+        cells._replace(said=(cells.said - haze[:, None, None]).clamp(min=0))
+        for cells, haze in zip(every, hazes, strict=True)
+    ]
+    cells = Cells(*(torch.cat([each.flatten() for each in some])[::7] for some in zip(*clear, strict=True)))
     keep = cells.plain
     cells = Cells(*(each[keep] for each in cells))
     weight = (cells.inverse / NEAR).clamp(0.3, 3.0)
@@ -58,8 +55,8 @@ def fit_range(every: list[Cells], pipes: list[Cells], dt: Tensor, before: RangeN
     fitted = before
     for name, number in zip(names, logs.exp().tolist(), strict=True):
         fitted = msgspec.structs.replace(fitted, **{name: number})
-    fitted = msgspec.structs.replace(fitted, target_shown=fit_target(every, before.target_shown))
-    return said_of_it(persistence(fit_pipeline(fitted, pipes), every, dt), hazy, hazes)
+    fitted = msgspec.structs.replace(fitted, target_shown=fit_target(clear, before.target_shown))
+    return said_of_it(persistence(fit_pipeline(fitted, pipes), clear, dt), every, hazes)
 
 
 def fit_haze(every: list[Cells], before: RangeNoise) -> tuple[list[Tensor], RangeNoise]:

@@ -34,8 +34,8 @@ class EncoderRecipe(Settings, frozen=True):
     """Pictures of each scene."""
     test_scenes: int = 60
     usual_scenes: int = 168
-    """In each world as it is: whether a picture is like any is told by these, half as many others say how far usual
-    ones lie apart."""
+    """Of the worlds as they are: these say what a usual picture looks like, half as many others how far from it usual
+    ones lie."""
     epochs: int = 8
     batch: int = 128
     rate: float = 2e-3
