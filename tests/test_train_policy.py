@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -442,8 +444,31 @@ def test_the_student_starts_from_weights(tmp_path: Path) -> None:
     dagger.save(first, tmp_path / "start.safetensors")
     none = msgspec.structs.replace(SMALL, rounds=1, updates=0)
     dagger.run(none, tmp_path / "run", CPU, 0, quiet, TEACHERS, start=tmp_path / "start.safetensors")
-    kept = load_file(tmp_path / "run" / "round_0001.safetensors")
-    assert all(torch.equal(value, kept[name]) for name, value in first.state_dict().items())
+    for kept in (load_file(tmp_path / "run" / f"round_000{number}.safetensors") for number in (0, 1)):
+        assert all(torch.equal(value, kept[name]) for name, value in first.state_dict().items())
+
+
+def test_the_mean_of_many_weights_is_judged_beside_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the start (0) and snapshots of 10, 20, 30 and 40 the mean is of 0, 30 and 40; it is the cheapest, so it is
+    kept."""
+    for number in range(5):
+        network = PolicyNetwork()
+        for each in network.parameters():
+            torch.nn.init.constant_(each, 10.0 * number)
+        dagger.save(network, tmp_path / f"round_{number:04d}.safetensors")
+
+    def judged(weights: Path | None, *_: Any) -> dict[str, float]:
+        value = next(iter(load_file(weights).values())).flatten()[0].item() if weights else 20.0
+        return {"success": 0.5, "charge": 1.0 + abs(value - 23.0), "log_variance": -value}
+
+    monkeypatch.setattr(dagger, "judged", judged)
+    monkeypatch.setattr(dagger, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+    two = msgspec.structs.replace(SMALL, judged=2)
+    found = dagger.judge(two, tmp_path, 1, quiet, {task: {} for task in SMALL.tasks})
+    told = json.loads((tmp_path / "judged.json").read_text())
+    assert sorted(told["snapshots"]) == ["mean", "round_0003", "round_0004"] and told["best"] == "mean"
+    assert found.log_variance == pytest.approx(-70 / 3)
+    assert all(torch.allclose(each, torch.tensor(70 / 3)) for each in load_file(found.weights).values())
 
 
 def test_cards_are_what_the_daemon_reads(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ from sim.tasks.tuned import load
 
 Progress = Callable[[str, int, int], None]
 JUDGED_SEED = 77_000
+START, MEAN = "round_0000", "mean"
+"""Weights, by name: those that the training started from, and the mean of many of it."""
 FALSE_SHARE = 0.01
 """Share of normal episodes that may count as unsure once."""
 
@@ -118,6 +120,8 @@ def run(
     checkpoint, log = folder / "checkpoint.pt", folder / "log.jsonl"
     if checkpoint.exists():
         learner.resume(checkpoint)
+    elif start:
+        save(learner.student, folder / f"{START}.safetensors")
     store = Store(recipe.keep * len(divided(recipe, workers, 0)))
     crew = Crew(recipe, teachers, workers, recipe.seed + 1_000_000 * learner.round, device, noise)
     began = time.monotonic() - learner.seconds
@@ -184,13 +188,15 @@ def judge(
     teachers: Numbers,
     noise: Path = sea_noise.FILE,
 ) -> Judged:
-    """Whole episodes with each of the last snapshots, all on the same seeds: the best by closed-loop cost is kept."""
-    snapshots = sorted(folder.glob("round_*.safetensors"))[-recipe.judged :]
-    jobs = [(path, task) for path in (None, *snapshots) for task in recipe.tasks]
+    """Whole episodes with each of the last snapshots and with the mean of many, all on the same seeds: the best by
+    closed-loop cost is kept."""
+    snapshots = sorted(folder.glob("round_*.safetensors"))
+    tried = (None, *snapshots[-recipe.judged :], mean(snapshots, folder))
+    jobs = [(path, task) for path in tried for task in recipe.tasks]
     results: dict[str, dict[str, dict[str, float]]] = {}
     with ProcessPoolExecutor(max(workers, 1), mp_context=get_context("spawn"), initializer=quiet) as pool:
-        tries = [pool.submit(judged, path, task, recipe.judging, teachers[task], noise) for path, task in jobs]
-        for number, ((path, task), future) in enumerate(zip(jobs, tries, strict=True)):
+        asked = [pool.submit(judged, path, task, recipe.judging, teachers[task], noise) for path, task in jobs]
+        for number, ((path, task), future) in enumerate(zip(jobs, asked, strict=True)):
             name, summary = path.stem if path else "expert", future.result()
             results.setdefault(name, {})[task] = summary
             progress(f"judging: {name}, {task} {summary['success']:.0%}", number + 1, len(jobs))
@@ -201,6 +207,19 @@ def judge(
     progress(f"the best is {best}", 1, 1)
     limit = max(each.pop("log_variance") for each in results[best].values())
     return Judged(folder / "policy.safetensors", limit, results[best], teacher)
+
+
+def mean(snapshots: list[Path], folder: Path) -> Path:
+    """The mean of the weights that the training started from, where it did from any, and of the later half of its
+    snapshots, in a file of its own: where the last weights wander about what is right, their mean is nearer to it
+    (Izmailov et al. 2018)."""
+    first = [path for path in snapshots if path.stem == START]
+    made = [path for path in snapshots if path.stem != START]
+    loaded = [load_file(path) for path in (*first, *made[len(made) // 2 :])]
+    whole = {name: torch.stack([each[name] for each in loaded]).mean(0) for name in loaded[0]}
+    path = folder / f"{MEAN}.safetensors"
+    save_file(whole, path)
+    return path
 
 
 def judged(weights: Path | None, task: str, episodes: int, numbers: dict[str, float], noise: Path) -> dict[str, float]:
