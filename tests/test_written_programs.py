@@ -48,7 +48,7 @@ class Sea:
             "--seed",
             "1",
             "--size",
-            "240x180",
+            "192x144",
             "--out",
             str(folder / "dives"),
         ]
