@@ -48,7 +48,7 @@ class Sea:
             "--seed",
             "1",
             "--size",
-            "192x144",
+            "160x120",
             "--out",
             str(folder / "dives"),
         ]
@@ -130,7 +130,7 @@ def test_ten_lines_arm_hold_follow_and_stop(sea: Sea) -> None:
     sea.ready()
     text = printed("Client")
     assert len([line for line in text.splitlines() if line.strip()]) <= 11
-    said = sea.program(text.replace("seconds=20", "seconds=10"))
+    said = sea.program(text.replace("seconds=20", "seconds=6"))
     assert "rad to starboard" in said, said
     modes = sea.modes()
     assert (True, Mode.HOLD) in modes and (True, Mode.FOLLOW) in modes, modes
