@@ -178,7 +178,6 @@ def test_a_course_that_makes_no_sense_is_refused() -> None:
 
 
 def test_the_worlds_of_the_repository_come_to_a_place(config: Config) -> None:
-    places: list[RealisedWorld] = [
-        realise(parse(path.read_bytes(), path), 3) for path in sorted((checkout() / "sim/worlds").glob("*.toml"))
-    ]
-    assert len(places) == 5 and json.dumps([place.start for place in places])
+    paths = [*(checkout() / "sim/worlds").glob("*.toml"), *(checkout() / "models/worlds").glob("*.toml")]
+    places: list[RealisedWorld] = [realise(parse(path.read_bytes(), path), 3) for path in sorted(paths)]
+    assert len(places) == 5 + 10 and json.dumps([place.start for place in places])
