@@ -27,6 +27,7 @@ from rov.link.mavlink import MS, MavlinkFrame, Packer, Parser
 from rov.link.mavlink_link import ARM_DISARM
 from rov.motion.allocation import allocate
 from sim.board import Vehicle, Vessel, t200
+from sim.flight import Flight
 from sim.wire import Pty
 
 NEUTRAL: Rc = (1500.0, 1500.0, 1500.0, 1500.0)
@@ -78,10 +79,11 @@ class Autopilot:
     """The firmware and the vehicle behind it. Channels are named; heartbeats and sticks from one are forwarded to the
     others."""
 
-    def __init__(self, frame: str = "vectored_6dof", depth: float = 2.0, vessel: Vehicle | None = None):
-        """`vessel`: the vehicle behind it; without one a simple one at `depth` m."""
-        self.frame = frame
-        self.vessel: Vehicle = Vessel(frame, t200(), depth) if vessel is None else vessel
+    def __init__(self, frame: str = "vectored_6dof", depth: float = 2.0, flight: Flight | None = None):
+        """`flight`: the firmware's loops on a vehicle of the simulator; without, simple ones steer a simple one from
+        `depth` m."""
+        self.frame, self.flight = frame, flight
+        self.vessel: Vehicle = Vessel(frame, t200(), depth) if flight is None else flight.vehicle
         self.parameters: dict[str, float] = {
             "SYSID_MYGCS": 255,
             "FS_PILOT_INPUT": 2,
@@ -314,7 +316,11 @@ class Autopilot:
             self._set_mode(ALT_HOLD, "surfaced")
         if self.mode == SURFACE:
             heave = -0.5
-        elif self.mode == ALT_HOLD:
+        if self.flight is not None:
+            pulses = (forward, lateral, heave, yaw)
+            self.flight.step(self.mode, pulses, self.gain, self.battery_v, min(dt, 0.1), armed=self.armed)
+            return
+        if self.mode == ALT_HOLD:
             if self.target is None:
                 self.target = vessel.depth
             if abs(throttle) > DEAD * self.gain:

@@ -31,10 +31,11 @@ from rov.resources import checkout
 from rov.service.external_command import dying_with_us
 from sim.ardusub import Autopilot, TcpEnd
 from sim.ardusub import serve as serve_autopilot
-from sim.board import SimulatedBoard, Vehicle
+from sim.board import SimulatedBoard
 from sim.board import serve as serve_board
 from sim.camerad import Pose, View
 from sim.course import SESSION, Course
+from sim.flight import Flight, SensingVehicle
 from sim.single_vehicle import SingleVehicle
 from sim.wire import NoisyWire, Pty
 from sim.world import Step, load, realise, through
@@ -50,7 +51,7 @@ class CourseEnded(Exception):
     """The daemon has ended, or the course is over."""
 
 
-class LiveVehicle(Vehicle, Protocol):
+class LiveVehicle(SensingVehicle, Protocol):
     """A vehicle that a camera can be carried by."""
 
     @property
@@ -145,11 +146,12 @@ def serve(
 
 
 def _vehicle_end(
-    link: LinkKind, vehicle: Vehicle, config: Config, home: Path, stack: contextlib.ExitStack
+    link: LinkKind, vehicle: LiveVehicle, config: Config, home: Path, stack: contextlib.ExitStack
 ) -> tuple[SimulatedBoard | Autopilot, Callable[..., None], dict[str, str]]:
     """The vehicle's end of a link, how to serve it, and the keys of `[link]` that reach it."""
     if link == "ardusub":
-        autopilot, end = Autopilot(config.vehicle.frame, vessel=vehicle), TcpEnd()
+        frame, end = config.vehicle.frame, TcpEnd()
+        autopilot = Autopilot(frame, flight=Flight(vehicle, frame))
         stack.callback(end.close)
         return autopilot, partial(serve_autopilot, autopilot, end), {"kind": link, "url": end.url}
     board, pty = SimulatedBoard(config.vehicle.frame, noise=False, vessel=vehicle), Pty(home / "board")

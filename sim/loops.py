@@ -175,9 +175,14 @@ def start_ardusub_loops(readings: Readings) -> ArdusubLoopsMemory:
 
 
 def step_ardusub_loops(
-    autopilot: ArdusubLoops, sticks: Tensor, readings: Readings, memory: ArdusubLoopsMemory
+    autopilot: ArdusubLoops,
+    sticks: Tensor,
+    readings: Readings,
+    memory: ArdusubLoopsMemory,
+    vertical: Tensor | None = None,
 ) -> tuple[Tensor, ArdusubLoopsMemory]:
-    """One tick of DT: commands (N, motors) −1..1. Sticks pass through MANUAL_CONTROL and its gain, as a pilot's do."""
+    """One tick of DT: commands (N, motors) −1..1. Sticks pass through MANUAL_CONTROL and its gain, as a pilot's do.
+    `vertical` (N,), −1..1, positive down: an effort instead of the depth loop's, as in STABILIZE."""
     now = memory.now + DT
     surge, sway, heave, yaw = (autopilot.gain * sticks.clamp(-1.0, 1.0)).unbind(1)
     turn = rotation(quaternion(readings.attitude).T)
@@ -192,6 +197,8 @@ def step_ardusub_loops(
     effort = autopilot.accel_p * error + memory.throttle
     growth = torch.where((effort.abs() < 1.0) | (effort * error < 0.0), autopilot.accel_i * error * DT, 0.0)
     effort = effort.clamp(-1.0, 1.0)
+    if vertical is not None:  # the depth loop begins where the vehicle is when it is asked again
+        target, effort, growth = depth.depth, vertical, torch.zeros_like(growth)
 
     turning = yaw.abs() > DEAD_BAND * autopilot.gain
     heading = torch.where(turning, readings.attitude[:, 2], memory.heading)

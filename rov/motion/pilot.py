@@ -245,7 +245,9 @@ class Pilot:
         """Allocate a wrench to the outputs, and pass them through the guard; `because`: a reason for neutral, or ""."""
         volts = None if self.vehicle is None else self.vehicle.battery_v
         if self.autopilot:
-            commands = wrench[[0, 1, 2, 5]]
+            # A stick or setpoint of 1 is all that the guard lets through, as on thrusters; going up is no stick's.
+            share = 1.0 if self.mode is Mode.SURFACE else self.config.guard.gain
+            commands = share * wrench[[0, 1, 2, 5]]
         else:
             commands = self.curve.command(allocate(wrench, self.frame), volts, self.config.guard.gain)
         was_armed = self.armed

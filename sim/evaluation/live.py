@@ -30,6 +30,7 @@ from sim.live import CourseOperator, LinkKind, serve
 from sim.scene.lens import Lens
 from sim.tasks import delays
 from sim.tasks.outcome import Outcome
+from sim.tasks.rows import take
 from sim.tasks.scenes import Look, label, scene
 from sim.tasks.sea import Sea
 from sim.vehicle import DT
@@ -71,6 +72,11 @@ class CourseVehicle:
         """Joules, seconds, m."""
         self.bumped = False
         self.outcome: Outcome | None = None
+
+    @property
+    def readings(self) -> sensors.Readings:
+        """Of its instruments."""
+        return take(self.water.readings, slice(self.row, self.row + 1))
 
     @property
     def attitude(self) -> Floats:
