@@ -27,7 +27,7 @@ from rov.link.mavlink import MS, MavlinkFrame, Packer, Parser
 from rov.link.mavlink_link import ARM_DISARM
 from rov.motion.allocation import allocate
 from sim.board import Vehicle, Vessel, t200
-from sim.flight import Flight
+from sim.flight import Flight, climb
 from sim.wire import Pty
 
 NEUTRAL: Rc = (1500.0, 1500.0, 1500.0, 1500.0)
@@ -35,8 +35,6 @@ MODES = (0, 1, 2, 9, 16, 19)
 STEP_NS = 20 * MS
 CLIMB = 0.5
 """Speed at full stick in ALT_HOLD, m/s."""
-DEAD = 0.2
-"""Dead band of the stick in ALT_HOLD, times the gain (THR_DZ of 500)."""
 BOOT_MS = 1500
 ARRIVED = 0.1
 """SURFACE_DEPTH: above this depth, m, SURFACE has arrived."""
@@ -99,6 +97,8 @@ class Autopilot:
             "JS_GAIN_MAX": 1.0,
             "JS_GAIN_STEPS": 4,
             "JS_THR_GAIN": 1.0,
+            "THR_DZ": 100.0,
+            "RC4_DZ": 40.0,
             "RC_OVERRIDE_TIME": 3.0,
         }
         self.gain = 0.5
@@ -317,14 +317,13 @@ class Autopilot:
         if self.mode == SURFACE:
             heave = -0.5
         if self.flight is not None:
-            pulses = (forward, lateral, heave, yaw)
-            self.flight.step(self.mode, pulses, self.gain, self.battery_v, min(dt, 0.1), armed=self.armed)
+            rc = (1700.0, *self.rc[1:]) if self.mode == SURFACE else self.rc
+            self.flight.step(self.mode, rc, self.gain, self.battery_v, min(dt, 0.1), armed=self.armed)
             return
         if self.mode == ALT_HOLD:
             if self.target is None:
                 self.target = vessel.depth
-            if abs(throttle) > DEAD * self.gain:
-                self.target = max(0.0, self.target - throttle * CLIMB * dt)
+            self.target = max(0.0, self.target - climb(self.rc[0], self.gain) * CLIMB * dt)
             heave = 1.5 * (self.target - vessel.depth) - 0.8 * float(vessel.speed[2])
         if self.mode in (ALT_HOLD, STABILIZE, SURFACE):
             yaw = 0.8 * (yaw - float(vessel.speed[5]))

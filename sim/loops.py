@@ -149,6 +149,8 @@ class ArdusubLoops(NamedTuple):
     """Throttle −1..1 per m/s²: PSC_ACCZ_P 0.5 (memory) per 1000 cm/s², and 0..1 is −1..1."""
     accel_i: float = 0.1 * 0.1 * 2
     """PSC_ACCZ_I 0.1 (memory)."""
+    dead_band: float = DEAD_BAND
+    """Smaller sticks hold depth and heading. It is our pilot's: the link passes the firmware's (`past_dead_bands`)."""
 
 
 class ArdusubLoopsMemory(NamedTuple):
@@ -188,7 +190,7 @@ def step_ardusub_loops(
     turn = rotation(quaternion(readings.attitude).T)
 
     depth = follow_depth(memory.depth, readings, now)
-    moved = heave.abs() > DEAD_BAND * autopilot.gain
+    moved = heave.abs() > autopilot.dead_band * autopilot.gain
     climb = torch.where(moved, autopilot.climb * heave, 0.0)
     target = memory.target + climb * DT
     target = torch.clamp(target, depth.depth - autopilot.leash, depth.depth + autopilot.leash)
@@ -200,7 +202,7 @@ def step_ardusub_loops(
     if vertical is not None:  # the depth loop begins where the vehicle is when it is asked again
         target, effort, growth = depth.depth, vertical, torch.zeros_like(growth)
 
-    turning = yaw.abs() > DEAD_BAND * autopilot.gain
+    turning = yaw.abs() > autopilot.dead_band * autopilot.gain
     heading = torch.where(turning, readings.attitude[:, 2], memory.heading)
     angles = torch.stack(
         [-readings.attitude[:, 0], -readings.attitude[:, 1], wrapped(heading - readings.attitude[:, 2])]

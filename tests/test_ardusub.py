@@ -25,6 +25,7 @@ from rov.link.mavlink import MS, Packer, Parser
 from rov.link.mavlink_link import ARM_DISARM
 from rov.link.transport import READ_MAX, NetworkTransport, transport_of
 from rov.messages import Event, Mode
+from sim import flight
 from sim.ardusub import Autopilot, GroundStation, Stick
 from sim.wire import NoisyWire
 from tests.daemon.autopilot import OURS
@@ -221,6 +222,37 @@ def test_the_gain_law_inverted(shares: list[float], gain: float, throttle: float
     pulses = rc_of(m.x, m.y, m.z, m.r, gain, throttle)
     wanted = [1500 - 400 * heave, 1500 + 400 * yaw, 1500 + 400 * surge, 1500 + 400 * sway]
     assert np.abs(np.array(pulses) - wanted).max() <= 1.0
+
+
+@given(st.floats(0.01, 1.0), st.sampled_from([-1, 1]), st.sampled_from([0.25, 0.5, 1]), st.sampled_from([40.0, 150.0]))
+def test_a_small_stick_is_past_the_firmwares_dead_bands(share: float, sign: int, gain: float, zone: float) -> None:
+    """What ALT_HOLD makes of it, by its own arithmetic: a speed in proportion, from the smallest stick on. Down is a
+    tenth faster than up, and a stick is whole numbers."""
+    rig = Rig()
+    known = {"SYSID_MYGCS": 255.0, "JS_THR_GAIN": 1.0, "JS_GAIN_DEFAULT": gain, "JS_GAIN_MIN": 0.1, "RC4_DZ": zone}
+    rig.link.connection.parameters.parameters, rig.link.connection.mode = known, ALT_HOLD
+    value = sign * share * gain * 0.5  # as far as the stick reaches beside the bands
+    [frame] = Parser().feed(rig.link._sticks((0.0, 0.0, value, value), 0))
+    m = frame.message
+    throttle, yaw, _, _ = rc_of(m.x, m.y, m.z, m.r, gain, 1.0)
+    assert abs(-flight.climb(throttle, gain) - value) <= 0.11 * abs(value) + 0.002
+    dead = zone * gain
+    assert math.copysign(max(abs(yaw - 1500) - dead, 0) / (400 - dead), yaw - 1500) == pytest.approx(value, abs=0.002)
+
+
+def test_in_alt_hold_a_tenth_of_a_stick_climbs_and_turns_and_nothing_is_nothing(rig: Rig) -> None:
+    """Without the firmware's dead bands taken out, both would be inside them."""
+    rig.autopilot.mode = ALT_HOLD
+    rig.engaged()
+    assert rig.autopilot.mode == ALT_HOLD and rig.sticks()[-1][2:] == (0, 0, 500, 0)
+    rig.values = (0.0, 0.0, -0.02, 0.02)
+    rig.run(1)
+    before = rig.autopilot.target
+    rig.run(5)
+    assert before is not None and rig.autopilot.target == pytest.approx(before - 5 * 0.02 * 0.5, rel=0.15), (
+        "m at 0.5 m/s"
+    )
+    assert flight.turn(rig.autopilot.rc[1], 0.5) == pytest.approx(0.02, abs=0.002)
 
 
 def test_gain_buttons_are_followed(rig: Rig) -> None:

@@ -403,3 +403,16 @@ def test_a_flood_of_stops_is_one_event_a_second():
         dive.run()
     events = dive.codes.count("stopped")
     assert 3 <= events <= 4
+
+
+@pytest.mark.parametrize(("stick", "share"), [(1.0, 0.5), (0.4, 0.2), (-0.1, -0.05)])
+def test_a_stick_means_the_same_beside_an_autopilot(stick, share):
+    """1 is all that guard.gain lets through, 0.5 here; the axes are of full scale."""
+    dive = Dive(schema.parse('[vehicle]\nmax_depth = 30.0\n[link]\nkind = "ardusub"\n')).engaged(Mode.HOLD, "operator")
+    out = dive.run(50, "operator", surge=stick, yaw=-stick)
+    assert values(out) == pytest.approx([share, 0.0, 0.0, -share])
+
+
+def test_an_autopilot_goes_up_with_the_whole_effort():
+    dive = Dive(schema.parse('[vehicle]\nmax_depth = 30.0\n[link]\nkind = "ardusub"\n')).engaged(Mode.SURFACE, "")
+    assert values(dive.run(50)) == pytest.approx([0.0, 0.0, -0.5, 0.0])

@@ -218,7 +218,7 @@ class GuardConfig(Section):
 
     gain: float = Field(0.5, gt=0, le=1, json_schema_extra=SAFER_LOWER)
     """Largest command to any output: 0.5 is 1300 to 1700 µs of a thruster. Full stick is the thrust it reaches both
-    ways."""
+    ways; beside an autopilot, this share of its axis."""
     slew: float = Field(2.0, gt=0, le=20, json_schema_extra=SAFER_LOWER)
     """Fastest change of an output (a thruster, or an axis of an autopilot), in full scales per second."""
     setpoint_stale_ms: float = Field(300.0, gt=0, le=1000, json_schema_extra=SAFER_LOWER)

@@ -26,7 +26,7 @@ from rov.messages import (
     Wrench,
 )
 from rov.motion.allocation import allocate, controllable_axes, effect
-from rov.motion.controllers import LoopMemory, LoopState, differentiate, initial_memory, step_loops
+from rov.motion.controllers import DEAD_BAND, LoopMemory, LoopState, differentiate, initial_memory, step_loops
 from rov.motion.guard import STEP_MAX_S, Guard, GuardResult
 from rov.motion.thrusters import Curve
 
@@ -241,13 +241,21 @@ class Pilot:
             wrench[3:5] = wrench[3:5].clip(-SURFACE_LEVEL, SURFACE_LEVEL)
         return wrench * self.controlled_axes + 0.0, bool(loops.any())  # no negative zeros in files
 
+    def _axes(self, wrench: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(4,) for an autopilot. As on thrusters, 1 is all that the guard lets through, and a small stick of heave or
+        yaw holds. Going up is no stick's, and takes what it takes."""
+        axes = wrench[[0, 1, 2, 5]]
+        if self.mode is Mode.SURFACE:
+            return axes
+        if self.mode in CLOSED_LOOP:
+            axes[2:] = np.where(np.abs(axes[2:]) > DEAD_BAND, axes[2:], 0.0)
+        return axes * self.config.guard.gain
+
     def _guard_outputs(self, wrench: NDArray[np.float64], because: str, t: int) -> GuardResult:
         """Allocate a wrench to the outputs, and pass them through the guard; `because`: a reason for neutral, or ""."""
         volts = None if self.vehicle is None else self.vehicle.battery_v
         if self.autopilot:
-            # A stick or setpoint of 1 is all that the guard lets through, as on thrusters; going up is no stick's.
-            share = 1.0 if self.mode is Mode.SURFACE else self.config.guard.gain
-            commands = share * wrench[[0, 1, 2, 5]]
+            commands = self._axes(wrench)
         else:
             commands = self.curve.command(allocate(wrench, self.frame), volts, self.config.guard.gain)
         was_armed = self.armed

@@ -5,6 +5,7 @@ From its sources: Parameters.cpp, joystick.cpp, defines.h, GCS_MAVLink_Sub.cpp.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from rov.messages import Mode
@@ -12,6 +13,8 @@ from rov.messages import Mode
 STABILIZE, ALT_HOLD, SURFACE, POSHOLD, MANUAL = 0, 2, 9, 16, 19
 NAMES = {0: "STABILIZE", 1: "ACRO", 2: "ALT_HOLD", 3: "AUTO", 4: "GUIDED", 7: "CIRCLE", 9: "SURFACE", 16: "POSHOLD"}
 NAMES |= {19: "MANUAL", 20: "MOTOR_DETECT", 21: "SURFTRAK"}
+HOLDING = (ALT_HOLD, POSHOLD)
+"""Modes in which heave and yaw are speeds, beyond a dead band in which depth and heading are held."""
 MODES: dict[Mode, tuple[int, ...]] = {
     Mode.MANUAL: (ALT_HOLD, STABILIZE, POSHOLD, MANUAL),
     Mode.HOLD: (ALT_HOLD,),
@@ -28,7 +31,9 @@ GCS_IDS = ("SYSID_MYGCS", "MAV_GCS_SYSID")
 REQUIRED = ("FS_PILOT_INPUT", "FS_PILOT_TIMEOUT", "FRAME_CONFIG", "JS_GAIN_DEFAULT", "JS_THR_GAIN")
 FAILSAFES = ("FS_GCS_ENABLE", "FS_GCS_TIMEOUT", "FS_LEAK_ENABLE", "FS_PRESS_ENABLE", "FS_TEMP_ENABLE", "FS_EKF_ACTION")
 GAINS = ("JS_GAIN_MIN", "JS_GAIN_MAX", "JS_GAIN_STEPS")
-PARAMETERS = (*GCS_IDS, *REQUIRED, *FAILSAFES, *GAINS, "FS_CRASH_CHECK", "RC_OVERRIDE_TIME")
+DEAD_BANDS = {"THR_DZ": 100.0, "RC4_DZ": 40.0}
+"""The dead bands of throttle and yaw, and their defaults."""
+PARAMETERS = (*GCS_IDS, *REQUIRED, *FAILSAFES, *GAINS, *DEAD_BANDS, "FS_CRASH_CHECK", "RC_OVERRIDE_TIME")
 TRIES = 6
 """A parameter without an answer after this many requests does not exist."""
 TIMEOUT_MAX_S = 0.5
@@ -57,6 +62,21 @@ def sticks_of(values: Sequence[float], gain: float, throttle_gain: float) -> tup
     x, y, r = (round(min(max(1000 * value / gain, -1000), 1000)) for value in (surge, sway, yaw))
     z = round(min(max(500 - 500 * heave / (gain * throttle_gain), 0), 1000))
     return x, y, z, r
+
+
+def past_dead_bands(values: Sequence[float], gain: float, known: Mapping[str, float]) -> list[float]:
+    """Fractions of full scale that a HOLDING mode takes for these: surge, sway, heave, yaw. The smallest heave and yaw
+    lie at the edge of their dead band, 0 in its middle.
+
+    THR_DZ is in thousandths of the throttle's range, 770 µs (Attitude.cpp: get_pilot_desired_climb_rate; to within a
+    tenth, since down is faster than up), RC4_DZ in µs (mode_althold.cpp: pwm_to_angle_dz_trim); both times the gain."""
+    dead = {name: min(max(known.get(name, usual), 0.0), 400.0) for name, usual in DEAD_BANDS.items()}
+    surge, sway, heave, yaw = values
+    return [surge, sway, _past(heave, gain * dead["THR_DZ"] * 0.77 / 400), _past(yaw, gain * dead["RC4_DZ"] / 400)]
+
+
+def _past(value: float, band: float) -> float:
+    return math.copysign(band + (1 - band) * abs(value), value) if value else 0.0
 
 
 def first_gain(known: Mapping[str, float]) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pymavlink.dialects.v20 import common
 
 from rov.link.ardusub.connection import ArdusubConnection
-from rov.link.ardusub.firmware import rc_of, sticks_of
+from rov.link.ardusub.firmware import HOLDING, past_dead_bands, rc_of, sticks_of
 from rov.link.mavlink import MS, Packer
 
 COMPANION = common.MAV_COMP_ID_ONBOARD_COMPUTER
@@ -32,12 +32,14 @@ class StickStream:
         return t - self.sent_t >= GAPS[self.gap] * STICK_NS - MS
 
     def frame(self, values: Sequence[float], system: int, connection: ArdusubConnection, t: int) -> bytes:
-        """MANUAL_CONTROL to a system, such that the autopilot's gain law turns it into these fractions of full scale:
-        surge, sway, heave, yaw."""
+        """MANUAL_CONTROL to a system, such that the autopilot's gain and dead bands turn it into these fractions of
+        full scale: surge, sway, heave, yaw."""
         parameters = connection.parameters
         if self.packer is None or self.packer.codec.srcSystem != parameters.ground_station:
             self.packer = Packer(parameters.ground_station, COMPANION)
         gain, throttle = connection.pilot_gain(t), max(parameters.parameters["JS_THR_GAIN"], 0.1)
+        if connection.mode in HOLDING:
+            values = past_dead_bands(values, gain, parameters.parameters)
         x, y, z, r = sticks_of(values, gain, throttle)
         connection.pilot_input.record_sent(rc_of(x, y, z, r, gain, throttle), t)
         self.sent_t, self.gap = t, (self.gap + 1) % len(GAPS)
