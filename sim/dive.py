@@ -177,8 +177,8 @@ def picture(
     camera: Renderer, vehicle: SingleVehicle, frame_id: int, t: int, exact: bool
 ) -> tuple[TimedFrame, tuple[Detection, ...]]:
     """The picture of the vehicle's camera; with `exact` also its labels, as detections of score 1."""
-    position, attitude, rates = vehicle.pose()
-    shots = camera.render(position, attitude, t / 1e9, rates, alone=exact)
+    state = vehicle.pose()
+    shots = camera.render(state.position, state.attitude, t / 1e9, state.rates, alone=exact)
     found = labels(camera, shots)[0] if exact else []
     image = np.ascontiguousarray(shots.image[0].cpu().numpy())
     return TimedFrame(frame_id, t, image), tuple(Detection(each.name, 1.0, each.box) for each in found)

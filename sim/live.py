@@ -21,7 +21,6 @@ import msgspec
 import tomli_w
 import torch
 import zmq
-from torch import Tensor
 
 from rov.bus import Endpoints
 from rov.bus.client import Client
@@ -33,10 +32,11 @@ from sim.ardusub import Autopilot, TcpEnd
 from sim.ardusub import serve as serve_autopilot
 from sim.board import SimulatedBoard
 from sim.board import serve as serve_board
-from sim.camerad import Pose, View
+from sim.camerad import Pose, Vector, View
 from sim.course import SESSION, Course
 from sim.flight import Flight, SensingVehicle
 from sim.single_vehicle import SingleVehicle
+from sim.vehicle import State, rotation
 from sim.wire import NoisyWire, Pty
 from sim.world import Step, load, realise, through
 
@@ -58,11 +58,11 @@ class LiveVehicle(SensingVehicle, Protocol):
     def volts(self) -> float:
         """Of its battery."""
 
-    def pose(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Position (1, 3) NED m, attitude (1, 4) w x y z, rates (1, 3) rad/s."""
+    def pose(self) -> State:
+        """Of this one vehicle."""
 
-    def target(self) -> tuple[float, float, float, float] | None:
-        """Where the first thing of the scene is, and where it points to, as in `Pose`."""
+    def target(self) -> tuple[Vector, Vector] | None:
+        """Where the first thing of the scene is and how it moves, as in `Pose`."""
 
 
 def run(
@@ -132,9 +132,7 @@ def serve(
             simulated.battery_v = vehicle.volts
             if t - sent_t >= POSE_NS:
                 sent_t = t
-                position, attitude, rates = (tuple(each[0].tolist()) for each in vehicle.pose())
-                pose = Pose(t, position, attitude, rates, (t - began) / 1e9, vehicle.target())
-                poses.send(msgspec.msgpack.encode(pose))
+                poses.send(msgspec.msgpack.encode(pose_of(vehicle, t, (t - began) / 1e9)))
                 if daemon is not None and daemon.poll() is not None:
                     raise CourseEnded
                 if after_step(t):
@@ -143,6 +141,14 @@ def serve(
         with contextlib.suppress(CourseEnded):
             serving(after_step=stepped)
         return 0 if daemon is None else _ended(daemon)
+
+
+def pose_of(vehicle: LiveVehicle, t: int, seconds: float) -> Pose:
+    """What the camera is told at `t` ns, `seconds` after the start."""
+    state = vehicle.pose()
+    velocity = (rotation(state.attitude.T)[:, :, 0] @ state.velocity[0]).tolist()
+    position, attitude, rates = (each[0].tolist() for each in (state.position, state.attitude, state.rates))
+    return Pose(t, tuple(position), tuple(attitude), tuple(velocity), tuple(rates), seconds, vehicle.target())
 
 
 def _vehicle_end(

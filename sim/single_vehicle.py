@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rov.messages import VehicleState
 from rov.motion.allocation import mixer
@@ -102,9 +101,9 @@ class SingleVehicle:
     def target(self) -> None:
         """The world's things move by themselves."""
 
-    def pose(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Position (1, 3) NED m, attitude (1, 4) w x y z, rates (1, 3) rad/s: for the camera."""
-        return self.state.position, self.state.attitude, self.state.rates
+    def pose(self) -> State:
+        """For the camera."""
+        return self.state
 
     def _inside(self, state: State) -> State:
         """Stop a vehicle that runs into the walls of the basin."""

@@ -24,7 +24,7 @@ from rov.motion.allocation import mixer
 from rov.printing import print_line
 from rov.types import Floats
 from sim import sensors
-from sim.camerad import View
+from sim.camerad import Vector, View
 from sim.course import policy_steps
 from sim.live import CourseOperator, LinkKind, serve
 from sim.scene.lens import Lens
@@ -33,7 +33,7 @@ from sim.tasks.outcome import Outcome
 from sim.tasks.rows import take
 from sim.tasks.scenes import Look, label, scene
 from sim.tasks.sea import Sea
-from sim.vehicle import DT
+from sim.vehicle import DT, State
 from sim.world import Step
 
 SIZE, RATE_HZ = (320, 240), 9.0
@@ -98,19 +98,17 @@ class CourseVehicle:
         """Of the battery."""
         return float(self.water.readings.volts[self.row])
 
-    def pose(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Position (1, 3), attitude (1, 4), rates (1, 3): for the camera."""
-        state, rows = self.water.state, slice(self.row, self.row + 1)
-        return state.position[rows], state.attitude[rows], state.rates[rows]
+    def pose(self) -> State:
+        """For the camera."""
+        return take(self.water.state, slice(self.row, self.row + 1))
 
-    def target(self) -> tuple[float, float, float, float] | None:
-        """Where the followed thing is, and where it points to."""
+    def target(self) -> tuple[Vector, Vector] | None:
+        """Where the followed thing is, and how it moves."""
         if not self.water.course.target_ball:
             return None
         targets = self.water.course.targets
-        north, east, down = targets.position[self.row, 0].tolist()
-        vx, vy, _ = targets.velocity[self.row, 0].tolist()
-        return north, east, down, math.atan2(vy, vx)
+        position, velocity = (tuple(each[self.row, 0].tolist()) for each in (targets.position, targets.velocity))
+        return position, velocity
 
     def step(self, outputs: Floats, volts: float | None, dt: float) -> None:
         """Move on by `dt` s, in whole intervals of DT; the remainder waits for the next call."""
