@@ -125,7 +125,7 @@ class ArdusubLoops(NamedTuple):
     """ALT_HOLD of ArduSub at its defaults, at 50 Hz instead of its 400: no jerk and acceleration limits, no EKF
     (the depth rate is differentiated, the acceleration is the accelerometers'), no thrust linearisation.
 
-    Attitude gains: AC_AttitudeControl_Sub.h. Those marked (memory) could not be checked against a source."""
+    Attitude gains: AC_AttitudeControl_Sub.h. Depth gains: AC_PosControl.cpp, for ArduSub."""
 
     frame: str = "vectored_6dof"
     gain: float = 0.5
@@ -135,20 +135,20 @@ class ArdusubLoops(NamedTuple):
     rate_i: tuple[float, float, float] = (0.090, 0.090, 0.018)
     rate_d: tuple[float, float, float] = (0.0036, 0.0036, 0.0)
     rate_imax: tuple[float, float, float] = (0.444, 0.444, 0.222)
-    yaw_rate: float = math.radians(202.5)
-    """At a full RC stick, rad/s: 45° times ACRO_YAW_P 4.5 (memory)."""
+    yaw_rate: float = math.radians(45.0 * 3.375)
+    """At a full RC stick, rad/s: 45° times ACRO_YAW_P (ArduSub's config.h; Attitude.cpp)."""
     climb: float = 5.0
-    """At a full RC stick, m/s: PILOT_SPEED_UP 500 cm/s (memory); the leash limits it to what the vehicle can do."""
+    """At a full RC stick, m/s: PILOT_SPEED_UP, config.h; the leash limits it to what the vehicle can do."""
     leash: float = 0.5
     """The target leads the depth by no more than this, m. A judgement."""
     depth_p: float = 3.0
-    """Climb rate per m: PSC_POSZ_P (memory)."""
+    """Climb rate per m: PSC_POSZ_P."""
     climb_p: float = 8.0
-    """Acceleration per m/s: PSC_VELZ_P (memory)."""
+    """Acceleration per m/s: PSC_VELZ_P."""
     accel_p: float = 0.5 * 0.1 * 2
-    """Throttle −1..1 per m/s²: PSC_ACCZ_P 0.5 (memory) per 1000 cm/s², and 0..1 is −1..1."""
+    """Throttle −1..1 per m/s²: PSC_ACCZ_P 0.5 per 1000 cm/s², and 0..1 is −1..1."""
     accel_i: float = 0.1 * 0.1 * 2
-    """PSC_ACCZ_I 0.1 (memory)."""
+    """PSC_ACCZ_I 0.1."""
     dead_band: float = DEAD_BAND
     """Smaller sticks hold depth and heading. It is our pilot's: the link passes the firmware's (`past_dead_bands`)."""
 

@@ -5,9 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from rov.link.ardusub.firmware import ALT_HOLD, MANUAL, STABILIZE, SURFACE, rc_of, sticks_of
+from rov.config.schema import load as load_config
+from rov.link.ardusub.firmware import ALT_HOLD, MANUAL, STABILIZE, SURFACE, past_dead_bands, rc_of, sticks_of
+from rov.motion.controllers import DEAD_BAND
+from rov.resources import find_resource
 from sim.ardusub import Autopilot
 from sim.flight import Flight, climb, turn
+from sim.loops import ArdusubLoops
 from sim.single_vehicle import SingleVehicle
 from sim.world import load, realise
 from tests.seas import FLOWING
@@ -91,14 +95,25 @@ def test_what_a_pulse_means_for_the_turn():
 def test_a_turn_ends_where_it_has_stopped(tmp_path):
     """Without the quarter of a second in which it slows down, it would come back to where the stick was released."""
     armed = Armed(tmp_path, ALT_HOLD)
-    armed.sail(3.0, 0.0, 0.0, 0.0, 0.2)
+    armed.sail(3.0, 0.0, 0.0, 0.0, 0.4)
     released = armed.vehicle.attitude[2]
     armed.sail(0.3)
     stopped = armed.vehicle.attitude[2]
     armed.sail(6.0)
     held = armed.vehicle.attitude[2]
-    assert math.remainder(stopped - released, 2 * math.pi) > math.radians(3)
+    assert math.remainder(stopped - released, 2 * math.pi) > math.radians(3), "it turns on at first"
     assert abs(math.remainder(held - stopped, 2 * math.pi)) < math.radians(3)
+
+
+def test_the_sea_of_the_tasks_takes_sticks_as_pilot_and_link_give_them():
+    """Its loops know neither the pilot's part nor the link's: they are these numbers."""
+    loops, config = ArdusubLoops(), load_config(find_resource("rover.toml"))
+    assert loops.gain == config.guard.gain and loops.dead_band == DEAD_BAND
+    for stick in (-0.8, -0.06, 0.2, 0.8):
+        share = loops.gain * stick
+        rc = rc_of(*sticks_of(past_dead_bands((0.0, 0.0, share, share), 0.5, {}), 0.5, 1.0), 0.5, 1.0)
+        assert -climb(rc[0], 0.5) == pytest.approx(share, rel=0.1, abs=0.002)
+        assert turn(rc[1], 0.5) == pytest.approx(share, abs=0.002)
 
 
 def test_manual_levels_nothing_and_disarmed_nothing_turns(tmp_path, monkeypatch):
