@@ -153,6 +153,24 @@ def test_follow_says_what_it_followed(tmp_path: Path, monkeypatch: pytest.Monkey
     fishes = [each.success for each in found if each.target == "fish"]
     assert results.figures(found)["success_fish"] == sum(fishes) / len(fishes)
     assert "success_fish" not in results.figures([each for each in found if each.target == "diver"])
+    assert {each.stand_off for each in found} == {None}, "nothing has settled yet"
+
+
+def test_how_far_from_the_target_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the poses that are kept for the films, of the teacher, who knows the distance."""
+    monkeypatch.setattr(follow, "TIME_S", 14.0)
+    monkeypatch.setattr(plan, "CHUNK", {1: 8, 2: 2})
+    told = plan_of(task="follow", episodes=8, rows=("expert",))
+    found = {each.episode: each for each in run.run(told, NOBODY, tmp_path)}
+    (chunk,) = told.chunks()
+    water = run.sea(told, chunk, "expert", NOBODY)
+    water.reset()
+    poses = np.load(tmp_path / "poses/expert-0.npz")
+    apart = np.linalg.norm(poses["target"][..., :3] - poses["position"], axis=2) / water.course.goal[:, 2].numpy()
+    for row in range(8):
+        settled = poses["elapsed"][:, row] > follow.SETTLE_S
+        assert found[chunk.episode(row)].stand_off == pytest.approx(apart[settled, row].mean(), abs=0.02)
+    assert 0.85 < results.figures([*found.values()])["stand_off"] < 1.15
 
 
 @pytest.mark.usefixtures("quick")
@@ -261,8 +279,10 @@ def test_a_live_vehicle_is_judged_as_in_the_batch(monkeypatch: pytest.MonkeyPatc
     assert vehicle.outcome is not None and vehicle.outcome.timed_out[1] and not vehicle.outcome.success[1]
     assert vehicle.bill[1].item() == pytest.approx(0.5)
     assert vehicle.target() is None
-    north, east, down, _ = course_vehicle("follow").target() or (0, 0, 0, 0)
-    assert math.hypot(north, east) > 0.5 and down > 0
+    target = course_vehicle("follow").target()
+    assert target is not None
+    (north, east, down), velocity = target
+    assert math.hypot(north, east) > 0.5 and down > 0 and 0.0 < math.hypot(*velocity) < 0.5
 
 
 def test_a_task_is_given_as_an_operator_would() -> None:

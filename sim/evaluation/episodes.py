@@ -35,6 +35,8 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
     """Under our inner loops; else ArduSub's."""
     target: str = ""
     """Class of what is followed; "" where nothing is, and in older lines."""
+    stand_off: float | None = None
+    """Distance to what is followed over the goal's, the mean once settled; None where nothing is, and in tier 3."""
     track: list[tuple[float, float]] = []
     """m along and across the course, at about 1 Hz; of the first episodes only."""
 

@@ -20,6 +20,7 @@ from sim.evaluation.plan import Chunk, Plan
 from sim.evaluation.rows import BLIND, Student, controller, noiseless
 from sim.evaluation.watch import Watch
 from sim.tasks.course import progress
+from sim.tasks.follow import SETTLE_S
 from sim.tasks.noise import load as load_noise
 from sim.tasks.rendered import RenderedSea
 from sim.tasks.scenes import label, look
@@ -178,8 +179,17 @@ def _episode(
         night=bool(water.conditions.night[i]),
         ours=i < water.ours,
         target=label(float(water.course.targets.height[i, 0])) if water.course.target_ball else "",
+        stand_off=_stand_off(poses, water, i),
         track=_track(poses, water, i) if number < TRACKED else [],
     )
+
+
+def _stand_off(poses: Poses, water: Sea, i: int) -> float | None:
+    settled = [step for step, elapsed in enumerate(poses.elapsed) if elapsed[i] > SETTLE_S]
+    if not (poses.target and settled):
+        return None
+    apart = [(poses.target[step][i, :3] - poses.position[step][i]).norm() for step in settled]
+    return round(float(torch.stack(apart).mean() / water.course.goal[i, 2]), 3)
 
 
 def _track(poses: Poses, water: Sea, i: int) -> list[tuple[float, float]]:
