@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_refused_and_the_old_one_goes_on(
         (str(other), "does not fit this network"),
         (str(tmp_path / "none.safetensors"), "not found"),
         (make(tmp_path, "poorer", ("disc",)), "does not know square"),
-        (make(tmp_path, "large", size=1536), "takes .* ms for a frame"),
+        (make(tmp_path, "large", size=2048), "takes .* ms for a frame"),
         (make(tmp_path, "nan", bad=True), "not finite"),
     ):
         (said,) = tried(swap, name)

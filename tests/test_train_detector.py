@@ -278,7 +278,7 @@ def test_it_learns_and_then_learns_a_new_class_without_losing_the_old(discs: Pat
     labels(discs, "disc")
     first = trained(discs, tmp_path / "first", [*longer, "optimisation.epochs=14"])
     labels(discs, "square")
-    settings = [*longer, "optimisation.epochs=14", "optimisation.minutes=0", "optimisation.rate=0.007"]
+    settings = [*longer, "optimisation.epochs=20", "optimisation.minutes=0", "optimisation.rate=0.007"]
     second = trained(discs, tmp_path / "second", settings, first)
     labels(discs, "disc", "square")
     before, after = (judged(weights, discs) for weights in (first, second))

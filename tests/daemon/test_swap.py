@@ -74,7 +74,7 @@ def test_models_change_while_it_runs(daemon: Daemon, tmp_path: Path) -> None:
     assert "does not know" in refused(daemon, make(tmp_path, "few", ("buoy_red", "fish")))
     slow = tmp_path / "slow.safetensors"
     shutil.copy(other, slow)
-    slow.with_suffix(".toml").write_text(daemon.card.read_text().replace("size = 96", "size = 1024"))
+    slow.with_suffix(".toml").write_text(daemon.card.read_text().replace("size = 96", "size = 2048"))
     assert "ms for a frame" in refused(daemon, str(slow))
 
     killed = daemon.kill("perceptiond")
