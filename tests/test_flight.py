@@ -112,7 +112,7 @@ def test_the_sea_of_the_tasks_takes_sticks_as_pilot_and_link_give_them():
     for stick in (-0.8, -0.06, 0.2, 0.8):
         share = loops.gain * stick
         rc = rc_of(*sticks_of(past_dead_bands((0.0, 0.0, share, share), 0.5, {}), 0.5, 1.0), 0.5, 1.0)
-        assert -climb(rc[0], 0.5) == pytest.approx(share, rel=0.1, abs=0.002)
+        assert -climb(rc[0], 0.5) == pytest.approx(share, abs=0.002)
         assert turn(rc[1], 0.5) == pytest.approx(share, abs=0.002)
 
 

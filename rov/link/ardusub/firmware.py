@@ -33,6 +33,8 @@ FAILSAFES = ("FS_GCS_ENABLE", "FS_GCS_TIMEOUT", "FS_LEAK_ENABLE", "FS_PRESS_ENAB
 GAINS = ("JS_GAIN_MIN", "JS_GAIN_MAX", "JS_GAIN_STEPS")
 DEAD_BANDS = {"THR_DZ": 100.0, "RC4_DZ": 40.0}
 """The dead bands of throttle and yaw, and their defaults."""
+UP, DOWN = 519.5, 480.5
+"""Thousandths of the throttle's range from its middle to both ends: 30 µs at the lower one are dead (radio.cpp)."""
 PARAMETERS = (*GCS_IDS, *REQUIRED, *FAILSAFES, *GAINS, *DEAD_BANDS, "FS_CRASH_CHECK", "RC_OVERRIDE_TIME")
 TRIES = 6
 """A parameter without an answer after this many requests does not exist."""
@@ -68,15 +70,17 @@ def past_dead_bands(values: Sequence[float], gain: float, known: Mapping[str, fl
     """Fractions of full scale that a HOLDING mode takes for these: surge, sway, heave, yaw. The smallest heave and yaw
     lie at the edge of their dead band, 0 in its middle.
 
-    THR_DZ is in thousandths of the throttle's range, 770 µs (Attitude.cpp: get_pilot_desired_climb_rate; to within a
-    tenth, since down is faster than up), RC4_DZ in µs (mode_althold.cpp: pwm_to_angle_dz_trim); both times the gain."""
-    dead = {name: min(max(known.get(name, usual), 0.0), 400.0) for name, usual in DEAD_BANDS.items()}
+    THR_DZ is in thousandths of the throttle's range (Attitude.cpp: get_pilot_desired_climb_rate), RC4_DZ in µs
+    (mode_althold.cpp: pwm_to_angle_dz_trim); both times the gain."""
+    dead = {name: gain * min(max(known.get(name, usual), 0.0), 400.0) for name, usual in DEAD_BANDS.items()}
     surge, sway, heave, yaw = values
-    return [surge, sway, _past(heave, gain * dead["THR_DZ"] * 0.77 / 400), _past(yaw, gain * dead["RC4_DZ"] / 400)]
+    end = DOWN if heave > 0 else UP
+    return [surge, sway, _past(heave, dead["THR_DZ"], end) / UP, _past(yaw, dead["RC4_DZ"], 400.0) / 400.0]
 
 
-def _past(value: float, band: float) -> float:
-    return math.copysign(band + (1 - band) * abs(value), value) if value else 0.0
+def _past(value: float, band: float, end: float) -> float:
+    """A share of the way from the edge of a dead band to the end."""
+    return math.copysign(band + (end - band) * abs(value), value) if value else 0.0
 
 
 def first_gain(known: Mapping[str, float]) -> float:
