@@ -76,8 +76,12 @@ def do_tuning(run: Run) -> None:
 
 def do_dagger(run: Run) -> None:
     folder = run.folder("dagger")
+    # The learner computes while the crew gathers, and both take about as long: each has half of the processors.
+    crew = (run.workers + 1) // 2
+    if run.device.type == "cpu":
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - crew)))
     teachers = dagger.numbers(run.folder("tuning") / "expert.toml", run.recipe.dagger)
-    dagger.run(run.recipe.dagger, folder, run.device, run.workers, run.say, teachers, run.noise, run.start, run.limit_s)
+    dagger.run(run.recipe.dagger, folder, run.device, crew, run.say, teachers, run.noise, run.start, run.limit_s)
     judged = dagger.judge(run.recipe.dagger, folder, run.workers, run.say, teachers, run.noise)
     results = {task: {**each, "episodes": run.recipe.dagger.judging} for task, each in judged.results.items()}
     cards.policy_card(

@@ -446,6 +446,25 @@ def test_some_places_are_hazy_and_the_encoder_says_so() -> None:
     assert said[~hazy].max() < said[hazy].max() and torch.equal(later.haze, errors.haze), "for a whole episode"
 
 
+def test_a_pipeline_stands_out_more_in_one_place_than_in_another() -> None:
+    """On the right half of the picture, 2 m away: log odds of 4 ± 2 over the rest, never below; the same for a whole
+    episode."""
+    noise = msgspec.structs.replace(
+        noiseless(load_noise()).range, pipeline_off=-7.0, pipeline_gap=4.0, pipeline_gap_place=2.0
+    )
+    sea, random = Sea("inspect", "easy", 2000, seed=0), torch.Generator().manual_seed(0)
+    sea.reset()
+    far, pipe = torch.full((2000, ROWS, COLUMNS), 2.0), torch.zeros(2000, ROWS, COLUMNS) > 0
+    pipe[:, :, COLUMNS // 2 :] = True
+    errors = start_errors(2000, random, random)
+    maps, errors = picture_maps(noise, sea.conditions, far, pipe, errors, 0.1, random)
+    later, _ = picture_maps(noise, sea.conditions, far, pipe, errors, 0.1, random)
+    odds = torch.logit(maps.pipeline.double())
+    gap = odds[:, 0, -1] - odds[:, 0, 0]
+    assert gap.quantile(torch.tensor([0.16, 0.5, 0.84]).double()).tolist() == pytest.approx([2.0, 4.0, 6.0], abs=0.15)
+    assert gap.min().item() == pytest.approx(0.0, abs=1e-5) and torch.equal(later.pipeline, maps.pipeline)
+
+
 def test_some_fish_never_begin_a_track() -> None:
     """Always found, sure with log odds of -0.5 ± 4.5: of the standard normal's lowest fifth, in less than one frame of
     a hundred; a diver beside it begins at once."""

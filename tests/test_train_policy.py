@@ -363,6 +363,27 @@ def test_the_haze_of_places_is_found_again_in_what_the_noise_model_says() -> Non
     assert noise_of_maps.fit_haze([cells._replace(running=nothing[None])], usual)[1] == usual, "nobody looked"
 
 
+def test_how_well_pipelines_stand_out_is_found_again_in_what_the_noise_model_says() -> None:
+    """In 500 places, on the lower half of the picture; what the water hides of it counts as hidden."""
+    usual = load_noise().range
+    there = msgspec.structs.replace(usual, pipeline_gap=5.0, pipeline_gap_place=1.5, pipeline_place=0.8)
+    sea, random = Sea("inspect", "easy", 500, seed=0), torch.Generator().manual_seed(0)
+    sea.reset()
+    far = torch.full((500, ROWS, COLUMNS), 1.5)
+    pipe = torch.zeros_like(far, dtype=torch.bool)
+    pipe[:, ROWS // 2 :] = True
+    errors, every, depth = start_errors(500, random, random), [], optical_depth(sea.conditions, far)
+    for _ in range(5):
+        maps, errors = picture_maps(there, sea.conditions, far, pipe, errors, 3.0, random)
+        every.append((1 / far, depth, maps.inverse_range, maps.log_variance, pipe, maps.pipeline, far > 0, 1 / far))
+    cells = sights.Cells(*(torch.stack(each) for each in zip(*every, strict=True)))
+    found = noise_of_maps.fit_pipeline(usual, [cells])
+    assert found.pipeline_gap == pytest.approx(5.0, abs=0.3)
+    assert found.pipeline_gap_place == pytest.approx(1.5, abs=0.3)
+    assert found.pipeline_place == pytest.approx(0.8, abs=0.2)
+    assert noise_of_maps.fit_pipeline(usual, [cells._replace(pipe=cells.pipe & False)]) == usual, "no pipeline was seen"
+
+
 def test_a_track_of_what_stands_in_front_is_no_sight_of_what_stands_behind() -> None:
     """Two posts in one line, a near one and a far one, 0.1 rad apart; one track, on the near one."""
     sea = Sea("follow", "nominal", 1, seed=0)

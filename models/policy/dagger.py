@@ -49,6 +49,8 @@ class Learner:
         torch.manual_seed(recipe.seed)
         self.recipe, self.device = recipe, device
         self.network = PolicyNetwork().to(device)
+        # An eighth faster on a CPU.
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         self.student = PolicyNetwork().to(device)
         """The moving average of the network: it steers, and it is what ships."""
         self.student.load_state_dict(self.network.state_dict())

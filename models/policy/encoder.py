@@ -108,6 +108,8 @@ def learn(recipe: EncoderRecipe, data: Labelled, folder: Path, device: torch.dev
     """Train, or go on from the last whole epoch."""
     torch.manual_seed(recipe.seed)
     encoder = Encoder().to(device)
+    # A quarter faster on a CPU.
+    encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     optimiser = torch.optim.AdamW(encoder.parameters(), lr=recipe.rate, weight_decay=0.01)
     per_epoch = len(data.pictures) // recipe.batch
     total, epoch, checkpoint = recipe.epochs * per_epoch, 0, folder / "checkpoint.pt"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.policy.sights import Cells
 from sim.tasks.noise import RangeNoise
-from sim.tasks.picture_maps import uncertainty
+from sim.tasks.picture_maps import seen, uncertainty
 
 SEEN_WELL, FEW_CELLS = 2.0, 30
 """Optical depth up to which a pipeline is seen well, and cells of it that are too few."""
@@ -160,8 +160,8 @@ def persistence(fitted: RangeNoise, every: list[Cells], dt: Tensor) -> RangeNois
 
 
 def fit_pipeline(fitted: RangeNoise, pipes: list[Cells]) -> RangeNoise:
-    """The log odds that are said of cells without the pipeline, how they differ from place to place, how much higher
-    they are on it, and what is left."""
+    """The log odds that are said of cells without the pipeline, how much higher they are on it, how both differ from
+    place to place, and what is left."""
     off, gaps, left = [], [], []
     for cells in pipes:
         odds = torch.logit(cells.probability.clamp(1e-4, 1 - 1e-4))
@@ -171,7 +171,7 @@ def fit_pipeline(fitted: RangeNoise, pipes: list[Cells]) -> RangeNoise:
                 continue
             elsewhere, on = odds[:, i][~cells.pipe[:, i]], odds[:, i][pipe]
             off.append(elsewhere.mean())
-            gaps.append(on.mean() - elsewhere.mean())
+            gaps.append((on.mean() - elsewhere.mean()) / seen(fitted, cells.depth[:, i][pipe]).mean())
             left.append((elsewhere.var() + on.var()) / 2)
     if len(off) < 3:
         return fitted
@@ -179,6 +179,7 @@ def fit_pipeline(fitted: RangeNoise, pipes: list[Cells]) -> RangeNoise:
         fitted,
         pipeline_off=torch.stack(off).mean().item(),
         pipeline_gap=torch.stack(gaps).mean().item(),
+        pipeline_gap_place=torch.stack(gaps).std().item(),
         pipeline_place=torch.stack(off).std().item(),
         pipeline_error=torch.stack(left).mean().sqrt().item(),
     )

@@ -135,7 +135,7 @@ def noiseless(noise: Noise) -> Noise:
         share=PERFECT, half=1.0, place=0.0, floor=PERFECT, said_floor=PERFECT, fade=1e3, fade_width=1.0, unseen=0.0,
         unseen_error=PERFECT, haze=0.0, haze_place=0.0, haze_said=0.0, persistent=0.5, persistent_s=1.0,
         log_variance_error=0.0, target_shown=1.0,
-        pipeline_off=-9.0, pipeline_gap=18.0, pipeline_place=0.0, pipeline_error=0.0,
+        pipeline_off=-9.0, pipeline_gap=18.0, pipeline_gap_place=0.0, pipeline_place=0.0, pipeline_error=0.0,
     )  # fmt: skip
     sure = msgspec.structs.replace(
         noise.tracks, base=20.0, per_log_size=0.0, per_optical_depth=0.0, at_edge=0.0, per_turning=0.0,

@@ -38,6 +38,7 @@ class RangeNoise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target_shown: float
     pipeline_off: float
     pipeline_gap: float
+    pipeline_gap_place: float
     pipeline_place: float
     pipeline_error: float
 

@@ -31,6 +31,8 @@ class MapErrors(NamedTuple):
     """(N,) even from 0 to 1: how thin the followed thing is, for a whole episode."""
     haze: Tensor
     """(N, 2) of the haze of a whole episode, and of how it changes down the picture."""
+    pipe: Tensor
+    """(N,) of how well a pipeline stands out, for a whole episode."""
 
 
 class Maps(NamedTuple):
@@ -56,11 +58,12 @@ def seen(noise: RangeNoise, depth: Tensor) -> Tensor:
 
 
 def start_errors(n: int, random: torch.Generator, places: torch.Generator) -> MapErrors:
-    """Before the first picture. `places`: dice of their own for the haze."""
+    """Before the first picture. `places`: dice of their own for haze and pipeline."""
     patches = torch.randn(n, 2, PATCH_ROWS, PATCH_COLUMNS, generator=random, device=random.device)
     place = torch.randn(n, 2, generator=random, device=random.device)
     target = torch.rand(n, generator=random, device=random.device)
-    return MapErrors(patches, place, target, torch.randn(n, 2, generator=places, device=places.device))
+    haze = torch.randn(n, 2, generator=places, device=places.device)
+    return MapErrors(patches, place, target, haze, torch.randn(n, generator=places, device=places.device))
 
 
 def around_target(noise: RangeNoise, far: Tensor, behind: Tensor, errors: MapErrors) -> Tensor:
@@ -112,6 +115,7 @@ def picture_maps(
     # How unsure the encoder is depends on what it believes, not on what is there.
     variance = (uncertainty(noise, said) * said).square() + noise.said_floor**2 + (noise.haze_said * hazy).square()
     log_variance = variance.log() + noise.log_variance_error * wide[:, 1]
-    odds = noise.pipeline_off + noise.pipeline_place * errors.place[:, 1:, None] + noise.pipeline_gap * pipe * clear
+    gap = (noise.pipeline_gap + noise.pipeline_gap_place * errors.pipe).clamp(min=0.0)[:, None, None]
+    odds = noise.pipeline_off + noise.pipeline_place * errors.place[:, 1:, None] + gap * pipe * clear
     pipeline = torch.sigmoid(odds + noise.pipeline_error * (0.7 * wide[:, 1] + 0.7 * fine.flip(1)))
     return Maps(said, log_variance, pipeline, clear), errors._replace(patches=patches)
