@@ -1,7 +1,8 @@
 """Train the policy: `python -m models.train_policy` runs the committed recipe, from the simulator to the weights.
 
 Stages, in order: `encoder` (small pictures with the renderer's own ranges), `noise` (of the sea, fitted to encoder and
-detector), `tuning` (teacher and PID), `dagger` (the student learns from the teacher on the batched sea). Each keeps
+detector), `tuning` (teacher and PID), `dagger` (the student learns from the teacher on the batched sea), `reinforce`
+(it learns from what it tries there). Each keeps
 what it made in its folder under `--out`; the same command goes on where an interrupted one stopped, and `--from-stage`
 does a stage and those after it again. `--dives` clones a person instead.
 """
@@ -22,14 +23,14 @@ import torch
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from models.policy import cards, curves, dagger, dives, encoder, noise, tuning
+from models.policy import cards, curves, dagger, dives, encoder, judge, noise, reinforce, tuning
 from models.policy.recipe import Recipe, load
 from rov.errors import UserError
 from rov.printing import print_line
 from rov.resources import checkout
 
 RECIPE = Path(__file__).parent / "policy" / "recipe.toml"
-STAGES = ("encoder", "noise", "tuning", "dagger")
+STAGES = ("encoder", "noise", "tuning", "dagger", "reinforce")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Run:
     device: torch.device
     workers: int
     limit_s: float
-    """For each of tuning and dagger."""
+    """For each of tuning, dagger and reinforce."""
     say: Callable[[str, int, int], None]
     start: Path | None = None
     """Weights that the student starts from."""
@@ -82,15 +83,23 @@ def do_dagger(run: Run) -> None:
         torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - crew)))
     teachers = dagger.numbers(run.folder("tuning") / "expert.toml", run.recipe.dagger)
     dagger.run(run.recipe.dagger, folder, run.device, crew, run.say, teachers, run.noise, run.start, run.limit_s)
-    judged = dagger.judge(run.recipe.dagger, folder, run.workers, run.say, teachers, run.noise)
-    results = {task: {**each, "episodes": run.recipe.dagger.judging} for task, each in judged.results.items()}
+    curves.draw(folder, run.recipe.dagger.tasks)
+
+
+def do_reinforce(run: Run) -> None:
+    folder, recipe = run.folder("reinforce"), run.recipe.reinforce
+    teachers = dagger.numbers(run.folder("tuning") / "expert.toml", run.recipe.dagger)
+    start = run.folder("dagger") / "policy.safetensors"
+    reinforce.run(recipe, folder, run.device, run.workers, run.say, teachers, start, run.noise, run.limit_s)
+    judged = judge.judge(recipe, folder, run.workers, run.say, teachers, run.noise)
+    results = {task: {**each, "episodes": recipe.judging} for task, each in judged.results.items()}
     cards.policy_card(
         judged.weights, run.folder("encoder") / "encoder.safetensors", run.recipe, judged.log_variance, results
     )
-    curves.draw(folder, run.recipe.dagger.tasks, judged.teacher)
+    curves.draw(folder, recipe.tasks, judged.teacher)
 
 
-DO = {"encoder": do_encoder, "noise": do_noise, "tuning": do_tuning, "dagger": do_dagger}
+DO = {"encoder": do_encoder, "noise": do_noise, "tuning": do_tuning, "dagger": do_dagger, "reinforce": do_reinforce}
 
 
 def train(run: Run) -> None:
@@ -124,8 +133,8 @@ def install(out: Path) -> None:
     for source, target in (
         (out / "encoder" / "encoder.safetensors", models),
         (out / "encoder" / "encoder.toml", models),
-        (out / "dagger" / "policy.safetensors", models),
-        (out / "dagger" / "policy.toml", models),
+        (out / "reinforce" / "policy.safetensors", models),
+        (out / "reinforce" / "policy.toml", models),
         (out / "noise" / "noise.toml", tasks),
         (out / "tuning" / "expert.toml", tasks),
         (out / "tuning" / "pid.toml", tasks),
@@ -146,7 +155,7 @@ def main(
     workers: Annotated[int, typer.Option(min=0, help="Processes that simulate.")] = os.cpu_count() or 1,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads of the learner; 0: all.")] = 0,
     limit_minutes: Annotated[
-        float, typer.Option(help="Longest time for each of tuning and dagger; what is reached then counts.")
+        float, typer.Option(help="Longest time for each of tuning, dagger and reinforce; what is reached then counts.")
     ] = float("inf"),
     dives_: Annotated[
         Path | None,
@@ -196,7 +205,7 @@ def main(
         raise typer.Exit(130) from None
     if install_:
         install(out)
-    typer.echo((out / "dagger" / "policy.toml").read_text())
+    typer.echo((out / "reinforce" / "policy.toml").read_text())
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,24 @@ from models.policy import (
     dagger,
     dives,
     evolution,
+    judge,
     noise,
     noise_of_maps,
     noise_of_tracks,
     pictures,
     recipe,
+    reinforce,
     sights,
 )
 from models.policy.classroom import Classroom, hide
-from models.policy.crew import Crew
-from models.policy.recipe import DaggerRecipe, RecipeError
+from models.policy.crew import Crew, divided
+from models.policy.critic import VIEW, view
+from models.policy.practice import Practice, innovation
+from models.policy.recipe import DaggerRecipe, RecipeError, ReinforceRecipe
+from models.policy.trial import FAILURE_J, PRICE_W
 from models.policy.unroll import unroll
-from models.policy.windows import Store, loss, mirrored
+from models.policy.weights import save
+from models.policy.windows import Store, Windows, loss, mirrored
 from rov import toml
 from rov.dives.dive import Dive
 from rov.errors import UserError
@@ -53,6 +60,7 @@ from sim.tasks.noise import FILE
 from sim.tasks.noise import load as load_noise
 from sim.tasks.picture_maps import optical_depth, picture_maps, start_errors
 from sim.tasks.sea import Sea
+from sim.tasks.solids import HULL_M, gaps
 from sim.tasks.tuned import start
 
 pytestmark = pytest.mark.patient
@@ -193,12 +201,17 @@ def test_first_decisions_only_warm_the_memory_unless_the_episode_begins() -> Non
     assert errors[0] == errors[1] != errors[2]
 
 
+def class_of(workers: int, device: torch.device) -> Crew[Windows]:
+    opened = partial(dagger.opened, recipe=SMALL, teachers=TEACHERS, device=device, noise=FILE)
+    return Crew(divided(SMALL, workers, 5), opened, Windows, workers, device)
+
+
 def test_worker_processes_gather_the_same_as_this_one() -> None:
     torch.manual_seed(0)
     student = PolicyNetwork()
     made = []
     for workers in (0, 1):
-        crew = Crew(SMALL, TEACHERS, workers, 5, CPU)
+        crew = class_of(workers, CPU)
         try:
             crew.begin(student, 0.5)
             made.append(crew.end())
@@ -212,7 +225,7 @@ def test_worker_processes_gather_the_same_as_this_one() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_worker_processes_sail_on_the_learners_gpu() -> None:
-    crew = Crew(SMALL, TEACHERS, 1, 5, torch.device("cuda"))
+    crew = class_of(1, torch.device("cuda"))
     try:
         for _ in range(2):  # the memory of the first is taken anew for the second
             crew.begin(PolicyNetwork(), 0.5)
@@ -233,6 +246,113 @@ def test_training_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert curves.draw(tmp_path, SMALL.tasks).stat().st_size > 5000
 
 
+def test_advantages_are_what_came_beyond_what_was_expected() -> None:
+    """By hand, two vehicles: the first fails at its second decision, so nothing of what comes then counts for it."""
+    half = ReinforceRecipe(discount=0.5, trace=0.5)
+    rewards, worth = (
+        torch.tensor([[-1.0, -1.0], [-15.0, -2.0]]),
+        torch.tensor([[-4.0, -4.0], [-6.0, -6.0], [-8.0, -8.0]]),
+    )
+    done = torch.tensor([[False, False], [True, False]])
+    better, still = reinforce.advantages(rewards, worth, done, half)
+    # First: -15 + 6 = -9, and before it -1 - 3 + 4 - 9 / 4. Second: -2 - 4 + 6 = 0, and before it -1 - 3 + 4.
+    assert better.tolist() == [[-2.25, 0.0], [-9.0, 0.0]]
+    assert still.tolist() == [[-6.25, -4.0], [-15.0, -6.0]]
+
+
+SHORT = ReinforceRecipe(tasks=("follow",), levels=("easy",), vehicles=8, window=12, rounds=2, warm=0, batch=4)
+
+
+def test_what_is_tried_is_charged_for() -> None:
+    """Over 40 decisions in a sea of its own: the rewards of rows that never ended are their energy and time, and those
+    outside of the band; a failure costs what it costs the judge."""
+    recipe_ = msgspec.structs.replace(SHORT, window=40, vehicles=32, outside_w=0.0)
+    torch.manual_seed(0)
+    student, room = PolicyNetwork(), Practice("transit", 32, 3, recipe_, TEACHERS["transit"], CPU)
+    charged, failed = torch.zeros(32), torch.zeros(32, dtype=torch.bool)
+    step = room.sea.step
+
+    def counted(setpoint: Tensor) -> Any:
+        nonlocal charged, failed
+        *seen, outcome = step(setpoint)
+        fails = outcome.done & ~outcome.success
+        charged = charged + outcome.joules + PRICE_W * outcome.seconds + FAILURE_J * fails
+        failed = failed | fails
+        return *seen, outcome
+
+    room.sea.step = counted  # type: ignore[method-assign]
+    tries, _ = room.round(student)
+    while not failed.any():
+        charged = torch.zeros(32)
+        tries, _ = room.round(student)
+    assert tries.rewards.sum(0).tolist() == pytest.approx((-charged / 1000).tolist(), rel=1e-4)
+    assert tries.known.shape == (41, 32, VIEW + FEATURES) and tries.known.isfinite().all()
+    spread = tries.drawn.std().item()
+    assert spread == pytest.approx(innovation(recipe_), rel=0.05) == pytest.approx(0.12 * 0.6, rel=0.05)
+
+
+@pytest.mark.parametrize("task", EXPERT)
+def test_the_critic_sees_where_the_vehicle_is(task: str) -> None:
+    sea = Sea(task, "hard", 64, seed=2)
+    sea.reset()
+    for _ in range(3):
+        sea.step(torch.tensor([0.3, 0.0, 0.0, 0.0]).expand(64, 4))
+    seen = view(sea.truth(), sea.tally)
+    assert seen.shape == (64, VIEW) and seen.isfinite().all() and seen.abs().max() <= 4
+    if task == "transit":
+        course, turn = sea.course, sea.truth().turn
+        gap = (
+            (course.solids.balls[..., :3] - sea.state.position[:, None]).norm(dim=2)
+            - course.solids.balls[..., 3]
+            - HULL_M
+        )
+        nearest = gap.argmin(1)
+        rods = gaps(course.solids, sea.state.position)[1].amin(1) - HULL_M
+        rows = (gap.amin(1) < 3.0) & (gap.amin(1) < rods)
+        to = course.solids.balls[torch.arange(64), nearest, :3] - sea.state.position
+        to = (to[:, None] @ turn)[:, 0] / to.norm(dim=1, keepdim=True)
+        assert rows.sum() > 5
+        assert torch.allclose(seen[rows, 2:5] / seen[rows, 1:2], to[rows], atol=1e-3), "the nearest, in body axes"
+        assert torch.allclose(seen[rows, 0], torch.exp(-gap.amin(1)[rows] / 0.6), atol=1e-4)
+
+
+def test_a_student_does_more_of_what_went_well() -> None:
+    """What was drawn to port was better than expected, to starboard worse: the sticks then lie farther to port."""
+    torch.manual_seed(0)
+    recipe_ = msgspec.structs.replace(SHORT, vehicles=64, window=16, batch=64, teacher=0.0, rate=1e-3)
+    learner = reinforce.Learner(recipe_, CPU)
+    tries, _ = Practice("follow", 64, 1, recipe_, TEACHERS["follow"], CPU).round(learner.network)
+    better = -tries.drawn[..., 1] / innovation(recipe_)
+
+    def sway() -> float:
+        mean, _, _ = unroll(learner.network, tries.maps.float(), tries.features.float(), tries.memory, tries.begins)
+        return mean[..., 1].mean().item()
+
+    before = sway()
+    assert before == pytest.approx(tries.means[..., 1].mean().item(), abs=1e-3), "what it tried is what it is asked"
+    for _ in range(10):
+        whole, told = reinforce.loss(learner.network, tries, better, recipe_)
+        learner.optimiser.zero_grad()
+        whole.backward()  # type: ignore[no-untyped-call]
+        learner.optimiser.step()
+    assert sway() < before - 0.01
+    assert told["moved"] > 0
+
+
+def test_trying_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    start, folder = tmp_path / "start.safetensors", tmp_path / "run"
+    torch.manual_seed(3)
+    save(PolicyNetwork(), start)
+    reinforce.run(SHORT, folder, CPU, 0, quiet, TEACHERS, start, limit_s=0.01)
+    reinforce.run(SHORT, folder, CPU, 0, quiet, TEACHERS, start)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [line["round"] for line in lines] == [1, 2] and lines[1]["moved"] > 0
+    first, last = (load_file(folder / f"round_000{number}.safetensors") for number in (0, 2))
+    assert all(torch.equal(value, first[name]) for name, value in load_file(start).items())
+    assert any(not torch.equal(value, first[name]) for name, value in last.items())
+    assert curves.draw(folder, SHORT.tasks).stat().st_size > 5000
+
+
 def test_range_of_a_picture_is_the_geometry() -> None:
     """Level, 1 m over a flat bottom: a ray `a` below the horizon meets it after 1 m / sin a."""
     lens = Lens.wide(2 * 64, 2 * 48, 80.0)
@@ -250,7 +370,7 @@ def test_what_counts_as_unsure() -> None:
     """The limit is what the fifth largest of eight in a row reaches: four outliers in a row are forgiven."""
     said = torch.full((20, 2), -3.0)
     said[5:9, 0], said[5:10, 1] = 1.0, -2.0
-    assert dagger.unsure(said, torch.ones(20, 2, dtype=torch.bool)) == pytest.approx(-2.0, abs=0.02)
+    assert judge.unsure(said, torch.ones(20, 2, dtype=torch.bool)) == pytest.approx(-2.0, abs=0.02)
 
 
 def watched(size: torch.Tensor, off: torch.Tensor) -> sights.Watched:
@@ -462,40 +582,39 @@ def test_settings_change_a_recipe(tmp_path: Path) -> None:
 def test_the_student_starts_from_weights(tmp_path: Path) -> None:
     torch.manual_seed(7)
     first = PolicyNetwork()
-    dagger.save(first, tmp_path / "start.safetensors")
+    save(first, tmp_path / "start.safetensors")
     none = msgspec.structs.replace(SMALL, rounds=1, updates=0)
     dagger.run(none, tmp_path / "run", CPU, 0, quiet, TEACHERS, start=tmp_path / "start.safetensors")
-    for kept in (load_file(tmp_path / "run" / f"round_000{number}.safetensors") for number in (0, 1)):
-        assert all(torch.equal(value, kept[name]) for name, value in first.state_dict().items())
+    kept = load_file(tmp_path / "run" / "policy.safetensors")
+    assert all(torch.equal(value, kept[name]) for name, value in first.state_dict().items())
 
 
 def test_the_mean_of_many_weights_is_judged_beside_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the start (0) and snapshots of 10, 20, 30 and 40 the mean is of 0, 30 and 40; it is the cheapest, so it is
-    kept."""
+    """Of the start (0) and snapshots of 10, 20, 30 and 40 the mean is of 30 and 40; it is the cheapest, so it is kept.
+    What the stage started from is judged, too."""
     for number in range(5):
         network = PolicyNetwork()
         for each in network.parameters():
             torch.nn.init.constant_(each, 10.0 * number)
-        dagger.save(network, tmp_path / f"round_{number:04d}.safetensors")
+        save(network, tmp_path / f"round_{number:04d}.safetensors")
 
     def judged(weights: Path | None, *_: Any) -> dict[str, float]:
         value = next(iter(load_file(weights).values())).flatten()[0].item() if weights else 20.0
-        return {"success": 0.5, "charge": 1.0 + abs(value - 23.0), "log_variance": -value}
+        return {"success": 0.5, "charge": 1.0 + abs(value - 36.0), "log_variance": -value}
 
-    monkeypatch.setattr(dagger, "judged", judged)
-    monkeypatch.setattr(dagger, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
-    two = msgspec.structs.replace(SMALL, judged=2)
-    found = dagger.judge(two, tmp_path, 1, quiet, {task: {} for task in SMALL.tasks})
+    monkeypatch.setattr(judge, "judged", judged)
+    monkeypatch.setattr(judge, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+    found = judge.judge(ReinforceRecipe(tasks=("follow",), judged=2), tmp_path, 1, quiet, {"follow": {}})
     told = json.loads((tmp_path / "judged.json").read_text())
-    assert sorted(told["snapshots"]) == ["mean", "round_0003", "round_0004"] and told["best"] == "mean"
-    assert found.log_variance == pytest.approx(-70 / 3)
-    assert all(torch.allclose(each, torch.tensor(70 / 3)) for each in load_file(found.weights).values())
+    assert sorted(told["snapshots"]) == ["mean", "round_0000", "round_0003", "round_0004"] and told["best"] == "mean"
+    assert found.log_variance == pytest.approx(-35.0)
+    assert all(torch.allclose(each, torch.tensor(35.0)) for each in load_file(found.weights).values())
 
 
 def test_cards_are_what_the_daemon_reads(tmp_path: Path) -> None:
     weights, encoder = tmp_path / "policy.safetensors", tmp_path / "encoder.safetensors"
     for path in (weights, encoder):
-        dagger.save(PolicyNetwork(), path)
+        save(PolicyNetwork(), path)
     limits = {"unlike": 2.0, "mean": [0.05, 0.9], "contrast": 0.01, "gradient": 0.001, "saturated": 0.5}
     cards.encoder_card(encoder, recipe.Recipe(), {"pictures": 3.0}, limits)
     cards.policy_card(weights, encoder, recipe.Recipe(), -1.0, {"follow": {"success": 0.9, "episodes": 256}})
@@ -536,8 +655,8 @@ def test_cloning_comes_nearer_to_the_person(tmp_path: Path) -> None:
     folder, start_at = tmp_path / "dives", tmp_path / "policy.safetensors"
     folder.mkdir()
     recorded(folder / "a.mcap", 200, surge=0.5)
-    dagger.save(PolicyNetwork(), start_at)
-    dagger.save(PolicyNetwork(), tmp_path / "encoder.safetensors")
+    save(PolicyNetwork(), start_at)
+    save(PolicyNetwork(), tmp_path / "encoder.safetensors")
     cards.policy_card(start_at, tmp_path / "encoder.safetensors", recipe.Recipe(), -1.0, {"follow": {"success": 0.9}})
     short = recipe.CloneRecipe(length=32, burn_in=4, updates=60, batch=4, rate=2e-3, share=1.0)
     made = dives.clone(short, folder, tmp_path / "out", start_at, quiet)

@@ -56,7 +56,7 @@ def policy_card(
     }
     card["thresholds"] = {"log_variance": round(log_variance, 3)}
     card["results"] = {task: rounded(each) for task, each in results.items()}
-    card["recipe"] = {"tuning": msgspec.to_builtins(recipe.tuning), "dagger": msgspec.to_builtins(recipe.dagger)}
+    card["recipe"] = {name: msgspec.to_builtins(getattr(recipe, name)) for name in ("tuning", "dagger", "reinforce")}
     write(weights, card)
 
 

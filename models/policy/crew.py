@@ -6,20 +6,17 @@ from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.policy.classroom import Classroom, Episodes
-from models.policy.recipe import DaggerRecipe
-from models.policy.windows import Windows
+from models.policy.classroom import Episodes
+from models.policy.recipe import SeaRecipe
 from models.policy.workers import quiet
 from rov.steering.policy_network import PolicyNetwork
-from sim.tasks.noise import FILE
 
 SEED_STEP = 7919
 
@@ -32,55 +29,66 @@ class Part(NamedTuple):
     seed: int
 
 
-Gathered = tuple[str, Windows, list[Episodes]]
-"""Task, what was seen, what has ended of each level."""
 Numbers = dict[str, dict[str, float]]
 """The teacher's tuned numbers by task."""
+Seen = TypeVar("Seen", bound=tuple[Any, ...], covariant=True)
+"""A named tuple of tensors: what a room has seen."""
+Gathered = tuple[str, Seen, list[Episodes]]
+"""Task, what was seen, what has ended of each level."""
 
 
-class Crew:
+class Room(Protocol[Seen]):
+    """One task's vehicles between two rounds."""
+
+    task: str
+
+    @property
+    def round(self) -> Callable[..., tuple[Seen, list[Episodes]]]:
+        """Called with the student and what `Crew.begin` was told: sail for a window of decisions."""
+        ...
+
+
+class Crew(Generic[Seen]):
     """Call `begin` with the student's weights, then `end` for what was gathered with them."""
 
     def __init__(
         self,
-        recipe: DaggerRecipe,
-        teachers: Numbers,
+        parts: list[Part],
+        opened: Callable[[Part], Room[Seen]],
+        seen: type[Seen],
         workers: int,
-        seed: int,
         device: torch.device,
-        noise: Path = FILE,
     ):
-        parts = divided(recipe, workers, seed)
-        self.device = device
+        self.seen, self.device = seen, device
         self.student = PolicyNetwork().to(device)
-        self.rooms = [] if workers else [opened(part, recipe, teachers, device, noise) for part in parts]
+        self.rooms = [] if workers else [opened(part) for part in parts]
         self.workers: list[tuple[BaseProcess, Connection]] = []
-        self.teaching = 1.0
+        self.told: tuple[float, ...] = ()
         context = get_context("spawn")
         for i in range(min(workers, len(parts))):
             mine, its = context.Pipe()
-            args = (its, parts[i :: min(workers, len(parts))], recipe, teachers, noise, device)
+            args = (its, parts[i :: min(workers, len(parts))], opened, device)
             worker = context.Process(target=serve, args=args, daemon=True)
             worker.start()
             its.close()
             self.workers.append((worker, mine))
 
-    def begin(self, student: PolicyNetwork, teaching: float) -> None:
+    def begin(self, student: PolicyNetwork, *told: float) -> None:
         """Let all workers steer for a window, with these weights."""
         self.student.load_state_dict(student.state_dict())
-        self.teaching = teaching
+        self.told = told
         weights = {name: value.cpu().numpy() for name, value in student.state_dict().items()}
         for _, connection in self.workers:
-            connection.send((weights, teaching))
+            connection.send((weights, told))
 
-    def end(self) -> list[Gathered]:
+    def end(self) -> list[Gathered[Seen]]:
         """What was gathered since `begin`. Raises EOFError when a worker has died."""
         if not self.workers:
-            return [(room.task, *room.round(self.student, self.teaching)) for room in self.rooms]
+            return [(room.task, *room.round(self.student, *self.told)) for room in self.rooms]
         gathered = []
         for _, connection in self.workers:
             for task, arrays, episodes in connection.recv():
-                gathered.append((task, Windows(*(_own(each) for each in arrays)), episodes))
+                gathered.append((task, self.seen(*(_own(each) for each in arrays)), episodes))
         return gathered
 
     def close(self) -> None:
@@ -91,7 +99,7 @@ class Crew:
                 worker.terminate()
 
 
-def divided(recipe: DaggerRecipe, workers: int, seed: int) -> list[Part]:
+def divided(recipe: SeaRecipe, workers: int, seed: int) -> list[Part]:
     """The tasks' vehicles in as many parts as keep the workers busy. Few large rooms: on a processor a step of 192
     vehicles takes about as long as one of 384."""
     shares = max(1, workers // len(recipe.tasks))
@@ -102,13 +110,34 @@ def divided(recipe: DaggerRecipe, workers: int, seed: int) -> list[Part]:
     ]
 
 
-def vehicles(recipe: DaggerRecipe, task: str) -> int:
+def vehicles(recipe: SeaRecipe, task: str) -> int:
     """How many of a task."""
     return round(recipe.vehicles * recipe.share.get(task, 1.0))
 
 
-def opened(part: Part, recipe: DaggerRecipe, teachers: Numbers, device: torch.device, noise: Path) -> Classroom:
-    return Classroom(part.task, part.vehicles, part.seed, recipe, teachers[part.task], device, noise)
+def together(gathered: list[Gathered[Seen]], recipe: SeaRecipe) -> dict[str, dict[str, float]]:
+    """The episodes of all rooms by task, of levels after the first by `task level`, for the log."""
+    return {
+        task if number == 0 else f"{task} {level}": _as_one(
+            [ended[number] for name, _, ended in gathered if name == task]
+        )
+        for number, level in enumerate(recipe.levels)
+        for task in recipe.tasks
+    }
+
+
+def _as_one(parts: list[Episodes]) -> dict[str, float]:
+    """Episodes of several rooms."""
+    count = sum(each.ended for each in parts)
+    names = ("success", "touched", "charge")
+    whole = {name: sum(getattr(each, name) * each.ended for each in parts) / max(count, 1) for name in names}
+    return {"ended": count, **whole}
+
+
+def shown(line: dict[str, Any], tasks: tuple[str, ...]) -> str:
+    """The success of each task for the progress bar."""
+    told = [f"{task} {line[task]['success']:.0%}" for task in tasks if line[task]["ended"]]
+    return ", ".join(told) or "no episode has ended yet"
 
 
 def _own(sent: NDArray[Any] | Tensor) -> Tensor:
@@ -117,28 +146,23 @@ def _own(sent: NDArray[Any] | Tensor) -> Tensor:
 
 
 def serve(
-    connection: Connection,
-    parts: list[Part],
-    recipe: DaggerRecipe,
-    teachers: Numbers,
-    noise: Path,
-    device: torch.device,
+    connection: Connection, parts: list[Part], opened: Callable[[Part], Room[Seen]], device: torch.device
 ) -> None:
     """A worker: rounds on request, until the other end closes."""
     quiet()
-    rooms = [opened(part, recipe, teachers, device, noise) for part in parts]
+    rooms = [opened(part) for part in parts]
     student = PolicyNetwork().to(device)
     receive: Callable[[], Any] = connection.recv
     while True:
         try:
-            weights, teaching = receive()
+            weights, told = receive()
         except (EOFError, ConnectionResetError):
             return
         student.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
         made = []
         for room in rooms:
-            windows, episodes = room.round(student, teaching)
-            sent = [each if each.is_cuda else each.numpy() for each in windows]
+            seen, episodes = room.round(student, *told)
+            sent = [each if each.is_cuda else each.numpy() for each in seen]
             made.append((room.task, sent, episodes))
         try:
             connection.send(made)

@@ -34,7 +34,8 @@ def draw(folder: Path, tasks: tuple[str, ...], teacher: dict[str, dict[str, floa
     cost.set(title="cost, kJ: joules, time, failures", xlabel="round", ylim=(0, None))
     learned = [line for line in lines if "error" in line]
     for name in ("error", "ripple"):
-        loss.semilogy([line["round"] for line in learned], [max(line[name], 1e-6) for line in learned], label=name)
+        some = [line for line in learned if name in line]
+        loss.semilogy([line["round"] for line in some], [max(line[name], 1e-6) for line in some], label=name)
     loss.set(title="against the teacher's setpoints, squared", xlabel="round")
     loss.legend()
     path = folder / "curves.png"

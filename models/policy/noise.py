@@ -38,7 +38,8 @@ def run(recipe: NoiseRecipe, folder: Path, encoder: Path, workers: int, progress
     pipes = [each.cells for task, some in seen_by.items() if task == "inspect" for each in some]
     before = load()
     made = Noise(
-        f"fitted to {sum(each.dt.numel() * recipe.vehicles for each in every)} rendered pictures",
+        f"fitted to {sum(each.dt.numel() * recipe.vehicles for each in every)} rendered pictures of "
+        f"{', '.join(Path(world).stem for world in worlds)}; size_swing, score_error and displacement by hand",
         fit_range([each.cells for each in every], pipes, torch.cat([each.dt for each in every]), before.range),
         fit_tracks(
             [each for task, some in seen_by.items() if task != "inspect" for each in some],

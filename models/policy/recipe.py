@@ -75,19 +75,25 @@ class TuningRecipe(Settings, frozen=True):
     seed: int = 1
 
 
-class DaggerRecipe(Settings, frozen=True):
-    """How the student learns from the teacher on the abstraction."""
+class SeaRecipe(Settings, frozen=True):
+    """The vehicles in the sea that a student learns from."""
 
     tasks: tuple[str, ...] = TASKS
     levels: tuple[Literal["easy", "nominal", "hard"], ...] = ("nominal", "hard")
     """The vehicles of each task are divided among these."""
-    teacher: dict[str, dict[str, float]] = {}
-    """By task: the teacher's numbers that replace the tuned ones. What is best for one who knows the truth is too soft
-    for a student who sees it through noise and therefore does half of what it should."""
     vehicles: int = 512
     """Of each task."""
     share: dict[str, float] = {}
     """By task: how many of these it has, 1 where it is not named."""
+    seed: int = 1
+
+
+class DaggerRecipe(SeaRecipe, frozen=True):
+    """How the student learns from the teacher on the abstraction."""
+
+    teacher: dict[str, dict[str, float]] = {}
+    """By task: the teacher's numbers that replace the tuned ones. What is best for one who knows the truth is too soft
+    for a student who sees it through noise and therefore does half of what it should."""
     window: int = 64
     """Decisions of a round, and of a training sequence."""
     burn_in: int = 16
@@ -114,13 +120,47 @@ class DaggerRecipe(Settings, frozen=True):
     teaching_first: float = 1.0
     teaching_last: float = 0.1
     """Share of the time that the teacher steers the rows that are not measured, at first and from a third on."""
-    snapshot: int = 10
+
+
+class ReinforceRecipe(SeaRecipe, frozen=True):
+    """How the student learns from what it tries."""
+
+    window: int = 32
+    """Decisions of a round."""
+    rounds: int = 400
+    epochs: int = 3
+    """How often each try is learned from."""
+    batch: int = 96
+    """Vehicles."""
+    rate: float = 2.5e-4
+    """Of the policy; it falls to a thirtieth."""
+    critic_rate: float = 1e-3
+    warm: int = 6
+    """Rounds in which the critic alone learns."""
+    discount: float = 0.995
+    """Of what comes a decision later."""
+    trace: float = 0.95
+    """How far an advantage looks ahead before it trusts the critic, per decision."""
+    clip: float = 0.2
+    """A try that has become more or less likely by more than this teaches no more in this round."""
+    reach: float = 0.04
+    """A policy that has moved by more than this divergence learns no more in this round."""
+    shake: float = 0.12
+    """Standard deviation of the noise on the setpoints."""
+    keep: float = 0.8
+    """Share of the noise that is left at the next decision."""
+    outside_w: float = 500.0
+    """What a second outside of a task's band costs."""
+    teacher: float = 0.3
+    """Weight of the distance from the teacher's setpoints."""
+    average: float = 0.03
+    """Share of the newest weights in those that ship, each round."""
+    snapshot: int = 20
     """Rounds between weights that are kept for the judging."""
-    judged: int = 4
+    judged: int = 3
     """Snapshots that are judged, the last ones."""
     judging: int = 256
     """Episodes of each task."""
-    seed: int = 1
 
 
 class CloneRecipe(Settings, frozen=True):
@@ -146,6 +186,7 @@ class Recipe(Settings, frozen=True):
     noise: NoiseRecipe = NoiseRecipe()
     tuning: TuningRecipe = TuningRecipe()
     dagger: DaggerRecipe = DaggerRecipe()
+    reinforce: ReinforceRecipe = ReinforceRecipe()
     clone: CloneRecipe = CloneRecipe()
 
     def miniature(self) -> Recipe:
@@ -156,10 +197,13 @@ class Recipe(Settings, frozen=True):
         noise = change(self.noise, tasks=tasks, worlds=("reef",), seeds=1, vehicles=1, decisions=4)
         tuning = change(self.tuning, tasks=tasks, population=4, episodes=2, generations=1)
         dagger = change(
-            self.dagger, tasks=tasks, levels=("easy",), vehicles=16, window=24, burn_in=4, rounds=3, updates=2, batch=8,
+            self.dagger, tasks=tasks, levels=("easy",), vehicles=16, window=24, burn_in=4, rounds=3, updates=2, batch=8
+        )
+        reinforce = change(
+            self.reinforce, tasks=tasks, levels=("easy",), vehicles=16, window=24, rounds=3, warm=1, batch=8,
             snapshot=2, judged=1, judging=4,
         )  # fmt: skip
-        return change(self, encoder=encoder, noise=noise, tuning=tuning, dagger=dagger)
+        return change(self, encoder=encoder, noise=noise, tuning=tuning, dagger=dagger, reinforce=reinforce)
 
 
 def claim(folder: Path, recipe: Settings) -> None:

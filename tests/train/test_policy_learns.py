@@ -29,12 +29,12 @@ def test_two_minutes_beat_the_servo(tmp_path: Path) -> None:
     shipped = recipe.load(train_policy.RECIPE).dagger
     short = msgspec.structs.replace(
         shipped, tasks=("follow",), levels=("nominal",), teacher={"follow": shipped.teacher["follow"]}, vehicles=192,
-        updates=25, batch=32, keep=8, judged=1,
+        updates=25, batch=32, keep=8,
     )  # fmt: skip
     teachers = dagger.numbers(expert.FILE, short)
     dagger.run(short, tmp_path, torch.device("cpu"), 1, lambda *_: None, teachers, limit_s=SECONDS)
     network = PolicyNetwork()
-    network.load_state_dict(load_file(sorted(tmp_path.glob("round_*.safetensors"))[-1]))
+    network.load_state_dict(load_file(tmp_path / "policy.safetensors"))
 
     def student(sources: Sources, maps: Tensor, truth: Truth, memory: Tensor | None) -> tuple[Tensor, Any]:
         memory = network.initial_memory(len(maps)) if memory is None else memory

@@ -1,0 +1,16 @@
+"""Weights on the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from rov.steering.policy_network import PolicyNetwork
+
+START, MEAN = "round_0000", "mean"
+"""Weights, by name: those that a stage started from, and the mean of many of it."""
+
+
+def save(network: PolicyNetwork, path: Path) -> None:
+    save_file({key: value.contiguous().cpu() for key, value in network.state_dict().items()}, path)
