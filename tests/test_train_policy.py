@@ -288,7 +288,7 @@ def test_what_is_tried_is_charged_for() -> None:
     assert tries.rewards.sum(0).tolist() == pytest.approx((-charged / 1000).tolist(), rel=1e-4)
     assert tries.known.shape == (41, 32, VIEW + FEATURES) and tries.known.isfinite().all()
     spread = tries.drawn.std().item()
-    assert spread == pytest.approx(innovation(recipe_), rel=0.05) == pytest.approx(0.12 * 0.6, rel=0.05)
+    assert spread == pytest.approx(innovation(recipe_), rel=0.05) == pytest.approx(0.1 * 0.6, rel=0.05)
 
 
 @pytest.mark.parametrize("task", EXPERT)
