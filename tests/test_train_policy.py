@@ -31,11 +31,12 @@ from models.policy import (
     reinforce,
     sights,
 )
-from models.policy.classroom import Classroom, hide
+from models.policy.classroom import Classroom
 from models.policy.crew import Crew, divided
 from models.policy.critic import VIEW, view
 from models.policy.practice import Practice, innovation
 from models.policy.recipe import DaggerRecipe, RecipeError, ReinforceRecipe
+from models.policy.room import hide
 from models.policy.trial import FAILURE_J, PRICE_W
 from models.policy.unroll import unroll
 from models.policy.weights import save

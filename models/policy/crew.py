@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.policy.classroom import Episodes
 from models.policy.recipe import SeaRecipe
+from models.policy.room import Episodes
 from models.policy.workers import quiet
 from rov.steering.policy_network import PolicyNetwork
 
@@ -37,7 +37,7 @@ Gathered = tuple[str, Seen, list[Episodes]]
 """Task, what was seen, what has ended of each level."""
 
 
-class Room(Protocol[Seen]):
+class Sails(Protocol[Seen]):
     """One task's vehicles between two rounds."""
 
     task: str
@@ -54,7 +54,7 @@ class Crew(Generic[Seen]):
     def __init__(
         self,
         parts: list[Part],
-        opened: Callable[[Part], Room[Seen]],
+        opened: Callable[[Part], Sails[Seen]],
         seen: type[Seen],
         workers: int,
         device: torch.device,
@@ -146,7 +146,7 @@ def _own(sent: NDArray[Any] | Tensor) -> Tensor:
 
 
 def serve(
-    connection: Connection, parts: list[Part], opened: Callable[[Part], Room[Seen]], device: torch.device
+    connection: Connection, parts: list[Part], opened: Callable[[Part], Sails[Seen]], device: torch.device
 ) -> None:
     """A worker: rounds on request, until the other end closes."""
     quiet()

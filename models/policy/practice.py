@@ -9,18 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.policy.classroom import Episodes, hide, told
 from models.policy.critic import view
 from models.policy.recipe import ReinforceRecipe
+from models.policy.room import Episodes, Room, hide
 from models.policy.trial import FAILURE_J, PRICE_W
 from rov.steering.policy_input import features
 from rov.steering.policy_network import MEMORY, PolicyNetwork
 from sim.tasks import noise as sea_noise
-from sim.tasks.expert import EXPERT, expert
 from sim.tasks.judging import Tally
 from sim.tasks.outcome import Outcome
-from sim.tasks.sea import Sea
-from sim.tasks.tuned import Kept, kept
 
 HIDDEN = 4
 """Every fourth row of a level does not see its last setpoint."""
@@ -51,7 +48,7 @@ class Tries(NamedTuple):
     """(B, MEMORY) of the student before the first decision."""
 
 
-class Practice:
+class Practice(Room):
     """One task's vehicles of all levels between two rounds. The network is asked once, not of the mirrored sea, too:
     what it tried is then what it is asked about when it learns."""
 
@@ -65,20 +62,11 @@ class Practice:
         device: torch.device,
         noise: Path = sea_noise.FILE,
     ):
-        self.task, self.recipe = task, recipe
-        self.teacher = expert(task, torch.tensor([[numbers[name] for name in EXPERT[task]]]))
-        self.sea = Sea(task, recipe.levels, n, seed, device, noise=sea_noise.load(noise))
-        self.random = torch.Generator(device).manual_seed(seed)
-        self.sources, self.maps = self.sea.reset()
-        self.kept: Kept = kept(n, device)
+        super().__init__(task, n, seed, recipe, numbers, device, noise)
+        self.recipe = recipe
         self.memory = torch.zeros(n, MEMORY, device=device)
-        rows = torch.arange(n, device=device)
-        self.levels = rows % len(recipe.levels)
-        self.hidden = rows // len(recipe.levels) % HIDDEN == 1
-        self.begins = torch.ones(n, dtype=torch.bool, device=device)
+        self.hidden = self.row % HIDDEN == 1
         self.noise = torch.zeros(n, 4, device=device)
-        self.charge = torch.zeros(n, device=device)
-        self.touched = torch.zeros(n, dtype=torch.bool, device=device)
 
     @torch.no_grad()
     def round(self, student: PolicyNetwork) -> tuple[Tries, list[Episodes]]:
@@ -95,14 +83,13 @@ class Practice:
             self.sources, self.maps, outcome = self.sea.step(mean + self.noise)
             reward = self._reward(outcome, before)
             steps.append((maps.half(), features_.half(), label, begins, mean, drawn, known, reward, outcome.done))
-            finished.append(self._ended(outcome))
+            finished.append(self.end(outcome))
         _, last = self._known()
         maps, mine, labels, begun, means, noise, known, rewards, done = (
             torch.stack(each) for each in zip(*steps, strict=True)
         )
-        ended = [told(finished, self.levels == number) for number in range(len(self.recipe.levels))]
         known = torch.cat([known, last[None]])
-        return Tries(maps, mine, labels, begun, means, noise, known, rewards, done, first), ended
+        return Tries(maps, mine, labels, begun, means, noise, known, rewards, done, first), self.by_level(finished)
 
     def _known(self) -> tuple[Tensor, Tensor]:
         """What the student and what the critic knows now."""
@@ -123,16 +110,6 @@ class Practice:
         outside = ((now.counted - before.counted) - (now.good - before.good)) * ~outcome.done
         cost = outcome.joules + PRICE_W * outcome.seconds + self.recipe.outside_w * outside
         return -(cost + FAILURE_J * (outcome.done & ~outcome.success)) / 1000
-
-    def _ended(self, outcome: Outcome) -> tuple[Tensor, ...]:
-        """What has ended, as `told` wants it; and begin anew."""
-        self.charge = self.charge + outcome.joules + PRICE_W * outcome.seconds
-        self.touched = self.touched | outcome.touched
-        ended = (outcome.done, outcome.success, self.touched, self.charge + FAILURE_J * ~outcome.success)
-        self.begins, on = outcome.done, ~outcome.done
-        self.charge, self.touched = self.charge * on, self.touched & on
-        self.kept = Kept(*(each * on.reshape(-1, *[1] * (each.dim() - 1)) for each in self.kept))
-        return ended
 
 
 def innovation(recipe: ReinforceRecipe) -> float:
