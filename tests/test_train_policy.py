@@ -33,7 +33,7 @@ from models.policy import (
 )
 from models.policy.classroom import Classroom
 from models.policy.crew import Crew, divided
-from models.policy.critic import VIEW, view
+from models.policy.critic import CRITIC_KNOWS, VIEW, view
 from models.policy.practice import Practice, innovation
 from models.policy.recipe import DaggerRecipe, RecipeError, ReinforceRecipe
 from models.policy.room import hide
@@ -287,7 +287,7 @@ def test_what_is_tried_is_charged_for() -> None:
         charged = torch.zeros(32)
         tries, _ = room.round(student)
     assert tries.rewards.sum(0).tolist() == pytest.approx((-charged / 1000).tolist(), rel=1e-4)
-    assert tries.known.shape == (41, 32, VIEW + FEATURES) and tries.known.isfinite().all()
+    assert tries.known.shape == (41, 32, CRITIC_KNOWS) and tries.known.isfinite().all()
     spread = tries.drawn.std().item()
     assert spread == pytest.approx(innovation(recipe_), rel=0.05) == pytest.approx(0.1 * 0.6, rel=0.05)
 
@@ -332,12 +332,33 @@ def test_a_student_does_more_of_what_went_well() -> None:
     before = sway()
     assert before == pytest.approx(tries.means[..., 1].mean().item(), abs=1e-3), "what it tried is what it is asked"
     for _ in range(10):
-        whole, told = reinforce.loss(learner.network, tries, better, recipe_)
+        whole, told = reinforce.loss(learner.network, learner.where, tries, better, recipe_)
         learner.optimiser.zero_grad()
         whole.backward()  # type: ignore[no-untyped-call]
         learner.optimiser.step()
     assert sway() < before - 0.01
     assert told["moved"] > 0
+
+
+def test_a_student_learns_to_know_where_it_is() -> None:
+    """Nothing is gained or lost by what it tried: it learns alone how far off its line it is, and which way things are,
+    from what it remembers."""
+    torch.manual_seed(0)
+    recipe_ = msgspec.structs.replace(SHORT, vehicles=64, window=16, batch=64, teacher=0.0, rate=1e-3, critic_rate=1e-2)
+    learner = reinforce.Learner(recipe_, CPU)
+    tries, _ = Practice("transit", 64, 1, recipe_, TEACHERS["transit"], CPU).round(learner.network)
+    remembers = learner.network.remember.weight_hh.clone()
+    told = []
+    for _ in range(40):
+        whole, parts = reinforce.loss(learner.network, learner.where, tries, torch.zeros_like(tries.rewards), recipe_)
+        told.append(parts["lost"])
+        learner.optimiser.zero_grad()
+        learner.critics.zero_grad()
+        whole.backward()  # type: ignore[no-untyped-call]
+        learner.optimiser.step()
+        learner.critics.step()
+    assert told[-1] < 0.5 * told[0]
+    assert not torch.equal(learner.network.remember.weight_hh, remembers), "the memory learns it, too"
 
 
 def test_trying_goes_on_where_it_was_stopped(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Who says what the rest of an episode will cost: it knows the truth, for it sails in the simulator alone."""
+"""Who says what the rest of an episode will cost: it knows the truth, for it sails in the simulator alone, and what the
+student remembers. What a look aside is worth shows in the memory long before it shows in the cost (Baisero and Amato
+2022)."""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rov.steering.policy_input import FEATURES
+from rov.steering.policy_network import MEMORY
 from sim.tasks.course import progress
 from sim.tasks.judging import Tally
 from sim.tasks.outcome import Truth
@@ -17,21 +20,22 @@ NEAR_M, FAR_M = 0.6, 3.0
 """Gaps count by 1 / e at these."""
 VIEW = 5 * THINGS + 34
 """Numbers of `view`."""
+CRITIC_KNOWS = VIEW + FEATURES + MEMORY
 SCALE = 5.0
 """What is learned is the cost in units of this many kJ."""
 
 
 class Critic(nn.Module):
-    """From `view` and the policy's features to what is still to come, kJ."""
+    """From `view`, the policy's features and its memory to what is still to come, kJ."""
 
     def __init__(self) -> None:
         super().__init__()
         self.guess = nn.Sequential(
-            nn.Linear(VIEW + FEATURES, 256), nn.SiLU(), nn.Linear(256, 256), nn.SiLU(), nn.Linear(256, 1)
+            nn.Linear(CRITIC_KNOWS, 256), nn.SiLU(), nn.Linear(256, 256), nn.SiLU(), nn.Linear(256, 1)
         )
 
     def forward(self, known: Tensor) -> Tensor:
-        """(…, VIEW + FEATURES) -> (…,)."""
+        """(…, CRITIC_KNOWS) -> (…,)."""
         worth: Tensor = self.guess(known)[..., 0] * SCALE
         return worth
 

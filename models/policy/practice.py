@@ -39,7 +39,7 @@ class Tries(NamedTuple):
     drawn: Tensor
     """(T, B, 4) the noise that is new in each decision."""
     known: Tensor
-    """(T + 1, B, VIEW + FEATURES) float16, what the critic knows."""
+    """(T + 1, B, CRITIC_KNOWS) float16, what the critic knows."""
     rewards: Tensor
     """(T, B) kJ: what each decision saved; no more than 0."""
     done: Tensor
@@ -75,8 +75,8 @@ class Practice(Room):
         steps: list[tuple[Tensor, ...]] = []
         finished: list[tuple[Tensor, ...]] = []
         for _ in range(self.recipe.window):
-            features_, known = self._known()
-            mean, _, self.memory = student.decide(self.maps, features_, self.memory * ~self.begins[:, None])
+            features_, memory, known = self._known()
+            mean, _, self.memory = student.decide(self.maps, features_, memory)
             label, self.kept = self.teacher(self.sources, self.maps, self.sea.truth(), self.kept)
             self.kept = self.kept._replace(integral=torch.zeros_like(self.kept.integral))  # it never holds the sticks
             drawn, begins, maps, before = self._draw(mean), self.begins, self.maps, self.sea.tally
@@ -84,17 +84,17 @@ class Practice(Room):
             reward = self._reward(outcome, before)
             steps.append((maps.half(), features_.half(), label, begins, mean, drawn, known, reward, outcome.done))
             finished.append(self.end(outcome))
-        _, last = self._known()
+        *_, last = self._known()
         maps, mine, labels, begun, means, noise, known, rewards, done = (
             torch.stack(each) for each in zip(*steps, strict=True)
         )
         known = torch.cat([known, last[None]])
         return Tries(maps, mine, labels, begun, means, noise, known, rewards, done, first), self.by_level(finished)
 
-    def _known(self) -> tuple[Tensor, Tensor]:
-        """What the student and what the critic knows now."""
-        mine = features(hide(self.sources, self.hidden))
-        return mine, torch.cat([view(self.sea.truth(), self.sea.tally), mine], dim=1).half()
+    def _known(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What the student sees and remembers now, and what the critic knows."""
+        mine, memory = features(hide(self.sources, self.hidden)), self.memory * ~self.begins[:, None]
+        return mine, memory, torch.cat([view(self.sea.truth(), self.sea.tally), mine, memory], dim=1).half()
 
     def _draw(self, mean: Tensor) -> Tensor:
         """The next noise, which keeps a share of the last: what changes from frame to frame hardly moves a vehicle."""

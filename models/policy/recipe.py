@@ -125,9 +125,9 @@ class DaggerRecipe(SeaRecipe, frozen=True):
 class ReinforceRecipe(SeaRecipe, frozen=True):
     """How the student learns from what it tries."""
 
-    window: int = 32
+    window: int = 64
     """Decisions of a round."""
-    rounds: int = 400
+    rounds: int = 200
     epochs: int = 3
     """How often each try is learned from."""
     batch: int = 96
@@ -140,7 +140,7 @@ class ReinforceRecipe(SeaRecipe, frozen=True):
     discount: float = 0.999
     """Of what comes a decision later. At 0.995 the end of an episode is out of sight for half a minute before it, and
     the student waits before what is hard until its time is up."""
-    trace: float = 0.95
+    trace: float = 0.97
     """How far an advantage looks ahead before it trusts the critic, per decision."""
     clip: float = 0.2
     """A try that has become more or less likely by more than this teaches no more in this round."""
@@ -152,11 +152,13 @@ class ReinforceRecipe(SeaRecipe, frozen=True):
     """Share of the noise that is left at the next decision."""
     outside_w: float = 500.0
     """What a second outside of a task's band costs."""
-    teacher: float = 0.3
+    teacher: float = 0.1
     """Weight of the distance from the teacher's setpoints."""
+    where: float = 1.0
+    """Weight of knowing where it is."""
     average: float = 0.03
     """Share of the newest weights in those that ship, each round."""
-    snapshot: int = 20
+    snapshot: int = 10
     """Rounds between weights that are kept for the judging."""
     judged: int = 3
     """Snapshots that are judged, the last ones."""

@@ -2,7 +2,9 @@
 
 A student that imitates a teacher who knows more than it sees does what the teacher does on average: before a rock that
 may be to port or to starboard, neither. What it learns here is what is best for one who sees no better. It stays near
-the teacher, whose distance it also learns to guess: that is how unsure it is.
+the teacher, whose distance it also learns to guess: that is how unsure it is. And it learns to know where it is: what
+the critic sees, told from what the network remembers (as depth and closed loops in Mirowski et al. 2017). A gate whose
+posts have left the picture, and how far off its line the vehicle is, matter long after any window that it learns from.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.policy.crew import Crew, Numbers, Part, divided, shown, together
-from models.policy.critic import SCALE, Critic
+from models.policy.critic import SCALE, VIEW, Critic
 from models.policy.practice import Practice, Tries, innovation
 from models.policy.recipe import ReinforceRecipe, claim
-from models.policy.unroll import unroll
+from models.policy.unroll import KNOWN, unroll
 from models.policy.weights import START, save
 from rov.steering.policy_network import PolicyNetwork
 from sim.tasks import noise as sea_noise
@@ -43,8 +45,12 @@ class Learner:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         self.student = PolicyNetwork().to(device)
         """The moving average of the network: it is what ships."""
+        self.where = nn.Linear(KNOWN, VIEW).to(device)
+        """What the critic sees, from what the network remembers: thrown away after the training."""
+        nn.init.zeros_(self.where.weight)  # what it does not know yet shall not disturb the network
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=recipe.rate, eps=1e-5)
-        self.critics = torch.optim.Adam(self.critic.parameters(), lr=recipe.critic_rate)
+        beside = [*self.critic.parameters(), *self.where.parameters()]
+        self.critics = torch.optim.Adam(beside, lr=recipe.critic_rate)
         self.random = torch.Generator().manual_seed(recipe.seed)
         self.round, self.seconds = 0, 0.0
 
@@ -74,11 +80,13 @@ class Learner:
                 self._learn_worth(batch, still[:, chosen])
                 if self.round < recipe.warm or moved > recipe.reach:
                     continue
-                whole, told = loss(self.network, batch, better[:, chosen], recipe)
+                whole, told = loss(self.network, self.where, batch, better[:, chosen], recipe)
                 self.optimiser.zero_grad()
+                self.critics.zero_grad()
                 whole.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
                 self.optimiser.step()
+                self.critics.step()
                 moved, updates = told["moved"], updates + 1
                 sums = {name: sums.get(name, 0.0) + part for name, part in told.items()}
         with torch.no_grad():
@@ -101,7 +109,7 @@ class Learner:
         self.critics.step()
 
     def save(self, path: Path) -> None:
-        parts = ("network", "critic", "student", "optimiser", "critics")
+        parts = ("network", "critic", "where", "student", "optimiser", "critics")
         state: dict[str, Any] = {name: getattr(self, name).state_dict() for name in parts}
         state |= {"round": self.round, "seconds": self.seconds, "random": self.random.get_state()}
         torch.save(state, path.with_suffix(".new"))
@@ -109,7 +117,7 @@ class Learner:
 
     def resume(self, path: Path) -> None:
         state = torch.load(path, map_location=self.device, weights_only=True)
-        for name in ("network", "critic", "student", "optimiser", "critics"):
+        for name in ("network", "critic", "where", "student", "optimiser", "critics"):
             getattr(self, name).load_state_dict(state[name])
         self.round, self.seconds = state["round"], state["seconds"]
         self.random.set_state(state["random"].cpu())
@@ -128,11 +136,12 @@ def advantages(rewards: Tensor, worth: Tensor, done: Tensor, recipe: ReinforceRe
 
 
 def loss(
-    network: PolicyNetwork, batch: Tries, better: Tensor, recipe: ReinforceRecipe
+    network: PolicyNetwork, where: nn.Module, batch: Tries, better: Tensor, recipe: ReinforceRecipe
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of a batch, and its parts for the log: the clipped gain of what was better than expected, and the
-    distance from the teacher, by its own likelihood as in windows.py."""
-    mean, spread, _ = unroll(network, batch.maps.float(), batch.features.float(), batch.memory, batch.begins)
+    """The loss of a batch, and its parts for the log: the clipped gain of what was better than expected, the distance
+    from the teacher, by its own likelihood as in windows.py, and by how much `where` was wrong about what the critic
+    sees."""
+    mean, spread, known = unroll(network, batch.maps.float(), batch.features.float(), batch.memory, batch.begins)
     change, width = mean - batch.means, 2 * innovation(recipe) ** 2
     ratio = ((batch.drawn.square() - (batch.drawn - change).square()) / width).sum(-1).clamp(-MOST, MOST).exp()
     gain = torch.min(ratio * better, ratio.clamp(1 - recipe.clip, 1 + recipe.clip) * better).mean()
@@ -140,8 +149,10 @@ def loss(
     error = miss.sum(-1).mean()
     likelihood = 0.5 * (miss.detach() * torch.exp(-spread) + spread).sum(-1).mean()
     moved = (change.detach().square() / width).sum(-1).mean()  # Kullback and Leibler's divergence
-    told = {"gain": gain.item(), "error": error.item(), "likelihood": likelihood.item(), "moved": moved.item()}
-    return recipe.teacher * (error + 0.1 * likelihood) - gain, told
+    lost = (where(known) - batch.known[:-1, :, :VIEW].float()).square().mean()
+    parts = {"gain": gain, "error": error, "likelihood": likelihood, "lost": lost, "moved": moved}
+    whole = recipe.teacher * error + 0.1 * likelihood + recipe.where * lost - gain
+    return whole, {name: part.item() for name, part in parts.items()}
 
 
 def run(
