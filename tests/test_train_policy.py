@@ -400,7 +400,7 @@ def watched(size: torch.Tensor, off: torch.Tensor) -> sights.Watched:
     nothing, every = torch.zeros_like(size), torch.ones_like(size, dtype=torch.bool)
     off = torch.stack([nothing, off, off - 0.1], dim=-1)
     seen = sights.Sights(every, every, size, nothing, ~every, nothing, off, every, ~every, ~every, nothing)
-    return sights.Watched(None, seen, torch.full((len(size),), 0.1))  # type: ignore[arg-type]
+    return sights.Watched(None, seen, torch.full((len(size),), 0.1), False, False)  # type: ignore[arg-type]
 
 
 def test_noise_of_sizes_is_a_line_a_place_and_a_rest() -> None:
@@ -434,38 +434,39 @@ def test_noise_of_being_sure_is_its_odds_and_how_they_differ() -> None:
     each = watched(torch.zeros(400, 150, 1), torch.zeros(400, 150, 1))
     sure = torch.rand(400, 150, 1, generator=random) < torch.sigmoid(odds)
     each = each._replace(sights=each.sights._replace(sure=sure))
-    usual = load_noise().tracks
-    assert noise_of_tracks.fit_sure([each], usual) == pytest.approx({"sure": 1.0, "sure_place": 0.8}, abs=0.12)
+    assert noise_of_tracks.fit_sure([each]) == pytest.approx({"sure": 1.0, "sure_place": 0.8}, abs=0.12)
     each = each._replace(sights=each.sights._replace(fish=each.sights.hit))
-    assert noise_of_tracks.fit_sure([each], usual) == pytest.approx(
-        {"sure_fish": 1.0, "sure_fish_place": 0.8}, abs=0.12
-    )
-    assert noise_of_tracks.fit_sure([], usual) == {}
+    assert noise_of_tracks.fit_sure([each]) == pytest.approx({"sure_fish": 1.0, "sure_fish_place": 0.8}, abs=0.12)
+    assert noise_of_tracks.fit_sure([]) == {}
 
 
-def test_a_fish_that_never_began_a_track_was_never_sure() -> None:
-    """Ten fish, large and near: half of them are always sure, half never tracked. A small one says nothing."""
+def test_a_fish_that_never_began_a_track_was_found_and_never_sure() -> None:
+    """Ten fish in boxes: of half of them these are always sure, of half never."""
     large = torch.ones(50, 10, 1)
     each = watched(large, torch.zeros_like(large))
-    seen = (torch.arange(10) % 2 == 0)[None, :, None].expand(50, 10, 1)
-    usual = load_noise().tracks
-    fish = each._replace(sights=each.sights._replace(hit=seen, sure=seen, fish=each.sights.hit))
+    sure = (torch.arange(10) % 2 == 0)[None, :, None].expand(50, 10, 1)
+    fish = each._replace(sights=each.sights._replace(sure=sure, fish=each.sights.hit))
     odds = math.log(50.5 / 0.5)
-    found = noise_of_tracks.fit_sure([fish], usual)
+    found = noise_of_tracks.fit_sure([fish])
     assert found["sure_fish"] == pytest.approx(0.0, abs=1e-4)
     assert found["sure_fish_place"] == pytest.approx(odds * math.sqrt(10 / 9))
-    small = fish._replace(sights=fish.sights._replace(log_size=large - 4.0))
-    assert noise_of_tracks.fit_sure([small], usual) == {}, "those that were tracked are too few"
+    unseen = fish._replace(sights=fish.sights._replace(hit=~fish.sights.hit))
+    assert noise_of_tracks.fit_sure([unseen]) == {}, "of what has no box nobody knows how sure it would be"
 
 
 def test_noise_of_bearings_is_what_changes_from_frame_to_frame() -> None:
-    """What stays on one target for all its frames would be far too much as noise of each."""
+    """What stays on one target for all its frames, or comes and goes over seconds, would be far too much as noise of
+    each."""
     random = torch.Generator().manual_seed(0)
     size = torch.rand(60, 100, 1, generator=random)
     each = watched(size, torch.zeros(60, 100, 1))
-    stays, moves = 0.05 * torch.randn(1, 100, 1, generator=random), 0.004 * torch.randn(60, 100, 1, generator=random)
+    slow = 0.03 * torch.linspace(0, math.pi, 60).sin()[:, None, None]
+    stays, moves = (
+        0.05 * torch.randn(1, 100, 1, generator=random) + slow,
+        0.004 * torch.randn(60, 100, 1, generator=random),
+    )
     off = torch.stack([stays + moves, *each.sights.off[..., 1:].unbind(-1)], dim=-1)
-    found = noise_of_tracks.fit_tracks([each._replace(sights=each.sights._replace(off=off))], [], load_noise().tracks)
+    found = noise_of_tracks.fit_tracks([each._replace(sights=each.sights._replace(off=off))], load_noise().tracks)
     assert found.bearing_floor == pytest.approx(0.004, abs=0.0005)
 
 
@@ -527,17 +528,45 @@ def test_how_well_pipelines_stand_out_is_found_again_in_what_the_noise_model_say
 
 
 def test_a_track_of_what_stands_in_front_is_no_sight_of_what_stands_behind() -> None:
-    """Two posts in one line, a near one and a far one, 0.1 rad apart; one track, on the near one."""
+    """Two posts in one line, a near one and a far one, 0.1 rad apart; one box, around the near one."""
     sea = Sea("follow", "nominal", 1, seed=0)
     sea.reset()
     place = torch.tensor([[[0.0, 0.0, -1.0, -1.0], [0.1, 0.0, -2.0, -2.0]]])
     inside = torch.ones(1, 2, dtype=torch.bool)
     known = Seen(place, torch.tensor([[2.0, 6.0]]), inside, ~inside, torch.ones(1, 2, 2))
-    tracks = torch.zeros(1, 3, 7)
-    tracks[0, 0] = torch.tensor([1.0, 0.02, 0.0, 0.4, 0.0, 0.8, 1.0])
-    assert sights.compared(tracks, known, sea.truth(), torch.zeros(1)).hit.tolist() == [[True, False]]
+    boxes, tracks = torch.zeros(1, 16, 7), torch.zeros(1, 3, 7)
+    boxes[0, 0] = torch.tensor([1.0, 0.02, 0.0, 0.4, 0.0, 0.8, 1.0])
+    assert sights.compared(boxes, tracks, known, sea.truth(), torch.zeros(1)).hit.tolist() == [[True, False]]
     known = known._replace(inside=torch.tensor([[False, True]]))  # the near one is hidden
-    assert sights.compared(tracks, known, sea.truth(), torch.zeros(1)).hit.tolist() == [[False, True]]
+    assert sights.compared(boxes, tracks, known, sea.truth(), torch.zeros(1)).hit.tolist() == [[False, True]]
+
+
+def test_what_is_boxed_and_never_tracked_is_found_all_the_same() -> None:
+    """Four posts in boxes, the last one never surely; a track on the first and one on nothing."""
+    sea = Sea("follow", "nominal", 1, seed=0)
+    sea.reset()
+    place = torch.tensor([[[0.3 * i, 0.0, -1.0, -1.0] for i in range(4)]])
+    inside = torch.ones(1, 4, dtype=torch.bool)
+    known = Seen(place, torch.full((1, 4), 3.0), inside, ~inside, torch.ones(1, 4, 2))
+    boxes, tracks = torch.zeros(1, 16, 7), torch.zeros(1, 3, 7)
+    for i, score in enumerate((0.9, 0.8, 0.7, 0.3)):
+        boxes[0, i] = torch.tensor([1.0, 0.3 * i, 0.0, 0.4, 0.0, score, 1.0])
+    tracks[0, :2] = torch.stack([boxes[0, 0], boxes[0, 0] - torch.eye(7)[1]])
+    seen = sights.compared(boxes, tracks, known, sea.truth(), torch.zeros(1))
+    assert seen.hit.all() and seen.sure.tolist() == [[True, True, True, False]] and seen.ghosts[0, 0] == 1
+
+
+def test_no_sea_makes_a_target_easier_to_see() -> None:
+    """500 targets that are found the more often the farther away they are, by chance: water hides, if anything."""
+    random = torch.Generator().manual_seed(0)
+    size = torch.zeros(60, 100, 1)
+    each = watched(size, size)
+    depth = torch.rand(60, 100, 1, generator=random)
+    hit = torch.rand(60, 100, 1, generator=random) < 0.5 + 0.5 * depth
+    each = each._replace(sights=each.sights._replace(depth=depth, hit=hit))
+    assert noise_of_tracks.fit_tracks([each], load_noise().tracks).per_optical_depth == 0.0
+    each = each._replace(sights=each.sights._replace(hit=torch.rand(60, 100, 1, generator=random) < 1 - 0.5 * depth))
+    assert noise_of_tracks.fit_tracks([each], load_noise().tracks).per_optical_depth < -1.0
 
 
 def test_where_nothing_can_be_tracked_nothing_is_compared() -> None:
@@ -555,7 +584,7 @@ def test_where_nothing_can_be_tracked_nothing_is_compared() -> None:
     )
     tracks = torch.zeros(2, 3, 7)
     tracks[0, 0] = torch.tensor([1.0, 0.02, 0.0, 0.4, 0.0, 0.8, 1.0])
-    assert sights.compared(tracks, known, truth, torch.zeros(2)).hit.shape == (2, 0)
+    assert sights.compared(torch.zeros(2, 16, 7), tracks, known, truth, torch.zeros(2)).hit.shape == (2, 0)
 
 
 def test_fitted_noise_keeps_the_words_of_the_shipped_file(tmp_path: Path) -> None:

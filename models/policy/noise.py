@@ -19,6 +19,7 @@ from models.policy.sights import Watched, watch
 from models.policy.workers import quiet
 from rov.resources import find_resource
 from sim.tasks.noise import FILE, Noise, load
+from sim.tasks.scenes import look
 
 Progress = Callable[[str, int, int], None]
 
@@ -27,7 +28,10 @@ def run(recipe: NoiseRecipe, folder: Path, encoder: Path, workers: int, progress
     """Watch and fit; returns the noise file."""
     claim(folder, recipe)
     worlds = [str(find_resource(each, Path.cwd())) if each.endswith(".toml") else each for each in recipe.worlds]
-    jobs = [(task, world, seed) for seed in range(recipe.seeds) for world in worlds for task in recipe.tasks]
+    tracked = [task for task in recipe.tasks if task in ("follow", "transit")]
+    by_day = [world for world in worlds if not look(world, 0).night]  # as both are learned
+    jobs = [(task, world, seed, False) for seed in range(recipe.seeds) for world in worlds for task in recipe.tasks]
+    jobs += [(task, world, seed, True) for seed in range(recipe.seeds) for world in by_day for task in tracked]
     seen_by: dict[str, list[Watched]] = {}
     with ProcessPoolExecutor(max(1, workers), mp_context=get_context("spawn"), initializer=quiet) as pool:
         futures = [pool.submit(watch, recipe, encoder, *job) for job in jobs]
@@ -35,17 +39,16 @@ def run(recipe: NoiseRecipe, folder: Path, encoder: Path, workers: int, progress
             seen_by.setdefault(job[0], []).append(future.result())
             progress("watching", number + 1, len(jobs))
     every = [each for some in seen_by.values() for each in some]
-    pipes = [each.cells for task, some in seen_by.items() if task == "inspect" for each in some]
+    usual = [each for each in every if not each.turbid]
+    pipes = [each.cells for each in seen_by.get("inspect", [])]
+    posts, followed = ([each for each in seen_by.get(task, []) if not each.night] for task in ("transit", "follow"))
     before = load()
     made = Noise(
         f"fitted to {sum(each.dt.numel() * recipe.vehicles for each in every)} rendered pictures of "
         f"{', '.join(Path(world).stem for world in worlds)}; size_swing, score_error and displacement by hand",
-        fit_range([each.cells for each in every], pipes, torch.cat([each.dt for each in every]), before.range),
-        fit_tracks(
-            [each for task, some in seen_by.items() if task != "inspect" for each in some],
-            seen_by.get("follow", []),
-            before.tracks,
-        ),
+        fit_range([each.cells for each in usual], pipes, torch.cat([each.dt for each in usual]), before.range),
+        fit_tracks(followed, before.tracks),
+        fit_tracks(posts, before.posts),
         before.displacement,
     )
     path = folder / "noise.toml"

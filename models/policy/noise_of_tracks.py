@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 
 import msgspec
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.policy.sights import Sights, Watched
-from sim.tasks.found import HIDDEN_S, hit_chance
+from sim.tasks.found import HIDDEN_S
 from sim.tasks.noise import TrackNoise
 
 FEW_SIGHTS, FEW_TARGETS = 10, 6
@@ -20,9 +21,10 @@ MAD = 1.4826
 """Of a normal's median absolute deviation, its standard deviation."""
 
 
-def fit_tracks(watched: list[Watched], followed: list[Watched], before: TrackNoise) -> TrackNoise:
-    """A logistic regression of hits, the mean length of misses, errors of the boxes, and tracks of nothing. Sizes are
-    those of what is followed: there they say the distance."""
+def fit_tracks(watched: list[Watched], before: TrackNoise) -> TrackNoise:
+    """A logistic regression of hits, the mean length of misses, errors of the boxes, and tracks of nothing."""
+    if not watched:
+        return before
     parts = [Sights(*(each.flatten(0, 2) for each in w.sights)) for w in watched]
     flat = Sights(*(torch.cat(each) for each in zip(*parts, strict=True)))
     there = flat.inside
@@ -42,19 +44,20 @@ def fit_tracks(watched: list[Watched], followed: list[Watched], before: TrackNoi
         optimiser.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    good = there & flat.hit
-    error = torch.cat([_beside_own_median(w.sights).flatten() for w in watched])[good].abs()
-    height = 0.75 * 0.1 * flat.log_size[good].exp()  # of the box, share of the picture's width
+    change = torch.cat([_changes(w.sights).flatten() for w in watched])
+    good = change.isfinite()
+    error, height = change[good].abs(), 0.75 * 0.1 * flat.log_size[good].exp()  # of the box, share of the width
     large = height > height.median()
     small_box, large_box = (MAD * error[rows].median().item() for rows in (~large, large))
     small_height, large_height = (height[rows].mean().item() for rows in (~large, large))
     slope = max(0.0, (large_box - small_box) / max(large_height - small_height, 1e-3))
     changed = dict(zip(names, weights.tolist(), strict=True))
     changed["per_turning"] = min(changed["per_turning"], 0.0)  # who turns to a target sees it well: not by turning
+    changed["per_optical_depth"] = min(changed["per_optical_depth"], 0.0)
     changed |= {"bearing_error": slope, "bearing_floor": max(small_box - slope * small_height, 5e-4)}
-    changed |= fit_sizes(followed)
+    changed |= fit_sizes(watched)
     changed["burst_s"] = bursts(watched)
-    changed |= fit_sure(watched, msgspec.structs.replace(before, **changed))
+    changed |= fit_sure(watched)
     begins = sum(((w.sights.ghosts[1:, :, 0] > 0) & (w.sights.ghosts[:-1, :, 0] == 0)).sum().item() for w in watched)
     frames = sum((w.sights.ghosts[..., 0] > 0).sum().item() for w in watched)
     dt = torch.cat([w.dt for w in watched]).mean().item()
@@ -64,10 +67,11 @@ def fit_tracks(watched: list[Watched], followed: list[Watched], before: TrackNoi
     return msgspec.structs.replace(before, **changed)
 
 
-def _beside_own_median(sights: Sights) -> Tensor:
-    """(F, N, K) errors of the bearing around the median of each target's: what stays is no noise of the frames."""
+def _changes(sights: Sights) -> Tensor:
+    """(F, N, K) errors of the bearing by what changes from one frame to the next, NaN where either says nothing: a
+    diver that turns slowly is no noise of the frames."""
     seen = torch.where(sights.inside & sights.hit, sights.off[..., 0], torch.nan)
-    return seen - seen.nanmedian(0, keepdim=True).values
+    return (seen - seen.roll(1, 0)).index_fill(0, torch.tensor([0]), torch.nan) / math.sqrt(2)
 
 
 def fit_sizes(watched: list[Watched]) -> dict[str, float]:
@@ -98,16 +102,13 @@ def fit_sizes(watched: list[Watched]) -> dict[str, float]:
     }
 
 
-def fit_sure(watched: list[Watched], tracks: TrackNoise) -> dict[str, float]:
-    """The log odds of boxes that would begin a track among those that were found, and how they differ by target: of
-    fish, and of all others. A target that ought to be found, by `tracks`, and never was tracked was never sure: what
-    is counted among tracks alone knows nothing of it."""
+def fit_sure(watched: list[Watched]) -> dict[str, float]:
+    """The log odds of boxes that would begin a track among all boxes on a target, and how they differ by target: of
+    fish, and of all others."""
     odds: dict[str, list[float]] = {"sure": [], "sure_fish": []}
     for sights in (each.sights for each in watched):
         good = sights.inside & sights.hit
-        hits, sure = good.sum(0), (good & sights.sure).sum(0)
-        likely = hit_chance(tracks, sights.log_size, sights.depth, sights.edge, sights.turning) > 0.5
-        frames = torch.where(hits > 0, hits, (sights.inside & likely).sum(0))
+        frames, sure = good.sum(0), (good & sights.sure).sum(0)
         fish = sights.fish.any(0)
         for name, which in (("sure", ~fish), ("sure_fish", fish)):
             enough = which & (frames >= FEW_SIGHTS)

@@ -14,6 +14,7 @@ from torch import Tensor
 from models.policy.recipe import NoiseRecipe
 from rov.resources import checkout
 from rov.steering.encoder import Encoder
+from rov.steering.observation import angles
 from rov.steering.policy_input import INVERSE_RANGE_MAX, TRACK
 from rov.vision.detector import Detector
 from sim.tasks import delays
@@ -26,7 +27,9 @@ from sim.tasks.sea import Truth, fish, kicks
 from sim.tasks.tuned import start
 
 NEAR_RAD = 0.15
-"""A track this near to a target is of the target."""
+"""A box or track this near to a target is of the target."""
+BOXES = 16
+"""Most boxes of a picture that are compared."""
 BEAT = torch.linspace(0, math.pi, 17)[:-1]
 """Phases of a diver's legs."""
 SURE = delays.config().perception.score_min
@@ -63,7 +66,7 @@ class Sights(NamedTuple):
     inside: Tensor
     """bool: in the picture, nothing in front."""
     hit: Tensor
-    """bool: a track on it was seen in this frame."""
+    """bool: the detector found it, surely or not."""
     log_size: Tensor
     depth: Tensor
     edge: Tensor
@@ -72,7 +75,7 @@ class Sights(NamedTuple):
     """(F, N, K, 3) of the bearing as a share of the picture's width, of the size's logarithm, less what a diver's fins
     add on average at this distance and from this side, and of the width's."""
     sure: Tensor
-    """bool: the box alone would have begun a track."""
+    """bool: the box would have begun a track."""
     kicks: Tensor
     """bool: a diver, whose height swings with the fins."""
     fish: Tensor
@@ -86,15 +89,19 @@ class Watched(NamedTuple):
     sights: Sights
     dt: Tensor
     """(F,) s."""
+    night: bool
+    turbid: bool
+    """In water of the recipe's turbidity, not of the world's."""
 
 
 @torch.no_grad()
-def watch(recipe: NoiseRecipe, weights: Path, task: str, world: str, seed: int) -> Watched:
-    """Let the teacher steer a few vehicles in one world."""
+def watch(recipe: NoiseRecipe, weights: Path, task: str, world: str, seed: int, turbid: bool = False) -> Watched:
+    """Let the teacher steer a few vehicles in one world, or in one with other water."""
     encoder = Encoder()
     encoder.load_state_dict(load_file(weights))
     detector = Detector(checkout() / "models" / "detector.safetensors")
-    looks = [look(world, 1000 * seed + i) for i in range(recipe.vehicles)]
+    turbidity = recipe.turbidity if turbid else None
+    looks = [look(world, 1000 * seed + i, turbidity) for i in range(recipe.vehicles)]
     sea = RenderedSea(task, encoder, detector, looks, level="nominal", seed=seed)
     teacher = expert(task, torch.tensor([start(EXPERT[task])]))
     sources, maps = sea.reset()
@@ -112,7 +119,7 @@ def watch(recipe: NoiseRecipe, weights: Path, task: str, world: str, seed: int) 
             maps[:, 1], sea._pipe(sea.cast), sea.sight.pipeline, running[:, None, None].expand_as(far),
             1 / sea.behind.clamp(min=1 / INVERSE_RANGE_MAX),
         )  # fmt: skip
-        frames.append((cells, compared(sources.tracks, known, truth, sources.rates[:, 2].abs())))
+        frames.append((cells, compared(boxes(sea), sources.tracks, known, truth, sources.rates[:, 2].abs())))
         setpoint, memory = teacher(sources, maps, truth, memory)
         sources, maps, outcome = sea.step(setpoint)
         times.append(outcome.seconds[0])
@@ -121,42 +128,64 @@ def watch(recipe: NoiseRecipe, weights: Path, task: str, world: str, seed: int) 
         Cells(*(torch.stack(each) for each in zip(*(cells for cells, _ in frames), strict=True))),
         Sights(*(torch.stack(each) for each in zip(*(sights for _, sights in frames), strict=True))),
         torch.stack(times),
+        looks[0].night,
+        turbid,
     )
 
 
-def compared(tracks: Tensor, known: Seen, truth: Truth, turning: Tensor) -> Sights:
-    """Tracks (N, TRACKS, TRACK) beside the targets that are there."""
-    there = tracks[:, None, :, 0] > 0  # (N, 1, T)
-    apart = torch.hypot(
-        tracks[:, None, :, 1] - known.place[:, :, None, 0], tracks[:, None, :, 2] - known.place[:, :, None, 1]
-    )
-    apart = torch.where(there, apart, torch.inf)  # (N, K, T)
-    apart = torch.where(apart == _of_those_seen(apart, known.inside), apart, torch.inf)  # each track on one target
+def boxes(sea: RenderedSea) -> Tensor:
+    """(N, BOXES, TRACK) of what the detector found of the goal's class in the last pictures, as rows of tracks."""
+    rows = torch.zeros(sea.n, BOXES, TRACK)
+    height, width = sea.images.shape[1:3]
+    for i, (items, witness) in enumerate(zip(sea.found, sea.witnesses, strict=True)):
+        hfov = 2 * math.degrees(math.atan(float(sea.conditions.view[i, 0])))
+        for row, item in zip(rows[i], [each for each in items if each.label == witness.goal], strict=False):
+            x1, y1, x2, y2 = item.box
+            aspect = (x2 - x1) / max(y2 - y1, 1e-3)
+            row[:] = torch.tensor([1.0, *angles(item.box, width, height, hfov, None), 0.0, item.score, aspect])
+    return rows
+
+
+def compared(boxes: Tensor, tracks: Tensor, known: Seen, truth: Truth, turning: Tensor) -> Sights:
+    """Boxes (N, BOXES, TRACK) and tracks (N, TRACKS, TRACK) beside the targets that are there. What is found shows in
+    the boxes: a thing that is seen in every frame, and never surely enough to begin a track, is not missed."""
+    apart, _ = _apart(boxes, known)
+    apart = torch.where(apart == _of_those_seen(apart, known.inside), apart, torch.inf)  # each box on one target
     nearest, which = apart.min(2)
     mine = (
-        tracks[:, None]
+        boxes[:, None]
         .expand(-1, apart.shape[1], -1, -1)
         .gather(2, which[..., None, None].expand(-1, -1, 1, TRACK))[:, :, 0]
     )
-    hit = (nearest < NEAR_RAD) & (mine[..., 4] == 0)
+    hit = nearest < NEAR_RAD
     log_size = mine[..., 3].clamp(min=1e-3).log()
     width = 2 * truth.conditions.view[:, :1]
     fins = kicks(truth.course)
     size_off = log_size - known.place[..., 2] - fins * swing(known.ends[..., None, :], BEAT).mean(-1)
     wide = log_size + mine[..., 6].clamp(min=1e-3).log()
     off = torch.stack([(mine[..., 1] - known.place[..., 0]) / width, size_off, wide - known.place[..., 3]], dim=-1)
-    ghosts = ((apart > NEAR_RAD).all(1) & there[:, 0]).sum(1, keepdim=True).expand_as(nearest)
+    apart, there = _apart(tracks, known)
+    ghosts = ((apart > NEAR_RAD).all(1) & there).sum(1, keepdim=True).expand_as(nearest)
     depth = optical_depth(truth.conditions, known.range)
     size = known.place[..., 2] - math.log(0.1)
     return Sights(
-        known.inside, hit, size, depth, known.edge, turning[:, None].expand_as(nearest), off, mine[..., 5] >= SURE,
-        fins.expand_as(hit), fish(truth.course).expand_as(hit), ghosts,
+        known.inside, hit, size, depth, known.edge, turning[:, None].expand_as(nearest), off,
+        mine[..., 5] >= SURE, fins.expand_as(hit), fish(truth.course).expand_as(hit), ghosts,
     )  # fmt: skip
 
 
+def _apart(rows: Tensor, known: Seen) -> tuple[Tensor, Tensor]:
+    """(N, K, T) rad between targets and rows (N, T, TRACK), and (N, T) which of the rows there are."""
+    there = rows[..., 0] > 0
+    apart = torch.hypot(
+        rows[:, None, :, 1] - known.place[..., None, 0], rows[:, None, :, 2] - known.place[..., None, 1]
+    )
+    return torch.where(there[:, None], apart, torch.inf), there
+
+
 def _of_those_seen(apart: Tensor, inside: Tensor) -> Tensor:
-    """(N, 1, T) from each track to the nearest target in the picture, to the nearest of all where there is none: behind
-    a gate stands another, and a track on the one is no bad sight of the other."""
+    """(N, 1, T) from each box to the nearest target in the picture, to the nearest of all where there is none: behind
+    a gate stands another, and a box around the one is no bad sight of the other."""
     nobody = apart.new_full((len(apart), 1, apart.shape[2]), torch.inf)  # inspect has no targets at all
     apart, seen = (
         torch.cat([some, nobody], dim=1).amin(1, keepdim=True)

@@ -146,4 +146,4 @@ def noiseless(noise: Noise) -> Noise:
     still = msgspec.structs.replace(
         noise.displacement, error=0.0, keyed_error=0.0, scale_error=0.0, roll_error=0.0, reach=10.0, clear=0.0
     )
-    return Noise(source="none", range=clear, tracks=sure, displacement=still)
+    return Noise(source="none", range=clear, tracks=sure, posts=sure, displacement=still)

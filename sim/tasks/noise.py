@@ -89,7 +89,14 @@ class Noise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
     range: RangeNoise
     tracks: TrackNoise
+    """Of what is followed."""
+    posts: TrackNoise
+    """Of gates: a thin post is found by how large it is and how clear the water, a diver nearly always."""
     displacement: DisplacementNoise
+
+    def of_tracks(self, task: str) -> TrackNoise:
+        """Of the things that a task's tracks are of."""
+        return self.posts if task == "transit" else self.tracks
 
 
 @cache

@@ -76,6 +76,8 @@ class RenderedSea(Sea):
         self.encoder, self.config = encoder.to(self.device).eval(), delays.config()
         self.detector = detector if detector and _goals(task) & {*detector.card.classes} else None
         self.images: Image = np.zeros((0, 0, 0, 3), np.uint8)
+        self.found: list[tuple[Detection, ...]] = []
+        """Of the last pictures, the weak ones, too."""
         self.idle: set[int] = set()
         """Vehicles whose episode is over: their last picture stays, which saves most of the time."""
 
@@ -156,9 +158,9 @@ class RenderedSea(Sea):
     def _tracks(self) -> Tensor:
         """(N, TRACKS, TRACK) of the goal class, from the detector and the tracker."""
         t, (height, width) = round(self.tick * DT * 1e9), self.images.shape[1:3]
-        found = self._detect()
+        self.found = self._detect()
         rows = []
-        for items, witness, view in zip(found, self.witnesses, self.conditions.view.tolist(), strict=True):
+        for items, witness, view in zip(self.found, self.witnesses, self.conditions.view.tolist(), strict=True):
             sure, weak = witness.tracker.split(items, self.config.perception.score_min)
             frame = Detections(t=t, frame_id=self.tick, frame_t=t, width=width, height=height, items=sure, weak=weak)
             tracks = witness.tracker.step(frame, t)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from sim.scene.things.diver import diver
 from sim.scene.things.variation import BLACK, Random, shade, tossed
 from sim.tasks.course import SMALLEST_DIVER_M, Course
 from sim.tasks.solids import NOWHERE_M
-from sim.world import RealisedWorld, load, realise
+from sim.world import RealisedWorld, Spread, load, realise
 
 RELIEF_M = 0.04
 """Largest standard deviation of the bottom's height: the sea that moves the vehicle has a flat one."""
@@ -48,10 +49,14 @@ class Look(NamedTuple):
         return self.place.scene.light.day == 0
 
 
-def look(world: str, seed: int) -> Look:
-    """The look that a seed draws from a world of sim/worlds or a file; its things and its course are left out. Raises
-    WorldError."""
-    place = realise(load(world), seed)
+def look(world: str, seed: int, turbidity: tuple[float, float] | None = None) -> Look:
+    """The look that a seed draws from a world of sim/worlds or a file; its things and its course are left out.
+    `turbidity`: drawn from this range instead of the world's own. Raises WorldError."""
+    drawn = load(world)
+    if turbidity:
+        water = msgspec.structs.replace(drawn.water, turbidity=Spread(log_uniform=turbidity))
+        drawn = msgspec.structs.replace(drawn, water=water)
+    place = realise(drawn, seed)
     return Look(place.name, seed, place)
 
 

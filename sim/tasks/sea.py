@@ -283,7 +283,7 @@ class Sea:
         )
         truth = self._targets(turn)
         tracks, self.tracker = found.find(
-            noise.tracks, c, truth, heading, self.readings.rates[:, 2], self.tracker, dt, self.random
+            noise.of_tracks(self.name), c, truth, heading, self.readings.rates[:, 2], self.tracker, dt, self.random
         )
         near = 1 / (self.cast.range.flatten(1) * self.rays[..., 0])
         weight = (maps.seen * ~self.cast.surface).flatten(1)
