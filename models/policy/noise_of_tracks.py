@@ -17,6 +17,9 @@ FEW_SIGHTS, FEW_TARGETS = 10, 6
 """Sights of a target from which on its mean counts, and such targets below which sizes are not fitted."""
 ENOUGH = 200
 """Sights of targets without which the tracks' noise is not fitted."""
+LEAST = torch.tensor([-math.inf, 0.0, -math.inf, -math.inf, -math.inf])
+MOST = torch.tensor([math.inf, math.inf, 0.0, math.inf, 0.0])
+"""Of the numbers that a hit's probability is made of."""
 MAD = 1.4826
 """Of a normal's median absolute deviation, its standard deviation."""
 
@@ -44,6 +47,8 @@ def fit_tracks(watched: list[Watched], before: TrackNoise) -> TrackNoise:
         optimiser.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
+        with torch.no_grad():  # none is easier to see by being small, by more water before it or by turning to it
+            weights.clamp_(LEAST, MOST)
     change = torch.cat([_changes(w.sights).flatten() for w in watched])
     good = change.isfinite()
     error, height = change[good].abs(), 0.75 * 0.1 * flat.log_size[good].exp()  # of the box, share of the width
@@ -52,8 +57,6 @@ def fit_tracks(watched: list[Watched], before: TrackNoise) -> TrackNoise:
     small_height, large_height = (height[rows].mean().item() for rows in (~large, large))
     slope = max(0.0, (large_box - small_box) / max(large_height - small_height, 1e-3))
     changed = dict(zip(names, weights.tolist(), strict=True))
-    changed["per_turning"] = min(changed["per_turning"], 0.0)  # who turns to a target sees it well: not by turning
-    changed["per_optical_depth"] = min(changed["per_optical_depth"], 0.0)
     changed |= {"bearing_error": slope, "bearing_floor": max(small_box - slope * small_height, 5e-4)}
     changed |= fit_sizes(watched)
     changed["burst_s"] = bursts(watched)

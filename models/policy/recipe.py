@@ -61,7 +61,7 @@ class NoiseRecipe(Settings, frozen=True):
     vehicles: int = 2
     """In each world, of each task and seed."""
     decisions: int = 50
-    turbidity: tuple[float, float] = (0.8, 4.0)
+    turbidity: tuple[float, float] = (1.5, 6.0)
     """Of other water in the same worlds by day, in which tracks alone are watched: the teacher stays near what it
     follows, and no world is as turbid as the sea at its hard level."""
 
