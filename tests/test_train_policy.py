@@ -440,16 +440,26 @@ def test_noise_of_being_sure_is_its_odds_and_how_they_differ() -> None:
     assert noise_of_tracks.fit_sure([]) == {}
 
 
+def test_who_is_sure_for_a_while_begins_a_track_sooner_than_who_is_so_now_and_then() -> None:
+    """Each is sure in half of 200 frames: one all at once, one in every second frame, which begins none."""
+    each = watched(torch.zeros(200, 6, 1), torch.zeros(200, 6, 1))
+    frames = torch.arange(200)[:, None, None].expand(200, 6, 1)
+    once, by_turns = (each._replace(sights=each.sights._replace(sure=sure)) for sure in (frames < 100, frames % 2 == 0))
+    half = math.sqrt(99.5 / 200)
+    assert noise_of_tracks.fit_sure([once])["sure"] == pytest.approx(math.log(half / (1 - half)), abs=1e-4)
+    assert noise_of_tracks.fit_sure([by_turns])["sure"] < -2.9
+
+
 def test_a_fish_that_never_began_a_track_was_found_and_never_sure() -> None:
     """Ten fish in boxes: of half of them these are always sure, of half never."""
     large = torch.ones(50, 10, 1)
     each = watched(large, torch.zeros_like(large))
     sure = (torch.arange(10) % 2 == 0)[None, :, None].expand(50, 10, 1)
     fish = each._replace(sights=each.sights._replace(sure=sure, fish=each.sights.hit))
-    odds = math.log(50.5 / 0.5)
+    always, never = (math.log(p / (1 - p)) for p in (math.sqrt(49.5 / 50), math.sqrt(0.5 / 50)))  # pairs in a row
     found = noise_of_tracks.fit_sure([fish])
-    assert found["sure_fish"] == pytest.approx(0.0, abs=1e-4)
-    assert found["sure_fish_place"] == pytest.approx(odds * math.sqrt(10 / 9))
+    assert found["sure_fish"] == pytest.approx((always + never) / 2, abs=1e-4)
+    assert found["sure_fish_place"] == pytest.approx((always - never) / 2 * math.sqrt(10 / 9), abs=1e-4)
     unseen = fish._replace(sights=fish.sights._replace(hit=~fish.sights.hit))
     assert noise_of_tracks.fit_sure([unseen]) == {}, "of what has no box nobody knows how sure it would be"
 

@@ -107,15 +107,17 @@ def fit_sizes(watched: list[Watched]) -> dict[str, float]:
 
 def fit_sure(watched: list[Watched]) -> dict[str, float]:
     """The log odds of boxes that would begin a track among all boxes on a target, and how they differ by target: of
-    fish, and of all others."""
+    fish, and of all others. They are counted as a track begins, two in a row: a fish that turns is sure for a while and
+    then is not, and the noise's dice are of each frame."""
     odds: dict[str, list[float]] = {"sure": [], "sure_fish": []}
     for sights in (each.sights for each in watched):
         good = sights.inside & sights.hit
-        frames, sure = good.sum(0), (good & sights.sure).sum(0)
-        fish = sights.fish.any(0)
+        sure, fish = good & sights.sure, sights.fish.any(0)
+        frames, pairs = (each[1:] & each[:-1] for each in (good, sure))
+        frames, pairs = frames.sum(0), pairs.sum(0)
         for name, which in (("sure", ~fish), ("sure_fish", fish)):
             enough = which & (frames >= FEW_SIGHTS)
-            odds[name] += torch.logit((sure[enough] + 0.5) / (frames[enough] + 1)).tolist()
+            odds[name] += torch.logit(((pairs[enough] + 0.5) / (frames[enough] + 1)).sqrt()).tolist()
     fitted: dict[str, float] = {}
     for name, some in odds.items():
         if len(some) >= FEW_TARGETS:
