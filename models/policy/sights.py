@@ -15,6 +15,7 @@ from models.policy.recipe import NoiseRecipe
 from rov.resources import checkout
 from rov.steering.encoder import Encoder
 from rov.steering.observation import angles
+from rov.steering.policy import aspect
 from rov.steering.policy_input import INVERSE_RANGE_MAX, TRACK
 from rov.vision.detector import Detector
 from sim.tasks import delays
@@ -140,9 +141,8 @@ def boxes(sea: RenderedSea) -> Tensor:
     for i, (items, witness) in enumerate(zip(sea.found, sea.witnesses, strict=True)):
         hfov = 2 * math.degrees(math.atan(float(sea.conditions.view[i, 0])))
         for row, item in zip(rows[i], [each for each in items if each.label == witness.goal], strict=False):
-            x1, y1, x2, y2 = item.box
-            aspect = (x2 - x1) / max(y2 - y1, 1e-3)
-            row[:] = torch.tensor([1.0, *angles(item.box, width, height, hfov, None), 0.0, item.score, aspect])
+            place = angles(item.box, width, height, hfov, None)
+            row[:] = torch.tensor([1.0, *place, 0.0, item.score, aspect(item.box)])
     return rows
 
 

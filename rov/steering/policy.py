@@ -9,7 +9,7 @@ import msgspec
 import torch
 
 from rov.config.schema import Config, TaskConfig
-from rov.messages import Frame, PolicyInput, Setpoint, Task, Track, Tracks, VehicleState
+from rov.messages import Box, Frame, PolicyInput, Setpoint, Task, Track, Tracks, VehicleState
 from rov.optics.lens import Lens
 from rov.steering.disengagement import Checkup, answer_symptom, late_symptom, picture_symptom, sanity
 from rov.steering.displacement import FieldOfView
@@ -267,14 +267,14 @@ def track_rows(tracks: Tracks, label: str, followed: int | None, hfov_deg: float
         return (track.track_id == followed, track.hidden_s == 0, track.score * (track.box[3] - track.box[1]))
 
     same = sorted((each for each in tracks.items if label and each.label == label), key=worth, reverse=True)[:TRACKS]
+    size = tracks.width, tracks.height
     rows = [
-        (1.0, *angles(each.box, tracks.width, tracks.height, hfov_deg, lens), each.hidden_s, each.score, aspect(each))
-        for each in same
+        (1.0, *angles(each.box, *size, hfov_deg, lens), each.hidden_s, each.score, aspect(each.box)) for each in same
     ]
     return tuple(rows + [(0.0,) * TRACK] * (TRACKS - len(rows)))
 
 
-def aspect(track: Track) -> float:
-    """Width over height of the box."""
-    x1, y1, x2, y2 = track.box
+def aspect(box: Box) -> float:
+    """Width over height."""
+    x1, y1, x2, y2 = box
     return (x2 - x1) / max(y2 - y1, 1e-3)
