@@ -567,7 +567,7 @@ def test_what_is_boxed_and_never_tracked_is_found_all_the_same() -> None:
 
 
 def test_no_sea_makes_a_target_easier_to_see() -> None:
-    """500 targets that are found the more often the farther away they are, by chance: water hides, if anything."""
+    """100 targets that are found the more often the farther away they are, by chance: water hides, if anything."""
     random = torch.Generator().manual_seed(0)
     size = torch.zeros(60, 100, 1)
     each = watched(size, size)
