@@ -266,7 +266,7 @@ SHORT = ReinforceRecipe(tasks=("follow",), levels=("easy",), vehicles=8, window=
 
 def test_what_is_tried_is_charged_for() -> None:
     """Over 40 decisions in a sea of its own: the rewards of rows that never ended are their energy and time, and those
-    outside of the band; a failure costs what it costs the judge."""
+    outside of the band; a failure costs what it costs the judge, and a touch as much again."""
     recipe_ = msgspec.structs.replace(SHORT, window=40, vehicles=32, outside_w=0.0)
     torch.manual_seed(0)
     student, room = PolicyNetwork(), Practice("transit", 32, 3, recipe_, TEACHERS["transit"], CPU)
@@ -277,7 +277,8 @@ def test_what_is_tried_is_charged_for() -> None:
         nonlocal charged, failed
         *seen, outcome = step(setpoint)
         fails = outcome.done & ~outcome.success
-        charged = charged + outcome.joules + PRICE_W * outcome.seconds + FAILURE_J * fails
+        charged = charged + outcome.joules + PRICE_W * outcome.seconds
+        charged = charged + FAILURE_J * fails + recipe_.touch_j * outcome.touched
         failed = failed | fails
         return *seen, outcome
 
@@ -400,7 +401,7 @@ def watched(size: torch.Tensor, off: torch.Tensor) -> sights.Watched:
     nothing, every = torch.zeros_like(size), torch.ones_like(size, dtype=torch.bool)
     off = torch.stack([nothing, off, off - 0.1], dim=-1)
     seen = sights.Sights(every, every, size, nothing, ~every, nothing, off, every, ~every, ~every, nothing)
-    return sights.Watched(None, seen, torch.full((len(size),), 0.1), False, False)  # type: ignore[arg-type]
+    return sights.Watched(None, seen, torch.full((len(size),), 0.1), False)  # type: ignore[arg-type]
 
 
 def test_noise_of_sizes_is_a_line_a_place_and_a_rest() -> None:
@@ -462,6 +463,20 @@ def test_a_fish_that_never_began_a_track_was_found_and_never_sure() -> None:
     assert found["sure_fish_place"] == pytest.approx((always - never) / 2 * math.sqrt(10 / 9), abs=1e-4)
     unseen = fish._replace(sights=fish.sights._replace(hit=~fish.sights.hit))
     assert noise_of_tracks.fit_sure([unseen]) == {}, "of what has no box nobody knows how sure it would be"
+
+
+def test_noise_of_tracks_of_nothing_is_how_often_they_begin_and_how_long_their_boxes_stay() -> None:
+    """By hand: in 60 s of a fish one stands for 6 s and one from 50 s to the end; a tracker kept the first for 1 s."""
+    each = watched(torch.zeros(600, 1, 1), torch.zeros(600, 1, 1))
+    ghosts = torch.zeros(600, 1, 1)
+    ghosts[100:160] = ghosts[500:] = 1.0
+    fish = each._replace(sights=each.sights._replace(fish=each.sights.hit, ghosts=ghosts))
+    found = noise_of_tracks.fit_false([fish])
+    assert found == pytest.approx({"false_fish_per_s": 2 / 44, "false_fish_s": 16 - 1}), "one of both has ended"
+    diver = each._replace(sights=each.sights._replace(ghosts=ghosts))
+    both = noise_of_tracks.fit_false([fish, diver._replace(sights=diver.sights._replace(ghosts=0 * ghosts))])
+    assert both == pytest.approx(found | {"false_per_s": 0.0, "false_s": 0.1})
+    assert noise_of_tracks.fit_false([fish._replace(dt=each.dt / 10)]) == {}, "4 s say nothing of what is rare"
 
 
 def test_noise_of_bearings_is_what_changes_from_frame_to_frame() -> None:

@@ -31,15 +31,19 @@ def run(recipe: NoiseRecipe, folder: Path, encoder: Path, workers: int, progress
     tracked = [task for task in recipe.tasks if task in ("follow", "transit")]
     by_day = [world for world in worlds if not look(world, 0).night]  # as both are learned
     jobs = [(task, world, seed, False) for seed in range(recipe.seeds) for world in worlds for task in recipe.tasks]
+    more = range(recipe.seeds, recipe.follow_seeds) if "follow" in tracked else ()
+    jobs += [("follow", world, seed, False) for seed in more for world in by_day]
     jobs += [(task, world, seed, True) for seed in range(recipe.seeds) for world in by_day for task in tracked]
     seen_by: dict[str, list[Watched]] = {}
+    usual: list[Watched] = []
     with ProcessPoolExecutor(max(1, workers), mp_context=get_context("spawn"), initializer=quiet) as pool:
         futures = [pool.submit(watch, recipe, encoder, *job) for job in jobs]
         for number, (job, future) in enumerate(zip(jobs, futures, strict=True)):
-            seen_by.setdefault(job[0], []).append(future.result())
+            task, _, seed, turbid = job
+            seen_by.setdefault(task, []).append(future.result())
+            usual += [] if turbid or seed >= recipe.seeds else [future.result()]
             progress("watching", number + 1, len(jobs))
     every = [each for some in seen_by.values() for each in some]
-    usual = [each for each in every if not each.turbid]
     pipes = [each.cells for each in seen_by.get("inspect", [])]
     posts, followed = ([each for each in seen_by.get(task, []) if not each.night] for task in ("transit", "follow"))
     before = load()

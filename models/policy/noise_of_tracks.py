@@ -17,6 +17,8 @@ FEW_SIGHTS, FEW_TARGETS = 10, 6
 """Sights of a target from which on its mean counts, and such targets below which sizes are not fitted."""
 ENOUGH = 200
 """Sights of targets without which the tracks' noise is not fitted."""
+ENOUGH_S = 20.0
+"""Of watching, without which nothing is known of what is rare."""
 LEAST = torch.tensor([-math.inf, 0.0, -math.inf, -math.inf, -math.inf])
 MOST = torch.tensor([math.inf, math.inf, 0.0, math.inf, 0.0])
 """Of the numbers that a hit's probability is made of."""
@@ -61,12 +63,7 @@ def fit_tracks(watched: list[Watched], before: TrackNoise) -> TrackNoise:
     changed |= fit_sizes(watched)
     changed["burst_s"] = bursts(watched)
     changed |= fit_sure(watched)
-    begins = sum(((w.sights.ghosts[1:, :, 0] > 0) & (w.sights.ghosts[:-1, :, 0] == 0)).sum().item() for w in watched)
-    frames = sum((w.sights.ghosts[..., 0] > 0).sum().item() for w in watched)
-    dt = torch.cat([w.dt for w in watched]).mean().item()
-    total = sum(w.sights.ghosts[..., 0].numel() for w in watched) * dt
-    changed["false_per_s"] = begins / total
-    changed["false_s"] = max(frames * dt / max(begins, 1) - HIDDEN_S, 0.1)  # the tracker keeps it for a while
+    changed |= fit_false(watched)
     return msgspec.structs.replace(before, **changed)
 
 
@@ -122,6 +119,23 @@ def fit_sure(watched: list[Watched]) -> dict[str, float]:
     for name, some in odds.items():
         if len(some) >= FEW_TARGETS:
             fitted |= {name: statistics.mean(some), f"{name}_place": statistics.stdev(some)}
+    return fitted
+
+
+def fit_false(watched: list[Watched]) -> dict[str, float]:
+    """How often tracks of nothing begin, per second without one, and how long their boxes stay, s: where a fish is
+    followed, and elsewhere. Watching ends while some are there; they last for all their seconds by how many ended."""
+    fitted: dict[str, float] = {}
+    for name, fish in (("false", False), ("false_fish", True)):
+        there, without, begun, ended = 0.0, 0.0, 0, 0
+        for sights, dt in ((each.sights, each.dt.mean().item()) for each in watched):
+            false = sights.ghosts[:, sights.fish[0, :, 0] == fish, 0] > 0
+            there, without = there + false.sum().item() * dt, without + (~false).sum().item() * dt
+            begun += int((false[1:] & ~false[:-1]).sum())
+            ended += int((false[:-1] & ~false[1:]).sum())
+        if without > ENOUGH_S:
+            # A tracker keeps what it lost for a while.
+            fitted |= {f"{name}_per_s": begun / without, f"{name}_s": max(there / max(ended, 1) - HIDDEN_S, 0.1)}
     return fitted
 
 

@@ -109,7 +109,8 @@ class Practice(Room):
         now = self.sea.tally
         outside = ((now.counted - before.counted) - (now.good - before.good)) * ~outcome.done
         cost = outcome.joules + PRICE_W * outcome.seconds + self.recipe.outside_w * outside
-        return -(cost + FAILURE_J * (outcome.done & ~outcome.success)) / 1000
+        failed = FAILURE_J * (outcome.done & ~outcome.success) + self.recipe.touch_j * outcome.touched  # which ends it
+        return -(cost + failed) / 1000
 
 
 def innovation(recipe: ReinforceRecipe) -> float:

@@ -61,6 +61,8 @@ class NoiseRecipe(Settings, frozen=True):
     vehicles: int = 2
     """In each world, of each task and seed."""
     decisions: int = 50
+    follow_seeds: int = 12
+    """Of `follow` by day, for the tracks alone: four courses hold two fish, and tracks of nothing are rare."""
     turbidity: tuple[float, float] = (1.5, 6.0)
     """Of other water in the same worlds by day, in which tracks alone are watched: the teacher stays near what it
     follows, and no world is as turbid as the sea at its hard level."""
@@ -88,6 +90,8 @@ class SeaRecipe(Settings, frozen=True):
     """Of each task."""
     share: dict[str, float] = {}
     """By task: how many of these it has, 1 where it is not named."""
+    dead_thruster: float = 0.05
+    """Share of the vehicles of which one horizontal thruster is dead."""
     seed: int = 1
 
 
@@ -155,6 +159,8 @@ class ReinforceRecipe(SeaRecipe, frozen=True):
     """Share of the noise that is left at the next decision."""
     outside_w: float = 500.0
     """What a second outside of a task's band costs."""
+    touch_j: float = 15_000.0
+    """What an episode in which something is touched costs, beside its failure."""
     teacher: float = 0.1
     """Weight of the distance from the teacher's setpoints."""
     where: float = 1.0
@@ -200,7 +206,7 @@ class Recipe(Settings, frozen=True):
         change = msgspec.structs.replace
         tasks = ("follow",)
         encoder = change(self.encoder, scenes=8, views=8, test_scenes=8, usual_scenes=8, epochs=2, batch=16)
-        noise = change(self.noise, tasks=tasks, worlds=("reef",), seeds=1, vehicles=1, decisions=4)
+        noise = change(self.noise, tasks=tasks, worlds=("reef",), seeds=1, follow_seeds=1, vehicles=1, decisions=4)
         tuning = change(self.tuning, tasks=tasks, population=4, episodes=2, generations=1)
         dagger = change(
             self.dagger, tasks=tasks, levels=("easy",), vehicles=16, window=24, burn_in=4, rounds=3, updates=2, batch=8

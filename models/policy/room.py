@@ -14,7 +14,7 @@ from rov.steering.policy_input import Sources
 from sim.tasks import noise as sea_noise
 from sim.tasks.expert import EXPERT, expert
 from sim.tasks.outcome import Outcome
-from sim.tasks.sea import Sea
+from sim.tasks.sea import Sea, Trouble
 from sim.tasks.tuned import Kept, kept
 
 
@@ -43,7 +43,8 @@ class Room:
     ):
         self.task = task
         self.teacher = expert(task, torch.tensor([[numbers[name] for name in EXPERT[task]]]))
-        self.sea = Sea(task, recipe.levels, n, seed, device, noise=sea_noise.load(noise))
+        trouble = Trouble(recipe.dead_thruster)
+        self.sea = Sea(task, recipe.levels, n, seed, device, trouble=trouble, noise=sea_noise.load(noise))
         self.random = torch.Generator(device).manual_seed(seed)
         self.sources, self.maps = self.sea.reset()
         self.kept: Kept = kept(n, device)

@@ -91,8 +91,6 @@ class Watched(NamedTuple):
     dt: Tensor
     """(F,) s."""
     night: bool
-    turbid: bool
-    """In water of the recipe's turbidity, not of the world's."""
 
 
 @torch.no_grad()
@@ -130,7 +128,6 @@ def watch(recipe: NoiseRecipe, weights: Path, task: str, world: str, seed: int, 
         Sights(*(torch.stack(each) for each in zip(*(sights for _, sights in frames), strict=True))),
         torch.stack(times),
         looks[0].night,
-        turbid,
     )
 
 

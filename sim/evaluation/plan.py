@@ -47,7 +47,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def trouble(self) -> Trouble:
-        return Trouble(self.dead_thruster, self.late_s, self.current, self.peak)
+        return Trouble(float(self.dead_thruster), self.late_s, self.current, self.peak)
 
     def chunks(self) -> Iterator[Chunk]:
         """The episodes in the groups that run together."""

@@ -169,7 +169,7 @@ def find(
     end = 1 - math.exp(-dt / noise.burst_s)
     begin = ((1 - chance) / chance.clamp(min=1e-3) * end).clamp(max=1.0)
     missed = torch.where(memory.missed[:, :k], dice[:, :k] > end * (chance > 0.02), dice[:, :k] < begin)
-    false, ghost = _ghost(noise, conditions, heading, ~memory.missed[:, k], memory.ghost, dice[:, k], dt, random)
+    false, ghost = _ghost(noise, conditions, heading, memory, dice[:, k], dt, random)
 
     drawn = truth.place + _box_error(noise, conditions, truth.place[..., 2], random)
     drawn[..., 2:] += _box_bias(noise, truth.place[..., 2], memory.drawn[..., 0])[..., None]
@@ -233,20 +233,21 @@ def _ghost(
     noise: TrackNoise,
     conditions: Conditions,
     heading: Tensor,
-    there: Tensor,
-    ghost: Tensor,
+    memory: TrackerMemory,
     dice: Tensor,
     dt: float,
     random: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Whether there is a false box now, and where (N, 4); it stays on something that stands still in the world."""
-    stays = there & (dice > dt / noise.false_s)
-    begins = ~there & (dice < dt * noise.false_per_s)
+    """Whether there is a false box now, and where (N, 4): it stays on something that stands still in the world, and
+    ends when that leaves the picture. Stones look like fish, for long."""
+    half, fish = conditions.view.atan(), memory.fish[:, 0]
+    there = ~memory.missed[:, -1] & (_turned(memory.ghost, heading)[:, 0].abs() < half[:, 0])
+    stays = there & (dice > dt / torch.where(fish, noise.false_fish_s, noise.false_s))
+    begins = ~there & (dice < dt * torch.where(fish, noise.false_fish_per_s, noise.false_per_s))
     spot = torch.rand(len(heading), 4, generator=random, device=heading.device) * 2 - 1
-    half = conditions.view.atan()
     size = spot[:, 2] - 2.3
     fresh = torch.stack([heading + spot[:, 0] * half[:, 0], spot[:, 1] * half[:, 1], size, size + spot[:, 3]], dim=1)
-    return stays | begins, torch.where(begins[:, None], fresh, ghost)
+    return stays | begins, torch.where(begins[:, None], fresh, memory.ghost)
 
 
 def _turned(ghost: Tensor, heading: Tensor) -> Tensor:

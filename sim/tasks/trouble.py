@@ -17,8 +17,8 @@ from sim.vehicle import DT
 class Trouble(NamedTuple):
     """What goes wrong, on purpose, beside the level's conditions."""
 
-    dead_thruster: bool = False
-    """One horizontal thruster of each vehicle, drawn, is dead."""
+    dead_thruster: float = 0.0
+    """Share of the vehicles of which one horizontal thruster, drawn, is dead."""
     late_s: float = 0.0
     """More delay from a frame to its setpoint."""
     current: float | None = None
@@ -34,8 +34,10 @@ def troubled(trouble: Trouble, weather: Conditions, boats: Hulls, random: torch.
         strength = weather.current.norm(dim=1, keepdim=True).clamp(min=1e-6)
         weather = weather._replace(current=weather.current / strength * trouble.current)
     if trouble.dead_thruster:
-        dead = torch.randint(0, 4, (len(weather.late),), generator=random, device=random.device)
-        boats = boats._replace(alive=torch.ones_like(boats.alive).scatter(1, dead[:, None], 0.0))
+        n = len(weather.late)
+        dead = torch.randint(0, 4, (n, 1), generator=random, device=random.device)
+        struck = torch.rand(n, 1, generator=random, device=random.device) < trouble.dead_thruster
+        boats = boats._replace(alive=torch.ones_like(boats.alive).scatter(1, dead, 1.0 - struck.float()))
     return weather, boats
 
 
