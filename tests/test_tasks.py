@@ -21,9 +21,9 @@ from sim.scene.things.diver import diver
 from sim.tasks import follow, inspect, station, transit
 from sim.tasks.caster import cast, rays
 from sim.tasks.controllers import Controller, servo, zero
-from sim.tasks.course import Course, Targets, laid, progress
+from sim.tasks.course import Course, Targets, fish, kicks, laid, progress
 from sim.tasks.drift import Frame, flow
-from sim.tasks.found import ARMS_AHEAD, FINS_BEHIND, Seen, find, project, start_tracker, swing
+from sim.tasks.found import ARMS_AHEAD, FINS_BEHIND, Seen, choose, find, project, start_tracker, swing
 from sim.tasks.judging import Situation, start_tally
 from sim.tasks.levels import LEVELS
 from sim.tasks.noise import load as load_noise
@@ -31,8 +31,8 @@ from sim.tasks.picture_maps import around_target, picture_maps, start_errors
 from sim.tasks.pid import PID, pid
 from sim.tasks.rendered import RenderedSea
 from sim.tasks.scenes import _ends, heading, label, look, middle, scene, tall
-from sim.tasks.sea import TASK, Sea, Trouble, fish, kicks
-from sim.tasks.solids import HULL_M, KEEL_M, Solids, bump
+from sim.tasks.sea import TASK, Sea, Trouble
+from sim.tasks.solids import HULL_M, KEEL_M, NOWHERE_M, Solids, bump
 from sim.tasks.tuned import start
 from sim.vehicle import DT, model, rest, rotation
 
@@ -339,30 +339,50 @@ def test_a_weak_box_goes_on_with_a_track_and_begins_none() -> None:
     assert known == sorted(known) and known[-1] > 0.9, "and then for good"
 
 
-def test_stones_look_like_fish_until_they_leave_the_picture() -> None:
-    """The goal is never in sight. A false box that stays becomes a track of who follows a fish, of nobody else."""
-    number = 200
-    truth, sea = two_in_sight(number)
-    truth = truth._replace(inside=truth.inside & False)
-    noise = msgspec.structs.replace(load_noise().tracks, false_per_s=0.0, false_fish_per_s=10.0, false_fish_s=1e9)
-    random, zero = torch.Generator().manual_seed(1), torch.zeros(number)
-    fish = (torch.arange(number) % 2 == 0)[:, None].expand(number, 2)
-    memory = start_tracker(fish & False, fish, random)
+def test_stones_look_like_fish_to_who_follows_one() -> None:
+    """A stone straight ahead is tracked for as long as it is in sight, and lies still."""
+    clear = noiseless(load_noise())
+    noise = msgspec.structs.replace(clear, tracks=msgspec.structs.replace(clear.tracks, stones=2.0))
+    sea = Sea("follow", "nominal", 400, seed=0, noise=noise)
+    sea.reset()
+    there = sea.stones.position[..., 0] < NOWHERE_M
+    followed = fish(sea.course)[:, 0]
+    assert 0.45 < there[followed].float().mean() < 0.55 and not there[~followed].any(), "two of four, beside fish"
+    on_ground = sea.course.solids.bottom[:, None] - sea.stones.position[..., 2]
+    assert ((on_ground > 0) & (on_ground < 0.2))[there].all()
+    ahead = laid(sea.course.heading, torch.full((400, 4), 2.5), torch.zeros(400, 4))
+    place = torch.cat([ahead, sea.state.position[:, None, 2:].expand(400, 4, 1) + 0.3], dim=-1)
+    sea.stones = sea.stones._replace(position=torch.where(there[..., None], place, sea.stones.position))
+    for _ in range(3):
+        sources, _, _ = sea.step(torch.zeros(400, 4))
+    many = sources.tracks[..., 0].sum(1)
+    some = there.any(1)
+    assert (many[some] >= torch.minimum(there.sum(1), torch.tensor(3))[some]).all() and many[~some].max() <= 1
+    sizes = sea.stones.height / 2.5 / (2 * sea.conditions.view[:, 1:])
+    only = there.sum(1) == 1
+    of_stone = (sources.tracks[only][..., 3] - sizes[only][there[only]][:, None]).abs().amin(1)
+    assert (of_stone < 0.1 * sizes[only][there[only]] + 0.005).all()
+    without = Sea("follow", "nominal", 400, seed=0, noise=clear)
+    without.reset()
+    assert without.stones.height.shape == (400, 0) and torch.equal(without.course.goal[:, 2], sea.course.goal[:, 2])
 
-    def seen(heading: torch.Tensor) -> torch.Tensor:
-        nonlocal memory
-        tracks, memory = find(noise, sea.conditions, truth, heading, zero, memory, 0.1, random)
-        return tracks[..., 0].sum(1)
 
-    for _ in range(24):
-        tracked = seen(zero)
-    assert torch.equal(tracked, fish[:, 0].float()), "two boxes in a row are a track"
-    noise = msgspec.structs.replace(noise, false_fish_per_s=0.0)
-    for _ in range(40):
-        assert torch.equal(seen(zero), tracked)
-    for _ in range(12):  # turned away from: the tracker forgets it after a second
-        gone = seen(zero + math.pi)
-    assert not gone.any() and not seen(zero).any()
+def test_who_is_followed_stays_first() -> None:
+    """As the daemon's tracks: the same until it is lost, then the largest and surest of those seen now."""
+
+    def rows(*sizes: float) -> torch.Tensor:
+        """Tracks of these sizes, negative ones hidden; 0: none."""
+        made = [[float(s != 0), 0.0, 0.0, abs(s), float(s < 0), 0.9, 1.0] for s in sizes]
+        return torch.tensor([made])
+
+    nobody = torch.tensor([-1])
+    first = choose(rows(0.1, 0.2, 0.0), nobody)
+    assert first.item() == 1
+    assert choose(rows(0.5, 0.2, 0.0), first).item() == 1, "another is larger now"
+    assert choose(rows(0.5, -0.2, 0.0), first).item() == 1, "hidden for a moment"
+    assert choose(rows(0.1, 0.0, 0.3), first).item() == 2, "lost"
+    assert choose(rows(-0.1, 0.0, 0.0), nobody).item() == -1, "nothing is seen now"
+    assert choose(rows(0.0, 0.0, 0.0), first).item() == -1
 
 
 def test_a_divers_height_swings_and_a_fishs_does_not() -> None:

@@ -123,20 +123,21 @@ def fit_sure(watched: list[Watched]) -> dict[str, float]:
 
 
 def fit_false(watched: list[Watched]) -> dict[str, float]:
-    """How often tracks of nothing begin, per second without one, and how long their boxes stay, s: where a fish is
-    followed, and elsewhere. Watching ends while some are there; they last for all their seconds by how many ended."""
-    fitted: dict[str, float] = {}
-    for name, fish in (("false", False), ("false_fish", True)):
-        there, without, begun, ended = 0.0, 0.0, 0, 0
-        for sights, dt in ((each.sights, each.dt.mean().item()) for each in watched):
-            false = sights.ghosts[:, sights.fish[0, :, 0] == fish, 0] > 0
-            there, without = there + false.sum().item() * dt, without + (~false).sum().item() * dt
-            begun += int((false[1:] & ~false[:-1]).sum())
-            ended += int((false[:-1] & ~false[1:]).sum())
-        if without > ENOUGH_S:
-            # A tracker keeps what it lost for a while.
-            fitted |= {f"{name}_per_s": begun / without, f"{name}_s": max(there / max(ended, 1) - HIDDEN_S, 0.1)}
-    return fitted
+    """How often tracks of nothing begin, per second without one, and how long their boxes stay, s: where no fish is
+    followed. Watching ends while some are there: they last for all their seconds by how many ended. What looks like a
+    fish lasts while it is in sight: those are the sea's stones, whose number is set by hand."""
+    there, without, begun, ended = 0.0, 0.0, 0, 0
+    for sights, dt in ((each.sights, each.dt.mean().item()) for each in watched):
+        false = sights.ghosts[:, ~sights.fish[0, :, 0], 0] > 0
+        there, without = there + false.sum().item() * dt, without + (~false).sum().item() * dt
+        begun += int((false[1:] & ~false[:-1]).sum())
+        ended += int((false[:-1] & ~false[1:]).sum())
+    if without < ENOUGH_S:
+        return {}
+    return {
+        "false_per_s": begun / without,
+        "false_s": max(there / max(ended, 1) - HIDDEN_S, 0.1),  # the tracker keeps it for a while
+    }
 
 
 def bursts(watched: list[Watched]) -> float:

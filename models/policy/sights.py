@@ -19,12 +19,13 @@ from rov.steering.policy import aspect
 from rov.steering.policy_input import INVERSE_RANGE_MAX, TRACK
 from rov.vision.detector import Detector
 from sim.tasks import delays
+from sim.tasks.course import fish, kicks
 from sim.tasks.expert import EXPERT, expert
 from sim.tasks.found import Seen, project, swing
 from sim.tasks.picture_maps import optical_depth
 from sim.tasks.rendered import RenderedSea
 from sim.tasks.scenes import look
-from sim.tasks.sea import Truth, fish, kicks
+from sim.tasks.sea import Truth
 from sim.tasks.tuned import start
 
 NEAR_RAD = 0.15

@@ -141,7 +141,7 @@ def noiseless(noise: Noise) -> Noise:
         noise.tracks, base=20.0, per_log_size=0.0, per_optical_depth=0.0, at_edge=0.0, per_turning=0.0,
         bearing_error=0.0, bearing_floor=0.0, size_error=0.0, size_mean=0.0, size_slope=0.0, size_place=0.0,
         size_swing=0.0, aspect_mean=0.0, aspect_place=0.0, score_error=0.0, sure=20.0, sure_place=0.0,
-        sure_fish=20.0, sure_fish_place=0.0, false_per_s=0.0,
+        sure_fish=20.0, sure_fish_place=0.0, false_per_s=0.0, stones=0.0,
     )  # fmt: skip
     still = msgspec.structs.replace(
         noise.displacement, error=0.0, keyed_error=0.0, scale_error=0.0, roll_error=0.0, reach=10.0, clear=0.0

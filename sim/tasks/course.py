@@ -76,6 +76,16 @@ def divers(targets: Targets) -> Tensor:
     return targets.height >= SMALLEST_DIVER_M
 
 
+def kicks(course: Course) -> Tensor:
+    """(N, K) which targets are divers: no gate post is one."""
+    return divers(course.targets) & course.target_ball
+
+
+def fish(course: Course) -> Tensor:
+    """(N, K) which targets are fish."""
+    return ~divers(course.targets) & course.target_ball
+
+
 def uniform(random: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
     return low + (high - low) * torch.rand(*shape, generator=random, device=random.device)
 

@@ -13,7 +13,7 @@ from rov.vision.tracker import MEMORY_S
 from sim.tasks.course import Conditions, Targets, divers
 from sim.tasks.noise import TrackNoise
 from sim.tasks.picture_maps import optical_depth
-from sim.tasks.solids import Solids
+from sim.tasks.solids import NOWHERE_M, Solids
 
 CONFIRM_HITS, HIDDEN_S = 2, 1.0
 """The tracker's defaults in rover.toml."""
@@ -55,6 +55,8 @@ class TrackerMemory(NamedTuple):
     """(N, K, 3) whether it has fins, 1 or 0, at how many Hz they beat, and the phase, rad."""
     fish: Tensor
     """(N, K) bool."""
+    followed: Tensor
+    """(N,) which one, −1: none."""
 
 
 class Seen(NamedTuple):
@@ -85,7 +87,8 @@ def start_tracker(kicks: Tensor, fish: Tensor, random: torch.Generator) -> Track
     pace, phase = torch.rand(2, n, targets, generator=random, device=random.device)
     low, high = KICK_HZ
     kick = torch.stack([kicks.float(), low + (high - low) * pace, 2 * math.pi * phase], dim=-1)
-    return TrackerMemory(missed, none, none, place, place, none, place[:, 0], drawn, kick, fish)
+    nobody = torch.full((n,), -1, device=random.device)
+    return TrackerMemory(missed, none, none, place, place, none, place[:, 0], drawn, kick, fish, nobody)
 
 
 def project(
@@ -99,7 +102,9 @@ def project(
     u, v = y / ahead / wide, z / ahead / high
     size = targets.height / ahead / (2 * high)
     top, bottom = (v - size).clamp(-1, 1), (v + size).clamp(-1, 1)  # a box ends where the picture ends
-    inside = (x > NEAREST_M) & (u.abs() < 1) & (v.abs() < 1) & ~hidden_behind(to, solids.balls[:, int(own) :], position)
+    there = targets.position[..., 0] < NOWHERE_M
+    inside = there & (x > NEAREST_M) & (u.abs() < 1) & (v.abs() < 1)
+    inside &= ~hidden_behind(to, solids.balls[:, int(own) :], position)
     bearing = torch.atan2(y, ahead)
     elevation = torch.atan2((top + bottom) / 2 * ahead * high, torch.hypot(ahead, y))
     pointing = torch.nn.functional.normalize(targets.velocity[..., :2], dim=-1)
@@ -198,8 +203,26 @@ def find(
     rows = torch.stack(columns, dim=-1) * known[..., None]
     if k + 1 < TRACKS:
         rows = torch.cat([rows, rows.new_zeros(n, TRACKS - k - 1, TRACK)], dim=1)
-    order = (rows[..., 0] * rows[..., 5] * rows[..., 3]).topk(TRACKS, dim=1).indices
-    return rows.gather(1, order[..., None].expand(-1, -1, TRACK)), memory
+    followed = choose(rows, memory.followed)
+    order = _worth(rows, followed).topk(TRACKS, dim=1).indices
+    return rows.gather(1, order[..., None].expand(-1, -1, TRACK)), memory._replace(followed=followed)
+
+
+def _worth(rows: Tensor, followed: Tensor) -> Tensor:
+    """(N, K) what comes first, as `rov.steering.policy.track_rows` has it: the followed track, those seen now, the
+    largest and surest."""
+    known, _, _, size, hidden, score, _ = rows.unbind(-1)
+    mine = torch.arange(rows.shape[1], device=rows.device) == followed[:, None]
+    return known * (100.0 * mine + 10.0 * (hidden == 0) + size * score)
+
+
+def choose(rows: Tensor, followed: Tensor) -> Tensor:
+    """(N,) which track is followed, −1 for none, as `rov.steering.observation.choose` does: the same as before while it
+    exists, else the largest and surest of those seen now. `rows` (N, K, TRACK), `followed` (N,) before."""
+    known = rows[..., 0].gather(1, followed.clamp(min=0)[:, None])[:, 0] * (followed >= 0) > 0
+    seen = rows[..., 0] * (rows[..., 4] == 0) * rows[..., 3] * rows[..., 5]
+    most, which = seen.max(1)
+    return torch.where(known, followed, torch.where(most > 0, which, -1))
 
 
 def hit_chance(noise: TrackNoise, size: Tensor, depth: Tensor, edge: Tensor, turning: Tensor) -> Tensor:
@@ -238,12 +261,10 @@ def _ghost(
     dt: float,
     random: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Whether there is a false box now, and where (N, 4): it stays on something that stands still in the world, and
-    ends when that leaves the picture. Stones look like fish, for long."""
-    half, fish = conditions.view.atan(), memory.fish[:, 0]
-    there = ~memory.missed[:, -1] & (_turned(memory.ghost, heading)[:, 0].abs() < half[:, 0])
-    stays = there & (dice > dt / torch.where(fish, noise.false_fish_s, noise.false_s))
-    begins = ~there & (dice < dt * torch.where(fish, noise.false_fish_per_s, noise.false_per_s))
+    """Whether there is a false box now, and where (N, 4); it stays on something that stands still in the world."""
+    half, there = conditions.view.atan(), ~memory.missed[:, -1]
+    stays = there & (dice > dt / noise.false_s)
+    begins = ~there & (dice < dt * noise.false_per_s)
     spot = torch.rand(len(heading), 4, generator=random, device=heading.device) * 2 - 1
     size = spot[:, 2] - 2.3
     fresh = torch.stack([heading + spot[:, 0] * half[:, 0], spot[:, 1] * half[:, 1], size, size + spot[:, 3]], dim=1)

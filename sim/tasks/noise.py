@@ -69,8 +69,7 @@ class TrackNoise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     score_error: float
     false_per_s: float
     false_s: float
-    false_fish_per_s: float
-    false_fish_s: float
+    stones: float
 
 
 class DisplacementNoise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -19,9 +19,9 @@ from rov.steering.policy_input import TASKS, Sources
 from sim import sensors, vehicle
 from sim.propulsion import CELLS
 from sim.sensors import Suite, quaternion
-from sim.tasks import delays, drift, follow, found, inspect, picture_maps, station, transit
+from sim.tasks import delays, drift, follow, found, inspect, picture_maps, station, stones, transit
 from sim.tasks.caster import Cast, cast, rays
-from sim.tasks.course import Conditions, Course, divers
+from sim.tasks.course import Conditions, Course
 from sim.tasks.hulls import Hull, Hulls, hulls
 from sim.tasks.judging import Situation, Tally, start_tally
 from sim.tasks.levels import LEVELS, RATE_TICKS, LevelName, Split, conditions
@@ -84,7 +84,7 @@ class Sea:
         self.device = torch.device(device)
         self.random = torch.Generator(self.device).manual_seed(seed)
         self.places = torch.Generator(self.device).manual_seed(seed + PLACES_SEED)
-        """Dice of the haze: with them, no course and no gust of a seed is another than without haze."""
+        """Dice of the haze and the stones: with them, no course and no gust of a seed is another than without."""
         self.ours = {"both": n // 2, "rov": n, "ardusub": 0}[loops]
         self.suite = Suite()
         self.tick = self.decisions = 0
@@ -106,7 +106,8 @@ class Sea:
         self.gust = torch.zeros(self.n, 2, device=self.device)
         self.rays = rays(self.conditions.view)
         self.errors = picture_maps.start_errors(self.n, self.random, self.places)
-        self.tracker = found.start_tracker(kicks(self.course), fish(self.course), self.random)
+        self.stones = stones.around(self.course, self.noise.of_tracks(self.name), self.places)
+        self.tracker = stones.start_tracker(self.course, self.stones, self.random)
         self.previous = torch.zeros(self.n, 4, device=self.device)
         self.elapsed = torch.zeros(self.n, device=self.device)
         self.tally: Tally = start_tally(self.n, self.device)
@@ -282,8 +283,10 @@ class Sea:
             noise.range, c, far, self._pipe(self.cast), self.errors, dt, self.random
         )
         truth = self._targets(turn)
+        lying = found.project(self.stones, self.course.solids, self.course.target_ball, c, state.position, turn)
+        every = found.Seen(*(torch.cat(pair, dim=1) for pair in zip(truth, lying, strict=True)))
         tracks, self.tracker = found.find(
-            noise.of_tracks(self.name), c, truth, heading, self.readings.rates[:, 2], self.tracker, dt, self.random
+            noise.of_tracks(self.name), c, every, heading, self.readings.rates[:, 2], self.tracker, dt, self.random
         )
         near = 1 / (self.cast.range.flatten(1) * self.rays[..., 0])
         weight = (maps.seen * ~self.cast.surface).flatten(1)
@@ -394,7 +397,9 @@ class Sea:
         self.helm.restart(rows, self.readings, boats.stick_limit, weather.late, weather.behind)
         self.rays = rays(self.conditions.view)
         self.errors = put(self.errors, rows, picture_maps.start_errors(k, self.random, self.places))
-        self.tracker = put(self.tracker, rows, found.start_tracker(kicks(course), fish(course), self.random))
+        around = stones.around(course, self.noise.of_tracks(self.name), self.places)
+        self.stones = put(self.stones, rows, around)
+        self.tracker = put(self.tracker, rows, stones.start_tracker(course, around, self.random))
         self.tally = put(self.tally, rows, start_tally(k, self.device))
         zero = torch.zeros(k, device=self.device)
         self.gust, self.elapsed = put(self.gust, rows, zero[:, None].expand(k, 2)), put(self.elapsed, rows, zero)
@@ -409,13 +414,3 @@ class Sea:
             lost=put(self.drift.lost, rows, (zero > 1)[:, None].expand(k, 2)),
         )
         self.fresh[rows] = True
-
-
-def kicks(course: Course) -> Tensor:
-    """(N, K) which targets are divers: no gate post is one."""
-    return divers(course.targets) & course.target_ball
-
-
-def fish(course: Course) -> Tensor:
-    """(N, K) which targets are fish."""
-    return ~divers(course.targets) & course.target_ball
