@@ -55,7 +55,6 @@ def fit_range(every: list[Cells], pipes: list[Cells], dt: Tensor, before: RangeN
     fitted = before
     for name, number in zip(names, logs.exp().tolist(), strict=True):
         fitted = msgspec.structs.replace(fitted, **{name: number})
-    fitted = msgspec.structs.replace(fitted, target_shown=fit_target(clear, before.target_shown))
     return said_of_it(persistence(fit_pipeline(fitted, pipes), clear, dt), every, hazes)
 
 
@@ -113,17 +112,6 @@ def said_of_it(fitted: RangeNoise, every: list[Cells], hazes: list[Tensor]) -> R
         haze_said=math.sqrt(share),
         log_variance_error=torch.stack(left).mean().item(),
     )
-
-
-def fit_target(every: list[Cells], before: float) -> float:
-    """The largest share of a followed thing's nearness that its cells show: twice the mean, for it is drawn evenly."""
-    shares = []
-    for cells in every:
-        more = cells.inverse - cells.behind
-        on = (more > NEAR) & cells.running & (cells.depth < SEEN_WELL)
-        share = (cells.said - cells.behind) / more.clamp(min=NEAR)
-        shares += [share[:, i][on[:, i]].median() for i in range(share.shape[1]) if on[:, i].sum() > FEW_CELLS]
-    return min(max(2 * torch.stack(shares).mean().item(), 0.0), 1.0) if len(shares) > 2 else before
 
 
 def expected(numbers: Mapping[str, Tensor | float], cells: Cells) -> tuple[Tensor, Tensor]:
