@@ -49,7 +49,8 @@ def run(recipe: NoiseRecipe, folder: Path, encoder: Path, workers: int, progress
     before = load()
     made = Noise(
         f"fitted to {sum(each.dt.numel() * recipe.vehicles for each in every)} rendered pictures of "
-        f"{', '.join(Path(world).stem for world in worlds)}; target_shown, size_swing, score_error, stones and displacement by hand",
+        f"{', '.join(Path(world).stem for world in worlds)}; target_shown, size_swing, score_error, stones and "
+        "displacement by hand",
         fit_range([each.cells for each in usual], pipes, torch.cat([each.dt for each in usual]), before.range),
         fit_tracks(followed, before.tracks),
         fit_tracks(posts, before.posts),
