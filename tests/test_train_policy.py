@@ -664,9 +664,9 @@ def test_the_student_starts_from_weights(tmp_path: Path) -> None:
     assert all(torch.equal(value, kept[name]) for name, value in first.state_dict().items())
 
 
-def test_the_mean_of_many_weights_is_judged_beside_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_means_of_many_weights_are_judged_beside_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the start (0) and snapshots of 10, 20, 30 and 40 the mean is of 30 and 40; it is the cheapest, so it is kept.
-    What the stage started from is judged, too."""
+    What the stage started from is judged, too, and what lies half way between."""
     for number in range(5):
         network = PolicyNetwork()
         for each in network.parameters():
@@ -681,8 +681,12 @@ def test_the_mean_of_many_weights_is_judged_beside_the_last(tmp_path: Path, monk
     monkeypatch.setattr(judge, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
     found = judge.judge(ReinforceRecipe(tasks=("follow",), judged=2), tmp_path, 1, quiet, {"follow": {}})
     told = json.loads((tmp_path / "judged.json").read_text())
-    assert sorted(told["snapshots"]) == ["mean", "round_0000", "round_0003", "round_0004"] and told["best"] == "mean"
+    assert (
+        sorted(told["snapshots"]) == ["half", "mean", "round_0000", "round_0003", "round_0004"]
+        and told["best"] == "mean"
+    )
     assert found.log_variance == pytest.approx(-35.0)
+    assert all((each == 17.5).all() for each in load_file(tmp_path / "half.safetensors").values())
     assert all(torch.allclose(each, torch.tensor(35.0)) for each in load_file(found.weights).values())
 
 

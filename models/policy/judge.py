@@ -17,7 +17,7 @@ from torch import Tensor
 from models.policy.crew import Numbers
 from models.policy.recipe import ReinforceRecipe
 from models.policy.trial import trial
-from models.policy.weights import MEAN
+from models.policy.weights import HALF, MEAN
 from models.policy.workers import quiet
 from rov.steering.disengagement import BAD, FRAMES
 from rov.steering.policy_input import Sources, features
@@ -51,10 +51,12 @@ def judge(
     teachers: Numbers,
     noise: Path = sea_noise.FILE,
 ) -> Judged:
-    """Whole episodes with what the stage started from, each of its last snapshots and the mean of many, all on the same
-    seeds: the best by closed-loop cost is kept."""
+    """Whole episodes with what the stage started from, each of its last snapshots, the mean of many and what lies half
+    way from the start to that, all on the same seeds: the best by closed-loop cost is kept."""
     first, *snapshots = sorted(folder.glob("round_*.safetensors"))
-    tried = (None, first, *snapshots[-recipe.judged :], mean(snapshots, folder))
+    late = mean(snapshots[len(snapshots) // 2 :], folder / f"{MEAN}.safetensors")
+    half = mean([first, late], folder / f"{HALF}.safetensors")
+    tried = (None, first, *snapshots[-recipe.judged :], late, half)
     jobs = [(path, task) for path in tried for task in recipe.tasks]
     results: dict[str, dict[str, dict[str, float]]] = {}
     with ProcessPoolExecutor(max(workers, 1), mp_context=get_context("spawn"), initializer=quiet) as pool:
@@ -72,13 +74,12 @@ def judge(
     return Judged(folder / "policy.safetensors", limit, results[best], teacher)
 
 
-def mean(snapshots: list[Path], folder: Path) -> Path:
-    """The mean of the later half of the snapshots, in a file of its own: where the last weights wander about what is
-    right, their mean is nearer to it (Izmailov et al. 2018)."""
-    loaded = [load_file(path) for path in snapshots[len(snapshots) // 2 :]]
-    whole = {name: torch.stack([each[name] for each in loaded]).mean(0) for name in loaded[0]}
-    path = folder / f"{MEAN}.safetensors"
-    save_file(whole, path)
+def mean(weights: list[Path], path: Path) -> Path:
+    """The mean of weights, in a file of its own. Of the later snapshots: where the last ones wander about what is
+    right, their mean is nearer to it (Izmailov et al. 2018). With those that the stage started from: what was known
+    is kept beside what is new (Wortsman et al. 2022)."""
+    loaded = [load_file(each) for each in weights]
+    save_file({name: torch.stack([each[name] for each in loaded]).mean(0) for name in loaded[0]}, path)
     return path
 
 

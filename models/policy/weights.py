@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 
 from rov.steering.policy_network import PolicyNetwork
 
-START, MEAN = "round_0000", "mean"
-"""Weights, by name: those that a stage started from, and the mean of many of it."""
+START, MEAN, HALF = "round_0000", "mean", "half"
+"""Weights, by name: those that a stage started from, the mean of many of it, and what lies half way to that."""
 
 
 def save(network: PolicyNetwork, path: Path) -> None:
