@@ -173,6 +173,8 @@ class ReinforceRecipe(SeaRecipe, frozen=True):
     """Snapshots that are judged, the last ones."""
     judging: int = 256
     """Episodes of each task."""
+    limiting: int = 768
+    """Episodes of each task by which the limit of being unsure is set."""
 
 
 class CloneRecipe(Settings, frozen=True):
@@ -213,7 +215,7 @@ class Recipe(Settings, frozen=True):
         )
         reinforce = change(
             self.reinforce, tasks=tasks, levels=("easy",), vehicles=16, window=24, rounds=3, warm=1, batch=8,
-            snapshot=2, judged=1, judging=4,
+            snapshot=2, judged=1, judging=4, limiting=4,
         )  # fmt: skip
         return change(self, encoder=encoder, noise=noise, tuning=tuning, dagger=dagger, reinforce=reinforce)
 
