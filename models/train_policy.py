@@ -81,14 +81,14 @@ def do_dagger(run: Run) -> None:
     crew = (run.workers + 1) // 2
     if run.device.type == "cpu":
         torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - crew)))
-    teachers = dagger.numbers(run.folder("tuning") / "expert.toml", run.recipe.dagger)
+    teachers = dagger.numbers(run.recipe.dagger)
     dagger.run(run.recipe.dagger, folder, run.device, crew, run.say, teachers, run.noise, run.start, run.limit_s)
     curves.draw(folder, run.recipe.dagger.tasks)
 
 
 def do_reinforce(run: Run) -> None:
     folder, recipe = run.folder("reinforce"), run.recipe.reinforce
-    teachers = dagger.numbers(run.folder("tuning") / "expert.toml", run.recipe.dagger)
+    teachers = dagger.numbers(run.recipe.dagger)
     start = run.folder("dagger") / "policy.safetensors"
     reinforce.run(recipe, folder, run.device, run.workers, run.say, teachers, start, run.noise, run.limit_s)
     judged = judge.judge(recipe, folder, run.workers, run.say, teachers, run.noise)

@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
 
 Numbers = dict[str, dict[str, float]]
-"""The teacher's tuned numbers by task."""
+"""The teacher's numbers by task."""
 Seen = TypeVar("Seen", bound=tuple[Any, ...], covariant=True)
 """A named tuple of tensors: what a room has seen."""
 Gathered = tuple[str, Seen, list[Episodes]]

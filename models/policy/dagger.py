@@ -26,7 +26,6 @@ from models.policy.windows import Store, Windows, loss
 from rov.steering.policy_network import PolicyNetwork
 from sim.tasks import noise as sea_noise
 from sim.tasks.expert import EXPERT
-from sim.tasks.tuned import load
 
 Progress = Callable[[str, int, int], None]
 
@@ -101,7 +100,7 @@ def run(
     start: Path | None = None,
     limit_s: float = float("inf"),
 ) -> None:
-    """Run or resume the stage. `teachers`: their tuned numbers; `noise`: of the sea. `limit_s` ends it early: the
+    """Run or resume the stage. `teachers`: their numbers; `noise`: of the sea. `limit_s` ends it early: the
     learning rate falls in that time."""
     claim(folder, recipe)
     learner = Learner(recipe, device)
@@ -142,9 +141,11 @@ def opened(part: Part, recipe: DaggerRecipe, teachers: Numbers, device: torch.de
     return Classroom(part.task, part.vehicles, part.seed, recipe, teachers[part.task], device, noise)
 
 
-def numbers(path: Path, recipe: DaggerRecipe) -> Numbers:
-    """The teacher's numbers by task: the tuned ones of a file, and the recipe's. Raises RecipeError."""
-    found = {task: dict(zip(EXPERT[task], load(path, task, EXPERT[task]), strict=True)) for task in recipe.tasks}
+def numbers(recipe: DaggerRecipe) -> Numbers:
+    """The teacher's numbers by task: the starts of its search, and the recipe's. Raises RecipeError.
+
+    Not the tuned ones: what is best for one who knows the truth is too soft for a student who sees it through noise."""
+    found = {task: {name: each.start for name, each in EXPERT[task].items()} for task in recipe.tasks}
     for task, changed in recipe.teacher.items():
         if unknown := changed.keys() - EXPERT.get(task, {}).keys():
             raise RecipeError(f"dagger.teacher.{task}: knows no {', '.join(sorted(unknown))}")

@@ -99,8 +99,9 @@ class DaggerRecipe(SeaRecipe, frozen=True):
     """How the student learns from the teacher on the abstraction."""
 
     teacher: dict[str, dict[str, float]] = {}
-    """By task: the teacher's numbers that replace the tuned ones. What is best for one who knows the truth is too soft
-    for a student who sees it through noise and therefore does half of what it should."""
+    """By task: the teacher's numbers that replace the starts of its search. The tuned ones are for the rows of an
+    evaluation: what is best for one who knows the truth is too soft for a student who sees it through noise and
+    therefore does half of what it should."""
     window: int = 64
     """Decisions of a round, and of a training sequence."""
     burn_in: int = 16

@@ -166,7 +166,7 @@ def run(
     noise: Path = sea_noise.FILE,
     limit_s: float = float("inf"),
 ) -> None:
-    """Run or resume the stage from the weights `start`. `teachers`: their tuned numbers; `noise`: of the sea. `limit_s`
+    """Run or resume the stage from the weights `start`. `teachers`: their numbers; `noise`: of the sea. `limit_s`
     ends it early: the learning rate falls in that time."""
     claim(folder, recipe)
     learner = Learner(recipe, device)

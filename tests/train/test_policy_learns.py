@@ -16,7 +16,6 @@ from models.policy import dagger, recipe
 from models.policy.trial import trial
 from rov.steering.policy_input import Sources, features
 from rov.steering.policy_network import PolicyNetwork
-from sim.tasks import expert
 from sim.tasks.controllers import servo
 from sim.tasks.sea import Sea, Truth
 
@@ -31,7 +30,7 @@ def test_two_minutes_beat_the_servo(tmp_path: Path) -> None:
         shipped, tasks=("follow",), levels=("nominal",), teacher={"follow": shipped.teacher["follow"]}, vehicles=192,
         updates=25, batch=32, keep=8,
     )  # fmt: skip
-    teachers = dagger.numbers(expert.FILE, short)
+    teachers = dagger.numbers(short)
     dagger.run(short, tmp_path, torch.device("cpu"), 1, lambda *_: None, teachers, limit_s=SECONDS)
     network = PolicyNetwork()
     network.load_state_dict(load_file(tmp_path / "policy.safetensors"))
