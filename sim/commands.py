@@ -231,12 +231,12 @@ def disengagement(
     out: Annotated[Path, typer.Option(help="Folder for disengagement.json.")] = Path("out"),
     worlds: Annotated[str, typer.Option(help="Worlds to run in, with commas.")] = "pool,pond,reef,harbour",
     clips: Annotated[int, typer.Option(min=0, help="Spoiled clips of each kind.")] = 20,
-    minutes: Annotated[float, typer.Option(min=0, help="Normal running in all.")] = 10.0,
+    minutes: Annotated[float, typer.Option(min=0, help="Drifting about in all.")] = 10.0,
     video: Annotated[list[Path] | None, typer.Option(help="Real videos to look at, too.")] = None,
     config: ConfigFile = None,
     setting: Settings = None,
 ) -> None:
-    """Measure how the policy lets go of black, blinded, covered, frozen and dry pictures, and of normal ones."""
+    """Measure how the policy lets go of black, blinded, covered, frozen and dry pictures, and where it drifts about."""
     import torch
 
     from rov.cli.common import configuration, progress
@@ -261,7 +261,7 @@ def disengagement(
     write(verdict, looked, out / "disengagement.json")
     for kind, shown in verdict.clips.items():
         print_line(f"{kind}: {verdict.caught.get(kind, 0)} of {shown} let go within 1 s")
-    print_line(f"normal running: {verdict.false} ends in {verdict.normal_s / 60:.0f} min; {verdict.reasons or ''}")
+    print_line(f"drifting about: {verdict.ended} ends in {verdict.drifted_s / 60:.0f} min; {verdict.reasons or ''}")
     for name, shares in looked.items():
         print_line(f"{name}: " + ", ".join(f"{why} {share:.0%}" for why, share in shares.items()))
     print_line(f"{out / 'disengagement.json'} written")

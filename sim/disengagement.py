@@ -1,4 +1,4 @@
-"""How well the policy lets go: pictures that must end it, normal running that must not, and what it does on real video.
+"""How well the policy lets go: pictures that must end it, drifting about, and what it does on real video.
 
 `python -m sim disengagement`. The daemon's own policy sees rendered pictures from a vehicle that drifts about; in clips
 they then turn black, blinded, covered, frozen, or to the world above the water.
@@ -28,9 +28,9 @@ from sim.world import RealisedWorld, load, realise
 HZ, WIDTH, HEIGHT = 10, 160, 120
 AGE_NS = 60_000_000
 CLIP_S, WITHIN_S = 2.0, 1.0
-"""Normal running before a clip is spoiled, and the time in which the policy must let go."""
+"""Good pictures before a clip is spoiled, and the time in which the policy must let go."""
 RUN_S = 60.0
-"""Length of a normal run; each has a world and a seed of its own."""
+"""Length of a run of drifting about; each has a world and a seed of its own."""
 FIRST_SEED = 1_000_000
 """No seed from here on was trained on."""
 CLEARANCE_M = 0.5
@@ -43,9 +43,11 @@ class Verdict(NamedTuple):
     clips: dict[str, int]
     caught: dict[str, int]
     """Clips that ended the policy within WITHIN_S, by kind."""
-    normal_s: float
-    false: int
-    """How often normal running ended the policy."""
+    drifted_s: float
+    """Without a spoiled picture, and without steering: harder than a course, for the heading leaves its goal, and nothing
+    happens as the policy says. How often it lets go where it steers is counted by `python -m sim evaluate`."""
+    ended: int
+    """How often that ended the policy."""
     reasons: dict[str, int]
     """Why it did."""
 
@@ -177,8 +179,8 @@ def measure(
     *,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Verdict:
-    """Show `clips` spoiled clips of each kind and `minutes` of normal running, in turn in each of the worlds."""
-    caught, shown, reasons, false, seed = Counter[str](), Counter[str](), Counter[str](), 0, FIRST_SEED
+    """Show `clips` spoiled clips of each kind and `minutes` of drifting about, in turn in each of the worlds."""
+    caught, shown, reasons, ended, seed = Counter[str](), Counter[str](), Counter[str](), 0, FIRST_SEED
     for kind, spoil in SPOILERS.items():
         for i in range(clips):
             progress(kind)
@@ -188,13 +190,13 @@ def measure(
             shown[kind] += 1
     runs = round(minutes * 60 / RUN_S)
     for i in range(runs):
-        progress("normal")
+        progress("drifting")
         seed += 1
         place = realise(load(worlds[i % len(worlds)]), seed)
-        for why in false_ends(model, config, place, np.random.default_rng(seed)):
-            false += 1
+        for why in ends(model, config, place, np.random.default_rng(seed)):
+            ended += 1
             reasons[f"{place.name}: {why.partition(' (')[0]}"] += 1
-    return Verdict(dict(shown), dict(caught), runs * RUN_S, false, dict(reasons))
+    return Verdict(dict(shown), dict(caught), runs * RUN_S, ended, dict(reasons))
 
 
 def lets_go(
@@ -211,8 +213,8 @@ def lets_go(
     return False
 
 
-def false_ends(model: PolicyModel, config: Config, place: RealisedWorld, random: np.random.Generator) -> Iterator[str]:
-    """Why the policy ended in a normal run, each time; it is engaged again once it may steer."""
+def ends(model: PolicyModel, config: Config, place: RealisedWorld, random: np.random.Generator) -> Iterator[str]:
+    """Why the policy ended while the vehicle drifted about, each time; it is engaged again once it may steer."""
     watcher, before = Watcher(model, config, place.hfov_deg), ""
     for image, state in drifting(place, RUN_S, random):
         unfit = watcher.see(image, state, state.t)

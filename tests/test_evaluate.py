@@ -312,6 +312,8 @@ def test_the_whole_way_to_the_page(tmp_path: Path) -> None:
     assert {"episodes", "success", "success_low", "collisions", "seconds", "joules", "score", "disengagements"} <= {
         *read_back["rows"]["zero"]
     }
+    sailed_s = sum(each.seconds for each in episodes if each.row == "zero")
+    assert read_back["rows"]["zero"]["hours"] * 3600 == pytest.approx(sailed_s)
     text = (out / "index.html").read_text()
     assert text.count("<polyline") == 6 and "No episode succeeded" in text
     assert all(math.isfinite(each["score"]) for each in read_back["rows"].values())

@@ -207,12 +207,12 @@ def _say(plan: Plan, found: dict[str, Any], out: Path) -> None:
 
     from rov.terminal import PlainConsole
 
-    table = Table("row", "episodes", "success", "touched", "s", "J", "score", title=f"{plan.task}, {plan.level}")
+    heads = ("row", "episodes", "success", "touched", "let go", "s", "J", "score")
+    table = Table(*heads, title=f"{plan.task}, {plan.level}")
     for row, f in found["rows"].items():
         seconds, joules = ("–" if f[name] is None else f"{f[name]:.0f}" for name in ("seconds", "joules"))
         success = f"{100 * f['success']:.1f} % ({100 * f['success_low']:.1f}…{100 * f['success_high']:.1f})"
-        table.add_row(
-            row, str(f["episodes"]), success, f"{100 * f['collisions']:.1f} %", seconds, joules, f"{f['score']:.0f}"
-        )
+        touched, let_go = f"{100 * f['collisions']:.1f} %", f"{f['disengagements']} in {f['hours']:.1f} h"
+        table.add_row(row, str(f["episodes"]), success, touched, let_go, seconds, joules, f"{f['score']:.0f}")
     PlainConsole().print(table)
     print_line(f"{out}/results.json and {out}/index.html written")

@@ -62,7 +62,7 @@ def _table(found: dict[str, Any]) -> str:
             f'{100 * f["collisions"]:.1f} % <span class="low">≤ {100 * f["collisions_high"]:.1f}</span>',
             f"{100 * f['timed_out']:.1f} %",
             *(_number(f[name]) for name in ("seconds", "joules", "watts", "joules_per_m", "score")),
-            f["disengagements"],
+            f"{f['disengagements']} in {f['hours']:.1f} h",
         )
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{each}</th>" for each in heads)

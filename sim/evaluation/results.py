@@ -73,8 +73,8 @@ def put_on_card(plan: Plan, found: dict[str, Any], policy: Path) -> Path:
 
 def figures(episodes: Sequence[Episode]) -> dict[str, Any]:
     """A row's figures. Shares are 0..1; `collisions` is the share of episodes in which something was touched;
-    seconds and joules are means of the successful ones, score the mean of all; `stand_off` is the median distance to
-    what is followed, over the goal's."""
+    seconds and joules are means of the successful ones, score the mean of all, hours the sum of all; `stand_off` is the
+    median distance to what is followed, over the goal's."""
     n = len(episodes)
     good = [each for each in episodes if each.success]
     hits, bumps = len(good), sum(each.touched for each in episodes)
@@ -93,6 +93,7 @@ def figures(episodes: Sequence[Episode]) -> dict[str, Any]:
         "seconds_per_m": _ratio(sum(e.seconds for e in good), sum(e.distance for e in good)),
         "score": float(np.mean([score(each) for each in episodes])),
         "disengagements": sum(each.disengaged for each in episodes),
+        "hours": sum(each.seconds for each in episodes) / 3600,
         "stand_off": _median([each.stand_off for each in episodes if each.stand_off is not None]),
         "success_night": _share([each.success for each in episodes if each.night]),
         "success_our_loops": _share([each.success for each in episodes if each.ours]),
