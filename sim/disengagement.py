@@ -44,8 +44,8 @@ class Verdict(NamedTuple):
     caught: dict[str, int]
     """Clips that ended the policy within WITHIN_S, by kind."""
     drifted_s: float
-    """Without a spoiled picture, and without steering: harder than a course, for the heading leaves its goal, and nothing
-    happens as the policy says. How often it lets go where it steers is counted by `python -m sim evaluate`."""
+    """Without a spoiled picture, and without steering: harder than a course, for the heading leaves its goal, and
+    nothing happens as the policy says. How often it lets go where it steers is counted by `python -m sim evaluate`."""
     ended: int
     """How often that ended the policy."""
     reasons: dict[str, int]
