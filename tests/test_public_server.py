@@ -209,6 +209,8 @@ class Front:
 @pytest.fixture
 def front(tmp_path: Path) -> Iterator[Front]:
     front = Front(tmp_path)
+    front.stop_ms()  # it waits for the pilot; any other command that comes before the inner connection is dropped
+    front.stops.clear()
     yield front
     front.close()
 
